@@ -1,0 +1,72 @@
+package blockalloc
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// A Block is a piece of memory that an [Allocator] handed out. It is a value:
+// copies describe the same memory, and whoever frees one of them has freed all.
+// The zero Block is empty.
+type Block struct {
+	ptr         unsafe.Pointer
+	size, align uintptr
+}
+
+// Bytes returns the block's memory, of length Size. It must not be used after
+// the block is freed or reallocated.
+func (b Block) Bytes() []byte { return unsafe.Slice((*byte)(b.ptr), b.size) }
+
+// Pointer returns the address of the block's first byte, nil if it is empty.
+func (b Block) Pointer() unsafe.Pointer { return b.ptr }
+
+// Addr returns the address of the block's first byte, 0 if it is empty. It is a
+// number: it keeps nothing alive.
+func (b Block) Addr() uintptr { return uintptr(b.ptr) }
+
+// Size returns the usable size of the block in bytes: what the allocator
+// granted, which may be more than was asked for.
+func (b Block) Size() uintptr { return b.size }
+
+// Align returns the alignment that was asked for, in bytes. The address may
+// happen to be aligned more strictly.
+func (b Block) Align() uintptr { return b.align }
+
+// Layout returns the block's size and alignment.
+func (b Block) Layout() Layout { return Layout{b.size, b.align} }
+
+// IsZero reports whether the block is empty.
+func (b Block) IsZero() bool { return b.ptr == nil }
+
+// String returns, for example, "block 0xc000400000 of 4096 B aligned to 4096".
+func (b Block) String() string {
+	if b.IsZero() {
+		return "empty block"
+	}
+	return fmt.Sprintf("block %#x of %v", b.Addr(), b.Layout())
+}
+
+// IntoRaw takes the block apart and moves its ownership to the caller: *b
+// becomes the empty Block, so that freeing it does nothing. The memory stays
+// allocated until [FromRaw] puts it together again and it is freed. For an
+// allocator on the Go heap the pointer must stay visible to the garbage
+// collector in the meantime.
+func (b *Block) IntoRaw() (unsafe.Pointer, Layout) {
+	p, l := b.ptr, b.Layout()
+	*b = Block{}
+	return p, l
+}
+
+// FromRaw puts together a block that was taken apart by [Block.IntoRaw], and
+// thereby owns it, or describes memory for an allocator of the caller's own. It
+// returns an error that wraps [ErrBadLayout] if l is invalid or of size zero, or
+// if p is nil or not aligned as l says.
+func FromRaw(p unsafe.Pointer, l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, fmt.Errorf("blockalloc: FromRaw(%#x, %v): %w", uintptr(p), l, err)
+	}
+	if p == nil || l.Size == 0 || uintptr(p)&(l.Align-1) != 0 {
+		return Block{}, fmt.Errorf("blockalloc: FromRaw(%#x, %v): %w: pass the pointer and layout that IntoRaw returned", uintptr(p), l, ErrBadLayout)
+	}
+	return Block{p, l.Size, l.Align}, nil
+}

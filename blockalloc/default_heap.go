@@ -1,0 +1,5 @@
+//go:build !(unix || windows) || race
+
+package blockalloc
+
+var defaultAllocator Allocator = &Heap{}

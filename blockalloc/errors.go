@@ -1,0 +1,37 @@
+package blockalloc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of this package. What an allocator returns wraps one of them with
+// the call, its arguments and the remedy; test with [errors.Is]. Where the
+// operating system refused, its own error is wrapped beside it.
+var (
+	ErrOutOfMemory      = errors.New("out of memory")
+	ErrBadLayout        = errors.New("bad layout")
+	ErrUnsupportedAlign = errors.New("alignment not supported by this allocator")
+	ErrNotOwned         = errors.New("block not owned by this allocator")
+	ErrDoubleFree       = errors.New("block already freed")
+	ErrLimit            = errors.New("limit reached")
+	ErrScoped           = errors.New("an inner scope is open")
+	ErrClosed           = errors.New("allocator closed")
+)
+
+// allocateError says which allocator refused which layout and why.
+func allocateError(allocator string, l Layout, err error) error {
+	return fmt.Errorf("blockalloc: %s.Allocate(%v): %w", allocator, l, err)
+}
+
+// freeError says which allocator refused to take which block back and why.
+func freeError(allocator string, b Block, err error) error {
+	return fmt.Errorf("blockalloc: %s.Free(%v): %w", allocator, b, err)
+}
+
+// reallocateError says which allocator left which block as it was and why.
+func reallocateError(allocator string, b Block, size uintptr, err error) error {
+	return fmt.Errorf("blockalloc: %s.Reallocate(%v, %d): %w", allocator, b, size, err)
+}
+
+var errEmptyReallocate = fmt.Errorf("%w: the alignment wanted is not known: use Allocate", ErrBadLayout)

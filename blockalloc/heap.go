@@ -1,0 +1,101 @@
+package blockalloc
+
+import (
+	"math/bits"
+	"runtime"
+	"unsafe"
+)
+
+// heapMax bounds what a Heap asks of the Go runtime in one piece, in bytes,
+// padding included: 1 TiB, or 1 GiB where addresses have 32 bits.
+var heapMax = func() uintptr {
+	if bits.UintSize == 32 || runtime.GOARCH == "wasm" {
+		return 1 << 30
+	}
+	return 1 << (bits.UintSize - 24)
+}()
+
+// Heap is an [Allocator] on the Go heap. It works on every platform, its memory
+// is what the race detector and the Go heap profile can see, and its blocks are
+// zeroed. To align a block it asks the runtime for up to Size+Align-1 bytes.
+//
+// When memory runs out, the Go runtime ends the process and no error can be
+// returned; a single request of more than 1 TiB (1 GiB where addresses have 32 bits)
+// is [ErrOutOfMemory]. A block stays allocated until it is freed: Heap holds on to
+// it. The zero Heap is ready; it must not be copied; it may be used by several
+// goroutines at once.
+type Heap struct {
+	live registry[[]byte]
+}
+
+var (
+	_ Allocator = (*Heap)(nil)
+	_ Owner     = (*Heap)(nil)
+)
+
+// Allocate returns a zeroed block of exactly l.Size bytes.
+func (h *Heap) Allocate(l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, allocateError("Heap", l, err)
+	}
+	if l.Size == 0 {
+		return Block{}, nil
+	}
+	if l.Size+l.Align-1 > heapMax {
+		return Block{}, allocateError("Heap", l, ErrOutOfMemory)
+	}
+	mem := make([]byte, l.Size+l.Align-1)
+	p := unsafe.Pointer(unsafe.SliceData(mem))
+	b := Block{unsafe.Add(p, roundUp(uintptr(p), l.Align)-uintptr(p)), l.Size, l.Align}
+	h.live.add(b, mem)
+	return b, nil
+}
+
+// Reallocate copies into a new block unless the size stays the same.
+func (h *Heap) Reallocate(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, reallocateError("Heap", b, size, errEmptyReallocate)
+	}
+	if err := h.live.check(b); err != nil {
+		return b, reallocateError("Heap", b, size, err)
+	}
+	if size == b.size {
+		return b, nil
+	}
+	n, err := move(h, b, size)
+	if err != nil {
+		return b, reallocateError("Heap", b, size, err)
+	}
+	return n, nil
+}
+
+// Free gives b's memory to the garbage collector.
+func (h *Heap) Free(b Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	if _, err := h.live.take(b); err != nil {
+		return freeError("Heap", b, err)
+	}
+	return nil
+}
+
+// Owns reports whether b is a live block of this Heap.
+func (h *Heap) Owns(b Block) bool { return !b.IsZero() && h.live.check(b) == nil }
+
+// move reallocates b, which is a live block of a, by allocating, copying and
+// freeing. Size zero only frees. If anything fails, b is what it was.
+func move(a Allocator, b Block, size uintptr) (Block, error) {
+	n, err := a.Allocate(Layout{size, b.align})
+	if err != nil {
+		return b, err
+	}
+	copy(n.Bytes(), b.Bytes())
+	if err := a.Free(b); err != nil {
+		// n was made a moment ago and is known to nobody: its Free can fail
+		// only as b's did, and b's error is the one to tell.
+		_ = a.Free(n)
+		return b, err
+	}
+	return n, nil
+}

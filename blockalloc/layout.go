@@ -1,0 +1,52 @@
+package blockalloc
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// maxSize bounds a block and its alignment, in bytes: the address space of the
+// widest platforms Go runs on, or half of it where a uintptr has 32 bits.
+const maxSize = 1 << (31 + (^uintptr(0)>>63)*17) // 1<<31 or 1<<48
+
+// A Layout is what is asked of an [Allocator]: a size and an alignment, both in
+// bytes. The alignment must be a power of two; the size need not.
+type Layout struct {
+	Size, Align uintptr
+}
+
+// BlockLayout is the Layout of a block aligned to its own size, in bytes, which
+// must be a power of two.
+func BlockLayout(size uintptr) Layout { return Layout{Size: size, Align: size} }
+
+// Check returns an error that wraps [ErrBadLayout] if the alignment is not a
+// power of two, or if the size, alone or together with its alignment, does not
+// fit into the address space.
+func (l Layout) Check() error {
+	switch {
+	case l.Align == 0 || l.Align&(l.Align-1) != 0:
+		return fmt.Errorf("%w: alignment %d is not a power of two: use %s", ErrBadLayout, l.Align, nearPowers(l.Align))
+	case l.Size >= maxSize || l.Align >= maxSize:
+		return fmt.Errorf("%w: %v is larger than the address space: use less than %d bytes", ErrBadLayout, l, uintptr(maxSize))
+	}
+	return nil
+}
+
+// String returns, for example, "4096 B aligned to 4096".
+func (l Layout) String() string { return fmt.Sprintf("%d B aligned to %d", l.Size, l.Align) }
+
+// nearPowers names the powers of two around n.
+func nearPowers(n uintptr) string {
+	if n == 0 {
+		return "1 or more"
+	}
+	low := bits.Len(uint(n)) - 1
+	if low == bits.UintSize-1 {
+		return fmt.Sprint(uintptr(1) << low)
+	}
+	return fmt.Sprintf("%d or %d", uintptr(1)<<low, uintptr(2)<<low)
+}
+
+// roundUp rounds n up to a multiple of align, a power of two. It cannot
+// overflow for a Layout that passed Check.
+func roundUp(n, align uintptr) uintptr { return (n + align - 1) &^ (align - 1) }

@@ -1,0 +1,42 @@
+package blockalloc
+
+// Null is an [Allocator] without memory: it refuses every size but zero with
+// [ErrOutOfMemory], and every block with [ErrNotOwned]. It ends chains of
+// allocators, and stands in where a program must prove that it allocates
+// nothing. It may be used by several goroutines at once.
+type Null struct{}
+
+var (
+	_ Allocator = Null{}
+	_ Owner     = Null{}
+)
+
+// Allocate refuses all sizes but zero.
+func (Null) Allocate(l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, allocateError("Null", l, err)
+	}
+	if l.Size == 0 {
+		return Block{}, nil
+	}
+	return Block{}, allocateError("Null", l, ErrOutOfMemory)
+}
+
+// Reallocate refuses every block.
+func (Null) Reallocate(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, reallocateError("Null", b, size, errEmptyReallocate)
+	}
+	return b, reallocateError("Null", b, size, ErrNotOwned)
+}
+
+// Free refuses every block but the empty one.
+func (Null) Free(b Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	return freeError("Null", b, ErrNotOwned)
+}
+
+// Owns reports false.
+func (Null) Owns(Block) bool { return false }

@@ -1,0 +1,206 @@
+package blockalloc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"unsafe"
+)
+
+// System is an [Allocator] that takes each block from the operating system as a
+// mapping of its own: mmap on Unix, VirtualAlloc on Windows. Blocks are zeroed,
+// and their size is rounded up to whole pages. Where the first try is not
+// aligned, address space for twice the alignment is reserved and trimmed, so a
+// block never costs more memory than its size. Elsewhere (js/wasm, wasip1,
+// plan9) every request is refused with [errors.ErrUnsupported]: use [Heap], or
+// [Default], which chooses.
+//
+// A block costs one or two system calls, some microseconds, and a mapping of the
+// process, of which Linux allows 65,530 (vm.max_map_count): System is for large
+// blocks and few, and for other allocators to carve.
+//
+// The fields ask for more than plain memory. Each is best effort: a block is
+// granted even where an option does not take, and [System.Options] says how often
+// it took and why it did not. They must not be changed once System is in use.
+//
+// The zero System is ready; it must not be copied; it may be used by several
+// goroutines at once.
+type System struct {
+	HugePages bool   // ask for huge pages (Linux: transparent huge pages; blocks of 2 MiB and more profit)
+	Populate  bool   // touch every page at once, so that later accesses do not fault
+	Lock      bool   // keep the block out of swap; bounded by RLIMIT_MEMLOCK or the working set
+	NoDump    bool   // leave the block out of core dumps (Linux, FreeBSD)
+	Name      string // name the mapping in /proc/self/maps (Linux with CONFIG_ANON_VMA_NAME); at most 79 bytes without brackets
+
+	live registry[struct{}]
+
+	mu      sync.Mutex
+	reports [len(systemOptions)]OptionReport
+}
+
+var (
+	_ Allocator = (*System)(nil)
+	_ Owner     = (*System)(nil)
+)
+
+// The options of System, in the order in which they are applied to a block:
+// memory is named and advised before it is touched.
+const (
+	optionName = iota
+	optionNoDump
+	optionHugePages
+	optionPopulate
+	optionLock
+)
+
+var systemOptions = [...]string{"Name", "NoDump", "HugePages", "Populate", "Lock"}
+
+// An OptionReport says how often an option of [System] that was asked for took
+// effect.
+type OptionReport struct {
+	Option  string // the field's name
+	Taken   int64  // blocks on which it took
+	Refused int64  // blocks on which it did not
+	Err     error  // why it was refused last; errors.ErrUnsupported where the platform has no such thing
+}
+
+var pageSize = uintptr(os.Getpagesize())
+
+// Allocate maps a zeroed block of l.Size bytes, rounded up to whole pages.
+func (s *System) Allocate(l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, allocateError("System", l, err)
+	}
+	if l.Size == 0 {
+		return Block{}, nil
+	}
+	size := roundUp(l.Size, pageSize)
+	p, err := mapAligned(size, max(l.Align, pageSize))
+	if errors.Is(err, errors.ErrUnsupported) {
+		return Block{}, allocateError("System", l, fmt.Errorf("%w on %s/%s: use Heap or Default", err, runtime.GOOS, runtime.GOARCH))
+	}
+	if err != nil {
+		return Block{}, allocateError("System", l, fmt.Errorf("%w: %w", ErrOutOfMemory, err))
+	}
+	b := Block{p, size, l.Align}
+	s.apply(b)
+	s.live.add(b, struct{}{})
+	return b, nil
+}
+
+// Reallocate keeps b where it is when it shrinks (by whole pages, on Unix) or
+// when its last page has room, and copies into a new block otherwise.
+func (s *System) Reallocate(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, reallocateError("System", b, size, errEmptyReallocate)
+	}
+	n, err := s.reallocate(b, size)
+	if err != nil {
+		return b, reallocateError("System", b, size, err)
+	}
+	return n, nil
+}
+
+func (s *System) reallocate(b Block, size uintptr) (Block, error) {
+	if err := (Layout{size, b.align}).Check(); err != nil {
+		return b, err
+	}
+	if err := s.live.check(b); err != nil {
+		return b, err
+	}
+	granted := roundUp(size, pageSize)
+	switch {
+	case granted == b.size:
+		return b, nil
+	case granted < b.size && granted > 0 && canShrink:
+		if _, err := s.live.take(b); err != nil {
+			return b, err
+		}
+		if err := unmap(unsafe.Add(b.ptr, granted), b.size-granted); err != nil {
+			s.live.add(b, struct{}{})
+			return b, err
+		}
+		n := Block{b.ptr, granted, b.align}
+		s.live.add(n, struct{}{})
+		return n, nil
+	}
+	return move(s, b, size)
+}
+
+// Free unmaps b.
+func (s *System) Free(b Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	if _, err := s.live.take(b); err != nil {
+		return freeError("System", b, err)
+	}
+	if err := unmap(b.ptr, b.size); err != nil {
+		s.live.add(b, struct{}{}) // it is still mapped, so nobody else has its address
+		return freeError("System", b, err)
+	}
+	return nil
+}
+
+// Owns reports whether b is a live block of this System.
+func (s *System) Owns(b Block) bool { return !b.IsZero() && s.live.check(b) == nil }
+
+// Options reports on each option that was asked for.
+func (s *System) Options() []OptionReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reports []OptionReport
+	for i, name := range systemOptions {
+		if s.wants(i) {
+			r := s.reports[i]
+			r.Option = name
+			reports = append(reports, r)
+		}
+	}
+	return reports
+}
+
+func (s *System) wants(option int) bool {
+	switch option {
+	case optionName:
+		return s.Name != ""
+	case optionNoDump:
+		return s.NoDump
+	case optionHugePages:
+		return s.HugePages
+	case optionPopulate:
+		return s.Populate
+	}
+	return s.Lock
+}
+
+// apply tries on b the options that were asked for.
+func (s *System) apply(b Block) {
+	for i := range systemOptions {
+		if !s.wants(i) {
+			continue
+		}
+		err := applyOption(i, b.Bytes(), s.Name)
+		if i == optionPopulate && errors.Is(err, errors.ErrUnsupported) {
+			err = touch(b.Bytes())
+		}
+		s.mu.Lock()
+		if r := &s.reports[i]; err == nil {
+			r.Taken++
+		} else {
+			r.Refused++
+			r.Err = err
+		}
+		s.mu.Unlock()
+	}
+}
+
+// touch writes to every page of fresh memory, which is zero.
+func touch(mem []byte) error {
+	for i := uintptr(0); i < uintptr(len(mem)); i += pageSize {
+		mem[i] = 0
+	}
+	return nil
+}

@@ -1,0 +1,7 @@
+//go:build unix && !linux && !freebsd
+
+package blockalloc
+
+import "errors"
+
+func noDump([]byte) error { return errors.ErrUnsupported }

@@ -1,0 +1,101 @@
+package blockalloc
+
+import (
+	"errors"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// canShrink: only whole regions can be released.
+const canShrink = false
+
+// granularity is the alignment of every region that VirtualAlloc reserves.
+const granularity = 64 << 10
+
+// procVirtualAlloc2 exists since Windows 10 version 1803.
+var procVirtualAlloc2 = windows.NewLazySystemDLL("kernelbase.dll").NewProc("VirtualAlloc2")
+
+var hasVirtualAlloc2 = sync.OnceValue(func() bool { return procVirtualAlloc2.Find() == nil })
+
+// mapAligned reserves and commits size bytes at a multiple of align, both whole
+// pages.
+func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
+	switch {
+	case align <= granularity:
+		return virtualAlloc(0, size, windows.MEM_RESERVE|windows.MEM_COMMIT)
+	case hasVirtualAlloc2():
+		return virtualAlloc2(size, align)
+	}
+	return reserveAgain(size, align)
+}
+
+// virtualAlloc2 has the system find an aligned address in one call. The two
+// structures are MEM_ADDRESS_REQUIREMENTS and MEM_EXTENDED_PARAMETER.
+func virtualAlloc2(size, align uintptr) (unsafe.Pointer, error) {
+	const memExtendedParameterAddressRequirements = 1
+	requirements := struct{ lowest, highest, alignment uintptr }{alignment: align}
+	parameter := struct {
+		kind    uint64
+		pointer unsafe.Pointer
+		_       [8 - unsafe.Sizeof(uintptr(0))]byte
+	}{kind: memExtendedParameterAddressRequirements, pointer: unsafe.Pointer(&requirements)}
+	addr, _, err := procVirtualAlloc2.Call(0, 0, size, windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE,
+		uintptr(unsafe.Pointer(&parameter)), 1)
+	if addr == 0 {
+		return nil, err
+	}
+	return pointer(addr), nil
+}
+
+// reserveAgain serves systems without VirtualAlloc2: it reserves enough to hold
+// an aligned block, releases it, and asks for the aligned address inside. Another
+// thread may take that address first; then it tries again.
+func reserveAgain(size, align uintptr) (unsafe.Pointer, error) {
+	var err error
+	for range 100 {
+		var span, p unsafe.Pointer
+		span, err = virtualAlloc(0, size+align-granularity, windows.MEM_RESERVE)
+		if err != nil {
+			return nil, err
+		}
+		aligned := roundUp(uintptr(span), align)
+		if err = unmap(span, 0); err != nil {
+			return nil, err
+		}
+		p, err = virtualAlloc(aligned, size, windows.MEM_RESERVE|windows.MEM_COMMIT)
+		if err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, windows.ERROR_INVALID_ADDRESS) {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+func virtualAlloc(addr, size uintptr, kind uint32) (unsafe.Pointer, error) {
+	addr, err := windows.VirtualAlloc(addr, size, kind, windows.PAGE_READWRITE)
+	if err != nil {
+		return nil, err
+	}
+	return pointer(addr), nil
+}
+
+// unmap releases the whole region that begins at p, whatever its size.
+func unmap(p unsafe.Pointer, _ uintptr) error {
+	return windows.VirtualFree(uintptr(p), 0, windows.MEM_RELEASE)
+}
+
+// pointer makes a pointer of an address outside the Go heap.
+func pointer(addr uintptr) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(nil), addr) }
+
+// applyOption asks the system to treat mem as the option says. Large pages need
+// a privilege and a mapping made for them, and mappings have no names.
+func applyOption(option int, mem []byte, _ string) error {
+	if option == optionLock {
+		return windows.VirtualLock(uintptr(unsafe.Pointer(unsafe.SliceData(mem))), uintptr(len(mem)))
+	}
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,76 @@
+package alloctrace
+
+// An Event says what happens to a block, or what failed to. It is small enough
+// to be passed in registers; keep it by value.
+type Event struct {
+	Kind Kind
+
+	// Addr, Size and Align describe the block: its address, its granted size and
+	// its alignment in bytes. When an allocation failed, Addr is 0, and Size and
+	// Align are what was asked for.
+	Addr, Size, Align uintptr
+
+	// Err is the inner allocator's own error if Kind.Failed, else nil.
+	Err error
+}
+
+// A Kind is what an [Event] tells.
+//
+// An acquisition is told after the inner allocator returned the block, and a
+// release before the inner allocator is asked to take it, for then its address
+// can at once be given to another goroutine. So an observer never sees one
+// address live twice. A release that then fails is taken back.
+type Kind uint8
+
+const (
+	// Allocated: the block was allocated.
+	Allocated Kind = iota + 1
+	// AllocateFailed: nothing was allocated.
+	AllocateFailed
+	// Reallocating: the block is about to be reallocated. Unless this is taken
+	// back, it is released, even if the memory then stays where it is.
+	Reallocating
+	// Reallocated: this is the block that a reallocation returned. It does not
+	// come when the new size is zero, which frees the block.
+	Reallocated
+	// ReallocateFailed takes Reallocating back: the block is what it was before.
+	ReallocateFailed
+	// Freeing: the block is about to be freed. Unless this is taken back, it is
+	// released.
+	Freeing
+	// FreeFailed takes Freeing back: the block is what it was before. If Err is
+	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, it was not live then.
+	FreeFailed
+)
+
+var kinds = [...]struct{ name, op string }{
+	Allocated:        {"allocated", "allocate"},
+	AllocateFailed:   {"allocate failed", "allocate"},
+	Reallocating:     {"reallocating", "reallocate"},
+	Reallocated:      {"reallocated", "reallocate"},
+	ReallocateFailed: {"reallocate failed", "reallocate"},
+	Freeing:          {"freeing", "free"},
+	FreeFailed:       {"free failed", "free"},
+}
+
+// String returns, for example, "allocated" or "free failed".
+func (k Kind) String() string {
+	if int(k) < len(kinds) && k != 0 {
+		return kinds[k].name
+	}
+	return "unknown"
+}
+
+// Op returns the operation that was asked for: "allocate", "reallocate" or
+// "free".
+func (k Kind) Op() string {
+	if int(k) < len(kinds) && k != 0 {
+		return kinds[k].op
+	}
+	return "unknown"
+}
+
+// Failed reports whether the event tells of a failure.
+func (k Kind) Failed() bool {
+	return k == AllocateFailed || k == ReallocateFailed || k == FreeFailed
+}

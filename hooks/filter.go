@@ -1,0 +1,61 @@
+package hooks
+
+import (
+	"context"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// A Predicate chooses events. It is called synchronously and concurrently, as a
+// Hook is.
+type Predicate func(alloctrace.Event) bool
+
+// Filter returns a Hook that tells next the events that all predicates choose.
+func Filter(next alloctrace.Hook, predicates ...Predicate) alloctrace.Hook {
+	return &filter{next, predicates}
+}
+
+type filter struct {
+	next       alloctrace.Hook
+	predicates []Predicate
+}
+
+func (f *filter) Observe(ctx context.Context, e alloctrace.Event) {
+	for _, p := range f.predicates {
+		if !p(e) {
+			return
+		}
+	}
+	f.next.Observe(ctx, e)
+}
+
+// Failures chooses the events that tell of a failure.
+func Failures(e alloctrace.Event) bool { return e.Kind.Failed() }
+
+// Kinds returns a Predicate that chooses events of the given kinds.
+func Kinds(kinds ...alloctrace.Kind) Predicate {
+	var set uint64
+	for _, k := range kinds {
+		set |= 1 << k
+	}
+	return func(e alloctrace.Event) bool { return set>>e.Kind&1 == 1 }
+}
+
+// Ops returns a Predicate that chooses events of the given operations:
+// "allocate", "reallocate" or "free".
+func Ops(ops ...string) Predicate {
+	return func(e alloctrace.Event) bool {
+		for _, op := range ops {
+			if e.Kind.Op() == op {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// MinSize returns a Predicate that chooses events of blocks of at least size
+// bytes.
+func MinSize(size uintptr) Predicate {
+	return func(e alloctrace.Event) bool { return e.Size >= size }
+}

@@ -1,0 +1,30 @@
+// Package hooks combines, thins out and prints the events of an
+// [alloctrace.Proxy]. All hooks here may be used by several goroutines at once
+// and by several proxies, and allocate nothing on the Go heap per event.
+package hooks
+
+import (
+	"context"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// Tee returns a Hook that tells each event to all of hooks, in order. A nil Hook
+// is left out.
+func Tee(hooks ...alloctrace.Hook) alloctrace.Hook {
+	var t tee
+	for _, h := range hooks {
+		if h != nil {
+			t = append(t, h)
+		}
+	}
+	return t
+}
+
+type tee []alloctrace.Hook
+
+func (t tee) Observe(ctx context.Context, e alloctrace.Event) {
+	for _, h := range t {
+		h.Observe(ctx, e)
+	}
+}

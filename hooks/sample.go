@@ -1,0 +1,38 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// Sample returns a Hook that tells next one in every events of each kind, the
+// first of each included, and every failure. Kinds are counted apart, for a
+// program that allocates and frees in turns would else show only the one or the
+// other; so the free of a block that was told may not be, and the other way
+// around. It panics if every is less than 1.
+//
+// An event that is not told costs one atomic addition.
+func Sample(every int, next alloctrace.Hook) alloctrace.Hook {
+	if every < 1 {
+		panic(fmt.Sprintf("hooks: Sample(%d): use 1 or more", every))
+	}
+	return &sample{every: uint64(every), next: next}
+}
+
+type sample struct {
+	every uint64
+	next  alloctrace.Hook
+	seen  [8]struct {
+		n atomic.Uint64
+		_ [56]byte // one cache line each
+	}
+}
+
+func (s *sample) Observe(ctx context.Context, e alloctrace.Event) {
+	if e.Kind.Failed() || (s.seen[e.Kind%8].n.Add(1)-1)%s.every == 0 {
+		s.next.Observe(ctx, e)
+	}
+}

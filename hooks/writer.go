@@ -1,0 +1,63 @@
+package hooks
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// A Writer is a Hook that prints each event as one line to an [io.Writer], for
+// example [os.Stderr]:
+//
+//	allocated addr=0x7f0000400000 size=65536 align=65536
+//	allocate failed addr=0x0 size=4096 align=4096 err="out of memory"
+//
+// Each line is one Write, so that on a file opened for appending, a terminal or a
+// pipe (up to 4 KiB) lines do not mix; the io.Writer must stand concurrent use, as
+// an os.File does. It allocates nothing and depends on nothing but its io.Writer.
+type Writer struct {
+	w    io.Writer
+	lost atomic.Int64
+}
+
+var _ alloctrace.Hook = (*Writer)(nil)
+
+// NewWriter returns a Writer that prints to w.
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Lost is the number of events that could not be written whole.
+func (h *Writer) Lost() int64 { return h.lost.Load() }
+
+// lines keeps the buffers: one on the stack would escape to the heap through the
+// io.Writer.
+var lines = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+
+// Observe prints e.
+func (h *Writer) Observe(_ context.Context, e alloctrace.Event) {
+	buf := lines.Get().(*[]byte)
+	line := appendEvent((*buf)[:0], e)
+	if n, err := h.w.Write(line); err != nil || n < len(line) {
+		h.lost.Add(1)
+	}
+	*buf = line
+	lines.Put(buf)
+}
+
+func appendEvent(line []byte, e alloctrace.Event) []byte {
+	line = append(line, e.Kind.String()...)
+	line = append(line, " addr=0x"...)
+	line = strconv.AppendUint(line, uint64(e.Addr), 16)
+	line = append(line, " size="...)
+	line = strconv.AppendUint(line, uint64(e.Size), 10)
+	line = append(line, " align="...)
+	line = strconv.AppendUint(line, uint64(e.Align), 10)
+	if e.Err != nil {
+		line = append(line, " err="...)
+		line = strconv.AppendQuote(line, e.Err.Error())
+	}
+	return append(line, '\n')
+}

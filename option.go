@@ -1,0 +1,31 @@
+package alloctrace
+
+import "context"
+
+// An Option configures a [Proxy].
+type Option interface{ apply(*Proxy) }
+
+type optionFunc func(*Proxy)
+
+func (f optionFunc) apply(p *Proxy) { f(p) }
+
+// WithName names the Proxy, for people to tell it from others.
+func WithName(name string) Option {
+	return optionFunc(func(p *Proxy) { p.name = name })
+}
+
+// WithHooks adds hooks, which are told each event in the order given. A nil Hook
+// is left out.
+func WithHooks(hooks ...Hook) Option {
+	return optionFunc(func(p *Proxy) {
+		for _, h := range hooks {
+			p.hook = both(p.hook, h)
+		}
+	})
+}
+
+// WithContext sets the context that hooks are told events with, as
+// [Proxy.WithContext] does.
+func WithContext(ctx context.Context) Option {
+	return optionFunc(func(p *Proxy) { p.setContext(ctx) })
+}

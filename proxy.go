@@ -1,0 +1,242 @@
+package alloctrace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// ErrLive is what [Proxy.Close] returns, wrapped with the figures, when blocks are
+// still live.
+var ErrLive = errors.New("blocks are still live")
+
+// A Proxy is a [blockalloc.Allocator] that hands each operation to an inner
+// allocator, counts it and tells it to hooks. Results and errors are those of the
+// inner allocator, untouched. Empty blocks are neither counted nor told.
+//
+// A Proxy may be used by several goroutines at once if the inner allocator may.
+// Its methods cost no allocation on the Go heap but for those that return a
+// Proxy.
+type Proxy struct {
+	inner blockalloc.Allocator
+	hook  Hook // nil if nobody listens
+	ctx   context.Context
+	name  string
+	*state
+}
+
+// state is what the views of one Proxy share.
+type state struct {
+	counter *counter.Counter
+	closed  atomic.Bool
+
+	mu       sync.Mutex
+	children []*Proxy
+}
+
+var (
+	_ blockalloc.Allocator = (*Proxy)(nil)
+	_ blockalloc.Owner     = (*Proxy)(nil)
+	_ counter.Source       = (*Proxy)(nil)
+)
+
+// Wrap returns a Proxy around inner. It panics if inner is nil.
+func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
+	if inner == nil {
+		panic("alloctrace: Wrap(nil): pass an allocator, such as blockalloc.Default()")
+	}
+	p := &Proxy{
+		inner: inner,
+		ctx:   context.Background(),
+		state: &state{counter: new(counter.Counter)},
+	}
+	for _, o := range opts {
+		o.apply(p)
+	}
+	return p
+}
+
+// Allocate allocates from the inner allocator. After [Proxy.Close] it fails with
+// blockalloc.ErrClosed.
+func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	if p.closed.Load() {
+		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
+	}
+	b, err := p.inner.Allocate(l)
+	if err != nil {
+		return b, p.allocateFailed(l, err)
+	}
+	if b.IsZero() {
+		return b, nil
+	}
+	p.counter.Allocate(l.Size, b.Size())
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align(), nil})
+	}
+	return b, nil
+}
+
+// Reallocate reallocates b by the inner allocator. After [Proxy.Close] it fails
+// with blockalloc.ErrClosed, and b stays live.
+func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if p.closed.Load() {
+		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
+	}
+	if p.hook != nil && !b.IsZero() {
+		p.hook.Observe(p.ctx, Event{Reallocating, b.Addr(), b.Size(), b.Align(), nil})
+	}
+	n, err := p.inner.Reallocate(b, size)
+	if err != nil {
+		return n, p.reallocateFailed(b, err)
+	}
+	p.counter.Reallocate(b.Size(), size, n.Size())
+	if p.hook != nil && !n.IsZero() {
+		p.hook.Observe(p.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align(), nil})
+	}
+	return n, nil
+}
+
+// Free gives b back to the inner allocator, also after [Proxy.Close].
+func (p *Proxy) Free(b blockalloc.Block) error {
+	if b.IsZero() {
+		return p.inner.Free(b)
+	}
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align(), nil})
+	}
+	if err := p.inner.Free(b); err != nil {
+		return p.freeFailed(b, err)
+	}
+	p.counter.Free(b.Size())
+	return nil
+}
+
+func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {
+	p.counter.FailAllocate()
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, Event{AllocateFailed, 0, l.Size, l.Align, err})
+	}
+	return err
+}
+
+func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
+	p.counter.FailReallocate()
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, Event{ReallocateFailed, b.Addr(), b.Size(), b.Align(), err})
+	}
+	return err
+}
+
+func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
+	p.counter.FailFree()
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, Event{FreeFailed, b.Addr(), b.Size(), b.Align(), err})
+	}
+	return err
+}
+
+func (p *Proxy) closedError(op string) error {
+	return fmt.Errorf("alloctrace: %s through proxy %q: %w: use it before Close", op, p.name, blockalloc.ErrClosed)
+}
+
+// Stats returns the numbers of this Proxy and its children.
+func (p *Proxy) Stats() counter.Stats { return p.counter.Stats() }
+
+// Name returns the name the Proxy was given, "" if none.
+func (p *Proxy) Name() string { return p.name }
+
+// Unwrap returns the inner allocator.
+func (p *Proxy) Unwrap() blockalloc.Allocator { return p.inner }
+
+// Owns asks the inner allocator whether it owns b. It is false if that is no
+// Owner; [blockalloc.OwnerOf] tells.
+func (p *Proxy) Owns(b blockalloc.Block) bool {
+	o, ok := blockalloc.OwnerOf(p.inner)
+	return ok && o.Owns(b)
+}
+
+// Child returns a Proxy for one part of the program, with counts of its own that
+// are part of p's as well, at no cost to either. It has the inner allocator,
+// the hooks and the context of p, to which opts may add. A block should be freed
+// through the Proxy that allocated it: p's own numbers are right in any case,
+// but those of the children cannot be otherwise. A child lives as long as p.
+func (p *Proxy) Child(name string, opts ...Option) *Proxy {
+	c := &Proxy{
+		inner: p.inner,
+		hook:  p.hook,
+		ctx:   p.ctx,
+		name:  name,
+		state: &state{counter: p.counter.Child()},
+	}
+	for _, o := range opts {
+		o.apply(c)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.closed.Store(p.closed.Load())
+	p.children = append(p.children, c)
+	return c
+}
+
+// Children returns the children of p in the order in which they were made.
+func (p *Proxy) Children() []*Proxy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.children)
+}
+
+// WithContext returns a view of p that tells hooks its events with ctx, so that
+// they can say in which request or span an operation was. The view counts as p
+// does, and hands ctx down to the proxies that p wraps.
+func (p *Proxy) WithContext(ctx context.Context) *Proxy {
+	v := *p
+	v.setContext(ctx)
+	return &v
+}
+
+func (p *Proxy) setContext(ctx context.Context) {
+	p.ctx = ctx
+	if inner, ok := p.inner.(*Proxy); ok {
+		p.inner = inner.WithContext(ctx)
+	}
+}
+
+// Quiet returns a view of p that counts as p does and tells no hooks. It is what
+// a hook, or the writer behind a logger, allocates from, so as not to be told of
+// its own allocations.
+func (p *Proxy) Quiet() *Proxy {
+	v := *p
+	v.hook = nil
+	if inner, ok := p.inner.(*Proxy); ok {
+		v.inner = inner.Quiet()
+	}
+	return &v
+}
+
+// Close ends allocation through p, its views and its children: from then on
+// Allocate and Reallocate fail with blockalloc.ErrClosed. Blocks can still be
+// freed. If any are live, Close returns an error that wraps [ErrLive] with their
+// number and size; it can be called again to see whether that has changed. The
+// inner allocator stays open.
+func (p *Proxy) Close() error {
+	p.close()
+	if s := p.Stats(); s.LiveBlocks > 0 {
+		return fmt.Errorf("alloctrace: Close of proxy %q: %w: %d blocks of %d bytes in all: free them first", p.name, ErrLive, s.LiveBlocks, s.LiveBytes)
+	}
+	return nil
+}
+
+func (p *Proxy) close() {
+	p.mu.Lock()
+	p.closed.Store(true)
+	p.mu.Unlock()
+	for _, c := range p.Children() {
+		c.close()
+	}
+}

@@ -1,0 +1,129 @@
+// Package tracer makes OpenTelemetry spans of regions of work, so that a trace
+// shows what each part of a request allocated outside the Go heap:
+//
+//	ctx, region := tracer.Start(ctx, "load-index", mem)
+//	defer region.End()
+//	index, err := load(ctx, region.Allocator())
+//
+// A region is one span. Single allocations are not spans, but for those that
+// fail. When it ends, the span has these attributes (bytes are granted bytes):
+//
+//	allocator.name                string  the Proxy's name, if it has one
+//	allocator.memory.allocated    By      allocated inside the region, in all
+//	allocator.memory.freed        By      freed inside the region, in all
+//	allocator.memory.net          By      allocated - freed; negative if more was freed
+//	allocator.memory.peak         By      the highest that allocated - freed was
+//	allocator.allocations         count   successful allocations
+//	allocator.reallocations       count   successful reallocations
+//	allocator.frees               count   successful frees
+//	allocator.failures            count   operations that failed
+//
+// The package uses the OpenTelemetry API alone. Without a TracerProvider, given
+// by [WithTracerProvider] or set globally, no span is recorded; the region's
+// numbers can still be read.
+package tracer
+
+import (
+	"context"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// ScopeName is the instrumentation scope of this package's spans.
+const ScopeName = "github.com/alloctrace/alloctrace/tracer"
+
+// A Region is a stretch of work whose allocations are counted apart, and are the
+// attributes of one span. It may be used by several goroutines at once.
+type Region struct {
+	name  string
+	span  trace.Span
+	view  *alloctrace.Proxy
+	ended atomic.Bool
+}
+
+var _ counter.Source = (*Region)(nil)
+
+// Start begins a region of work that allocates from mem, as a child of the span
+// in ctx if there is one. The context it returns holds the region and its span.
+//
+// What is to be charged to the region must be allocated from
+// [Region.Allocator]. If mem is itself the Allocator of an outer region, that is
+// charged as well. Regions that run at the same time do not disturb each other's
+// numbers. A region takes 4 KiB until it is garbage, besides its span.
+func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
+	c := newConfig(opts)
+	r := &Region{name: name}
+	ctx, r.span = c.tracer().Start(ctx, name, trace.WithAttributes(c.attributes...))
+	ctx = context.WithValue(ctx, regionKey{}, r)
+	var allocator string
+	if p, ok := mem.(*alloctrace.Proxy); ok {
+		allocator = p.Name()
+	}
+	r.view = alloctrace.Wrap(mem,
+		alloctrace.WithName(allocator),
+		alloctrace.WithHooks(newFailures(r, c)),
+		alloctrace.WithContext(ctx),
+	)
+	if allocator != "" {
+		r.span.SetAttributes(attribute.String("allocator.name", allocator))
+	}
+	return ctx, r
+}
+
+type regionKey struct{}
+
+// FromContext returns the innermost region that ctx holds, nil if none.
+func FromContext(ctx context.Context) *Region {
+	r, _ := ctx.Value(regionKey{}).(*Region)
+	return r
+}
+
+// Name returns the name given to [Start].
+func (r *Region) Name() string { return r.name }
+
+// Allocator returns the view of the allocator that charges to the region. It
+// tells the hooks of the proxies below it the region's context. Blocks may
+// outlive the region and be freed through any view. It stays usable after End;
+// what it does then is no longer part of the span. Its name is that of the
+// allocator.
+func (r *Region) Allocator() *alloctrace.Proxy { return r.view }
+
+// Stats returns the region's own numbers so far. Its peak is exact but for frees
+// that are under way.
+func (r *Region) Stats() counter.Stats { return r.view.Stats() }
+
+// End ends the region and its span. A second End does nothing.
+func (r *Region) End() {
+	if r.ended.Swap(true) {
+		return
+	}
+	if r.span.IsRecording() {
+		s := r.Stats()
+		r.span.SetAttributes(
+			attribute.Int64("allocator.memory.allocated", s.AllocatedBytes),
+			attribute.Int64("allocator.memory.freed", s.FreedBytes),
+			attribute.Int64("allocator.memory.net", s.AllocatedBytes-s.FreedBytes),
+			attribute.Int64("allocator.memory.peak", s.PeakBytes),
+			attribute.Int64("allocator.allocations", s.Allocations),
+			attribute.Int64("allocator.reallocations", s.Reallocations),
+			attribute.Int64("allocator.frees", s.Frees),
+			attribute.Int64("allocator.failures", s.Failures()),
+		)
+	}
+	r.span.End()
+}
+
+func newConfig(opts []Option) config {
+	c := config{provider: otel.GetTracerProvider(), maxFailures: defaultMaxFailures}
+	for _, o := range opts {
+		o.apply(&c)
+	}
+	return c
+}
