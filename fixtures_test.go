@@ -1,0 +1,96 @@
+package alloctrace_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// requireAll says that this run must leave nothing out, as CI's.
+var requireAll = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
+
+// page is the layout of most blocks in these tests.
+var page = blockalloc.BlockLayout(4 << 10)
+
+func allocate(t testing.TB, a blockalloc.Allocator, l blockalloc.Layout) blockalloc.Block {
+	t.Helper()
+	b, err := a.Allocate(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// single is an allocator with one block, at the cost of a call.
+type single struct{ block blockalloc.Block }
+
+func newSingle(tb testing.TB) *single {
+	return &single{allocate(tb, &blockalloc.Heap{}, page)}
+}
+
+func (s *single) Allocate(blockalloc.Layout) (blockalloc.Block, error) { return s.block, nil }
+
+func (s *single) Reallocate(blockalloc.Block, uintptr) (blockalloc.Block, error) {
+	return s.block, nil
+}
+
+func (s *single) Free(blockalloc.Block) error { return nil }
+
+// recorder keeps the events that it is told.
+type recorder struct {
+	mu     sync.Mutex
+	events []alloctrace.Event
+}
+
+func (r *recorder) Observe(_ context.Context, e alloctrace.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// ledger holds events against the address rule: it knows which addresses are live
+// as far as it was told, and reports one that becomes live twice, or that is
+// released or taken back out of turn.
+type ledger struct {
+	t    testing.TB
+	mu   sync.Mutex
+	live map[uintptr]bool
+}
+
+func newLedger(t testing.TB) *ledger { return &ledger{t: t, live: make(map[uintptr]bool)} }
+
+func (l *ledger) Observe(_ context.Context, e alloctrace.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stranger := errors.Is(e.Err, blockalloc.ErrDoubleFree) || errors.Is(e.Err, blockalloc.ErrNotOwned)
+	switch e.Kind {
+	case alloctrace.Allocated, alloctrace.Reallocated:
+		if l.live[e.Addr] {
+			l.t.Errorf("%v at %#x, which is live", e.Kind, e.Addr)
+		}
+		l.live[e.Addr] = true
+	case alloctrace.Freeing, alloctrace.Reallocating:
+		delete(l.live, e.Addr)
+	case alloctrace.FreeFailed, alloctrace.ReallocateFailed:
+		if stranger {
+			break
+		}
+		if l.live[e.Addr] {
+			l.t.Errorf("%v at %#x takes back what was not told", e.Kind, e.Addr)
+		}
+		l.live[e.Addr] = true
+	}
+}
+
+func (l *ledger) empty() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.live); n != 0 {
+		l.t.Errorf("as far as hooks were told, %d blocks are live at the end", n)
+	}
+}

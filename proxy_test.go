@@ -1,0 +1,258 @@
+package alloctrace_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+)
+
+func TestProxyConformance(t *testing.T) {
+	blocktest.Run(t, blocktest.Config{
+		New: func(t testing.TB) blockalloc.Allocator {
+			p := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(newLedger(t)))
+			t.Cleanup(func() {
+				if s := p.Stats(); s.AllocatedBytes-s.FreedBytes != s.LiveBytes {
+					t.Errorf("at rest: %v", s)
+				}
+			})
+			return p
+		},
+		MaxSize: 16 << 20,
+		Zeroed:  true,
+	})
+}
+
+// TestEvents checks each event of each operation, in order.
+func TestEvents(t *testing.T) {
+	var told recorder
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&told))
+	take := func() []alloctrace.Event {
+		events := told.events
+		told.events = nil
+		return events
+	}
+	expect := func(what string, want ...alloctrace.Event) {
+		t.Helper()
+		if got := take(); !slices.Equal(got, want) {
+			t.Errorf("%s tells %v\nwant %v", what, got, want)
+		}
+	}
+	event := func(k alloctrace.Kind, b blockalloc.Block, err error) alloctrace.Event {
+		return alloctrace.Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align(), Err: err}
+	}
+
+	b := allocate(t, p, page)
+	expect("Allocate", event(alloctrace.Allocated, b, nil))
+
+	_, err := p.Allocate(blockalloc.BlockLayout(999))
+	expect("Allocate of a bad layout", alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 999, Align: 999, Err: err})
+
+	n, err := p.Reallocate(b, 8<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("Reallocate", event(alloctrace.Reallocating, b, nil), event(alloctrace.Reallocated, n, nil))
+
+	_, err = p.Reallocate(n, ^uintptr(0))
+	expect("Reallocate to too much", event(alloctrace.Reallocating, n, nil), event(alloctrace.ReallocateFailed, n, err))
+
+	_, err = p.Reallocate(blockalloc.Block{}, 8)
+	expect("Reallocate of the empty block", event(alloctrace.ReallocateFailed, blockalloc.Block{}, err))
+
+	err = p.Free(b)
+	expect("Free of a block that is gone", event(alloctrace.Freeing, b, nil), event(alloctrace.FreeFailed, b, err))
+
+	if _, err = p.Reallocate(n, 0); err != nil {
+		t.Fatal(err)
+	}
+	expect("Reallocate to zero", event(alloctrace.Reallocating, n, nil))
+
+	if _, err = p.Allocate(blockalloc.Layout{Size: 0, Align: 8}); err != nil {
+		t.Fatal(err)
+	}
+	if err = p.Free(blockalloc.Block{}); err != nil {
+		t.Fatal(err)
+	}
+	expect("the empty block")
+
+	s := p.Stats()
+	if s.Allocations != 1 || s.Reallocations != 2 || s.Frees != 0 || s.FailedAllocations != 1 || s.FailedReallocations != 2 || s.FailedFrees != 1 {
+		t.Errorf("operations: %+v", s)
+	}
+	if s.AllocatedBytes != 12<<10 || s.LiveBytes != 0 || s.LiveBlocks != 0 {
+		t.Errorf("bytes: %+v", s)
+	}
+}
+
+func TestKind(t *testing.T) {
+	for k, want := range map[alloctrace.Kind][2]string{
+		0:                           {"unknown", "unknown"},
+		alloctrace.Allocated:        {"allocated", "allocate"},
+		alloctrace.ReallocateFailed: {"reallocate failed", "reallocate"},
+		alloctrace.Freeing:          {"freeing", "free"},
+		99:                          {"unknown", "unknown"},
+	} {
+		if k.String() != want[0] || k.Op() != want[1] {
+			t.Errorf("Kind(%d) is %q of %q, want %q of %q", k, k, k.Op(), want[0], want[1])
+		}
+	}
+}
+
+// TestErrorsUntouched checks that the inner allocator's errors come back as they
+// are.
+func TestErrorsUntouched(t *testing.T) {
+	var heap blockalloc.Heap
+	p := alloctrace.Wrap(blockalloc.Null{})
+	_, want := blockalloc.Null{}.Allocate(page)
+	if _, err := p.Allocate(page); err.Error() != want.Error() || !errors.Is(err, blockalloc.ErrOutOfMemory) {
+		t.Errorf("Allocate: error %q, want %q", err, want)
+	}
+	b := allocate(t, &heap, page)
+	if err := p.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
+		t.Errorf("Free: error %v, want ErrNotOwned", err)
+	}
+	if n, err := p.Reallocate(b, 1); !errors.Is(err, blockalloc.ErrNotOwned) || n != b {
+		t.Errorf("Reallocate = %v, %v; want the block and ErrNotOwned", n, err)
+	}
+}
+
+// TestDoubleFreeHidesNoLeak: a second free must not be booked against another
+// block.
+func TestDoubleFreeHidesNoLeak(t *testing.T) {
+	p := alloctrace.Wrap(&blockalloc.Heap{})
+	leaked, b := allocate(t, p, page), allocate(t, p, page)
+	for range 3 {
+		_ = p.Free(b)
+	}
+	if s := p.Stats(); s.LiveBytes != int64(leaked.Size()) || s.LiveBlocks != 1 || s.FailedFrees != 2 {
+		t.Errorf("%v; want one live block and two failed frees", s)
+	}
+}
+
+func TestHooksRunInOrder(t *testing.T) {
+	var order []string
+	hook := func(name string) alloctrace.Hook {
+		return alloctrace.HookFunc(func(context.Context, alloctrace.Event) { order = append(order, name) })
+	}
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
+	allocate(t, p, page)
+	if got := strings.Join(order, ""); got != "abc" {
+		t.Errorf("hooks ran in order %q, want abc", got)
+	}
+}
+
+func TestWithContext(t *testing.T) {
+	type key struct{}
+	var seen []any
+	hook := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) { seen = append(seen, ctx.Value(key{})) })
+	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(hook))
+	outer := alloctrace.Wrap(inner, alloctrace.WithHooks(hook))
+	view := outer.WithContext(context.WithValue(t.Context(), key{}, 1))
+	b := allocate(t, view, page)
+	allocate(t, outer, page)
+	if want := []any{1, 1, nil, nil}; !slices.Equal(seen, want) {
+		t.Errorf("hooks saw the context values %v, want %v", seen, want)
+	}
+	if err := outer.Free(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*alloctrace.Proxy{view, outer, inner} {
+		if s := p.Stats(); s.LiveBlocks != 1 || s.Allocations != 2 {
+			t.Errorf("%v; want all views to count as one", s)
+		}
+	}
+}
+
+func TestQuiet(t *testing.T) {
+	var told recorder
+	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&told))
+	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&told))
+	b := allocate(t, p.Quiet(), page)
+	if err := p.Quiet().Free(b); err != nil {
+		t.Fatal(err)
+	}
+	if len(told.events) != 0 {
+		t.Errorf("hooks were told %v", told.events)
+	}
+	if s := p.Stats(); s.Allocations != 1 || s.Frees != 1 {
+		t.Errorf("%v; want one allocation and one free", s)
+	}
+}
+
+func TestChild(t *testing.T) {
+	var parentTold, childTold recorder
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("db"), alloctrace.WithHooks(&parentTold))
+	c := p.Child("cache", alloctrace.WithHooks(&childTold))
+	b := allocate(t, c, page)
+	allocate(t, p, page)
+	if c.Name() != "cache" || p.Name() != "db" || !slices.Equal(p.Children(), []*alloctrace.Proxy{c}) {
+		t.Errorf("names %q and %q, children %v", c.Name(), p.Name(), p.Children())
+	}
+	if got := c.Stats().LiveBlocks; got != 1 {
+		t.Errorf("the child has %d live blocks, want 1", got)
+	}
+	if got := p.Stats().LiveBlocks; got != 2 {
+		t.Errorf("the parent has %d live blocks, want 2", got)
+	}
+	if len(parentTold.events) != 2 || len(childTold.events) != 1 {
+		t.Errorf("%d events for the parent's hook and %d for the child's, want 2 and 1", len(parentTold.events), len(childTold.events))
+	}
+	if !c.Owns(b) || !p.Owns(b) {
+		t.Error("Owns is not forwarded")
+	}
+}
+
+func TestOwnsWithoutOwner(t *testing.T) {
+	p := alloctrace.Wrap(newSingle(t))
+	if _, ok := blockalloc.OwnerOf(alloctrace.Wrap(p)); ok {
+		t.Error("a Proxy around an allocator that is no Owner counts as one")
+	}
+	if p.Owns(allocate(t, p, page)) {
+		t.Error("Owns = true without an Owner")
+	}
+	if o, ok := blockalloc.OwnerOf(alloctrace.Wrap(alloctrace.Wrap(&blockalloc.Heap{}))); !ok || o == nil {
+		t.Error("a Proxy around an Owner does not count as one")
+	}
+	if p.Unwrap() == nil {
+		t.Error("Unwrap = nil")
+	}
+}
+
+func TestClose(t *testing.T) {
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("db"))
+	c := p.Child("cache")
+	b := allocate(t, c.WithContext(t.Context()), page)
+	err := p.Close()
+	if !errors.Is(err, alloctrace.ErrLive) || !strings.Contains(err.Error(), `"db"`) || !strings.Contains(err.Error(), "1 blocks of 4096 bytes") {
+		t.Errorf("Close with a live block: %v", err)
+	}
+	for _, closed := range []*alloctrace.Proxy{p, c, c.Quiet(), p.Child("late")} {
+		if _, err := closed.Allocate(page); !errors.Is(err, blockalloc.ErrClosed) {
+			t.Errorf("Allocate after Close: error %v, want ErrClosed", err)
+		}
+		if n, err := closed.Reallocate(b, 1); !errors.Is(err, blockalloc.ErrClosed) || n != b {
+			t.Errorf("Reallocate after Close = %v, %v; want the block and ErrClosed", n, err)
+		}
+	}
+	if err := c.Free(b); err != nil {
+		t.Errorf("Free after Close: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Errorf("Close with no live block: %v", err)
+	}
+}
+
+func TestWrapNil(t *testing.T) {
+	defer func() {
+		if r, _ := recover().(string); !strings.Contains(r, "alloctrace: Wrap(nil)") {
+			t.Errorf("Wrap(nil) panics with %q", r)
+		}
+	}()
+	alloctrace.Wrap(nil)
+}

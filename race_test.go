@@ -1,0 +1,5 @@
+//go:build race
+
+package alloctrace_test
+
+const raceEnabled = true
