@@ -1,0 +1,238 @@
+package tracer_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/tracer"
+)
+
+func allocate(t testing.TB, a blockalloc.Allocator, size uintptr) blockalloc.Block {
+	t.Helper()
+	b, err := a.Allocate(blockalloc.Layout{Size: size, Align: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func free(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
+	t.Helper()
+	if err := a.Free(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numbers are the attributes of a region's span that count.
+func numbers(allocated, freed, peak, allocations, reallocations, frees, failures int64) map[attribute.Key]attribute.Value {
+	return map[attribute.Key]attribute.Value{
+		"allocator.memory.allocated": attribute.Int64Value(allocated),
+		"allocator.memory.freed":     attribute.Int64Value(freed),
+		"allocator.memory.net":       attribute.Int64Value(allocated - freed),
+		"allocator.memory.peak":      attribute.Int64Value(peak),
+		"allocator.allocations":      attribute.Int64Value(allocations),
+		"allocator.reallocations":    attribute.Int64Value(reallocations),
+		"allocator.frees":            attribute.Int64Value(frees),
+		"allocator.failures":         attribute.Int64Value(failures),
+	}
+}
+
+func TestRegion(t *testing.T) {
+	var spans recorder
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("cache"))
+	before := allocate(t, p, 5000)
+
+	ctx, outer := tracer.Start(t.Context(), "request", p, tracer.WithTracerProvider(&spans), tracer.WithAttributes(attribute.String("user", "7")))
+	a := allocate(t, outer.Allocator(), 100)
+	_, inner := tracer.Start(ctx, "load", outer.Allocator(), tracer.WithTracerProvider(&spans))
+	b := allocate(t, inner.Allocator(), 1000)
+	b, err := inner.Allocator().Reallocate(b, 3000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free(t, inner.Allocator(), before)
+	inner.End()
+	free(t, outer.Allocator(), a)
+	free(t, outer.Allocator(), b)
+	outer.End()
+	outer.End()
+
+	if len(spans.spans) != 2 {
+		t.Fatalf("%d spans, want 2", len(spans.spans))
+	}
+	request, load := spans.spans[0], spans.spans[1]
+	want := numbers(4100, 9100, 3100, 2, 1, 3, 0)
+	want["user"] = attribute.StringValue("7")
+	want["allocator.name"] = attribute.StringValue("cache")
+	if !maps.Equal(request.attributes, want) {
+		t.Errorf("attributes of request %v\nwant %v", request.attributes, want)
+	}
+	want = numbers(4000, 6000, 3000, 1, 1, 1, 0)
+	want["allocator.name"] = attribute.StringValue("cache")
+	if !maps.Equal(load.attributes, want) {
+		t.Errorf("attributes of load %v\nwant %v", load.attributes, want)
+	}
+	if request.name != "request" || load.name != "load" || load.parent != request.context.SpanID() || request.parent.IsValid() {
+		t.Errorf("spans %q below %v and %q below %v", request.name, request.parent, load.name, load.parent)
+	}
+	if request.ends != 1 || load.ends != 1 || request.scope != tracer.ScopeName {
+		t.Errorf("ended %d and %d times, scope %q", request.ends, load.ends, request.scope)
+	}
+	if s := p.Stats(); s.LiveBlocks != 0 || s.AllocatedBytes != 9100 {
+		t.Errorf("the Proxy below: %v", s)
+	}
+}
+
+// TestRegionsRunningAtOnce: each region has its own numbers, and the Proxy below
+// has their sum.
+func TestRegionsRunningAtOnce(t *testing.T) {
+	const regions, steps = 8, 500
+	var spans recorder
+	p := alloctrace.Wrap(&blockalloc.Heap{})
+	var wg sync.WaitGroup
+	for i := range int64(regions) {
+		wg.Go(func() {
+			_, r := tracer.Start(t.Context(), fmt.Sprint(i), p, tracer.WithTracerProvider(&spans))
+			defer r.End()
+			for range steps {
+				free(t, r.Allocator(), allocate(t, r.Allocator(), uintptr(100+i)))
+			}
+		})
+	}
+	wg.Wait()
+	var sum int64
+	for _, s := range spans.spans {
+		var i int64
+		if _, err := fmt.Sscan(s.name, &i); err != nil {
+			t.Fatal(err)
+		}
+		if want := numbers(steps*(100+i), steps*(100+i), 100+i, steps, 0, steps, 0); !maps.Equal(s.attributes, want) {
+			t.Errorf("attributes of region %d %v\nwant %v", i, s.attributes, want)
+		}
+		sum += steps * (100 + i)
+	}
+	if s := p.Stats(); s.AllocatedBytes != sum || s.LiveBlocks != 0 {
+		t.Errorf("the Proxy below: %v; want %d bytes allocated", s, sum)
+	}
+}
+
+// TestFailureIsToldOnce: by the innermost region, also when regions nest and the
+// Proxy below has the Failures hook.
+func TestFailureIsToldOnce(t *testing.T) {
+	var spans recorder
+	with := tracer.WithTracerProvider(&spans)
+	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
+	ctx, outer := tracer.Start(t.Context(), "outer", p, with)
+	_, inner := tracer.Start(ctx, "inner", outer.Allocator(), with)
+	fail := func(a blockalloc.Allocator) *span {
+		t.Helper()
+		n := len(spans.spans)
+		_, err := a.Allocate(blockalloc.BlockLayout(4096))
+		if len(spans.spans) != n+1 {
+			t.Fatalf("a failure made %d spans, want 1", len(spans.spans)-n)
+		}
+		s := spans.spans[n]
+		want := map[attribute.Key]attribute.Value{
+			"allocator.size":  attribute.Int64Value(4096),
+			"allocator.align": attribute.Int64Value(4096),
+			"error.type":      attribute.StringValue("out_of_memory"),
+		}
+		if s.name != "allocate" || s.status != codes.Error || s.description != err.Error() || s.ends != 1 || !maps.Equal(s.attributes, want) {
+			t.Errorf("span %q, status %v %q, ended %d times, attributes %v", s.name, s.status, s.description, s.ends, s.attributes)
+		}
+		return s
+	}
+	if s := fail(inner.Allocator()); s.parent != spans.spans[1].context.SpanID() {
+		t.Error("the failure in the inner region is not below its span")
+	}
+	if s := fail(outer.Allocator()); s.parent != spans.spans[0].context.SpanID() {
+		t.Error("the failure in the outer region is not below its span")
+	}
+	if s := fail(p); s.parent.IsValid() {
+		t.Error("the failure outside of regions is below a span")
+	}
+	inner.End()
+	outer.End()
+	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(2) {
+		t.Errorf("allocator.failures of the outer region = %v, want 2", got.Emit())
+	}
+}
+
+func TestFailureBudget(t *testing.T) {
+	var spans recorder
+	_, r := tracer.Start(t.Context(), "storm", blockalloc.Null{}, tracer.WithTracerProvider(&spans), tracer.WithMaxFailures(3))
+	for range 100 {
+		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
+	}
+	r.End()
+	if len(spans.spans) != 4 {
+		t.Errorf("%d spans, want the region and 3 failures", len(spans.spans))
+	}
+	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(100) {
+		t.Errorf("allocator.failures = %v, want 100", got.Emit())
+	}
+}
+
+func TestErrorTypes(t *testing.T) {
+	for err, want := range map[error]string{
+		blockalloc.ErrOutOfMemory:                         "out_of_memory",
+		fmt.Errorf("wrapped: %w", blockalloc.ErrNotOwned): "not_owned",
+		context.Canceled:                                  "_OTHER",
+	} {
+		var spans recorder
+		h := tracer.Failures(tracer.WithTracerProvider(&spans))
+		h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: err})
+		if got := spans.spans[0].attributes["error.type"].AsString(); got != want || spans.spans[0].name != "free" {
+			t.Errorf("error.type of %v = %q in span %q, want %q in free", err, got, spans.spans[0].name, want)
+		}
+	}
+}
+
+// TestFromContext: the region travels with the context, and hooks below see its
+// span.
+func TestFromContext(t *testing.T) {
+	if r := tracer.FromContext(t.Context()); r != nil {
+		t.Errorf("FromContext of an empty context = %v", r)
+	}
+	var spans recorder
+	var seen []trace.SpanContext
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+		seen = append(seen, trace.SpanContextFromContext(ctx))
+	})))
+	ctx, r := tracer.Start(t.Context(), "work", p, tracer.WithTracerProvider(&spans))
+	if tracer.FromContext(ctx) != r || r.Name() != "work" {
+		t.Error("FromContext does not return the region that Start put there")
+	}
+	b := allocate(t, r.Allocator(), 64)
+	r.End()
+	free(t, p, b)
+	if len(seen) != 2 || !seen[0].Equal(spans.spans[0].context) || seen[1].IsValid() {
+		t.Errorf("the hook below saw the spans %v", seen)
+	}
+	if s := r.Stats(); s.LiveBytes != 64 {
+		t.Errorf("the region's block was freed outside: %v, want 64 bytes", s)
+	}
+}
+
+// TestOffUnlessAsked: without a provider nothing is recorded, and the numbers are
+// there all the same.
+func TestOffUnlessAsked(t *testing.T) {
+	ctx, r := tracer.Start(t.Context(), "work", &blockalloc.Heap{}, tracer.WithTracerProvider(nil))
+	allocate(t, r.Allocator(), 64)
+	if trace.SpanFromContext(ctx).IsRecording() {
+		t.Error("a span is recorded without being asked for")
+	}
+	r.End()
+	if s := r.Stats(); s.AllocatedBytes != 64 {
+		t.Errorf("%v; want 64 bytes allocated", s)
+	}
+}
