@@ -1,0 +1,48 @@
+package otlp_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/otlp"
+	"github.com/alloctrace/alloctrace/tracer"
+)
+
+// A region's span goes to a file that the upload button of Jaeger's UI opens.
+func ExampleNew() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+
+	ctx := context.Background()
+	p, err := otlp.New(ctx, otlp.WithFile(filepath.Join(dir, "trace.json")), otlp.WithServiceName("indexer"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("index"))
+	_, region := tracer.Start(ctx, "load-index", mem, tracer.WithTracerProvider(p))
+	block, err := region.Allocator().Allocate(blockalloc.BlockLayout(64 << 10))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := region.Allocator().Free(block); err != nil {
+		fmt.Println(err)
+	}
+	region.End()
+
+	if err := p.Shutdown(ctx); err != nil {
+		fmt.Println(err) // says how many spans did not arrive, and why
+	}
+	s := p.Stats()
+	fmt.Println(s.Accepted, "accepted,", s.Exported, "exported,", s.Lost(), "lost")
+	// Output: 1 accepted, 1 exported, 0 lost
+}

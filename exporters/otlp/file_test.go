@@ -1,0 +1,372 @@
+package otlp
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// The shape of a line, as the OTLP specification's JSON encoding has it. A
+// field that is not here makes readFile fail.
+type (
+	fileLine struct {
+		ResourceSpans []struct {
+			Resource   struct{ Attributes []fileAttribute }
+			ScopeSpans []struct {
+				Scope     struct{ Name string }
+				Spans     []fileSpan
+				SchemaURL string `json:"schemaUrl"`
+			}
+			SchemaURL string `json:"schemaUrl"`
+		}
+	}
+	fileSpan struct {
+		TraceID           string `json:"traceId"`
+		SpanID            string `json:"spanId"`
+		ParentSpanID      string `json:"parentSpanId"`
+		Name              string
+		Flags             uint32
+		Kind              int    // a number, not a name
+		StartTimeUnixNano string // 64-bit numbers are strings
+		EndTimeUnixNano   string
+		Attributes        []fileAttribute
+		Status            struct {
+			Code    int
+			Message string
+		}
+	}
+	fileAttribute struct {
+		Key   string
+		Value struct {
+			StringValue *string
+			IntValue    *string
+			BoolValue   *bool
+			DoubleValue *float64
+			ArrayValue  *struct{ Values []json.RawMessage }
+		}
+	}
+)
+
+var hexID = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+
+// readFile decodes a file strictly: complete lines, one object on each, no
+// unknown field, hex ids of the right length.
+func readFile(t *testing.T, path string) (spans []fileSpan, resource map[string]string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		t.Fatalf("the file does not end with a whole line: …%q", data[max(0, len(data)-80):])
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 64<<20)
+	for n := 1; lines.Scan(); n++ {
+		dec := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+		dec.DisallowUnknownFields()
+		var line fileLine
+		if err := dec.Decode(&line); err != nil {
+			t.Fatalf("line %d: %v\n%.300s", n, err, lines.Bytes())
+		}
+		if _, err := dec.Token(); err != io.EOF {
+			t.Fatalf("line %d holds more than one object", n)
+		}
+		if !bytes.HasPrefix(lines.Bytes(), []byte(`{"resourceSpans":[`)) || len(line.ResourceSpans) == 0 {
+			t.Fatalf("line %d does not begin with resourceSpans: %.80s", n, lines.Bytes())
+		}
+		for _, rs := range line.ResourceSpans {
+			resource = map[string]string{}
+			for _, a := range rs.Resource.Attributes {
+				resource[a.Key] = *a.Value.StringValue
+			}
+			for _, ss := range rs.ScopeSpans {
+				for _, s := range ss.Spans {
+					if len(s.TraceID) != 32 || !hexID.MatchString(s.TraceID) || len(s.SpanID) != 16 || !hexID.MatchString(s.SpanID) {
+						t.Fatalf("line %d: ids %q and %q are not hex of 16 and 8 bytes", n, s.TraceID, s.SpanID)
+					}
+					if s.ParentSpanID != "" && (len(s.ParentSpanID) != 16 || !hexID.MatchString(s.ParentSpanID)) {
+						t.Fatalf("line %d: parent id %q is not hex of 8 bytes", n, s.ParentSpanID)
+					}
+					spans = append(spans, s)
+				}
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return spans, resource
+}
+
+// runFile writes two nested spans through a new provider and returns them.
+func runFile(t *testing.T, path string) (outer, inner trace.Span) {
+	t.Helper()
+	p := newTestProvider(t, WithFile(path), WithServiceName("svc"))
+	tr := p.Tracer("scope")
+	ctx, outer := tr.Start(t.Context(), "outer", trace.WithAttributes(
+		attribute.Int64("bytes", 1<<62+1), attribute.String("text", "line\nbreak \"quoted\" \x7f €"),
+		attribute.Bool("yes", true), attribute.Float64("half", 0.5)))
+	_, inner = tr.Start(ctx, "inner")
+	inner.SetStatus(codes.Error, "out of memory")
+	inner.End()
+	outer.End()
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	wantStats(t, p, Stats{Accepted: 2, Exported: 2})
+	return outer, inner
+}
+
+func checkFile(t *testing.T, path string, outer, inner trace.Span) {
+	t.Helper()
+	spans, resource := readFile(t, path)
+	if len(spans) != 2 || spans[0].Name != "inner" || spans[1].Name != "outer" {
+		t.Fatalf("the file holds %+v, want inner and outer", spans)
+	}
+	i, o := spans[0], spans[1]
+	for _, x := range []struct{ what, got, want string }{
+		{"trace id of outer", o.TraceID, outer.SpanContext().TraceID().String()},
+		{"trace id of inner", i.TraceID, outer.SpanContext().TraceID().String()},
+		{"span id of outer", o.SpanID, outer.SpanContext().SpanID().String()},
+		{"span id of inner", i.SpanID, inner.SpanContext().SpanID().String()},
+		{"parent of inner", i.ParentSpanID, outer.SpanContext().SpanID().String()},
+		{"parent of outer", o.ParentSpanID, ""},
+		{"service.name", resource["service.name"], "svc"},
+		{"status message", i.Status.Message, "out of memory"},
+	} {
+		if !strings.EqualFold(x.got, x.want) {
+			t.Errorf("%s is %q, want %q", x.what, x.got, x.want)
+		}
+	}
+	if i.Status.Code != 2 || o.Status.Code != 0 {
+		t.Errorf("status codes are %d and %d, want 2 and 0", i.Status.Code, o.Status.Code)
+	}
+	if o.Kind != 1 {
+		t.Errorf("kind is %d, want 1 for internal", o.Kind)
+	}
+	got := fmt.Sprint(*o.Attributes[0].Value.IntValue, " ", *o.Attributes[1].Value.StringValue, " ",
+		*o.Attributes[2].Value.BoolValue, " ", *o.Attributes[3].Value.DoubleValue)
+	if want := "4611686018427387905 line\nbreak \"quoted\" \x7f € true 0.5"; got != want {
+		t.Errorf("attributes are %q, want %q", got, want)
+	}
+	start, err1 := strconv.ParseUint(o.StartTimeUnixNano, 10, 64)
+	end, err2 := strconv.ParseUint(o.EndTimeUnixNano, 10, 64)
+	if err := errors.Join(err1, err2); err != nil || start == 0 || end < start {
+		t.Errorf("times are %q and %q (%v)", o.StartTimeUnixNano, o.EndTimeUnixNano, err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	before := runtime.NumGoroutine()
+	path := filepath.Join(t.TempDir(), "trace.json")
+	outer, inner := runFile(t, path)
+	checkFile(t, path, outer, inner)
+	outer, inner = runFile(t, path) // an existing file is replaced
+	checkFile(t, path, outer, inner)
+	wantGoroutines(t, before)
+}
+
+func TestFileIgnoresExporterEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	tls := httptest.NewTLSServer(http.NotFoundHandler())
+	defer tls.Close()
+	for name, value := range map[string]string{
+		"ENDPOINT":           "http://127.0.0.1:1/elsewhere",
+		"TRACES_ENDPOINT":    "https://127.0.0.1:1",
+		"PROTOCOL":           "grpc",
+		"COMPRESSION":        "gzip",
+		"TRACES_COMPRESSION": "gzip",
+		"HEADERS":            "authorization=x,bad%20name=y",
+		"TIMEOUT":            "1",
+		"INSECURE":           "true",
+		"CERTIFICATE":        writeCertificate(t, tls),
+	} {
+		t.Setenv("OTEL_EXPORTER_OTLP_"+name, value)
+	}
+	path := filepath.Join(dir, "trace.json")
+	outer, inner := runFile(t, path)
+	checkFile(t, path, outer, inner)
+}
+
+func TestFileManyBatches(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 10 {
+				emit(p, 250)
+				if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	wantStats(t, p, Stats{Accepted: 10000, Exported: 10000})
+	spans, _ := readFile(t, path)
+	distinct := map[string]bool{}
+	for _, s := range spans {
+		distinct[s.SpanID] = true
+	}
+	if len(spans) != 10000 || len(distinct) != 10000 {
+		t.Errorf("the file holds %d spans, %d of them distinct, want 10000", len(spans), len(distinct))
+	}
+}
+
+func TestFileOfNoSpans(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if spans, _ := readFile(t, path); len(spans) != 0 {
+		t.Errorf("the file holds %d spans, want none", len(spans))
+	}
+}
+
+// A faultyFile is a disk with room for so many bytes.
+type faultyFile struct {
+	*os.File
+	room        int
+	truncateErr error
+	closeErr    error
+	writes      int
+}
+
+var errFull = errors.New("no space left on device")
+
+func (f *faultyFile) Write(b []byte) (int, error) {
+	f.writes++
+	n := min(len(b), f.room)
+	f.room -= n
+	n, err := f.File.Write(b[:n])
+	if err == nil && n < len(b) {
+		err = errFull
+	}
+	return n, err
+}
+
+func (f *faultyFile) Truncate(size int64) error {
+	if f.truncateErr != nil {
+		return f.truncateErr
+	}
+	return f.File.Truncate(size)
+}
+
+func (f *faultyFile) Close() error { return errors.Join(f.File.Close(), f.closeErr) }
+
+func newFaultyFile(t *testing.T, room int) (*faultyFile, string) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &faultyFile{File: f, room: room}, path
+}
+
+func TestFileOnAFullDisk(t *testing.T) {
+	f, path := newFaultyFile(t, 25)
+	tr := &fileTransport{file: f}
+	if err := tr.appendLine([]byte("first line")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.appendLine([]byte("a line that does not fit any more")); !errors.Is(err, errFull) {
+		t.Fatalf("a line too long gave %v, want %v", err, errFull)
+	}
+	f.room = 100 // someone made room
+	if err := tr.appendLine([]byte("second line")); err != nil {
+		t.Fatal(err)
+	}
+	if f.writes != 3 {
+		t.Errorf("%d writes for 3 lines: a line is not written with one call", f.writes)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\n" {
+		t.Errorf("the file holds %q, want two whole lines", got)
+	}
+
+	f.room, f.truncateErr = 3, errors.New("read-only now")
+	if err := tr.appendLine([]byte("third line")); !errors.Is(err, errFull) || !errors.Is(err, f.truncateErr) {
+		t.Errorf("a half line that stays gave %v, want both reasons", err)
+	}
+	f.room = 100
+	if err := tr.appendLine([]byte("fourth line")); !errors.Is(err, errFull) {
+		t.Errorf("writing went on after a half line: %v", err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\nthi" {
+		t.Errorf("the file holds %q, want the half line last", got)
+	}
+}
+
+func TestFileErrorsSurfaceAtShutdown(t *testing.T) {
+	f, _ := newFaultyFile(t, 0)
+	f.closeErr = errors.New("lost on close")
+	exp, err := newFileExporter(t.Context(), &fileTransport{file: f}, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(exp, 100, time.Minute, "trace.json", nil)
+	emit(p, 5)
+	err = p.Shutdown(within(t, time.Minute))
+	if !errors.Is(err, errFull) || !errors.Is(err, f.closeErr) || !strings.Contains(err.Error(), "5 of 5 spans did not reach trace.json") {
+		t.Errorf("Shutdown returned %v, want the lost spans, the full disk and the failed close", err)
+	}
+	wantStats(t, p, Stats{Accepted: 5, Failed: 5})
+}
+
+func TestFileThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("keep me"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct{ path, want string }{
+		{filepath.Join(dir, "missing", "trace.json"), "a folder that exists"},
+		{filepath.Join(file, "trace.json"), "a folder that exists"},
+		{dir, "not a regular file"},
+	} {
+		p, err := New(t.Context(), WithFile(x.path))
+		if err == nil {
+			p.Shutdown(t.Context())
+			t.Errorf("New took the path %s", x.path)
+			continue
+		}
+		for _, want := range []string{"otlp.New: WithFile(", strconv.Quote(x.path), x.want} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("the error does not say %q: %v", want, err)
+			}
+		}
+	}
+
+	// An option that is wrong elsewhere leaves an existing file alone.
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "nonsense")
+	if _, err := New(t.Context(), WithFile(file)); err == nil {
+		t.Error("New took OTEL_RESOURCE_ATTRIBUTES=nonsense")
+	}
+	if got, _ := os.ReadFile(file); string(got) != "keep me" {
+		t.Errorf("a failed New left %q in an existing file", got)
+	}
+}

@@ -1,0 +1,233 @@
+package otlp
+
+import (
+	"context"
+	"encoding/pem"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func writeCertificate(t *testing.T, s *httptest.Server) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "ca.pem")
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// wantNewError checks that New fails and says each of the words.
+func wantNewError(t *testing.T, opts []Option, words ...string) {
+	t.Helper()
+	p, err := New(t.Context(), opts...)
+	if err == nil {
+		p.Shutdown(t.Context())
+		t.Errorf("New succeeded, want an error with %q", words)
+		return
+	}
+	for _, w := range append(words, "otlp.New: ") {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("the error does not say %q: %v", w, err)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error has more than one line: %v", err)
+	}
+}
+
+var badURLs = map[string]string{
+	"localhost:4317":           `"http://localhost:4318"`,
+	"/v1/traces":               `"http://localhost:4318"`,
+	"ftp://localhost:4317":     `unknown scheme "ftp"`,
+	"unix:///run/otlp.sock":    `unknown scheme "unix"`,
+	"http://":                  "the host is missing",
+	"http:///v1/traces":        "the host is missing",
+	"http://:4318":             "the host is missing",
+	"http://localhost:99999":   "no such port as 99999",
+	"http://localhost:0":       "no such port as 0",
+	"http://localhost:port":    "not a URL",
+	"http://local host":        "not a URL",
+	"http://me:pw@host":        "OTEL_EXPORTER_OTLP_HEADERS",
+	"http://localhost:4318?a":  "a query or fragment is never sent",
+	"http://localhost:4318/#a": "a query or fragment is never sent",
+}
+
+func TestBadOptions(t *testing.T) {
+	wantNewError(t, []Option{WithEndpoint("")}, `WithEndpoint("")`, "empty")
+	for url, want := range badURLs {
+		wantNewError(t, []Option{WithEndpoint(url)}, `WithEndpoint("`+url+`")`, want)
+	}
+	wantNewError(t, []Option{WithProtocol(GRPC), WithEndpoint("http://localhost:4317/v1/traces")}, "gRPC takes no path", "/v1/traces")
+	wantNewError(t, []Option{WithProtocol(0)}, "WithProtocol(0)", "otlp.GRPC or otlp.HTTP")
+	wantNewError(t, []Option{WithProtocol(7)}, "WithProtocol(7)", "otlp.GRPC or otlp.HTTP")
+	wantNewError(t, []Option{WithServiceName("")}, `WithServiceName("")`, "OTEL_SERVICE_NAME")
+	wantNewError(t, []Option{WithFile("")}, `WithFile("")`, "path")
+	wantNewError(t, []Option{WithQueueSize(0)}, "WithQueueSize(0)", "from 1 to")
+	wantNewError(t, []Option{WithQueueSize(-5)}, "WithQueueSize(-5)", "from 1 to")
+	wantNewError(t, []Option{WithQueueSize(1 << 30)}, "WithQueueSize(1073741824)", "from 1 to")
+	wantNewError(t, []Option{WithTimeout(0)}, "WithTimeout(0s)", "longer than zero")
+	wantNewError(t, []Option{WithTimeout(-time.Second)}, "WithTimeout(-1s)", "longer than zero")
+
+	path := filepath.Join(t.TempDir(), "trace.json")
+	wantNewError(t, []Option{WithFile(path), WithEndpoint("http://localhost:4317")}, "WithFile(", "WithEndpoint(", "exclude each other")
+	wantNewError(t, []Option{WithProtocol(HTTP), WithFile(path)}, "WithFile(", "WithProtocol(otlp.HTTP)", "exclude each other")
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a New that failed left a file behind")
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := New(ctx, WithFile(path)); err == nil {
+		t.Error("New ran with a context that had ended")
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a New whose context had ended left a file behind")
+	}
+}
+
+func TestBadEnvironment(t *testing.T) {
+	for _, v := range []string{"ENDPOINT", "TRACES_ENDPOINT"} {
+		for url, want := range badURLs {
+			t.Run(v+"="+url, func(t *testing.T) {
+				t.Setenv("OTEL_EXPORTER_OTLP_"+v, url)
+				wantNewError(t, nil, "OTEL_EXPORTER_OTLP_"+v+`="`+url+`"`, want)
+			})
+		}
+	}
+	for _, x := range []struct{ name, value, want string }{
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "thrift", "grpc, http/protobuf or http/json"},
+		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http", "grpc, http/protobuf or http/json"},
+		{"OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"},
+		{"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "-1", "milliseconds"},
+		{"OTEL_RESOURCE_ATTRIBUTES", "team", "key=value"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Setenv(x.name, x.value)
+			wantNewError(t, nil, x.name+`="`+x.value+`"`, x.want)
+		})
+	}
+}
+
+func TestTarget(t *testing.T) {
+	const env = "OTEL_EXPORTER_OTLP_"
+	for _, x := range []struct {
+		name string
+		env  map[string]string
+		opts []Option
+		want target
+	}{
+		{name: "nothing", want: target{HTTP, "http://localhost:4318/v1/traces", DefaultTimeout}},
+		{name: "grpc", opts: []Option{WithProtocol(GRPC)}, want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
+		{name: "env grpc", env: map[string]string{"PROTOCOL": "grpc"}, want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
+		{name: "traces protocol wins", env: map[string]string{"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/json"},
+			want: target{HTTP, "http://localhost:4318/v1/traces", DefaultTimeout}},
+		{name: "option wins", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithProtocol(GRPC)},
+			want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
+		{name: "port 4317", opts: []Option{WithEndpoint("http://h:4317")}, want: target{GRPC, "http://h:4317", DefaultTimeout}},
+		{name: "port 4317 by env", env: map[string]string{"ENDPOINT": "http://h:4317/"}, want: target{GRPC, "http://h:4317", DefaultTimeout}},
+		{name: "port 4317 with HTTP", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithEndpoint("http://h:4317")},
+			want: target{HTTP, "http://h:4317/v1/traces", DefaultTimeout}},
+		{name: "other port", opts: []Option{WithEndpoint("https://h:9999/")}, want: target{HTTP, "https://h:9999/v1/traces", DefaultTimeout}},
+		{name: "own path", opts: []Option{WithEndpoint("https://h/otlp/in")}, want: target{HTTP, "https://h/otlp/in", DefaultTimeout}},
+		{name: "IPv6", opts: []Option{WithEndpoint("http://[::1]:4318")}, want: target{HTTP, "http://[::1]:4318/v1/traces", DefaultTimeout}},
+		{name: "base", env: map[string]string{"ENDPOINT": "https://h/otlp/"}, want: target{HTTP, "https://h/otlp/v1/traces", DefaultTimeout}},
+		{name: "as it stands", env: map[string]string{"TRACES_ENDPOINT": "https://h/in", "ENDPOINT": "http://other"},
+			want: target{HTTP, "https://h/in", DefaultTimeout}},
+		{name: "as it stands, no path", env: map[string]string{"TRACES_ENDPOINT": "https://h"}, want: target{HTTP, "https://h/", DefaultTimeout}},
+		{name: "option over env", env: map[string]string{"TRACES_ENDPOINT": "https://h/in"}, opts: []Option{WithEndpoint("http://mine")},
+			want: target{HTTP, "http://mine/v1/traces", DefaultTimeout}},
+		{name: "blank is unset", env: map[string]string{"TRACES_ENDPOINT": " ", "ENDPOINT": "http://h", "TIMEOUT": ""},
+			want: target{HTTP, "http://h/v1/traces", DefaultTimeout}},
+		{name: "timeout", env: map[string]string{"TIMEOUT": "1500"}, want: target{HTTP, "http://localhost:4318/v1/traces", 1500 * time.Millisecond}},
+		{name: "traces timeout", env: map[string]string{"TIMEOUT": "1500", "TRACES_TIMEOUT": "7"},
+			want: target{HTTP, "http://localhost:4318/v1/traces", 7 * time.Millisecond}},
+		{name: "timeout option", env: map[string]string{"TIMEOUT": "1500"}, opts: []Option{WithTimeout(time.Hour), nil},
+			want: target{HTTP, "http://localhost:4318/v1/traces", time.Hour}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			for k, v := range x.env {
+				t.Setenv(env+k, v)
+			}
+			c, err := newConfig(x.opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := resolveTarget(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != x.want {
+				t.Errorf("got %+v, want %+v", got, x.want)
+			}
+		})
+	}
+}
+
+// The variables that the OpenTelemetry exporters and SDK read themselves.
+func TestEnvironment(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, proto Protocol) {
+		c := startCollector(t, proto)
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+		t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", map[Protocol]string{GRPC: "grpc", HTTP: "http/protobuf"}[proto])
+		t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%20b")
+		t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+		t.Setenv("OTEL_SERVICE_NAME", "from-env")
+		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "team=storage,service.name=loses")
+		p := newTestProvider(t)
+		emit(p, 3)
+		if err := p.Shutdown(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(c.received()); got != 3 {
+			t.Errorf("the collector has %d spans, want 3", got)
+		}
+		if c.resource["service.name"] != "from-env" || c.resource["team"] != "storage" {
+			t.Errorf("resource is %v, want service.name from-env and team storage", c.resource)
+		}
+		if got := c.header.Get("X-Token"); got != "a b" {
+			t.Errorf("header x-token is %q, want %q", got, "a b")
+		}
+		if proto == HTTP && (c.path != "/v1/traces" || c.header.Get("Content-Encoding") != "gzip") {
+			t.Errorf("path is %q and encoding %q, want /v1/traces and gzip", c.path, c.header.Get("Content-Encoding"))
+		}
+	})
+}
+
+func TestServiceNameOptionWins(t *testing.T) {
+	t.Setenv("OTEL_SERVICE_NAME", "from-env")
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path), WithServiceName("from-code"))
+	emit(p, 1)
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, resource := readFile(t, path); resource["service.name"] != "from-code" {
+		t.Errorf("service.name is %q, want from-code", resource["service.name"])
+	}
+}
+
+func TestCertificateFromEnvironment(t *testing.T) {
+	c := &collector{}
+	s := httptest.NewTLSServer(c)
+	defer s.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", writeCertificate(t, s))
+	p := newTestProvider(t, WithEndpoint(s.URL))
+	emit(p, 3)
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(c.received()); got != 3 {
+		t.Errorf("the collector has %d spans, want 3", got)
+	}
+}
+
+func TestProtocolString(t *testing.T) {
+	if got := GRPC.String() + HTTP.String() + Protocol(9).String(); got != "grpchttpProtocol(9)" {
+		t.Errorf("the names are %q", got)
+	}
+}
