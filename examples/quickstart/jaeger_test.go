@@ -1,0 +1,89 @@
+package main
+
+import (
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+)
+
+// TestJaeger finds the trace of a run in a real Jaeger, by its service name.
+func TestJaeger(t *testing.T) {
+	dir := writeCorpus(t)
+	for _, protocol := range []string{"http", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			j := jaegertest.Start(t)
+			settings := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + j.HTTPEndpoint()}
+			if protocol == "grpc" {
+				settings = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + j.GRPCEndpoint(), "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}
+			}
+			out := t.TempDir()
+			r := runJSON(t, settings, "-dir", dir, "-leak", "-out", out)
+			if r.Trace.Warning != "" || r.Trace.File != "" || r.Trace.Endpoint != strings.SplitN(settings[0], "=", 2)[1] {
+				t.Errorf("the trace is said to be in %+v", r.Trace)
+			}
+			wantOneFile(t, out)
+			j.Trace(r.Trace.ID, 1) // waits until it is there
+			found := j.FindTraces(service)
+			if len(found) != 1 {
+				t.Fatalf("%d traces of service %s, want 1", len(found), service)
+			}
+			wantTrace(t, j.Trace(r.Trace.ID, len(found[0])), r)
+			wantLog(t, r)
+
+			text := runProgram(t, settings, "-dir", dir)
+			if id := regexp.MustCompile(`(?m)^trace: http://127\.0\.0\.1:16686/trace/([0-9a-f]{32}),.*quickstart`).FindStringSubmatch(text.stdout); text.code != 0 || id == nil {
+				t.Errorf("exit code %d; no trace id in\n%s", text.code, text.stdout)
+			} else {
+				j.Trace(id[1], 7)
+			}
+		})
+	}
+}
+
+func wantOneFile(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != logName {
+		t.Errorf("%s has %v (%v), want %s alone", dir, entries, err, logName)
+	}
+}
+
+// TestJaegerDown: the program's work is done all the same.
+func TestJaegerDown(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	dir := writeCorpus(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close() // until then it accepts connections and never answers
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	for name, addr := range map[string]string{"silent": silent.Addr().String(), "gone": gone.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			settings := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + addr}
+			r := runJSON(t, settings, "-dir", dir)
+			wantNoLeak(t, r)
+			if !strings.Contains(r.Trace.Warning, "did not reach") {
+				t.Errorf("warning is %q", r.Trace.Warning)
+			}
+			text := runProgram(t, settings, "-dir", dir)
+			if text.code != 0 || strings.Count(text.stderr, "quickstart: warning: ") != 1 || !strings.HasSuffix(text.stderr, "\n") {
+				t.Errorf("exit code %d, stderr %q", text.code, text.stderr)
+			}
+			if warning := text.stderr[strings.Index(text.stderr, "quickstart: warning: "):]; strings.Count(warning, "\n") != 1 {
+				t.Errorf("the warning has more than one line: %q", warning)
+			}
+			if !strings.Contains(text.stdout, "is not complete, see the warning") {
+				t.Errorf("the trace is said to be all there:\n%s", text.stdout)
+			}
+		})
+	}
+}
