@@ -33,13 +33,15 @@ const (
 	// Reallocated: this is the block that a reallocation returned. It does not
 	// come when the new size is zero, which frees the block.
 	Reallocated
-	// ReallocateFailed takes Reallocating back: the block is what it was before.
+	// ReallocateFailed takes Reallocating back: the block is what it was before,
+	// as with FreeFailed. After Close it comes alone.
 	ReallocateFailed
 	// Freeing: the block is about to be freed. Unless this is taken back, it is
 	// released.
 	Freeing
 	// FreeFailed takes Freeing back: the block is what it was before. If Err is
-	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, it was not live then.
+	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, that was not a live block:
+	// there was none at this address, or one of another size.
 	FreeFailed
 )
 

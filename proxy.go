@@ -70,6 +70,7 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
 		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
 	}
+	c := p.counter
 	b, err := p.inner.Allocate(l)
 	if err != nil {
 		return b, p.allocateFailed(l, err)
@@ -77,7 +78,7 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if b.IsZero() {
 		return b, nil
 	}
-	p.counter.Allocate(l.Size, b.Size())
+	c.Allocate(l.Size, b.Size())
 	if p.hook != nil {
 		p.hook.Observe(p.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align(), nil})
 	}
@@ -112,10 +113,11 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 	if p.hook != nil {
 		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align(), nil})
 	}
+	c := p.counter
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
 	}
-	p.counter.Free(b.Size())
+	c.Free(b.Size())
 	return nil
 }
 

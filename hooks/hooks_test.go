@@ -126,11 +126,11 @@ func TestSampleConcurrent(t *testing.T) {
 func TestWriter(t *testing.T) {
 	var out bytes.Buffer
 	observe(hooks.NewWriter(&out),
-		alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f0000400000, Size: 65536, Align: 65536},
+		alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536},
 		alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096, Err: blockalloc.ErrOutOfMemory},
 		alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 0x1000, Size: 1, Align: 1, Err: errors.New("two\nlines \"quoted\"")},
 	)
-	const want = `allocated addr=0x7f0000400000 size=65536 align=65536
+	const want = `allocated addr=0x7f400000 size=65536 align=65536
 allocate failed addr=0x0 size=4096 align=4096 err="out of memory"
 free failed addr=0x1000 size=1 align=1 err="two\nlines \"quoted\""
 `

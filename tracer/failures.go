@@ -3,6 +3,7 @@ package tracer
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -22,21 +23,20 @@ import (
 //	error.type        string  out_of_memory, bad_layout, unsupported_align, not_owned, double_free, limit, scoped, closed or _OTHER
 //
 // A [Region] does this by itself: a failure is told once, by the innermost region
-// that it happened in, and by this Hook if there is none. Other events cost a
-// comparison.
+// that it happened in, and by this Hook if there is none. All failures are told
+// unless [WithMaxFailures] says otherwise. Other events cost a comparison.
 func Failures(opts ...Option) alloctrace.Hook {
-	return newFailures(nil, newConfig(opts))
+	return newFailures(nil, newConfig(math.MaxInt, opts))
 }
 
 type failures struct {
-	region     *Region // nil for the Hook of no region
-	tracer     trace.Tracer
-	attributes []attribute.KeyValue
-	left       atomic.Int64 // how many will still be told
+	region *Region // nil for the Hook of no region
+	config config
+	left   atomic.Int64 // how many will still be told
 }
 
 func newFailures(r *Region, c config) *failures {
-	f := &failures{region: r, tracer: c.tracer(), attributes: c.attributes}
+	f := &failures{region: r, config: c}
 	f.left.Store(c.maxFailures)
 	return f
 }
@@ -45,7 +45,7 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
 	if !e.Kind.Failed() || FromContext(ctx) != f.region || f.left.Load() <= 0 || f.left.Add(-1) < 0 {
 		return
 	}
-	_, span := f.tracer.Start(ctx, e.Kind.Op(), trace.WithAttributes(f.attributes...), trace.WithAttributes(
+	_, span := f.config.tracer(ctx).Start(ctx, e.Kind.Op(), trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
 		attribute.Int64("allocator.size", int64(e.Size)),
 		attribute.Int64("allocator.align", int64(e.Align)),
 		attribute.String("error.type", errorType(e.Err)),

@@ -1,6 +1,9 @@
 package tracer
 
 import (
+	"context"
+
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -18,16 +21,31 @@ type config struct {
 	maxFailures int64
 }
 
-func (c *config) tracer() trace.Tracer { return c.provider.Tracer(ScopeName) }
+func newConfig(maxFailures int, opts []Option) config {
+	c := config{maxFailures: int64(maxFailures)}
+	for _, o := range opts {
+		o.apply(&c)
+	}
+	return c
+}
 
-// WithTracerProvider says where spans go. A nil provider is ignored: spans then
-// go to the global one, otel.GetTracerProvider.
-func WithTracerProvider(p trace.TracerProvider) Option {
-	return optionFunc(func(c *config) {
-		if p != nil {
-			c.provider = p
+// tracer returns the tracer for spans below the one in ctx.
+func (c *config) tracer(ctx context.Context) trace.Tracer {
+	p := c.provider
+	if p == nil {
+		p = otel.GetTracerProvider()
+		if span := trace.SpanFromContext(ctx); span.SpanContext().IsValid() {
+			p = span.TracerProvider()
 		}
-	})
+	}
+	return p.Tracer(ScopeName)
+}
+
+// WithTracerProvider says where spans go. Without it, or if p is nil, they go where
+// the span in the context goes, and if there is none to the global provider,
+// otel.GetTracerProvider.
+func WithTracerProvider(p trace.TracerProvider) Option {
+	return optionFunc(func(c *config) { c.provider = p })
 }
 
 // WithAttributes adds attributes to the spans.
@@ -35,12 +53,12 @@ func WithAttributes(attributes ...attribute.KeyValue) Option {
 	return optionFunc(func(c *config) { c.attributes = append(c.attributes, attributes...) })
 }
 
-// defaultMaxFailures bounds what one region can cost when memory is short: each
-// failure that is told is a span.
-const defaultMaxFailures = 32
+// regionFailures is how many failures a region tells unless told otherwise: it
+// bounds what a region can cost when memory is short, for each is a span.
+const regionFailures = 32
 
-// WithMaxFailures sets how many failures are told as spans, 32 unless set. The
-// others are only counted.
+// WithMaxFailures sets how many failures are told as spans: 32 for a region unless
+// set, all for the hook of [Failures]. The others are only counted.
 func WithMaxFailures(n int) Option {
 	return optionFunc(func(c *config) { c.maxFailures = int64(n) })
 }

@@ -71,6 +71,8 @@ func (s *span) set(attributes []attribute.KeyValue) {
 func (s *span) SpanContext() trace.SpanContext { return s.context }
 func (s *span) IsRecording() bool              { return s.ends == 0 }
 
+func (s *span) TracerProvider() trace.TracerProvider { return s.recorder }
+
 func (s *span) SetAttributes(attributes ...attribute.KeyValue) {
 	s.recorder.mu.Lock()
 	defer s.recorder.mu.Unlock()

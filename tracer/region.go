@@ -19,15 +19,14 @@
 //	allocator.failures            count   operations that failed
 //
 // The package uses the OpenTelemetry API alone. Without a TracerProvider, given
-// by [WithTracerProvider] or set globally, no span is recorded; the region's
-// numbers can still be read.
+// by [WithTracerProvider], by the span in the context or set globally, no span is
+// recorded; the region's numbers can still be read.
 package tracer
 
 import (
 	"context"
 	"sync/atomic"
 
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -58,9 +57,9 @@ var _ counter.Source = (*Region)(nil)
 // charged as well. Regions that run at the same time do not disturb each other's
 // numbers. A region takes 4 KiB until it is garbage, besides its span.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
-	c := newConfig(opts)
+	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}
-	ctx, r.span = c.tracer().Start(ctx, name, trace.WithAttributes(c.attributes...))
+	ctx, r.span = c.tracer(ctx).Start(ctx, name, trace.WithAttributes(c.attributes...))
 	ctx = context.WithValue(ctx, regionKey{}, r)
 	var allocator string
 	if p, ok := mem.(*alloctrace.Proxy); ok {
@@ -118,12 +117,4 @@ func (r *Region) End() {
 		)
 	}
 	r.span.End()
-}
-
-func newConfig(opts []Option) config {
-	c := config{provider: otel.GetTracerProvider(), maxFailures: defaultMaxFailures}
-	for _, o := range opts {
-		o.apply(&c)
-	}
-	return c
 }

@@ -53,7 +53,7 @@ func TestRegion(t *testing.T) {
 
 	ctx, outer := tracer.Start(t.Context(), "request", p, tracer.WithTracerProvider(&spans), tracer.WithAttributes(attribute.String("user", "7")))
 	a := allocate(t, outer.Allocator(), 100)
-	_, inner := tracer.Start(ctx, "load", outer.Allocator(), tracer.WithTracerProvider(&spans))
+	_, inner := tracer.Start(ctx, "load", outer.Allocator()) // its span goes where the outer one goes
 	b := allocate(t, inner.Allocator(), 1000)
 	b, err := inner.Allocator().Reallocate(b, 3000)
 	if err != nil {
@@ -163,7 +163,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 	inner.End()
 	outer.End()
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(2) {
-		t.Errorf("allocator.failures of the outer region = %v, want 2", got.Emit())
+		t.Errorf("allocator.failures of the outer region = %v, want 2", got.String())
 	}
 }
 
@@ -178,7 +178,7 @@ func TestFailureBudget(t *testing.T) {
 		t.Errorf("%d spans, want the region and 3 failures", len(spans.spans))
 	}
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(100) {
-		t.Errorf("allocator.failures = %v, want 100", got.Emit())
+		t.Errorf("allocator.failures = %v, want 100", got.String())
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func TestLines(t *testing.T) {
-	allocated := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f0000400000, Size: 65536, Align: 65536}
+	allocated := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536}
 	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096, Err: blockalloc.ErrOutOfMemory}
 	span := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{0xab, 15: 0xcd}, SpanID: trace.SpanID{0x12, 7: 0x34},
@@ -28,16 +28,16 @@ func TestLines(t *testing.T) {
 		want  string
 	}{
 		"success": {context.Background(), zerolog.TraceLevel, nil, allocated,
-			`{"level":"debug","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
+			`{"level":"debug","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
 		"failure": {context.Background(), zerolog.TraceLevel, nil, failed,
 			`{"level":"warn","allocator":"cache","addr":"0000000000000000","size":4096,"align":4096,"error":"out of memory","message":"allocate failed"}` + "\n"},
 		"span": {span, zerolog.TraceLevel, nil, allocated,
-			`{"level":"debug","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,` +
+			`{"level":"debug","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,` +
 				`"trace_id":"ab0000000000000000000000000000cd","span_id":"1200000000000034","message":"allocated"}` + "\n"},
 		"level off":             {context.Background(), zerolog.InfoLevel, nil, allocated, ""},
 		"failure at level info": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithFailureLevel(zerolog.DebugLevel)}, failed, ""},
 		"level set": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithLevel(zerolog.InfoLevel)}, allocated,
-			`{"level":"info","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
+			`{"level":"info","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -1,0 +1,257 @@
+package alloctrace_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/zlog"
+	"github.com/alloctrace/alloctrace/tracer"
+)
+
+// nothing is a hook that does nothing.
+type nothing struct{ _ int }
+
+func (*nothing) Observe(context.Context, alloctrace.Event) {}
+
+// pairs are the allocators whose Allocate and Free are measured, around an inner
+// allocator that costs no more than its call.
+func pairs(tb testing.TB) map[string]blockalloc.Allocator {
+	inner := newSingle(tb)
+	quietLog := zerolog.New(io.Discard)
+	_, region := tracer.Start(context.Background(), "region", alloctrace.Wrap(inner), tracer.WithTracerProvider(noop.NewTracerProvider()))
+	return map[string]blockalloc.Allocator{
+		"bare":       inner,
+		"counted":    alloctrace.Wrap(inner),
+		"child":      alloctrace.Wrap(inner).Child("child"),
+		"noop_hook":  alloctrace.Wrap(inner, alloctrace.WithHooks(&nothing{})),
+		"writer":     alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewWriter(io.Discard))),
+		"zlog":       alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog))),
+		"zlog_off":   alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog.Level(zerolog.Disabled)))),
+		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
+		"region_off": region.Allocator(),
+		"heap":       &blockalloc.Heap{},
+		"default":    blockalloc.Default(),
+	}
+}
+
+// addOne is the unit A. Like all that it is compared with, it is called: nothing
+// that follows an atomic addition can begin before it has ended, so that the
+// addition alone, inlined into an empty loop, would flatter no one but itself.
+//
+//go:noinline
+func addOne(word *atomic.Int64) { word.Add(1) }
+
+func pair(a blockalloc.Allocator) {
+	b, _ := a.Allocate(page)
+	_ = a.Free(b)
+}
+
+// BenchmarkAdd measures the unit A, and the addition alone.
+func BenchmarkAdd(b *testing.B) {
+	var word atomic.Int64
+	b.Run("called", func(b *testing.B) {
+		for b.Loop() {
+			addOne(&word)
+		}
+	})
+	b.Run("inlined", func(b *testing.B) {
+		for b.Loop() {
+			word.Add(1)
+		}
+	})
+}
+
+// BenchmarkPair measures one Allocate and Free of 4 KiB.
+func BenchmarkPair(b *testing.B) {
+	all := pairs(b)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		a := all[name]
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				pair(a)
+			}
+		})
+	}
+}
+
+// BenchmarkPairParallel measures the same on all processors at once, through one
+// Proxy.
+func BenchmarkPairParallel(b *testing.B) {
+	all := pairs(b)
+	for _, name := range []string{"bare", "counted", "noop_hook", "zlog"} {
+		a := all[name]
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					pair(a)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkStats(b *testing.B) {
+	p := alloctrace.Wrap(newSingle(b))
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = p.Stats()
+	}
+}
+
+func BenchmarkRegion(b *testing.B) {
+	p := alloctrace.Wrap(newSingle(b))
+	b.ReportAllocs()
+	for b.Loop() {
+		_, r := tracer.Start(context.Background(), "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
+		r.End()
+	}
+}
+
+// BenchmarkTable prints what the README claims, a row a measure:
+//
+//	name value unit bound ok|over
+//
+// The unit A is one uncontended atomic addition, called. All subjects are timed in turns
+// of a fraction of a millisecond, and a value is the median of the ratios within a
+// turn, so that it means something on a machine that is busy or changes its
+// speed. A dash means no bound.
+func BenchmarkTable(b *testing.B) {
+	for b.Loop() {
+		table(b)
+	}
+}
+
+const (
+	tableRounds = 1001
+	tableTurn   = 2000 // operations, fewer for slow subjects
+)
+
+// a subject is timed by running n of its operations.
+type subject struct {
+	name string
+	turn int
+	run  func(n int)
+}
+
+func table(b *testing.B) {
+	var word atomic.Int64
+	logger := zerolog.New(io.Discard)
+	hook := zlog.New(logger)
+	event := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 4096, Align: 4096}
+	ctx := context.Background()
+	subjects := []subject{
+		{"atomic", tableTurn, func(n int) {
+			for range n {
+				addOne(&word)
+			}
+		}},
+		{"zerolog_event", tableTurn / 10, func(n int) {
+			for range n {
+				var addr [8]byte
+				binary.BigEndian.PutUint64(addr[:], uint64(event.Addr))
+				logger.Debug().Hex("addr", addr[:]).Uint64("size", uint64(event.Size)).Uint64("align", uint64(event.Align)).Msg(event.Kind.String())
+			}
+		}},
+		{"zlog_event", tableTurn / 10, func(n int) {
+			for range n {
+				hook.Observe(ctx, event)
+			}
+		}},
+	}
+	all := pairs(b)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		turn := tableTurn
+		if slices.Contains([]string{"default", "heap", "writer", "zlog"}, name) {
+			turn /= 10
+		}
+		a := all[name]
+		subjects = append(subjects, subject{name, turn, func(n int) {
+			for range n {
+				pair(a)
+			}
+		}})
+	}
+	counted := all["counted"]
+	subjects = append(subjects, subject{"counted_parallel", tableTurn, func(n int) {
+		var wg sync.WaitGroup
+		procs := runtime.GOMAXPROCS(0)
+		for range procs {
+			wg.Go(func() {
+				for range n / procs {
+					pair(counted)
+				}
+			})
+		}
+		wg.Wait()
+	}})
+
+	times := make(map[string][]float64) // ns an operation, by round
+	for range tableRounds {
+		for _, s := range subjects {
+			start := time.Now()
+			s.run(s.turn)
+			times[s.name] = append(times[s.name], float64(time.Since(start))/float64(s.turn))
+		}
+	}
+	median := func(of func(round int) float64) float64 {
+		values := make([]float64, tableRounds)
+		for i := range values {
+			values[i] = of(i)
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
+	}
+	// over is how much more x costs than y, in A.
+	over := func(x, y string) float64 {
+		return median(func(i int) float64 { return (times[x][i] - times[y][i]) / times["atomic"][i] })
+	}
+	ratio := func(x, y string) float64 {
+		return median(func(i int) float64 { return times[x][i] / times[y][i] })
+	}
+	row := func(name string, value float64, unit string, bound float64) {
+		limit, verdict := "-", "ok"
+		if bound >= 0 {
+			limit = fmt.Sprint(bound)
+			if value > bound {
+				verdict = "over"
+				b.Errorf("%s is %.2f %s, over its bound of %v", name, value, unit, bound)
+			}
+		}
+		fmt.Printf("%-28s %8.2f %-9s %5s %s\n", name, value, unit, limit, verdict)
+	}
+	fmt.Println()
+	row("atomic_add", median(func(i int) float64 { return times["atomic"][i] }), "ns", -1)
+	row("bare_pair", ratio("bare", "atomic"), "A", -1)
+	row("counted_pair_over_bare", over("counted", "bare"), "A", 5)
+	row("child_pair_over_bare", over("child", "bare"), "A", 5)
+	row("noop_hook_over_counted", over("noop_hook", "counted"), "A", 1)
+	row("zlog_event_over_zerolog", ratio("zlog_event", "zerolog_event"), "x", 1.25)
+	row("zlog_off_over_counted", over("zlog_off", "counted"), "A", -1)
+	row("zlog_over_counted", over("zlog", "counted"), "A", -1)
+	row("sample_64_over_counted", over("sample_64", "counted"), "A", -1)
+	row("writer_over_counted", over("writer", "counted"), "A", -1)
+	row("region_off_over_counted", over("region_off", "counted"), "A", -1)
+	row("counted_pair_all_processors", ratio("counted_parallel", "atomic"), "A", -1)
+	row("heap_pair", ratio("heap", "atomic"), "A", -1)
+	row("default_pair", ratio("default", "atomic"), "A", -1)
+	for _, name := range []string{"counted", "writer", "zlog", "region_off"} {
+		row(name+"_allocations", testing.AllocsPerRun(1000, func() { pair(all[name]) }), "allocs/op", 0)
+	}
+}
