@@ -232,7 +232,7 @@ func (p *Proxy) Quiet() *Proxy {
 func (p *Proxy) Close() error {
 	p.close()
 	if s := p.Stats(); s.LiveBlocks > 0 {
-		return fmt.Errorf("alloctrace: Close of proxy %q: %w: %d blocks of %d bytes in all: free them first", p.name, ErrLive, s.LiveBlocks, s.LiveBytes)
+		return fmt.Errorf("alloctrace: Close of proxy %q: %w: %d of them, %d bytes in all: free them first", p.name, ErrLive, s.LiveBlocks, s.LiveBytes)
 	}
 	return nil
 }

@@ -229,7 +229,7 @@ func TestClose(t *testing.T) {
 	c := p.Child("cache")
 	b := allocate(t, c.WithContext(t.Context()), page)
 	err := p.Close()
-	if !errors.Is(err, alloctrace.ErrLive) || !strings.Contains(err.Error(), `"db"`) || !strings.Contains(err.Error(), "1 blocks of 4096 bytes") {
+	if !errors.Is(err, alloctrace.ErrLive) || !strings.Contains(err.Error(), `"db"`) || !strings.Contains(err.Error(), "1 of them, 4096 bytes") {
 		t.Errorf("Close with a live block: %v", err)
 	}
 	for _, closed := range []*alloctrace.Proxy{p, c, c.Quiet(), p.Child("late")} {

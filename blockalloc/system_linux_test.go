@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
@@ -157,66 +154,4 @@ func TestSystemShrinksInPlace(t *testing.T) {
 	if err := s.Free(n); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestSystemOutOfMemory runs out of address space for real, in a process of its
-// own, as the Go runtime does not survive that either: it only may not allocate.
-func TestSystemOutOfMemory(t *testing.T) {
-	if emulated() {
-		t.Log("emulated: the limit would stop the emulator")
-		return
-	}
-	if os.Getenv("ALLOCTRACE_TEST_LIMIT") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestSystemOutOfMemory$", "-test.v")
-		cmd.Env = append(os.Environ(), "ALLOCTRACE_TEST_LIMIT=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "all blocks went back") {
-			t.Errorf("%v\n%s", err, out)
-		}
-		return
-	}
-	var statm, pages uint64
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		t.Fatal(err)
-	}
-	statm = pages << 12
-	limit := statm + 256<<20
-	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-		t.Fatal(err)
-	}
-	var s blockalloc.System
-	var held []blockalloc.Block
-	for {
-		b, err := s.Allocate(blockalloc.BlockLayout(16 << 20))
-		if err != nil {
-			if !errors.Is(err, blockalloc.ErrOutOfMemory) || !errors.Is(err, unix.ENOMEM) {
-				t.Fatalf("Allocate: error %v, want ErrOutOfMemory with ENOMEM", err)
-			}
-			break
-		}
-		b.Bytes()[0] = byte(len(held))
-		held = append(held, b)
-	}
-	if len(held) < 4 {
-		t.Fatalf("only %d blocks before the limit", len(held))
-	}
-	if n, err := s.Reallocate(held[1], 512<<20); !errors.Is(err, blockalloc.ErrOutOfMemory) || n != held[1] || n.Bytes()[0] != 1 {
-		t.Errorf("Reallocate at the limit = %v, %v; want the block as it was and ErrOutOfMemory", n, err)
-	}
-	for _, b := range held {
-		if err := s.Free(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := s.Allocate(blockalloc.BlockLayout(16 << 20))
-	if err != nil {
-		t.Fatalf("Allocate after all was freed: %v", err)
-	}
-	if err := s.Free(b); err != nil {
-		t.Fatal(err)
-	}
-	t.Log("all blocks went back")
 }

@@ -6,11 +6,45 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.opentelemetry.io/otel"
+
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/otlp"
 	"github.com/alloctrace/alloctrace/tracer"
 )
+
+// The README shows the body of this function.
+func loadTraced(ctx context.Context, mem blockalloc.Allocator) error {
+	provider, err := otlp.New(ctx, otlp.WithServiceName("indexer")) // to OTEL_EXPORTER_OTLP_ENDPOINT
+	if err != nil {
+		return err
+	}
+	defer provider.Shutdown(context.WithoutCancel(ctx))
+	otel.SetTracerProvider(provider)
+
+	ctx, region := tracer.Start(ctx, "load-index", mem)
+	defer region.End()
+	return load(ctx, region.Allocator())
+}
+
+// load stands for the work to be traced.
+func load(_ context.Context, mem blockalloc.Allocator) error {
+	b, err := mem.Allocate(blockalloc.BlockLayout(64 << 10))
+	if err != nil {
+		return err
+	}
+	return mem.Free(b)
+}
+
+// A program that has no collector: the spans are counted as lost, and its work
+// is done all the same.
+func Example_traced() {
+	os.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	defer os.Unsetenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+	fmt.Println(loadTraced(context.Background(), blockalloc.Default()))
+	// Output: <nil>
+}
 
 // A region's span goes to a file that the upload button of Jaeger's UI opens.
 func ExampleNew() {
