@@ -69,7 +69,7 @@ func (t traceReport) String() string {
 	case t.Warning != "":
 		return t.ID + " is not complete, see the warning"
 	case t.File != "":
-		return fmt.Sprintf("%s opens in Jaeger's user interface: Search, Upload (JSON File)", t.File)
+		return fmt.Sprintf("%s opens in Jaeger's user interface: Search, Upload", t.File)
 	}
 	host := "localhost"
 	if u, err := url.Parse(t.Endpoint); err == nil && u.Hostname() != "" {

@@ -1,6 +1,6 @@
 // Package otlp makes an OpenTelemetry TracerProvider, in one call, that
 // sends spans to Jaeger or any other OTLP collector by gRPC or HTTP, or
-// writes them to a file that the upload button of Jaeger's UI opens:
+// writes them to a file that the Upload tab of Jaeger's UI opens:
 //
 //	p, err := otlp.New(ctx, otlp.WithServiceName("indexer"))
 //	if err != nil {

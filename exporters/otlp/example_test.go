@@ -46,7 +46,7 @@ func Example_traced() {
 	// Output: <nil>
 }
 
-// A region's span goes to a file that the upload button of Jaeger's UI opens.
+// A region's span goes to a file that the Upload tab of Jaeger's UI opens.
 func ExampleNew() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

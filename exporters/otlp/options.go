@@ -94,11 +94,11 @@ func WithServiceName(name string) Option {
 }
 
 // WithFile writes the spans to a file instead of sending them: OTLP/JSON, one
-// request a line, which the upload button of Jaeger's UI opens and which any
+// request a line, which the Upload tab of Jaeger's UI opens and which any
 // collector's OTLP/HTTP endpoint accepts line by line. An existing file is
 // replaced. Each line is written with one call, and taken back when it does not
 // fit on the disk: only a program killed in the middle of a write can leave a
-// half line, and then it is the last.
+// half line, and then it is the last; remove it before you open the file.
 //
 // The path must name a regular file, or one that can be made, in an existing
 // folder. One file belongs to one provider. WithFile cannot be combined with
