@@ -34,14 +34,16 @@ const (
 	// come when the new size is zero, which frees the block.
 	Reallocated
 	// ReallocateFailed takes Reallocating back: the block is what it was before,
-	// as with FreeFailed. After Close it comes alone.
+	// as with FreeFailed. It comes alone, and takes nothing back, when the block is
+	// empty, Addr then being 0, or the Proxy is closed.
 	ReallocateFailed
 	// Freeing: the block is about to be freed. Unless this is taken back, it is
 	// released.
 	Freeing
 	// FreeFailed takes Freeing back: the block is what it was before. If Err is
 	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, that was not a live block:
-	// there was none at this address, or one of another size.
+	// there was none at this address, or one of another size. Match blocks by Addr
+	// and Size.
 	FreeFailed
 )
 

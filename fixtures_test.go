@@ -54,15 +54,15 @@ func (r *recorder) Observe(_ context.Context, e alloctrace.Event) {
 }
 
 // ledger holds events against the address rule: it knows which addresses are live
-// as far as it was told, and reports one that becomes live twice, or that is
-// released or taken back out of turn.
+// as far as it was told, and of what size, and reports one that becomes live twice,
+// or that is taken back out of turn.
 type ledger struct {
 	t    testing.TB
 	mu   sync.Mutex
-	live map[uintptr]bool
+	live map[uintptr]uintptr
 }
 
-func newLedger(t testing.TB) *ledger { return &ledger{t: t, live: make(map[uintptr]bool)} }
+func newLedger(t testing.TB) *ledger { return &ledger{t: t, live: make(map[uintptr]uintptr)} }
 
 func (l *ledger) Observe(_ context.Context, e alloctrace.Event) {
 	l.mu.Lock()
@@ -70,20 +70,22 @@ func (l *ledger) Observe(_ context.Context, e alloctrace.Event) {
 	stranger := errors.Is(e.Err, blockalloc.ErrDoubleFree) || errors.Is(e.Err, blockalloc.ErrNotOwned)
 	switch e.Kind {
 	case alloctrace.Allocated, alloctrace.Reallocated:
-		if l.live[e.Addr] {
+		if l.live[e.Addr] != 0 {
 			l.t.Errorf("%v at %#x, which is live", e.Kind, e.Addr)
 		}
-		l.live[e.Addr] = true
+		l.live[e.Addr] = e.Size
 	case alloctrace.Freeing, alloctrace.Reallocating:
-		delete(l.live, e.Addr)
+		if l.live[e.Addr] == e.Size {
+			delete(l.live, e.Addr)
+		}
 	case alloctrace.FreeFailed, alloctrace.ReallocateFailed:
-		if stranger {
+		if stranger || e.Addr == 0 || errors.Is(e.Err, blockalloc.ErrClosed) {
 			break
 		}
-		if l.live[e.Addr] {
+		if l.live[e.Addr] != 0 {
 			l.t.Errorf("%v at %#x takes back what was not told", e.Kind, e.Addr)
 		}
-		l.live[e.Addr] = true
+		l.live[e.Addr] = e.Size
 	}
 }
 

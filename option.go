@@ -24,6 +24,13 @@ func WithHooks(hooks ...Hook) Option {
 	})
 }
 
+// WithContextFunc has f applied to each context that the Proxy is given after
+// this option, so as to add to it what hooks are to find there. It must not
+// return nil.
+func WithContextFunc(f func(context.Context) context.Context) Option {
+	return optionFunc(func(p *Proxy) { p.contextFunc = f })
+}
+
 // WithContext sets the context that hooks are told events with, as
 // [Proxy.WithContext] does.
 func WithContext(ctx context.Context) Option {

@@ -29,6 +29,8 @@ type Proxy struct {
 	hook    Hook // nil if nobody listens
 	ctx     context.Context
 	name    string
+
+	contextFunc func(context.Context) context.Context
 	*state
 }
 
@@ -98,7 +100,11 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if err != nil {
 		return n, p.reallocateFailed(b, err)
 	}
-	p.counter.Reallocate(b.Size(), size, n.Size())
+	if b.IsZero() { // an inner allocator that takes this as an allocation
+		p.counter.Allocate(size, n.Size())
+	} else {
+		p.counter.Reallocate(b.Size(), size, n.Size())
+	}
 	if p.hook != nil && !n.IsZero() {
 		p.hook.Observe(p.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align(), nil})
 	}
@@ -198,7 +204,8 @@ func (p *Proxy) Children() []*Proxy {
 
 // WithContext returns a view of p that tells hooks its events with ctx, so that
 // they can say in which request or span an operation was. The view counts as p
-// does, and hands ctx down to the proxies that p wraps.
+// does. If p wraps another Proxy, with no other allocator in between, that is told
+// ctx too.
 func (p *Proxy) WithContext(ctx context.Context) *Proxy {
 	v := *p
 	v.setContext(ctx)
@@ -206,6 +213,9 @@ func (p *Proxy) WithContext(ctx context.Context) *Proxy {
 }
 
 func (p *Proxy) setContext(ctx context.Context) {
+	if p.contextFunc != nil {
+		ctx = p.contextFunc(ctx)
+	}
 	p.ctx = ctx
 	if inner, ok := p.inner.(*Proxy); ok {
 		p.inner = inner.WithContext(ctx)
@@ -214,7 +224,8 @@ func (p *Proxy) setContext(ctx context.Context) {
 
 // Quiet returns a view of p that counts as p does and tells no hooks. It is what
 // a hook, or the writer behind a logger, allocates from, so as not to be told of
-// its own allocations.
+// its own allocations. If p wraps another Proxy, with no other allocator in
+// between, that is quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
 	v.hook = nil
@@ -224,9 +235,9 @@ func (p *Proxy) Quiet() *Proxy {
 	return &v
 }
 
-// Close ends allocation through p, its views and its children: from then on
-// Allocate and Reallocate fail with blockalloc.ErrClosed. Blocks can still be
-// freed. If any are live, Close returns an error that wraps [ErrLive] with their
+// Close ends allocation through p, its views and its children: calls of Allocate
+// and Reallocate that begin after it fail with blockalloc.ErrClosed. Blocks can
+// still be freed. If any are live, Close returns an error that wraps [ErrLive] with their
 // number and size; it can be called again to see whether that has changed. The
 // inner allocator stays open.
 func (p *Proxy) Close() error {

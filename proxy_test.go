@@ -15,10 +15,12 @@ import (
 func TestProxyConformance(t *testing.T) {
 	blocktest.Run(t, blocktest.Config{
 		New: func(t testing.TB) blockalloc.Allocator {
-			p := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(newLedger(t)))
+			observer := newLedger(t)
+			p := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(observer))
 			t.Cleanup(func() {
-				if s := p.Stats(); s.AllocatedBytes-s.FreedBytes != s.LiveBytes {
-					t.Errorf("at rest: %v", s)
+				observer.empty()
+				if err := p.Close(); err != nil {
+					t.Error(err)
 				}
 			})
 			return p
@@ -109,16 +111,60 @@ func TestKind(t *testing.T) {
 func TestErrorsUntouched(t *testing.T) {
 	var heap blockalloc.Heap
 	p := alloctrace.Wrap(blockalloc.Null{})
-	_, want := blockalloc.Null{}.Allocate(page)
-	if _, err := p.Allocate(page); err.Error() != want.Error() || !errors.Is(err, blockalloc.ErrOutOfMemory) {
-		t.Errorf("Allocate: error %q, want %q", err, want)
-	}
 	b := allocate(t, &heap, page)
 	if err := p.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
 		t.Errorf("Free: error %v, want ErrNotOwned", err)
 	}
-	if n, err := p.Reallocate(b, 1); !errors.Is(err, blockalloc.ErrNotOwned) || n != b {
-		t.Errorf("Reallocate = %v, %v; want the block and ErrNotOwned", n, err)
+	want := errors.New("refused")
+	p = alloctrace.Wrap(refusing{want})
+	if _, err := p.Allocate(page); err != want {
+		t.Errorf("Allocate: error %v, want %v itself", err, want)
+	}
+	if n, err := p.Reallocate(b, 1); err != want || n != b {
+		t.Errorf("Reallocate = %v, %v; want the block and %v itself", n, err, want)
+	}
+	if err := p.Free(b); err != want {
+		t.Errorf("Free: error %v, want %v itself", err, want)
+	}
+}
+
+// roomy is an allocator that grants twice what it is asked for, and that takes
+// the reallocation of an empty block as an allocation.
+type roomy struct{ blockalloc.Heap }
+
+func (r *roomy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	l.Size *= 2
+	return r.Heap.Allocate(l)
+}
+
+func (r *roomy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if b.IsZero() {
+		return r.Allocate(blockalloc.Layout{Size: size, Align: 8})
+	}
+	return r.Heap.Reallocate(b, 2*size)
+}
+
+// TestGrantedAndRequested: events and bytes are of what was granted, and what was
+// asked for is counted beside.
+func TestGrantedAndRequested(t *testing.T) {
+	var told recorder
+	p := alloctrace.Wrap(&roomy{}, alloctrace.WithHooks(&told))
+	b, err := p.Reallocate(blockalloc.Block{}, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = p.Reallocate(b, 300); err != nil {
+		t.Fatal(err)
+	}
+	c := allocate(t, p, page)
+	for i, want := range []uintptr{100, 100, 600, 8192} {
+		if got := told.events[i].Size; got != want {
+			t.Errorf("event %d (%v) has size %d, want %d", i, told.events[i].Kind, got, want)
+		}
+	}
+	s := p.Stats()
+	if s.RequestedBytes != 50+300+4096 || s.AllocatedBytes != 100+600+8192 || s.LiveBytes != int64(b.Size()+c.Size()) || s.LiveBlocks != 2 || s.Allocations != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -188,9 +234,17 @@ func TestQuiet(t *testing.T) {
 func TestChild(t *testing.T) {
 	var parentTold, childTold recorder
 	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("db"), alloctrace.WithHooks(&parentTold))
-	c := p.Child("cache", alloctrace.WithHooks(&childTold))
+	type key struct{}
+	p = p.WithContext(context.WithValue(t.Context(), key{}, 1))
+	var inherited any
+	c := p.Child("cache", alloctrace.WithHooks(&childTold, alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+		inherited = ctx.Value(key{})
+	})))
 	b := allocate(t, c, page)
 	allocate(t, p, page)
+	if inherited != 1 {
+		t.Errorf("the child's hooks see %v in the context, want the parent's 1", inherited)
+	}
 	if c.Name() != "cache" || p.Name() != "db" || !slices.Equal(p.Children(), []*alloctrace.Proxy{c}) {
 		t.Errorf("names %q and %q, children %v", c.Name(), p.Name(), p.Children())
 	}

@@ -48,9 +48,7 @@ func (b Block) String() string {
 
 // IntoRaw takes the block apart and moves its ownership to the caller: *b
 // becomes the empty Block, so that freeing it does nothing. The memory stays
-// allocated until [FromRaw] puts it together again and it is freed. For an
-// allocator on the Go heap the pointer must stay visible to the garbage
-// collector in the meantime.
+// allocated until [FromRaw] puts it together again and it is freed.
 func (b *Block) IntoRaw() (unsafe.Pointer, Layout) {
 	p, l := b.ptr, b.Layout()
 	*b = Block{}

@@ -6,8 +6,12 @@ import (
 )
 
 // maxSize bounds a block and its alignment, in bytes: the address space of the
-// widest platforms Go runs on, or half of it where a uintptr has 32 bits.
-const maxSize = 1 << (31 + (^uintptr(0)>>63)*17) // 1<<31 or 1<<48
+// widest platforms Go runs on, or, where a uintptr has 32 bits, what still fits
+// an int when it is rounded up to pages.
+const (
+	wide    = ^uintptr(0) >> 63 // 1 if a uintptr has 64 bits
+	maxSize = wide<<48 | (1-wide)*(1<<31-1<<16)
+)
 
 // A Layout is what is asked of an [Allocator]: a size and an alignment, both in
 // bytes. The alignment must be a power of two; the size need not.
@@ -20,8 +24,7 @@ type Layout struct {
 func BlockLayout(size uintptr) Layout { return Layout{Size: size, Align: size} }
 
 // Check returns an error that wraps [ErrBadLayout] if the alignment is not a
-// power of two, or if the size, alone or together with its alignment, does not
-// fit into the address space.
+// power of two, or if it or the size is larger than the address space.
 func (l Layout) Check() error {
 	switch {
 	case l.Align == 0 || l.Align&(l.Align-1) != 0:

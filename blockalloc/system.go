@@ -17,9 +17,9 @@ import (
 // plan9) every request is refused with [errors.ErrUnsupported]: use [Heap], or
 // [Default], which chooses.
 //
-// A block costs one or two system calls, some microseconds, and a mapping of the
-// process, of which Linux allows 65,530 (vm.max_map_count): System is for large
-// blocks and few, and for other allocators to carve.
+// A block costs one to six system calls to allocate, some microseconds, and a
+// mapping of the process, of which Linux allows 65,530 (vm.max_map_count): System
+// is for large blocks and few, and for other allocators to carve.
 //
 // The fields ask for more than plain memory. Each is best effort: a block is
 // granted even where an option does not take, and [System.Options] says how often

@@ -35,7 +35,7 @@ func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
 	aligned := unsafe.Add(p, head)
 	if head > 0 {
 		if err := unmap(p, head); err != nil {
-			_ = unmap(p, span) // the kernel has no room to split a mapping, but whole ones go
+			_ = unmap(p, span) // where there is no room to split a mapping, a whole one goes, unless it was merged
 			return nil, err
 		}
 	}

@@ -26,7 +26,16 @@ func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
 	case align <= granularity:
 		return virtualAlloc(0, size, windows.MEM_RESERVE|windows.MEM_COMMIT)
 	case hasVirtualAlloc2():
-		return virtualAlloc2(size, align)
+		p, err := virtualAlloc2(size, align)
+		if err == nil && uintptr(p)&(align-1) == 0 {
+			return p, nil
+		}
+		if err == nil { // a system that knows the call and not the parameter
+			err = unmap(p, size)
+		}
+		if err != nil && !errors.Is(err, windows.ERROR_INVALID_PARAMETER) {
+			return nil, err
+		}
 	}
 	return reserveAgain(size, align)
 }
@@ -39,7 +48,7 @@ func virtualAlloc2(size, align uintptr) (unsafe.Pointer, error) {
 	parameter := struct {
 		kind    uint64
 		pointer unsafe.Pointer
-		_       [8 - unsafe.Sizeof(uintptr(0))]byte
+		_       uintptr // the rest of a union of 64 bits where a pointer has 32
 	}{kind: memExtendedParameterAddressRequirements, pointer: unsafe.Pointer(&requirements)}
 	addr, _, err := procVirtualAlloc2.Call(0, 0, size, windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE,
 		uintptr(unsafe.Pointer(&parameter)), 1)

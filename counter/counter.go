@@ -23,8 +23,8 @@ type Source interface {
 // before the block is handed on, so that nobody can free a block that is not yet
 // counted, and Free once its memory is given back. The live figure therefore
 // never falls below zero, and is ahead of the truth by no more than the frees
-// that are under way; a free that fails has nothing to undo, and the totals never
-// step back.
+// that are under way; a free that fails has nothing to undo. Sizes are in bytes;
+// blocks of size zero are not counted.
 //
 // Counting an operation on a block costs two uncontended atomic additions and an
 // atomic load. Sizes that are no power of two cost one addition more, and so do
@@ -59,8 +59,12 @@ type flow struct {
 	otherSize atomic.Int64             // the bytes of all the others
 }
 
+// add counts one block; see total.add for the order.
 func (f *flow) add(size uintptr) {
 	if size&(size-1) == 0 {
+		if size == 0 {
+			return
+		}
 		f.powers[bits.TrailingZeros64(uint64(size))%NumClasses].Add(1)
 		return
 	}

@@ -21,13 +21,14 @@ type Stats struct {
 	RequestedBytes int64 `json:"requested_bytes"` // asked for by allocations and reallocations, in all
 	AllocatedBytes int64 `json:"allocated_bytes"` // granted to them, in all; what goes beyond RequestedBytes is slack
 	FreedBytes     int64 `json:"freed_bytes"`     // given back by frees and reallocations, in all
-	LiveBytes      int64 `json:"live_bytes"`      // AllocatedBytes - FreedBytes
-	LiveBlocks     int64 `json:"live_blocks"`
+	LiveBytes      int64 `json:"live_bytes"`      // AllocatedBytes - FreedBytes; in a snapshot at least 0
+	LiveBlocks     int64 `json:"live_blocks"`     // in a snapshot at least 0
 
-	// PeakBytes is the most that was ever live. The true figure is at least
-	// PeakBytes - PeakBound; the bound is zero for a single Counter, and covers
-	// the frees under way and, for a Counter with children, that their peaks need
-	// not have coincided.
+	// PeakBytes is the most that was ever counted as live, which is more than the
+	// truth by no more than the frees that were under way then: a block counts
+	// until its allocator has taken it back. For a Counter with children it is
+	// the sum of their peaks, which need not have coincided, and the peak of
+	// them all was at least PeakBytes - PeakBound. Alone the bound is zero.
 	PeakBytes int64 `json:"peak_bytes"`
 	PeakBound int64 `json:"peak_bound"`
 
@@ -40,8 +41,8 @@ var _ Source = Stats{}
 func (s Stats) Stats() Stats { return s }
 
 // Sub returns what happened between the snapshot t and the later snapshot s of
-// the same Source. The live figures are differences too, negative if more was
-// freed than allocated in between. The peak does not subtract: it stays that of
+// the same Source. The live figures are what was allocated less what was freed in
+// between, negative if that is more. The peak does not subtract: it stays that of
 // s.
 func (s Stats) Sub(t Stats) Stats {
 	s.Allocations -= t.Allocations
@@ -53,11 +54,12 @@ func (s Stats) Sub(t Stats) Stats {
 	s.RequestedBytes -= t.RequestedBytes
 	s.AllocatedBytes -= t.AllocatedBytes
 	s.FreedBytes -= t.FreedBytes
-	s.LiveBytes -= t.LiveBytes
-	s.LiveBlocks -= t.LiveBlocks
+	s.LiveBytes = s.AllocatedBytes - s.FreedBytes
+	s.LiveBlocks = 0
 	for i := range s.Classes {
 		s.Classes[i].Allocated -= t.Classes[i].Allocated
 		s.Classes[i].Freed -= t.Classes[i].Freed
+		s.LiveBlocks += s.Classes[i].Live()
 	}
 	return s
 }

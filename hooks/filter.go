@@ -41,19 +41,6 @@ func Kinds(kinds ...alloctrace.Kind) Predicate {
 	return func(e alloctrace.Event) bool { return set>>e.Kind&1 == 1 }
 }
 
-// Ops returns a Predicate that chooses events of the given operations:
-// "allocate", "reallocate" or "free".
-func Ops(ops ...string) Predicate {
-	return func(e alloctrace.Event) bool {
-		for _, op := range ops {
-			if e.Kind.Op() == op {
-				return true
-			}
-		}
-		return false
-	}
-}
-
 // MinSize returns a Predicate that chooses events of blocks of at least size
 // bytes.
 func MinSize(size uintptr) Predicate {

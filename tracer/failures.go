@@ -29,6 +29,16 @@ func Failures(opts ...Option) alloctrace.Hook {
 	return newFailures(nil, newConfig(math.MaxInt, opts))
 }
 
+// tellerKey is where the context of a region's view holds the region, and no other
+// context does: an operation that passes several hooks is told by the first region
+// that it entered.
+type tellerKey struct{}
+
+func teller(ctx context.Context) *Region {
+	r, _ := ctx.Value(tellerKey{}).(*Region)
+	return r
+}
+
 type failures struct {
 	region *Region // nil for the Hook of no region
 	config config
@@ -42,7 +52,7 @@ func newFailures(r *Region, c config) *failures {
 }
 
 func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
-	if !e.Kind.Failed() || FromContext(ctx) != f.region || f.left.Load() <= 0 || f.left.Add(-1) < 0 {
+	if !e.Kind.Failed() || teller(ctx) != f.region || f.left.Load() <= 0 || f.left.Add(-1) < 0 {
 		return
 	}
 	_, span := f.config.tracer(ctx).Start(ctx, e.Kind.Op(), trace.WithAttributes(f.config.attributes...), trace.WithAttributes(

@@ -34,7 +34,7 @@ func (c *config) tracer(ctx context.Context) trace.Tracer {
 	p := c.provider
 	if p == nil {
 		p = otel.GetTracerProvider()
-		if span := trace.SpanFromContext(ctx); span.SpanContext().IsValid() {
+		if span := trace.SpanFromContext(ctx); span.IsRecording() { // a remote one has no provider
 			p = span.TracerProvider()
 		}
 	}

@@ -68,12 +68,28 @@ func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...O
 	r.view = alloctrace.Wrap(mem,
 		alloctrace.WithName(allocator),
 		alloctrace.WithHooks(newFailures(r, c)),
+		alloctrace.WithContextFunc(r.context),
 		alloctrace.WithContext(ctx),
 	)
 	if allocator != "" {
 		r.span.SetAttributes(attribute.String("allocator.name", allocator))
 	}
 	return ctx, r
+}
+
+// context marks ctx, which the region's view was given, as the region's own,
+// unless the view is below that of another region.
+func (r *Region) context(ctx context.Context) context.Context {
+	if teller(ctx) != nil {
+		return ctx
+	}
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		ctx = trace.ContextWithSpan(ctx, r.span)
+	}
+	if FromContext(ctx) != r {
+		ctx = context.WithValue(ctx, regionKey{}, r)
+	}
+	return context.WithValue(ctx, tellerKey{}, r)
 }
 
 type regionKey struct{}

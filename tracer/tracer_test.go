@@ -7,9 +7,11 @@ import (
 	"sync"
 	"testing"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -167,6 +169,48 @@ func TestFailureIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestFailureIsToldWhateverTheContext: contexts and views in other combinations
+// than those that Start makes.
+func TestFailureIsToldWhateverTheContext(t *testing.T) {
+	var spans recorder
+	with := tracer.WithTracerProvider(&spans)
+	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
+	other := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
+	ctx, r := tracer.Start(t.Context(), "region", p, with)
+	_, bare := tracer.Start(t.Context(), "bare", blockalloc.Null{}, with)
+	for name, c := range map[string]struct {
+		view   *alloctrace.Proxy
+		parent *span
+	}{
+		"the Proxy in the region's context":    {p.WithContext(ctx), spans.spans[0]},
+		"another Proxy in that context":        {other.WithContext(ctx), spans.spans[0]},
+		"the region's view in an empty one":    {r.Allocator().WithContext(context.Background()), spans.spans[0]},
+		"a view in another region's context":   {bare.Allocator().WithContext(ctx), spans.spans[0]},
+		"a bare region's view in an empty one": {bare.Allocator().WithContext(context.Background()), spans.spans[1]},
+	} {
+		before := len(spans.spans)
+		_, _ = c.view.Allocate(blockalloc.BlockLayout(64))
+		if n := len(spans.spans) - before; n != 1 {
+			t.Errorf("%s: the failure was told %d times, want once", name, n)
+		} else if got := spans.spans[before].parent; got != c.parent.context.SpanID() {
+			t.Errorf("%s: the failure is below span %v, want %q", name, got, c.parent.name)
+		}
+	}
+}
+
+// TestRemoteParent: the span of another process has no provider of its own.
+func TestRemoteParent(t *testing.T) {
+	var spans recorder
+	otel.SetTracerProvider(&spans)
+	defer otel.SetTracerProvider(noop.NewTracerProvider())
+	remote := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
+	_, r := tracer.Start(trace.ContextWithRemoteSpanContext(t.Context(), remote), "request", &blockalloc.Heap{})
+	r.End()
+	if len(spans.spans) != 1 || spans.spans[0].parent != remote.SpanID() {
+		t.Errorf("%d spans below a remote parent, want 1 that is its child", len(spans.spans))
+	}
+}
+
 func TestFailureBudget(t *testing.T) {
 	var spans recorder
 	_, r := tracer.Start(t.Context(), "storm", blockalloc.Null{}, tracer.WithTracerProvider(&spans), tracer.WithMaxFailures(3))
@@ -185,7 +229,13 @@ func TestFailureBudget(t *testing.T) {
 func TestErrorTypes(t *testing.T) {
 	for err, want := range map[error]string{
 		blockalloc.ErrOutOfMemory:                         "out_of_memory",
+		blockalloc.ErrBadLayout:                           "bad_layout",
+		blockalloc.ErrUnsupportedAlign:                    "unsupported_align",
 		fmt.Errorf("wrapped: %w", blockalloc.ErrNotOwned): "not_owned",
+		blockalloc.ErrDoubleFree:                          "double_free",
+		blockalloc.ErrLimit:                               "limit",
+		blockalloc.ErrScoped:                              "scoped",
+		blockalloc.ErrClosed:                              "closed",
 		context.Canceled:                                  "_OTHER",
 	} {
 		var spans recorder
