@@ -32,6 +32,20 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestHeapIsExact: a Heap grants what is asked for, no more.
+func TestHeapIsExact(t *testing.T) {
+	var h blockalloc.Heap
+	b, err := h.Allocate(blockalloc.Layout{Size: 5000, Align: 64})
+	for _, size := range []uintptr{5000, 4999, 5001, 1} {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = h.Reallocate(b, size); b.Size() != size {
+			t.Errorf("Reallocate to %d bytes = %v, %v", size, b, err)
+		}
+	}
+}
+
 func TestNull(t *testing.T) {
 	var null blockalloc.Null
 	if b, err := null.Allocate(blockalloc.Layout{Size: 0, Align: 8}); err != nil || !b.IsZero() {

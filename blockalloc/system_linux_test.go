@@ -92,6 +92,23 @@ func TestSystemOptionsTake(t *testing.T) {
 	}
 }
 
+// virtual returns the size of the process's address space in bytes.
+func virtual(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages int64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// runtimeMaps is what the Go runtime may map during a test, in bytes.
+const runtimeMaps = 64 << 20
+
 // TestSystemTrims: what is reserved beyond an aligned block is given back, and
 // the whole block when it is freed.
 func TestSystemTrims(t *testing.T) {
@@ -99,59 +116,69 @@ func TestSystemTrims(t *testing.T) {
 		t.Log("emulated: the process's size is that of the emulator")
 		return
 	}
-	var s blockalloc.System
-	virtual := func() (pages int64) {
-		data, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Sscan(string(data), &pages); err != nil {
-			t.Fatal(err)
-		}
-		return pages
-	}
-	const size, blocks = 1 << 20, 200
-	before := virtual()
-	held := make([]blockalloc.Block, 0, 2*blocks)
-	for range blocks {
-		for _, l := range []blockalloc.Layout{blockalloc.BlockLayout(4096), blockalloc.BlockLayout(size)} { // the page puts the next block out of line
-			b, err := s.Allocate(l)
-			if err != nil {
-				t.Fatal(err)
+	const size = 1 << 20
+	for name, layouts := range map[string][]blockalloc.Layout{
+		"out of line":   {blockalloc.BlockLayout(4096), blockalloc.BlockLayout(size)}, // the page puts the next block out of line
+		"never in line": {{Size: size + 4096, Align: size}},                           // nor is the neighbour of an aligned block
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s blockalloc.System
+			var held []blockalloc.Block
+			var want int64
+			before := virtual(t)
+			for range 200 {
+				for _, l := range layouts {
+					b, err := s.Allocate(l)
+					if err != nil {
+						t.Fatal(err)
+					}
+					held = append(held, b)
+					want += int64(b.Size())
+				}
 			}
-			held = append(held, b)
-		}
-	}
-	const slack = 64 << 20 >> 12 // what the Go runtime may map meanwhile, in pages
-	want := int64(blocks * (size + 4096) >> 12)
-	if grown := virtual() - before; grown < want || grown > want+slack {
-		t.Errorf("%d pages of blocks grew the process by %d pages", want, grown)
-	}
-	for _, b := range held {
-		if err := s.Free(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if left := virtual() - before; left > slack {
-		t.Errorf("after all blocks are freed the process has grown by %d pages", left)
+			if grown := virtual(t) - before; grown < want || grown > want+runtimeMaps {
+				t.Errorf("%d bytes of blocks grew the process by %d bytes", want, grown)
+			}
+			for _, b := range held {
+				if err := s.Free(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if left := virtual(t) - before; left > runtimeMaps {
+				t.Errorf("after all blocks are freed the process has grown by %d bytes", left)
+			}
+		})
 	}
 }
 
 // TestSystemShrinksInPlace: the tail's pages go back to the kernel.
 func TestSystemShrinksInPlace(t *testing.T) {
+	const blocks, size, small = 200, 1 << 20, 64 << 10
 	var s blockalloc.System
-	b, err := s.Allocate(blockalloc.BlockLayout(1 << 20))
-	if err != nil {
-		t.Fatal(err)
+	before := virtual(t)
+	for range blocks {
+		b, err := s.Allocate(blockalloc.BlockLayout(size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := s.Reallocate(b, small)
+		if err != nil || n.Addr() != b.Addr() || n.Layout() != (blockalloc.Layout{Size: small, Align: size}) {
+			t.Fatalf("Reallocate(%v, 64 KiB) = %v, %v; want the same address and alignment", b, n, err)
+		}
+		if err := s.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
+			t.Errorf("Free of the block as it was: error %v, want ErrNotOwned", err)
+		}
+		defer func() {
+			if err := s.Free(n); err != nil {
+				t.Error(err)
+			}
+		}()
 	}
-	n, err := s.Reallocate(b, 64<<10)
-	if err != nil || n.Addr() != b.Addr() || n.Size() != 64<<10 {
-		t.Fatalf("Reallocate(%v, 64 KiB) = %v, %v; want the same address", b, n, err)
+	if emulated() {
+		t.Log("emulated: the process's size is that of the emulator")
+		return
 	}
-	if err := s.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
-		t.Errorf("Free of the block as it was: error %v, want ErrNotOwned", err)
-	}
-	if err := s.Free(n); err != nil {
-		t.Fatal(err)
+	if grown := virtual(t) - before; grown > blocks*small+runtimeMaps {
+		t.Errorf("%d bytes of blocks left the process grown by %d bytes", blocks*small, grown)
 	}
 }

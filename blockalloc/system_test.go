@@ -2,6 +2,7 @@ package blockalloc_test
 
 import (
 	"errors"
+	"math/bits"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,6 +42,35 @@ func TestSystemRoundsToPages(t *testing.T) {
 	}
 	if err := s.Free(b); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLargestBlock: the largest size that is a valid layout is served or refused,
+// with the strictest alignments too.
+func TestLargestBlock(t *testing.T) {
+	largest := ^uintptr(0) >> 16 // 48 bits
+	if bits.UintSize == 32 {
+		largest = 1<<31 - 1<<16 - 1
+	}
+	if err := (blockalloc.Layout{Size: largest + 1, Align: 1}).Check(); !errors.Is(err, blockalloc.ErrBadLayout) {
+		t.Errorf("Check of %d bytes: error %v, want ErrBadLayout", largest+1, err)
+	}
+	for name, a := range map[string]blockalloc.Allocator{"Heap": &blockalloc.Heap{}, "Default": blockalloc.Default()} {
+		for _, align := range []uintptr{1, 1 << 20, 1 << 30} {
+			b, err := a.Allocate(blockalloc.Layout{Size: largest, Align: align})
+			if err != nil {
+				if !errors.Is(err, blockalloc.ErrOutOfMemory) {
+					t.Errorf("%s: error %v, want ErrOutOfMemory", name, err)
+				}
+				continue
+			}
+			if n := uintptr(len(b.Bytes())); n < largest || n != b.Size() || b.Addr()%align != 0 {
+				t.Errorf("%s: %v has %d bytes, want %d", name, b, n, largest)
+			}
+			if err := a.Free(b); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

@@ -1,11 +1,11 @@
 package hooks_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,12 +27,35 @@ func observe(h alloctrace.Hook, events ...alloctrace.Event) {
 }
 
 func TestTee(t *testing.T) {
-	var a, b recorder
-	observe(hooks.Tee(&a, nil, &b), alloctrace.Event{Kind: alloctrace.Freeing})
-	if len(a.kinds) != 1 || len(b.kinds) != 1 {
-		t.Errorf("told %v and %v, want one event each", a.kinds, b.kinds)
+	var told []string
+	hook := func(name string) alloctrace.Hook {
+		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+			told = append(told, name+" "+e.Kind.String())
+		})
+	}
+	observe(hooks.Tee(hook("a"), nil, hook("b"), hook("c")), alloctrace.Event{Kind: alloctrace.Freeing}, alloctrace.Event{Kind: alloctrace.FreeFailed})
+	want := []string{"a freeing", "b freeing", "c freeing", "a free failed", "b free failed", "c free failed"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 	observe(hooks.Tee(), alloctrace.Event{})
+}
+
+// TestContext: the context goes on to the next hook as it came.
+func TestContext(t *testing.T) {
+	type key struct{}
+	told := 0
+	next := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+		told++
+		if ctx.Value(key{}) != "mine" {
+			t.Errorf("told with context %v, want the one of the event", ctx)
+		}
+	})
+	hook := hooks.Tee(next, hooks.Filter(next, hooks.MinSize(1)), hooks.Sample(1, next))
+	hook.Observe(context.WithValue(t.Context(), key{}, "mine"), alloctrace.Event{Kind: alloctrace.Allocated, Size: 64})
+	if told != 3 {
+		t.Errorf("told %d times, want 3", told)
+	}
 }
 
 func TestFilter(t *testing.T) {
@@ -50,7 +73,6 @@ func TestFilter(t *testing.T) {
 	}{
 		"none":     {nil, []int{0, 1, 2, 3, 4, 5}},
 		"failures": {[]hooks.Predicate{hooks.Failures}, []int{3, 5}},
-		"ops":      {[]hooks.Predicate{hooks.Ops("allocate", "free")}, []int{0, 1, 4, 5}},
 		"kinds":    {[]hooks.Predicate{hooks.Kinds(alloctrace.Allocated, alloctrace.FreeFailed)}, []int{0, 1, 5}},
 		"size":     {[]hooks.Predicate{hooks.MinSize(65)}, []int{1, 2, 3}},
 		"both":     {[]hooks.Predicate{hooks.MinSize(4096), hooks.Failures}, []int{3}},
@@ -80,8 +102,12 @@ func TestFilter(t *testing.T) {
 func TestSample(t *testing.T) {
 	var told recorder
 	s := hooks.Sample(10, &told)
-	for range 100 {
+	for i := range 100 {
+		before := len(told.kinds)
 		observe(s, alloctrace.Event{Kind: alloctrace.Allocated}, alloctrace.Event{Kind: alloctrace.Freeing})
+		if n := len(told.kinds) - before; n != 2 && i%10 == 0 || n != 0 && i%10 != 0 {
+			t.Fatalf("round %d: told %d of an allocation and a free, want both in every tenth from the first on, else none", i, n)
+		}
 	}
 	for range 7 {
 		observe(s, alloctrace.Event{Kind: alloctrace.FreeFailed})
@@ -123,19 +149,41 @@ func TestSampleConcurrent(t *testing.T) {
 	}
 }
 
+// writes keeps what it is told to write, call by call.
+type writes []string
+
+func (w *writes) Write(p []byte) (int, error) {
+	*w = append(*w, string(p))
+	return len(p), nil
+}
+
 func TestWriter(t *testing.T) {
-	var out bytes.Buffer
+	var out writes
 	observe(hooks.NewWriter(&out),
 		alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536},
 		alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096, Err: blockalloc.ErrOutOfMemory},
 		alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 0x1000, Size: 1, Align: 1, Err: errors.New("two\nlines \"quoted\"")},
 	)
-	const want = `allocated addr=0x7f400000 size=65536 align=65536
-allocate failed addr=0x0 size=4096 align=4096 err="out of memory"
-free failed addr=0x1000 size=1 align=1 err="two\nlines \"quoted\""
-`
-	if got := out.String(); got != want {
-		t.Errorf("lines:\n%swant:\n%s", got, want)
+	want := []string{ // one Write an event
+		"allocated addr=0x7f400000 size=65536 align=65536\n",
+		"allocate failed addr=0x0 size=4096 align=4096 err=\"out of memory\"\n",
+		`free failed addr=0x1000 size=1 align=1 err="two\nlines \"quoted\""` + "\n",
+	}
+	if !slices.Equal(out, want) {
+		t.Errorf("writes %q\nwant   %q", out, want)
+	}
+}
+
+// half writes half of what it is given, and says nothing of it.
+type half struct{}
+
+func (half) Write(p []byte) (int, error) { return len(p) / 2, nil }
+
+func TestWriterLost(t *testing.T) {
+	h := hooks.NewWriter(half{})
+	observe(h, alloctrace.Event{Kind: alloctrace.Freeing}, alloctrace.Event{Kind: alloctrace.Freeing})
+	if h.Lost() != 2 {
+		t.Errorf("%d events lost, want 2", h.Lost())
 	}
 }
 

@@ -15,6 +15,7 @@ package blocktest
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -26,12 +27,13 @@ type Config struct {
 	// It can use the testing.TB to clean up.
 	New func(testing.TB) blockalloc.Allocator
 
-	// MaxSize is the largest block, in bytes, that the allocator must serve; of
-	// the sizes that the suite tries, larger ones are left out. Zero means 1 GiB.
+	// MaxSize is the largest block, and the strictest alignment, in bytes, that
+	// the allocator must serve, at least 2; the suite asks for no more. Zero means
+	// 1 GiB.
 	MaxSize uintptr
 
-	// MaxLive is how many blocks of 4 KiB the allocator must serve at once. Zero
-	// means 256.
+	// MaxLive is how many blocks of 4 KiB, or of MaxSize if that is less, the
+	// allocator must serve at once, at least 2. Zero means 256.
 	MaxLive int
 
 	// Zeroed says that the allocator promises zeroed memory.
@@ -50,7 +52,8 @@ func Run(t *testing.T, c Config) {
 	if c.MaxLive == 0 {
 		c.MaxLive = 256
 	}
-	s := suite{c}
+	s := suite{c, 0}
+	s.size = s.fit(4 << 10)
 	t.Run("Alignment", s.alignment)
 	t.Run("UnevenLayouts", s.unevenLayouts)
 	t.Run("NoOverlap", s.noOverlap)
@@ -73,7 +76,13 @@ func Run(t *testing.T, c Config) {
 	}
 }
 
-type suite struct{ Config }
+type suite struct {
+	Config
+	size uintptr // of the usual block
+}
+
+// fit returns the largest power of two that is at most size and MaxSize.
+func (s suite) fit(size uintptr) uintptr { return 1 << (bits.Len(uint(min(size, s.MaxSize))) - 1) }
 
 func layout(size, align uintptr) blockalloc.Layout {
 	return blockalloc.Layout{Size: size, Align: align}
@@ -174,18 +183,18 @@ func (s suite) noOverlap(t *testing.T) {
 	a := s.New(t)
 	blocks := make([]blockalloc.Block, s.MaxLive)
 	for i := range blocks {
-		blocks[i] = allocate(t, a, blockalloc.BlockLayout(4<<10))
-		fill(blocks[i], 4<<10, i)
+		blocks[i] = allocate(t, a, blockalloc.BlockLayout(s.size))
+		fill(blocks[i], s.size, i)
 	}
 	for i := 0; i < len(blocks); i += 2 { // freed places are given out again
 		free(t, a, blocks[i])
 	}
 	for i := 0; i < len(blocks); i += 2 {
-		blocks[i] = allocate(t, a, blockalloc.BlockLayout(4<<10))
-		fill(blocks[i], 4<<10, i)
+		blocks[i] = allocate(t, a, blockalloc.BlockLayout(s.size))
+		fill(blocks[i], s.size, i)
 	}
 	for i, b := range blocks {
-		if err := filled(b, 4<<10, i); err != nil {
+		if err := filled(b, s.size, i); err != nil {
 			t.Fatalf("another block was written over this one: %v", err)
 		}
 		free(t, a, b)
@@ -194,7 +203,7 @@ func (s suite) noOverlap(t *testing.T) {
 
 func (s suite) zeroSize(t *testing.T) {
 	a := s.New(t)
-	b, err := a.Allocate(blockalloc.Layout{Size: 0, Align: 4096})
+	b, err := a.Allocate(blockalloc.Layout{Size: 0, Align: s.size})
 	if err != nil || !b.IsZero() || len(b.Bytes()) != 0 {
 		t.Errorf("Allocate of size 0 = %v, %v; want the empty block and no error", b, err)
 	}
@@ -218,7 +227,7 @@ func (s suite) badLayout(t *testing.T) {
 			t.Errorf("Allocate(%v) = %v, %v; want ErrBadLayout", l, b, err)
 		}
 	}
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
 	if n, err := a.Reallocate(b, ^uintptr(0)); !errors.Is(err, blockalloc.ErrBadLayout) || n != b {
 		t.Errorf("Reallocate to %d bytes = %v, %v; want %v and ErrBadLayout", ^uintptr(0), n, err, b)
 	}
@@ -233,7 +242,8 @@ func (s suite) outOfMemory(t *testing.T) {
 	b, err := a.Allocate(blockalloc.BlockLayout(tooMuch))
 	if !errors.Is(err, blockalloc.ErrOutOfMemory) {
 		if err == nil && ^uintptr(0)>>32 == 0 {
-			free(t, a, b) // a 32-bit address space can hold it
+			check(t, b, blockalloc.BlockLayout(tooMuch)) // a 32-bit address space can hold it
+			free(t, a, b)
 			return
 		}
 		t.Errorf("Allocate of %d bytes: error %v, want ErrOutOfMemory", uintptr(tooMuch), err)
@@ -243,18 +253,17 @@ func (s suite) outOfMemory(t *testing.T) {
 func (s suite) reallocateKeepsContent(t *testing.T) {
 	a := s.New(t)
 	sizes := []uintptr{4 << 10, 16 << 10, 256 << 10, 20 << 10, 4 << 10, 100, 4 << 10, 1 << 20, 1}
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
-	size := uintptr(4 << 10)
+	size := s.fit(16 << 10)
+	l := blockalloc.BlockLayout(size)
+	b := allocate(t, a, l)
 	for i, next := range sizes {
-		if next > s.MaxSize {
-			continue
-		}
+		next = min(next, s.MaxSize)
 		fill(b, size, i)
 		n, err := a.Reallocate(b, next)
 		if err != nil {
 			t.Fatalf("Reallocate(%v, %d): %v", b, next, err)
 		}
-		check(t, n, blockalloc.Layout{Size: next, Align: 4 << 10})
+		check(t, n, layout(next, l.Align))
 		if err := filled(n, min(size, next), i); err != nil {
 			t.Fatalf("Reallocate(%v, %d) lost content: %v", b, next, err)
 		}
@@ -265,7 +274,7 @@ func (s suite) reallocateKeepsContent(t *testing.T) {
 
 func (s suite) reallocateToZero(t *testing.T) {
 	a := s.New(t)
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
 	n, err := a.Reallocate(b, 0)
 	if err != nil || !n.IsZero() {
 		t.Fatalf("Reallocate to 0 = %v, %v; want the empty block", n, err)
@@ -275,17 +284,18 @@ func (s suite) reallocateToZero(t *testing.T) {
 
 func (s suite) failedReallocate(t *testing.T) {
 	a := s.New(t)
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
-	fill(b, 4<<10, 1)
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
+	fill(b, s.size, 1)
 	if n, err := a.Reallocate(b, tooMuch); err == nil {
 		if ^uintptr(0)>>32 != 0 {
 			t.Fatalf("Reallocate to %d bytes = %v, want an error", uintptr(tooMuch), n)
 		}
+		check(t, n, layout(tooMuch, b.Align()))
 		b = n
 	} else if !errors.Is(err, blockalloc.ErrOutOfMemory) || n != b {
 		t.Errorf("Reallocate to %d bytes = %v, %v; want %v and ErrOutOfMemory", uintptr(tooMuch), n, err, b)
 	}
-	if err := filled(b, 4<<10, 1); err != nil {
+	if err := filled(b, s.size, 1); err != nil {
 		t.Error(err)
 	}
 	free(t, a, b)
@@ -300,17 +310,16 @@ func refused(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
 	if err := a.Free(b); !is(err) {
 		t.Errorf("Free(%v), which is not live: error %v, want ErrDoubleFree or ErrNotOwned", b, err)
 	}
-	if n, err := a.Reallocate(b, 2*b.Size()); !is(err) || n != b {
-		t.Errorf("Reallocate(%v), which is not live = %v, %v; want the block, and ErrDoubleFree or ErrNotOwned", b, n, err)
-	}
-	if n, err := a.Reallocate(b, 0); !is(err) || n != b {
-		t.Errorf("Reallocate(%v, 0), which is not live = %v, %v; want the block, and ErrDoubleFree or ErrNotOwned", b, n, err)
+	for _, size := range []uintptr{b.Size(), 2 * b.Size(), b.Size() / 2, 0} {
+		if n, err := a.Reallocate(b, size); !is(err) || n != b {
+			t.Errorf("Reallocate(%v, %d), which is not live = %v, %v; want the block, and ErrDoubleFree or ErrNotOwned", b, size, n, err)
+		}
 	}
 }
 
 func (s suite) doubleFree(t *testing.T) {
 	a := s.New(t)
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
 	free(t, a, b)
 	refused(t, a, b)
 }
@@ -318,13 +327,13 @@ func (s suite) doubleFree(t *testing.T) {
 func (s suite) foreignFree(t *testing.T) {
 	a := s.New(t)
 	var heap blockalloc.Heap
-	refused(t, a, allocate(t, &heap, blockalloc.BlockLayout(4<<10)))
+	refused(t, a, allocate(t, &heap, blockalloc.BlockLayout(s.size)))
 }
 
 func (s suite) wrongSizeFree(t *testing.T) {
 	a := s.New(t)
-	b := allocate(t, a, blockalloc.BlockLayout(8<<10))
-	wrong, err := blockalloc.FromRaw(b.Pointer(), blockalloc.Layout{Size: 4 << 10, Align: 8 << 10})
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
+	wrong, err := blockalloc.FromRaw(b.Pointer(), layout(s.size/2, s.size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,8 +343,8 @@ func (s suite) wrongSizeFree(t *testing.T) {
 
 func (s suite) raw(t *testing.T) {
 	a := s.New(t)
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
-	fill(b, 4<<10, 5)
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
+	fill(b, s.size, 5)
 	given := b
 	p, l := given.IntoRaw()
 	if !given.IsZero() {
@@ -346,7 +355,7 @@ func (s suite) raw(t *testing.T) {
 	if err != nil || back != b {
 		t.Fatalf("FromRaw = %v, %v; want %v", back, err, b)
 	}
-	if err := filled(back, 4<<10, 5); err != nil {
+	if err := filled(back, s.size, 5); err != nil {
 		t.Error(err)
 	}
 	free(t, a, back)
@@ -359,12 +368,12 @@ func (s suite) owns(t *testing.T) {
 		t.Logf("%T is no Owner", a)
 		return
 	}
-	b := allocate(t, a, blockalloc.BlockLayout(4<<10))
+	b := allocate(t, a, blockalloc.BlockLayout(s.size))
 	if !o.Owns(b) {
 		t.Errorf("Owns(%v) = false for a live block", b)
 	}
 	var heap blockalloc.Heap
-	if foreign := allocate(t, &heap, blockalloc.BlockLayout(4<<10)); o.Owns(foreign) {
+	if foreign := allocate(t, &heap, blockalloc.BlockLayout(s.size)); o.Owns(foreign) {
 		t.Errorf("Owns(%v) = true for a foreign block", foreign)
 	}
 	free(t, a, b)
@@ -376,7 +385,7 @@ func (s suite) owns(t *testing.T) {
 func (s suite) zeroed(t *testing.T) {
 	a := s.New(t)
 	for range 3 { // the second and third time, memory may be used again
-		b := allocate(t, a, blockalloc.BlockLayout(64<<10))
+		b := allocate(t, a, blockalloc.BlockLayout(s.fit(64<<10)))
 		for i, v := range b.Bytes() {
 			if v != 0 {
 				t.Fatalf("byte %d of fresh %v is %#x", i, b, v)

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -107,7 +108,7 @@ func defects() map[string]*broken {
 		"DoubleFree":  {free: func(h *blockalloc.Heap, b blockalloc.Block) error { _ = h.Free(b); return nil }},
 		"ForeignFree": {free: func(h *blockalloc.Heap, b blockalloc.Block) error { _ = h.Free(b); return nil }},
 		"WrongSizeFree": {free: func(h *blockalloc.Heap, b blockalloc.Block) error {
-			if whole, err := blockalloc.FromRaw(b.Pointer(), blockalloc.Layout{Size: 8 << 10, Align: 8 << 10}); err == nil && h.Owns(whole) {
+			if whole, err := blockalloc.FromRaw(b.Pointer(), blockalloc.BlockLayout(4<<10)); err == nil && h.Owns(whole) {
 				b = whole
 			}
 			return h.Free(b)
@@ -121,6 +122,66 @@ func defects() map[string]*broken {
 			return b, err
 		}},
 	}
+}
+
+// small is a Heap of 64 blocks of up to 1 KiB.
+type small struct {
+	blockalloc.Heap
+	live atomic.Int64
+}
+
+func (s *small) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	if l.Check() != nil || l.Size == 0 {
+		return s.Heap.Allocate(l)
+	}
+	if l.Size > 1024 || l.Align > 1024 {
+		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
+	}
+	if s.live.Add(1) > 64 {
+		s.live.Add(-1)
+		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
+	}
+	return s.Heap.Allocate(l)
+}
+
+// Reallocate does not need a place for the new block beside that of the old one.
+func (s *small) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if size > 1024 && s.Owns(b) && (blockalloc.Layout{Size: size, Align: b.Align()}).Check() == nil {
+		return b, blockalloc.ErrOutOfMemory
+	}
+	n, err := s.Heap.Reallocate(b, size)
+	if err == nil && n.IsZero() {
+		s.live.Add(-1)
+	}
+	return n, err
+}
+
+func (s *small) Free(b blockalloc.Block) error {
+	err := s.Heap.Free(b)
+	if err == nil && !b.IsZero() {
+		s.live.Add(-1)
+	}
+	return err
+}
+
+// TestSmallAllocator: the suite asks for no more than what Config says.
+func TestSmallAllocator(t *testing.T) {
+	blocktest.Run(t, blocktest.Config{
+		New:     func(testing.TB) blockalloc.Allocator { return new(small) },
+		MaxSize: 1024,
+		MaxLive: 64,
+		Zeroed:  true,
+	})
+}
+
+// TestTinyAllocator runs the suite with the least that Config allows.
+func TestTinyAllocator(t *testing.T) {
+	blocktest.Run(t, blocktest.Config{
+		New:     func(testing.TB) blockalloc.Allocator { return new(blockalloc.Heap) },
+		MaxSize: 2,
+		MaxLive: 2,
+		Zeroed:  true,
+	})
 }
 
 // TestSuiteFindsDefects runs the suite, in processes of its own, over allocators

@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -18,7 +19,8 @@ type held struct {
 // concurrent has goroutines allocate, write, pass on to each other, reallocate,
 // check and free, so that a block given out twice is found by its content.
 func (s suite) concurrent(t *testing.T) {
-	const workers, steps = 8, 400
+	const steps = 400
+	workers := max(1, min(8, s.MaxLive/4)) // one block held, one passed on, one that it grows into
 	a := s.New(t)
 	hold := max(1, s.MaxLive/(4*workers))
 	passed := make(chan held, workers)
@@ -29,7 +31,7 @@ func (s suite) concurrent(t *testing.T) {
 			var mine []held
 			for i := range steps {
 				if len(mine) < hold && rnd.IntN(2) == 0 {
-					mine = append(mine, acquire(t, a, rnd, w*steps+i))
+					mine = append(mine, s.acquire(t, a, rnd, w*steps+i))
 					continue
 				}
 				if len(mine) == 0 {
@@ -39,7 +41,7 @@ func (s suite) concurrent(t *testing.T) {
 				h := mine[last]
 				mine = mine[:last]
 				if rnd.IntN(8) == 0 {
-					h = resize(t, a, h, uintptr(1+rnd.IntN(16<<10)))
+					h = resize(t, a, h, s.someSize(rnd))
 				}
 				select {
 				case passed <- h: // somebody else frees it
@@ -60,8 +62,13 @@ func (s suite) concurrent(t *testing.T) {
 	}
 }
 
-func acquire(t testing.TB, a blockalloc.Allocator, rnd *rand.Rand, seed int) held {
-	l := blockalloc.Layout{Size: uintptr(1 + rnd.IntN(16<<10)), Align: 1 << rnd.IntN(13)}
+// someSize returns a size of up to 16 KiB.
+func (s suite) someSize(rnd *rand.Rand) uintptr {
+	return 1 + uintptr(rnd.UintN(uint(min(16<<10, s.MaxSize))))
+}
+
+func (s suite) acquire(t testing.TB, a blockalloc.Allocator, rnd *rand.Rand, seed int) held {
+	l := layout(s.someSize(rnd), 1<<rnd.IntN(bits.Len(uint(s.size))))
 	b, err := a.Allocate(l)
 	if err != nil {
 		t.Errorf("Allocate(%v): %v", l, err)
