@@ -197,7 +197,7 @@ func TestWithContext(t *testing.T) {
 	type key struct{}
 	var seen []any
 	hook := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) { seen = append(seen, ctx.Value(key{})) })
-	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(hook))
+	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&recorder{}, hook))
 	outer := alloctrace.Wrap(inner, alloctrace.WithHooks(hook))
 	view := outer.WithContext(context.WithValue(t.Context(), key{}, 1))
 	b := allocate(t, view, page)
