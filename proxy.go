@@ -30,7 +30,7 @@ type Proxy struct {
 	ctx     context.Context
 	name    string
 
-	contextFunc func(context.Context) context.Context
+	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
 	*state
 }
 
@@ -72,7 +72,7 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
 		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
 	}
-	c := p.counter
+	c := p.counter // loaded while the inner allocator works
 	b, err := p.inner.Allocate(l)
 	if err != nil {
 		return b, p.allocateFailed(l, err)
@@ -184,6 +184,8 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		ctx:     p.ctx,
 		name:    name,
 		state:   new(state),
+
+		contextFunc: p.contextFunc,
 	}
 	for _, o := range opts {
 		o.apply(c)

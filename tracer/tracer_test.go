@@ -185,6 +185,7 @@ func TestFailureIsToldWhateverTheContext(t *testing.T) {
 		"the Proxy in the region's context":    {p.WithContext(ctx), spans.spans[0]},
 		"another Proxy in that context":        {other.WithContext(ctx), spans.spans[0]},
 		"the region's view in an empty one":    {r.Allocator().WithContext(context.Background()), spans.spans[0]},
+		"its child in an empty one":            {r.Allocator().Child("child").WithContext(context.Background()), spans.spans[0]},
 		"a view in another region's context":   {bare.Allocator().WithContext(ctx), spans.spans[0]},
 		"a bare region's view in an empty one": {bare.Allocator().WithContext(context.Background()), spans.spans[1]},
 	} {
