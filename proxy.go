@@ -239,9 +239,9 @@ func (p *Proxy) Quiet() *Proxy {
 
 // Close ends allocation through p, its views and its children: calls of Allocate
 // and Reallocate that begin after it fail with blockalloc.ErrClosed. Blocks can
-// still be freed. If any are live, Close returns an error that wraps [ErrLive] with their
-// number and size; it can be called again to see whether that has changed. The
-// inner allocator stays open.
+// still be freed. If any are live, Close returns an error that wraps [ErrLive] with
+// their number and size; it can be called again to see whether that has changed.
+// The inner allocator stays open.
 func (p *Proxy) Close() error {
 	p.close()
 	if s := p.Stats(); s.LiveBlocks > 0 {
