@@ -171,7 +171,7 @@ func TestAcceptedSnapshot(t *testing.T) {
 		snapshots++
 		return !t.Failed()
 	})
-	if below > 1+snapshots/10 {
+	if below > 1+snapshots/100 {
 		t.Errorf("%d of %d snapshots miss the live block", below, snapshots)
 	}
 	before := released(nodes)
