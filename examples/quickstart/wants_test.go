@@ -53,8 +53,8 @@ func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 			t.Errorf("span %s tells an error: %s", s.Name, s.StatusMessage)
 		}
 	}
-	root, ok := byName["quickstart"]
-	if !ok || root.ParentID != "" {
+	root, found := byName["quickstart"]
+	if !found || root.ParentID != "" {
 		t.Fatalf("no root span named quickstart in %+v", trace)
 	}
 	if byName["part 1"].Name == "" || len(trace) != 1+len(parents) {
@@ -91,8 +91,14 @@ func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 			t.Errorf("%s of index is %v, that of its parts %d", key, got, sums["index "+key])
 		}
 	}
-	if got := root.Attributes["allocator.memory.peak"]; got != r.End.PeakBytes {
-		t.Errorf("the root's peak is %v, the counters say %d", got, r.End.PeakBytes)
+	// A free is counted once it is done, by the region and by the proxy in turn. An
+	// allocation of another part may come in between: then the peaks differ.
+	got, ok := root.Attributes["allocator.memory.peak"].(int64)
+	if byName["part 2"].Name == "" && got != r.End.PeakBytes {
+		t.Errorf("the root's peak is %d, the counters say %d", got, r.End.PeakBytes)
+	}
+	if !ok || got < r.Built.LiveBytes || got > r.End.AllocatedBytes {
+		t.Errorf("the root's peak is %d, out of %d live when all was built to %d allocated", got, r.Built.LiveBytes, r.End.AllocatedBytes)
 	}
 }
 
