@@ -2,7 +2,6 @@ package alloctrace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,7 +13,7 @@ import (
 
 // ErrLive is what [Proxy.Close] returns, wrapped with the figures, when blocks are
 // still live.
-var ErrLive = errors.New("blocks are still live")
+var ErrLive = blockalloc.ErrLive
 
 // A Proxy is a [blockalloc.Allocator] that hands each operation to an inner
 // allocator, counts it and tells it to hooks. Results and errors are those of the
