@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// purgeAdvice frees memory at once, and the resident size falls.
+const purgeAdvice = unix.MADV_DONTNEED
+
 // applyOption asks the kernel to treat mem as the option says.
 func applyOption(option int, mem []byte, name string) error {
 	switch option {

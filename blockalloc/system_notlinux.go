@@ -8,6 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// purgeAdvice frees memory when the machine is short of it. These kernels have no
+// advice that frees it at once: their MADV_DONTNEED keeps the content.
+const purgeAdvice = unix.MADV_FREE
+
 // applyOption asks the kernel to treat mem as the option says. Huge pages are
 // given or withheld by these kernels without being asked, and mappings have no
 // names.
