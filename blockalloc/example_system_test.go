@@ -25,4 +25,3 @@ func ExampleSystem() {
 	// Lock 1
 	// true <nil>
 }
-

@@ -15,21 +15,22 @@ import (
 // is the allocator to start with: see [Default].
 //
 // A block is aligned to its granted size. Its memory is not zeroed. An operation
-// costs one atomic instruction and some loads where the goroutine's shard has a
-// block at hand; no lock is taken and no other core's cache line written. Every
-// 64th or rarer takes a lock of the Pool. A Pool has 24 KiB of tables and 128 B for
-// each run of up to 64 blocks. A free of a block that is not live is an error,
-// found in constant time, though not if the block was allocated again meanwhile.
+// costs one atomic instruction and some loads: no lock is taken, and no cache line
+// written that another processor writes, while the goroutine's shard has a block at hand.
+// A lock is taken when a shard has used up a run of blocks, which are 64 or as many
+// as 4 MiB hold, and when such a run gets its first block back. A Pool takes 36 KiB,
+// and 128 B for each run. A free of a block that is not live is an error, found in
+// constant time, unless the block has been allocated again meanwhile.
 //
-// Freed blocks keep their memory up to MaxCached bytes, and a sixteenth of what
-// the pool has carved, for that is how often it looks. What is more goes back to
-// the operating system at once, by MADV_DONTNEED on Unix: MADV_FREE would be touched again sooner,
-// but the resident size, by which people and containers judge, would not fall until
-// the machine is short of memory. [Pool.Trim] gives back all of it. Address space
-// is given back by Trim too.
+// Freed blocks keep their memory up to MaxCached bytes, and at most a sixteenth of
+// what the Pool has carved, for that is how often it looks. What is more goes back
+// to the operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make
+// reuse cheaper, but the resident size, by which people and containers judge, would
+// not fall before the machine is short of memory; the other Unixes have no better.
+// [Pool.Trim] gives back all of it, and address space as well.
 //
-// The zero Pool is ready; it must not be copied, and is not collected as garbage:
-// Close it. It may be used by several goroutines at once.
+// The zero Pool is ready. It must not be copied, and is not collected as garbage:
+// close it. It may be used by several goroutines at once.
 type Pool struct {
 	// MaxCached is how many bytes of freed blocks keep their memory. Zero means
 	// 64 MiB; a negative number means none. It must not be changed once the Pool
