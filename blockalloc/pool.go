@@ -1,6 +1,7 @@
 package blockalloc
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"sync"
@@ -101,7 +102,9 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 		free := r.free.Load()
 		if free != 0 {
 			if r.free.CompareAndSwap(free, free&(free-1)) {
-				return Block{r.taken(free), 1 << shift, l.Align}, nil
+				if ptr := r.taken(free); ptr != nil {
+					return Block{ptr, 1 << shift, l.Align}, nil
+				}
 			}
 			p.picker.collided(slot)
 		}
@@ -138,16 +141,23 @@ func (p *Pool) allocateOther(l Layout) (Block, error) {
 	}
 	p.mu.Lock()
 	closed := p.closed
+	if !closed {
+		p.largeBlocks.Add(1) // so that Close sees it
+	}
 	p.mu.Unlock()
 	if closed {
 		return Block{}, allocateError("Pool", l, ErrClosed)
 	}
 	b, err := p.large().Allocate(l)
-	if err == nil {
-		p.largeBlocks.Add(1)
-		p.largeBytes.Add(int64(b.size))
+	if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil { // what is cached may be what is missing
+		b, err = p.large().Allocate(l)
 	}
-	return b, err
+	if err != nil {
+		p.largeBlocks.Add(-1)
+		return Block{}, err
+	}
+	p.largeBytes.Add(int64(b.size))
+	return b, nil
 }
 
 // Free makes b's memory available to later allocations.
@@ -159,9 +169,8 @@ func (p *Pool) Free(b Block) error {
 	if r == nil {
 		return p.freeOther(b)
 	}
-	// A free block that the Pool holds looks like a live one. It was held before its
-	// bit was cleared and is held until the bit is set again, so that here, if it is
-	// not held, its bit has been set since free was loaded, and the swap fails.
+	// A clear bit says that the block was live, or that its run is no more and somebody
+	// is about to find out: then it was held before the bit was cleared.
 	free := r.free.Load()
 	if free&bit != 0 || r.held.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
 		return p.freeAgain(r, bit, b)
@@ -277,6 +286,9 @@ func (p *Pool) reallocate(b Block, size uintptr) (Block, error) {
 		return move(p, b, size)
 	}
 	n, err := p.large().Reallocate(b, size)
+	if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil {
+		n, err = p.large().Reallocate(b, size)
+	}
 	if err == nil {
 		p.largeBytes.Add(int64(n.size) - int64(b.size))
 	}
@@ -300,10 +312,12 @@ func (p *Pool) refill(current *atomic.Pointer[run], shift int) (unsafe.Pointer, 
 	if r == nil {
 		var err error
 		if r, err = p.carve(shift); err != nil {
-			if ptr := p.steal(shift); ptr != nil {
-				return ptr, nil
+			if r = p.popPartial(shift); r == nil { // one that another shard has left
+				if ptr := p.steal(shift); ptr != nil {
+					return ptr, nil
+				}
+				return nil, fmt.Errorf("%w: %w", ErrOutOfMemory, err)
 			}
-			return nil, fmt.Errorf("%w: %w", ErrOutOfMemory, err)
 		}
 	}
 	current.Store(r)
@@ -317,8 +331,8 @@ func (p *Pool) exhausted(r *run) bool {
 		return false
 	}
 	// Say that r is full before looking again: whoever frees into it either is
-	// seen here, or sees that it is full.
-	r.full.Store(true)
+	// seen here, or sees that it is full. (qemu does not keep a Store of arm64 before a Load.)
+	r.full.Swap(true)
 	if r.free.Load() != 0 {
 		r.full.Store(false)
 		return false

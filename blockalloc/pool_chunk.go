@@ -1,8 +1,6 @@
 package blockalloc
 
 import (
-	"errors"
-	"fmt"
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
@@ -49,15 +47,12 @@ type chunkTable struct {
 type chunkLeaf [1 << (tableBits / 2)]atomic.Pointer[chunk]
 
 const (
-	addrBits  = 32 + 16*int(wide) // Go programs get no addresses beyond that
+	addrBits  = 32 + 16*int(wide) // those above are all the same: ones on illumos, zeros elsewhere
 	tableBits = addrBits - chunkShift
 )
 
 func (t *chunkTable) load(addr uintptr) *chunk {
-	n := addr / chunkSize
-	if n >= 1<<tableBits {
-		return nil
-	}
+	n := addr / chunkSize % (1 << tableBits)
 	leaf := t.root[n>>(tableBits/2)].Load()
 	if leaf == nil {
 		return nil
@@ -66,7 +61,7 @@ func (t *chunkTable) load(addr uintptr) *chunk {
 }
 
 func (t *chunkTable) store(addr uintptr, c *chunk) {
-	n := addr / chunkSize
+	n := addr / chunkSize % (1 << tableBits)
 	root := &t.root[n>>(tableBits/2)]
 	leaf := root.Load()
 	if leaf == nil {
@@ -86,7 +81,9 @@ func (p *Pool) carve(shift int) (*run, error) {
 	}
 	first := c.gap(order)
 	if err := p.commit(c, uintptr(first+1<<order)*granule); err != nil {
-		return nil, err
+		if c, first = p.committed(order); c == nil {
+			return nil, err
+		}
 	}
 	r := &run{runData: runData{
 		base:  unsafe.Add(c.base, uintptr(first)*granule),
@@ -179,6 +176,25 @@ func (p *Pool) roomy(order int) *chunk {
 	return nil
 }
 
+// committed returns a gap of 1<<order granules that is accessible already, for when
+// no more can be made so: after a look at the current runs of other shards, too.
+func (p *Pool) committed(order int) (*chunk, int) {
+	for range 2 {
+		for i, c := range p.chunks {
+			if int(p.room[i]) < order {
+				continue
+			}
+			// The first gap is what was committed first.
+			if first := c.gap(order); uintptr(first+1<<order)*granule <= c.committed {
+				return c, first
+			}
+		}
+		p.releaseCurrent()
+		p.dissolveEmpty()
+	}
+	return nil, 0
+}
+
 // reserve gets address space for chunks: as much as there is already, up to 1 GiB,
 // so that their number costs few mappings; a single chunk where that is refused.
 func (p *Pool) reserve() error {
@@ -193,9 +209,6 @@ func (p *Pool) reserve() error {
 	}
 	if err != nil {
 		return err
-	}
-	if end := uintptr(base) + uintptr(n)*chunkSize - 1; end/chunkSize >= 1<<tableBits {
-		return errors.Join(fmt.Errorf("address %#x is too high", end), p.pages.release(base, uintptr(n)*chunkSize))
 	}
 	a := &arena{base: base}
 	for i := range n {

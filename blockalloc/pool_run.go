@@ -19,7 +19,7 @@ type run struct {
 
 type runData struct {
 	free  atomic.Uint64 // bit i: block i is free and anybody's to take
-	held  atomic.Uint64 // bit i: block i may be in the Pool's own hands: look again under Pool.mu
+	held  atomic.Uint64 // bit i: who has taken block i, or finds it taken, waits for Pool.mu and looks again
 	clean atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
 	mark  atomic.Int32  // report when so many free blocks have memory behind them
 	full  atomic.Bool   // all blocks were taken: the first to free one lists the run
@@ -49,7 +49,7 @@ func (p *Pool) step(r *run) int32 {
 	return int32(max(1, bits.OnesCount64(r.all)/16))
 }
 
-// take allocates the first free block, nil if there is none.
+// take allocates the first free block, nil if there is none or r is no more.
 func (r *run) take() unsafe.Pointer {
 	for {
 		free := r.free.Load()
@@ -63,23 +63,31 @@ func (r *run) take() unsafe.Pointer {
 }
 
 // taken returns the block of the lowest bit in free, which the caller has just
-// cleared.
+// cleared; nil if r is no more.
 func (r *run) taken(free uint64) unsafe.Pointer {
 	i := bits.TrailingZeros64(free)
-	if r.clean.Load()>>i&1 != 0 { // only who has the block changes its bit
-		r.clean.And(^(1 << i))
+	if (r.held.Load()|r.clean.Load())>>i&1 != 0 && !r.settle(1<<i) {
+		return nil
 	}
 	return unsafe.Add(r.base, uintptr(i)<<r.shift)
 }
 
+// settle is called for a block that was just taken, if it is held or clean; it
+// reports whether r still is a run. The Pool says that it holds a block before it
+// looks whether the block is free, and here it is the other way round: either it has
+// seen that the block is taken, or the caller sees that it is held, and waits.
+func (r *run) settle(bit uint64) bool {
+	if r.held.Load()&bit != 0 && r.pool.dissolved(r) {
+		r.free.Or(bit) // so that a second free is told
+		return false
+	}
+	r.clean.And(^bit) // only who has the block changes its bit
+	return true
+}
+
 // live reports whether a block is allocated.
 func (r *run) live(bit uint64) bool {
-	if r.held.Load()&bit != 0 {
-		r.pool.mu.Lock() // then nothing is held but the blocks of dissolved runs
-		defer r.pool.mu.Unlock()
-		return !r.dissolved && r.free.Load()&bit == 0
-	}
-	return r.free.Load()&bit == 0
+	return r.free.Load()&bit == 0 && (r.held.Load()&bit == 0 || !r.pool.dissolved(r))
 }
 
 // dirty returns how many of the blocks whose bits are in free have memory behind
@@ -158,28 +166,20 @@ func (p *Pool) report(r *run) {
 	r.mark.Store(dirty + p.step(r))
 }
 
-// hold takes those of the blocks in want that are free. p.mu is held until they
-// are let go.
+// hold returns those of the blocks in want that are free. Whoever takes one of them
+// from now on waits for p.mu, which is held until they are let go.
 func (r *run) hold(want uint64) uint64 {
-	r.held.Store(want)
-	for {
-		free := r.free.Load()
-		if r.free.CompareAndSwap(free, free&^want) {
-			r.held.Store(free & want)
-			return free & want
-		}
-	}
+	r.held.Swap(want) // not Store: see exhausted
+	held := r.free.Load() & want
+	r.held.Store(held)
+	return held
 }
 
-// letGo makes held blocks free again. p.mu is held.
-func (p *Pool) letGo(r *run, held uint64) {
-	r.free.Or(held)
-	r.held.Store(0)
-	p.listFreed(r)
-}
+// letGo ends what hold began.
+func (r *run) letGo() { r.held.Store(0) }
 
 // purge gives back the memory of those of the blocks in want that are free.
-// Meanwhile nobody can allocate them. p.mu is held.
+// Who allocates one meanwhile waits. p.mu is held.
 func (p *Pool) purge(r *run, want uint64) error {
 	held := r.hold(want)
 	var failed error
@@ -194,22 +194,28 @@ func (p *Pool) purge(r *run, want uint64) error {
 		}
 		r.clean.Or(group)
 	}
-	p.letGo(r, held)
+	r.letGo()
 	p.report(r)
 	return failed
 }
 
 // dissolve gives back r's memory and its place in the chunk, if all its blocks are
-// free. Who still knows r finds no free block in it, and all of them held. p.mu is
-// held, and r is neither anybody's current run nor full.
+// free. They stay held, so that who still knows r finds out that it is no more. p.mu
+// is held, and r is neither anybody's current run nor full.
 func (p *Pool) dissolve(r *run) error {
-	if held := r.hold(r.all); held != r.all {
-		p.letGo(r, held)
+	if r.hold(r.all) != r.all {
+		r.letGo()
 		return nil
 	}
-	if err := p.pages.purge(r.base, uintptr(bits.OnesCount64(r.all))<<r.shift); err != nil {
-		p.letGo(r, r.all)
+	if err := p.pages.purge(r.base, r.bytes()); err != nil {
+		r.letGo()
 		return err
+	}
+	if r.free.Load() != r.all { // somebody has taken a block and waits
+		r.clean.Store(r.all)
+		r.letGo()
+		p.report(r)
+		return nil
 	}
 	p.cached -= int64(r.told) << r.shift
 	r.told, r.dissolved = 0, true

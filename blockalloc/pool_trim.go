@@ -102,34 +102,31 @@ func (p *Pool) dissolveEmpty() (some bool) {
 // Allocate fails with [ErrClosed].
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil
-	}
-	if err := p.liveError(); err != nil {
-		p.mu.Unlock()
-		return err
-	}
-	p.closed = true // no shard is given another run
-	p.mu.Unlock()
-
-	err := p.Trim()
-	p.mu.Lock()
 	defer p.mu.Unlock()
-	if live := p.liveError(); live != nil { // by one who was allocating just then
-		err = live
-	}
-	p.closed = err == nil
-	return err
-}
-
-// liveError says how many blocks are live, if any are. p.mu is held.
-func (p *Pool) liveError() error {
-	s := p.stats()
-	if s.Blocks == 0 {
+	if p.closed {
 		return nil
 	}
-	return closeError("Pool", int(s.Blocks), uintptr(s.InUse))
+	for range 10 {
+		s := p.stats()
+		if s.Blocks > 0 {
+			return closeError("Pool", int(s.Blocks), uintptr(s.InUse))
+		}
+		p.releaseCurrent()
+		var failed error
+		for _, c := range p.chunks {
+			for r := range c.all() {
+				failed = cmp.Or(p.trimRun(r), failed)
+			}
+		}
+		if failed = cmp.Or(p.release(), failed); failed != nil {
+			return fmt.Errorf("blockalloc: Pool.Close: %w", failed)
+		}
+		if p.closed = len(p.chunks) == 0; p.closed {
+			return nil
+		}
+		// Somebody has allocated just then, and perhaps freed again: look again.
+	}
+	return fmt.Errorf("blockalloc: Pool.Close: %w: others allocate and free them all the time: end that first", ErrLive)
 }
 
 // PoolStats says where the memory of a [Pool] is. All but Blocks are bytes. Those

@@ -66,12 +66,6 @@ func commit(p unsafe.Pointer, size uintptr) error {
 	return unix.Mprotect(unsafe.Slice((*byte)(p), size), unix.PROT_READ|unix.PROT_WRITE)
 }
 
-// purge gives back the memory of accessible pages, which stay accessible. Their
-// content is lost.
-func purge(p unsafe.Pointer, size uintptr) error {
-	return unix.Madvise(unsafe.Slice((*byte)(p), size), purgeAdvice)
-}
-
 // anonymous maps fresh private memory. On Linux a failure does not return nil:
 // only err tells.
 func anonymous(size uintptr, access int) (unsafe.Pointer, error) {
