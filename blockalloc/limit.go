@@ -10,8 +10,9 @@ import (
 // bound is exact at every moment and under concurrency: bytes are reserved before
 // the inner allocator is asked, and released after it has taken them back, so that
 // its live bytes are never more than [Limit.Used], but for slack that is not known
-// yet, and Used is never more than the bound, not even briefly. What does not fit is refused with an error that wraps
-// [ErrLimit] and also [ErrOutOfMemory], for those who need not tell them apart.
+// yet, and Used is never more than the bound, not even briefly. What does not fit
+// is refused with an error that wraps [ErrLimit] and also [ErrOutOfMemory], for
+// those who need not tell them apart.
 //
 // Granted bytes are counted:
 //

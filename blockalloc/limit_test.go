@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,31 @@ func TestLimitHolds(t *testing.T) {
 				t.Errorf("in the end Used = %d and %d bytes are live, want none", l.Used(), m.live.Load())
 			}
 		})
+	}
+}
+
+// TestLimitReservesAround: while the inner allocator is at work, all that it has or
+// is about to have is counted.
+func TestLimitReservesAround(t *testing.T) {
+	var l *blockalloc.Limit
+	var seen []int64
+	inner := blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool {
+		seen = append(seen, l.Used())
+		return false
+	})
+	l = blockalloc.NewLimit(inner, 1000)
+	b := mustAllocate(t, l, 100, 4)
+	for _, size := range []uintptr{50, 300} {
+		n, err := l.Reallocate(b, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = n
+	}
+	mustFree(t, l, b)
+	// The block that grows is moved: by Allocate with both, and Free with both.
+	if want := []int64{100, 150, 350, 350, 300}; !slices.Equal(seen, want) || l.Used() != 0 {
+		t.Errorf("Used was %v during the calls and %d in the end, want %v and 0", seen, l.Used(), want)
 	}
 }
 

@@ -57,6 +57,7 @@ type Pool struct {
 	cached  int64  // bytes of freed blocks with memory behind them, as far as runs have told
 	hand    int    // the chunk from which memory was given back last
 
+	//lint:ignore U1000 it is in use where there is nothing but the Go heap
 	heap                    poolHeap
 	largeBlocks, largeBytes atomic.Int64
 }

@@ -34,6 +34,7 @@ func (systemPages) purge(p unsafe.Pointer, size uintptr) error { return purge(p,
 
 func (systemPages) release(p unsafe.Pointer, size uintptr) error { return unmap(p, size) }
 
+//lint:ignore U1000 see pool_pages_heap.go
 type poolHeap struct{}
 
 // large serves what is too large for a chunk.
