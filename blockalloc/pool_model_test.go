@@ -135,7 +135,7 @@ func (m *poolModel) freeAll() error {
 // steps is how long the tests below go on.
 func poolSteps(n int) int {
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
-		return 20 * n
+		return 5 * n
 	}
 	if raceEnabled {
 		return n / 4

@@ -15,7 +15,7 @@ import (
 // poolTries is how often the tests below try to hit a window of some nanoseconds.
 func poolTries(n int) int {
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
-		return 20 * n
+		return 5 * n
 	}
 	return n
 }

@@ -101,18 +101,17 @@ func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
 	return r
 }
 
-// model does random operations: 20,000, or, with ALLOCTRACE_REQUIRE_ALL=1, two
-// million, but fewer where that takes more than a second, or half a minute. With a
-// NewOver, half of them are done over a parent.
+// model does random operations: 20,000, or, with ALLOCTRACE_REQUIRE_ALL=1, up to two
+// million, but fewer where that takes more than a second, or three. With a NewOver,
+// half of them are done over a parent.
 func (s suite) model(t *testing.T) {
 	if s.playGiven(t) {
 		return
 	}
-	const rounds = 20
-	length, limit := 1000, time.Second
+	rounds, length, limit := 20, 1000, time.Second
 	switch {
 	case longRun:
-		length, limit = 100_000, 30*time.Second
+		rounds, length, limit = 100, 20_000, 3*time.Second
 	case testing.Short():
 		length = 200
 	}
