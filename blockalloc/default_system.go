@@ -2,4 +2,4 @@
 
 package blockalloc
 
-var defaultAllocator Allocator = &Pool{}
+var defaultAllocator Allocator = &System{}

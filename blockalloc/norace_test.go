@@ -1,5 +1,0 @@
-//go:build !race
-
-package blockalloc_test
-
-const raceEnabled = false
