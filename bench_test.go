@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -20,6 +20,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
+	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -49,13 +50,6 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 	}
 }
 
-// addOne is the unit A. Like all that it is compared with, it is called: nothing
-// that follows an atomic addition can begin before it has ended, so that the
-// addition alone, inlined into an empty loop, would flatter no one but itself.
-//
-//go:noinline
-func addOne(word *atomic.Int64) { word.Add(1) }
-
 func pair(a blockalloc.Allocator) {
 	b, _ := a.Allocate(page)
 	_ = a.Free(b)
@@ -66,7 +60,7 @@ func BenchmarkAdd(b *testing.B) {
 	var word atomic.Int64
 	b.Run("called", func(b *testing.B) {
 		for b.Loop() {
-			addOne(&word)
+			measure.AddOne(&word)
 		}
 	})
 	b.Run("inlined", func(b *testing.B) {
@@ -143,33 +137,21 @@ const (
 	tableTurn   = 2000 // operations, fewer for slow subjects
 )
 
-// a subject is timed by running n of its operations.
-type subject struct {
-	name string
-	turn int
-	run  func(n int)
-}
-
 func table(b *testing.B) {
-	var word atomic.Int64
 	logger := zerolog.New(io.Discard)
 	hook := zlog.New(logger)
 	event := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 4096, Align: 4096}
 	ctx := context.Background()
-	subjects := []subject{
-		{"atomic", tableTurn, func(n int) {
-			for range n {
-				addOne(&word)
-			}
-		}},
-		{"zerolog_event", tableTurn / 10, func(n int) {
+	subjects := []measure.Subject{
+		measure.Atomic(),
+		{Name: "zerolog_event", Turn: tableTurn / 10, Run: func(n int) {
 			for range n {
 				var addr [8]byte
 				binary.BigEndian.PutUint64(addr[:], uint64(event.Addr))
 				logger.Debug().Hex("addr", addr[:]).Uint64("size", uint64(event.Size)).Uint64("align", uint64(event.Align)).Msg(event.Kind.String())
 			}
 		}},
-		{"zlog_event", tableTurn / 10, func(n int) {
+		{Name: "zlog_event", Turn: tableTurn / 10, Run: func(n int) {
 			for range n {
 				hook.Observe(ctx, event)
 			}
@@ -178,18 +160,18 @@ func table(b *testing.B) {
 	all := pairs(b)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		turn := tableTurn
-		if slices.Contains([]string{"default", "heap", "writer", "zlog"}, name) {
+		if slices.Contains([]string{"heap", "writer", "zlog"}, name) {
 			turn /= 10
 		}
 		a := all[name]
-		subjects = append(subjects, subject{name, turn, func(n int) {
+		subjects = append(subjects, measure.Subject{Name: name, Turn: turn, Run: func(n int) {
 			for range n {
 				pair(a)
 			}
 		}})
 	}
 	counted := all["counted"]
-	subjects = append(subjects, subject{"counted_parallel", tableTurn, func(n int) {
+	subjects = append(subjects, measure.Subject{Name: "counted_parallel", Turn: tableTurn, Run: func(n int) {
 		var wg sync.WaitGroup
 		procs := runtime.GOMAXPROCS(0)
 		for range procs {
@@ -202,55 +184,25 @@ func table(b *testing.B) {
 		wg.Wait()
 	}})
 
-	times := make(map[string][]float64) // ns an operation, by round
-	for range tableRounds {
-		for _, s := range subjects {
-			start := time.Now()
-			s.run(s.turn)
-			times[s.name] = append(times[s.name], float64(time.Since(start))/float64(s.turn))
-		}
-	}
-	median := func(of func(round int) float64) float64 {
-		values := make([]float64, tableRounds)
-		for i := range values {
-			values[i] = of(i)
-		}
-		slices.Sort(values)
-		return values[len(values)/2]
-	}
-	// over is how much more x costs than y, in A.
-	over := func(x, y string) float64 {
-		return median(func(i int) float64 { return (times[x][i] - times[y][i]) / times["atomic"][i] })
-	}
-	ratio := func(x, y string) float64 {
-		return median(func(i int) float64 { return times[x][i] / times[y][i] })
-	}
+	times := measure.Run(tableRounds, subjects)
 	row := func(name string, value float64, unit string, bound float64) {
-		limit, verdict := "-", "ok"
-		if bound >= 0 {
-			limit = fmt.Sprint(bound)
-			if value > bound {
-				verdict = "over"
-				b.Errorf("%s is %.2f %s, over its bound of %v", name, value, unit, bound)
-			}
-		}
-		fmt.Printf("%-28s %8.2f %-9s %5s %s\n", name, value, unit, limit, verdict)
+		measure.Row(os.Stdout, b, name, value, unit, bound)
 	}
 	fmt.Println()
-	row("atomic_add", median(func(i int) float64 { return times["atomic"][i] }), "ns", -1)
-	row("bare_pair", ratio("bare", "atomic"), "A", -1)
-	row("counted_pair_over_bare", over("counted", "bare"), "A", 5)
-	row("child_pair_over_bare", over("child", "bare"), "A", 5)
-	row("noop_hook_over_counted", over("noop_hook", "counted"), "A", 1)
-	row("zlog_event_over_zerolog", ratio("zlog_event", "zerolog_event"), "x", 1.25)
-	row("zlog_off_over_counted", over("zlog_off", "counted"), "A", -1)
-	row("zlog_over_counted", over("zlog", "counted"), "A", -1)
-	row("sample_64_over_counted", over("sample_64", "counted"), "A", -1)
-	row("writer_over_counted", over("writer", "counted"), "A", -1)
-	row("region_off_over_counted", over("region_off", "counted"), "A", -1)
-	row("counted_pair_all_processors", ratio("counted_parallel", "atomic"), "A", -1)
-	row("heap_pair", ratio("heap", "atomic"), "A", -1)
-	row("default_pair", ratio("default", "atomic"), "A", -1)
+	row("atomic_add", times.Median("atomic"), "ns", measure.NoBound)
+	row("bare_pair", times.Ratio("bare", "atomic"), "A", measure.NoBound)
+	row("counted_pair_over_bare", times.Over("counted", "bare"), "A", 5)
+	row("child_pair_over_bare", times.Over("child", "bare"), "A", 5)
+	row("noop_hook_over_counted", times.Over("noop_hook", "counted"), "A", 1)
+	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.25)
+	row("zlog_off_over_counted", times.Over("zlog_off", "counted"), "A", measure.NoBound)
+	row("zlog_over_counted", times.Over("zlog", "counted"), "A", measure.NoBound)
+	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
+	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
+	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)
+	row("counted_pair_all_processors", times.Ratio("counted_parallel", "atomic"), "A", measure.NoBound)
+	row("heap_pair", times.Ratio("heap", "atomic"), "A", measure.NoBound)
+	row("default_pair", times.Ratio("default", "atomic"), "A", measure.NoBound)
 	for _, name := range []string{"counted", "writer", "zlog", "region_off"} {
 		row(name+"_allocations", testing.AllocsPerRun(1000, func() { pair(all[name]) }), "allocs/op", 0)
 	}

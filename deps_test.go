@@ -18,8 +18,10 @@ const module = "github.com/alloctrace/alloctrace"
 // of the house: an arrow that is not here is a mistake.
 var allowed = map[string][]string{
 	"counter":              {},
+	"internal/measure":     {},
 	"blockalloc":           {"golang.org/x/sys/..."},
 	"blockalloc/blocktest": {module + "/blockalloc"},
+	"blockalloc/typed":     {module + "/blockalloc"},
 	"":                     {module + "/blockalloc", module + "/counter"},
 	"hooks":                {module},
 	"hooks/zlog":           {module, "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
@@ -31,7 +33,7 @@ var allowed = map[string][]string{
 
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
-var noThirdParty = []string{"", "hooks", "blockalloc", "blockalloc/blocktest", "counter"}
+var noThirdParty = []string{"", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter"}
 
 type goPackage struct {
 	ImportPath string

@@ -2,7 +2,6 @@ package alloctrace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,7 +13,7 @@ import (
 
 // ErrLive is what [Proxy.Close] returns, wrapped with the figures, when blocks are
 // still live.
-var ErrLive = errors.New("blocks are still live")
+var ErrLive = blockalloc.ErrLive
 
 // A Proxy is a [blockalloc.Allocator] that hands each operation to an inner
 // allocator, counts it and tells it to hooks. Results and errors are those of the
@@ -31,6 +30,7 @@ type Proxy struct {
 	name    string
 
 	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
+	owner       blockalloc.Owner                      // nil if the inner allocator is none
 	*state
 }
 
@@ -60,6 +60,7 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 		ctx:     context.Background(),
 		state:   new(state),
 	}
+	p.owner, _ = blockalloc.OwnerOf(inner)
 	for _, o := range opts {
 		o.apply(p)
 	}
@@ -161,14 +162,21 @@ func (p *Proxy) Stats() counter.Stats { return p.counter.Stats() }
 // Name returns the name the Proxy was given, "" if none.
 func (p *Proxy) Name() string { return p.name }
 
+// String returns, for example, `Proxy "db"`, or "Proxy" if it has no name.
+func (p *Proxy) String() string {
+	if p.name == "" {
+		return "Proxy"
+	}
+	return fmt.Sprintf("Proxy %q", p.name)
+}
+
 // Unwrap returns the inner allocator.
 func (p *Proxy) Unwrap() blockalloc.Allocator { return p.inner }
 
 // Owns asks the inner allocator whether it owns b. It is false if that is no
 // Owner; [blockalloc.OwnerOf] tells.
 func (p *Proxy) Owns(b blockalloc.Block) bool {
-	o, ok := blockalloc.OwnerOf(p.inner)
-	return ok && o.Owns(b)
+	return p.owner != nil && p.owner.Owns(b)
 }
 
 // Child returns a Proxy for one part of the program, with counts of its own that
@@ -186,6 +194,7 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		state:   new(state),
 
 		contextFunc: p.contextFunc,
+		owner:       p.owner,
 	}
 	for _, o := range opts {
 		o.apply(c)
@@ -206,8 +215,13 @@ func (p *Proxy) Children() []*Proxy {
 
 // WithContext returns a view of p that tells hooks its events with ctx, so that
 // they can say in which request or span an operation was. The view counts as p
-// does. If p wraps another Proxy, with no other allocator in between, that is told
-// ctx too.
+// does. Proxies below p are told ctx too: one that p wraps, also by way of wrappers
+// that are a [blockalloc.Rewrapper], as those of package blockalloc are. A Proxy
+// from which an allocator below p takes memory to make blocks of its own is not,
+// for what that takes belongs to no one caller.
+//
+// A view costs an allocation on the Go heap, and some more for each wrapper on the
+// way down; operations through it cost what they do through p.
 func (p *Proxy) WithContext(ctx context.Context) *Proxy {
 	v := *p
 	v.setContext(ctx)
@@ -219,22 +233,39 @@ func (p *Proxy) setContext(ctx context.Context) {
 		ctx = p.contextFunc(ctx)
 	}
 	p.ctx = ctx
-	if inner, ok := p.inner.(*Proxy); ok {
-		p.inner = inner.WithContext(ctx)
-	}
+	p.inner, _ = viewed(p.inner, func(inner *Proxy) *Proxy { return inner.WithContext(ctx) })
 }
 
 // Quiet returns a view of p that counts as p does and tells no hooks. It is what
 // a hook, or the writer behind a logger, allocates from, so as not to be told of
-// its own allocations. If p wraps another Proxy, with no other allocator in
-// between, that is quiet too.
+// its own allocations. The Proxies below p that [Proxy.WithContext] reaches are
+// quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
 	v.hook = nil
-	if inner, ok := p.inner.(*Proxy); ok {
-		v.inner = inner.Quiet()
-	}
+	v.inner, _ = viewed(p.inner, (*Proxy).Quiet)
 	return &v
+}
+
+// viewed returns a with view's result in the place of each Proxy that a is or
+// wraps, and whether there is any. Without one it returns a itself, whose state
+// the processor is more likely to have at hand than that of a copy.
+func viewed(a blockalloc.Allocator, view func(*Proxy) *Proxy) (blockalloc.Allocator, bool) {
+	switch w := a.(type) {
+	case *Proxy:
+		return view(w), true
+	case blockalloc.Rewrapper:
+		found := false
+		v := w.Rewrap(func(inner blockalloc.Allocator) blockalloc.Allocator {
+			v, ok := viewed(inner, view)
+			found = found || ok
+			return v
+		})
+		if found {
+			return v, true
+		}
+	}
+	return a, false
 }
 
 // Close ends allocation through p, its views and its children: calls of Allocate

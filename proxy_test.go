@@ -16,7 +16,7 @@ func TestProxyConformance(t *testing.T) {
 	blocktest.Run(t, blocktest.Config{
 		New: func(t testing.TB) blockalloc.Allocator {
 			observer := newLedger(t)
-			p := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(observer))
+			p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(observer))
 			t.Cleanup(func() {
 				observer.empty()
 				if err := p.Close(); err != nil {

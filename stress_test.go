@@ -19,7 +19,7 @@ func TestStress(t *testing.T) {
 	if requireAll && !raceEnabled {
 		steps = 1_000_000
 	}
-	for name, inner := range map[string]blockalloc.Allocator{"Default": blockalloc.Default(), "Heap": &blockalloc.Heap{}} {
+	for name, inner := range map[string]blockalloc.Allocator{"System": &blockalloc.System{}, "Pool": &blockalloc.Pool{}, "Heap": &blockalloc.Heap{}} {
 		t.Run(name, func(t *testing.T) { stress(t, alloctrace.Wrap(inner), steps) })
 	}
 }

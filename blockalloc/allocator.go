@@ -48,12 +48,21 @@ type Owner interface {
 	Owns(b Block) bool
 }
 
-// OwnerOf returns the Owner behind a, looking through wrappers: a wrapper,
-// which is what has an Unwrap method, is an Owner if what it wraps is one.
+// OwnerOf returns the Owner behind a, looking through wrappers. A wrapper hands
+// out the blocks of what it wraps, and says so by an Unwrap method that returns
+// one Allocator or several: it is an Owner if all of them are. An allocator that
+// makes blocks of its own out of another's memory has a Parent method instead.
 func OwnerOf(a Allocator) (Owner, bool) {
-	if w, ok := a.(interface{ Unwrap() Allocator }); ok {
+	switch w := a.(type) {
+	case interface{ Unwrap() Allocator }:
 		if _, ok := OwnerOf(w.Unwrap()); !ok {
 			return nil, false
+		}
+	case interface{ Unwrap() []Allocator }:
+		for _, inner := range w.Unwrap() {
+			if _, ok := OwnerOf(inner); !ok {
+				return nil, false
+			}
 		}
 	}
 	o, ok := a.(Owner)

@@ -15,8 +15,7 @@ const hasSystem = runtime.GOOS != "js" && runtime.GOOS != "wasip1" && runtime.GO
 
 func TestConformance(t *testing.T) {
 	allocators := map[string]func(testing.TB) blockalloc.Allocator{
-		"Heap":    func(testing.TB) blockalloc.Allocator { return &blockalloc.Heap{} },
-		"Default": func(testing.TB) blockalloc.Allocator { return blockalloc.Default() },
+		"Heap": func(testing.TB) blockalloc.Allocator { return &blockalloc.Heap{} },
 	}
 	if hasSystem {
 		allocators["System"] = func(testing.TB) blockalloc.Allocator { return &blockalloc.System{} }

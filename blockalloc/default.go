@@ -1,6 +1,7 @@
 package blockalloc
 
 // Default returns the allocator to wrap when nothing else is called for: one
-// [System] shared by the process, or one [Heap] where there is no System or
-// where the race detector, which sees only the Go heap, is on.
+// [Pool] shared by the process, or one [Heap] where there is no memory but the
+// Go heap's or where the race detector, which sees no other, is on. Its memory is not
+// zeroed. Nobody should close it.
 func Default() Allocator { return defaultAllocator }

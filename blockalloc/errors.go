@@ -17,6 +17,7 @@ var (
 	ErrLimit            = errors.New("limit reached")
 	ErrScoped           = errors.New("an inner scope is open")
 	ErrClosed           = errors.New("allocator closed")
+	ErrLive             = errors.New("blocks are still live")
 )
 
 // allocateError says which allocator refused which layout and why.
@@ -32,6 +33,11 @@ func freeError(allocator string, b Block, err error) error {
 // reallocateError says which allocator left which block as it was and why.
 func reallocateError(allocator string, b Block, size uintptr, err error) error {
 	return fmt.Errorf("blockalloc: %s.Reallocate(%v, %d): %w", allocator, b, size, err)
+}
+
+// closeError says which allocator stays open and why.
+func closeError(allocator string, blocks int, size uintptr) error {
+	return fmt.Errorf("blockalloc: %s.Close: %w: %d of them, %d bytes in all: free them first", allocator, ErrLive, blocks, size)
 }
 
 var errEmptyReallocate = fmt.Errorf("%w: the alignment wanted is not known: use Allocate", ErrBadLayout)

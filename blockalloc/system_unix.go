@@ -17,16 +17,29 @@ const canShrink = true
 // enough address space to hold an aligned block wherever it falls, without
 // access, so that no overcommit check counts it, and trims.
 func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
-	const access = unix.PROT_READ | unix.PROT_WRITE
-	p, err := anonymous(size, access)
+	p, err := anonymous(size, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil || uintptr(p)&(align-1) == 0 {
 		return p, err
 	}
 	if err := unmap(p, size); err != nil {
 		return nil, err
 	}
+	aligned, err := reserveAligned(size, align)
+	if err != nil {
+		return nil, err
+	}
+	if err := commit(aligned, size); err != nil {
+		_ = unmap(aligned, size)
+		return nil, err
+	}
+	return aligned, nil
+}
+
+// reserveAligned reserves size bytes of address space at a multiple of align, both
+// whole pages, without access.
+func reserveAligned(size, align uintptr) (unsafe.Pointer, error) {
 	span := size + align - pageSize
-	p, err = anonymous(span, unix.PROT_NONE)
+	p, err := anonymous(span, unix.PROT_NONE)
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +58,12 @@ func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
 			return nil, err
 		}
 	}
-	if err := unix.Mprotect(unsafe.Slice((*byte)(aligned), size), access); err != nil {
-		_ = unmap(aligned, size)
-		return nil, err
-	}
 	return aligned, nil
+}
+
+// commit makes reserved pages accessible. They are zeroed.
+func commit(p unsafe.Pointer, size uintptr) error {
+	return unix.Mprotect(unsafe.Slice((*byte)(p), size), unix.PROT_READ|unix.PROT_WRITE)
 }
 
 // anonymous maps fresh private memory. On Linux a failure does not return nil:

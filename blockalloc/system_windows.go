@@ -22,11 +22,39 @@ var hasVirtualAlloc2 = sync.OnceValue(func() bool { return procVirtualAlloc2.Fin
 // mapAligned reserves and commits size bytes at a multiple of align, both whole
 // pages.
 func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
+	return virtualAllocAligned(size, align, windows.MEM_RESERVE|windows.MEM_COMMIT)
+}
+
+// reserveAligned reserves size bytes of address space at a multiple of align, both
+// whole pages, without access.
+func reserveAligned(size, align uintptr) (unsafe.Pointer, error) {
+	return virtualAllocAligned(size, align, windows.MEM_RESERVE)
+}
+
+// commit makes reserved pages accessible. They are zeroed.
+func commit(p unsafe.Pointer, size uintptr) error {
+	_, err := virtualAlloc(uintptr(p), size, windows.MEM_COMMIT)
+	return err
+}
+
+// purge gives back the memory of accessible pages, which stay accessible and
+// committed. Their content is lost.
+func purge(p unsafe.Pointer, size uintptr) error {
+	if _, err := virtualAlloc(uintptr(p), size, windows.MEM_RESET); err != nil {
+		return err
+	}
+	// Unlocking pages that are not locked fails, and takes them out of the working
+	// set all the same, where they would stay until the machine is short of memory.
+	_ = windows.VirtualUnlock(uintptr(p), size)
+	return nil
+}
+
+func virtualAllocAligned(size, align uintptr, kind uint32) (unsafe.Pointer, error) {
 	switch {
 	case align <= granularity:
-		return virtualAlloc(0, size, windows.MEM_RESERVE|windows.MEM_COMMIT)
+		return virtualAlloc(0, size, kind)
 	case hasVirtualAlloc2():
-		p, err := virtualAlloc2(size, align)
+		p, err := virtualAlloc2(size, align, kind)
 		if err == nil && uintptr(p)&(align-1) == 0 {
 			return p, nil
 		}
@@ -37,12 +65,12 @@ func mapAligned(size, align uintptr) (unsafe.Pointer, error) {
 			return nil, err
 		}
 	}
-	return reserveAgain(size, align)
+	return reserveAgain(size, align, kind)
 }
 
 // virtualAlloc2 has the system find an aligned address in one call. The two
 // structures are MEM_ADDRESS_REQUIREMENTS and MEM_EXTENDED_PARAMETER.
-func virtualAlloc2(size, align uintptr) (unsafe.Pointer, error) {
+func virtualAlloc2(size, align uintptr, kind uint32) (unsafe.Pointer, error) {
 	const memExtendedParameterAddressRequirements = 1
 	requirements := struct{ lowest, highest, alignment uintptr }{alignment: align}
 	parameter := struct {
@@ -50,7 +78,7 @@ func virtualAlloc2(size, align uintptr) (unsafe.Pointer, error) {
 		pointer unsafe.Pointer
 		_       uintptr // the rest of a union of 64 bits where a pointer has 32
 	}{kind: memExtendedParameterAddressRequirements, pointer: unsafe.Pointer(&requirements)}
-	addr, _, err := procVirtualAlloc2.Call(0, 0, size, windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE,
+	addr, _, err := procVirtualAlloc2.Call(0, 0, size, uintptr(kind), windows.PAGE_READWRITE,
 		uintptr(unsafe.Pointer(&parameter)), 1)
 	if addr == 0 {
 		return nil, err
@@ -61,7 +89,7 @@ func virtualAlloc2(size, align uintptr) (unsafe.Pointer, error) {
 // reserveAgain serves systems without VirtualAlloc2: it reserves enough to hold
 // an aligned block, releases it, and asks for the aligned address inside. Another
 // thread may take that address first; then it tries again.
-func reserveAgain(size, align uintptr) (unsafe.Pointer, error) {
+func reserveAgain(size, align uintptr, kind uint32) (unsafe.Pointer, error) {
 	var err error
 	for range 100 {
 		var span, p unsafe.Pointer
@@ -73,7 +101,7 @@ func reserveAgain(size, align uintptr) (unsafe.Pointer, error) {
 		if err = unmap(span, 0); err != nil {
 			return nil, err
 		}
-		p, err = virtualAlloc(aligned, size, windows.MEM_RESERVE|windows.MEM_COMMIT)
+		p, err = virtualAlloc(aligned, size, kind)
 		if err == nil {
 			return p, nil
 		}

@@ -3,19 +3,21 @@ package blockalloc
 import (
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/windows"
 )
 
 // TestMapAlignedWays tries both ways to an aligned region, whichever of them this
 // Windows makes Allocate take.
 func TestMapAlignedWays(t *testing.T) {
-	ways := map[string]func(size, align uintptr) (unsafe.Pointer, error){"reserveAgain": reserveAgain}
+	ways := map[string]func(size, align uintptr, kind uint32) (unsafe.Pointer, error){"reserveAgain": reserveAgain}
 	if hasVirtualAlloc2() {
 		ways["virtualAlloc2"] = virtualAlloc2
 	}
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			for _, align := range []uintptr{64 << 10, 1 << 20, 16 << 20} {
-				p, err := way(4096, align)
+				p, err := way(4096, align, windows.MEM_RESERVE|windows.MEM_COMMIT)
 				if err != nil {
 					t.Fatalf("alignment %d: %v", align, err)
 				}

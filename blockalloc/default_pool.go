@@ -2,4 +2,4 @@
 
 package blockalloc
 
-var defaultAllocator Allocator = &System{}
+var defaultAllocator Allocator = &Pool{}

@@ -1,0 +1,165 @@
+package blocktest_test
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+)
+
+// flawed are the allocators here that can be had with a defect.
+var flawed = map[string]func(defect string) blocktest.Config{
+	"Heap":  brokenConfig,
+	"Stack": stackConfig,
+	"Slots": slotsConfig,
+	"Relay": relayConfig,
+}
+
+// planted lists defects by allocator and by the clause that must find them. The
+// sources' own, which blockalloc has mended, are among them. Those of a Heap are
+// named after the clause.
+var planted = []struct {
+	allocator, clause string
+	defects           []string
+}{
+	{"Stack", "PastTheEnd", []string{"end is owned"}},
+	{"Stack", "LastByte", []string{"last byte", "last byte of a growing block"}},
+	{"Stack", "ShrinkAtTheEnd", []string{"overruns when shrinking"}},
+	{"Stack", "Neighbours", []string{"shrinks too far"}},
+	{"Stack", "Padding", []string{"padding is lost"}},
+	{"Stack", "Model", []string{"shrinks too far"}},
+	{"Stack", "Close", []string{"stays open", "refuses to close", "keeps its memory"}},
+	{"Stack", "ParentFailures", []string{"constructor leaks", "forgets when close fails"}},
+
+	{"Slots", "Zeroed", []string{"not zeroed again"}},
+	{"Slots", "ReallocateToZero", []string{"slot is lost"}},
+	{"Slots", "FailedReallocate", []string{"loses the block", "counts failures"}},
+	{"Slots", "DoubleFree", []string{"live below zero"}},
+	{"Slots", "InteriorFree", []string{"interior"}},
+	{"Slots", "Exhaustion", []string{"loses the block", "slot is lost", "live below zero"}},
+	{"Slots", "Close", []string{"closes with live blocks", "refuses and closes", "keeps its memory"}},
+	{"Slots", "Model", []string{"one double free in 100", "interior", "slot is lost", "not zeroed again", "loses the block", "keeps its memory"}},
+	{"Slots", "Concurrent", []string{"slot twice"}},
+	{"Slots", "ConcurrentDoubleFree", []string{"two frees"}},
+	{"Slots", "ConcurrentHandOver", []string{"slot twice", "slot is lost beside others"}},
+	{"Slots", "ConcurrentExhaustion", []string{"last slot twice"}},
+	{"Slots", "ConcurrentClose", []string{"closes late"}},
+
+	{"Relay", "ParentFailures", []string{"hides the error", "drops the error of Free", "returns nothing", "leaks the new block"}},
+}
+
+const defectVariable = "ALLOCTRACE_TEST_DEFECT"
+
+// TestSuiteFindsDefects runs clauses, in processes of their own, over allocators
+// that each have one defect, and expects the clause to say so.
+func TestSuiteFindsDefects(t *testing.T) {
+	if allocator, defect, ok := strings.Cut(os.Getenv(defectVariable), "/"); ok {
+		blocktest.Run(t, flawed[allocator](defect))
+		return
+	}
+	if !canStartProcesses(t) {
+		return
+	}
+	for clause := range brokenHeaps() {
+		t.Run("Heap/"+clause, func(t *testing.T) {
+			t.Parallel()
+			expectFailure(t, clause, "Heap/"+clause)
+		})
+	}
+	for _, p := range planted {
+		for _, defect := range p.defects {
+			t.Run(p.allocator+"/"+p.clause+"/"+defect, func(t *testing.T) {
+				t.Parallel()
+				expectFailure(t, p.clause, p.allocator+"/"+defect)
+			})
+		}
+	}
+}
+
+// TestEveryClauseHasADefect: no clause is there that was not seen to fail.
+func TestEveryClauseHasADefect(t *testing.T) {
+	seen := make(map[string]bool)
+	for clause := range brokenHeaps() {
+		seen[clause] = true
+	}
+	for _, p := range planted {
+		seen[p.clause] = true
+	}
+	for _, clause := range blocktest.Clauses() {
+		if !seen[clause] {
+			t.Errorf("no defect is planted that clause %s must find", clause)
+		}
+		delete(seen, clause)
+	}
+	for clause := range seen {
+		t.Errorf("a defect is planted for %s, which is no clause", clause)
+	}
+}
+
+// canStartProcesses says that a process can start another here.
+func canStartProcesses(t *testing.T) bool {
+	t.Helper()
+	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
+		t.Log("a process cannot start another on " + runtime.GOOS)
+		return false
+	}
+	if exe, _ := os.Readlink("/proc/thread-self/exe"); strings.Contains(exe, "qemu") {
+		t.Log("emulated: a process cannot start another for the processor that is emulated")
+		return false
+	}
+	return true
+}
+
+// expectFailure runs one clause over an allocator with a defect, and returns what
+// it prints.
+func expectFailure(t *testing.T, clause, defect string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSuiteFindsDefects$/^"+clause+"$", "-test.timeout=1m")
+	cmd.Env = append(append(os.Environ(), defectVariable+"="+defect), env...)
+	out, err := cmd.CombinedOutput()
+	if want := "--- FAIL: TestSuiteFindsDefects/" + clause + " "; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("the suite passes (%v), want %q:\n%s", err, want, out)
+	}
+	return string(out)
+}
+
+var replayLine = regexp.MustCompile(`to play only this: ALLOCTRACE_OPERATIONS=([0-9a-f]+) `)
+
+// TestFailuresAreShort: what the suite prints of random operations that failed is
+// a few lines, and the script that it gives fails in the same way by itself.
+func TestFailuresAreShort(t *testing.T) {
+	if !canStartProcesses(t) {
+		return
+	}
+	for _, c := range []struct{ clause, defect string }{
+		{"Model", "Slots/loses the block"}, {"Model", "Stack/shrinks too far"}, {"ParentFailures", "Relay/leaks the new block"},
+	} {
+		t.Run(c.defect, func(t *testing.T) {
+			t.Parallel()
+			out := expectFailure(t, c.clause, c.defect)
+			if n := strings.Count(out, "\n"); n > 24 {
+				t.Errorf("%d lines, want 24 at most:\n%s", n, out)
+			}
+			script := replayLine.FindStringSubmatch(out)
+			if script == nil {
+				t.Fatalf("no script in\n%s", out)
+			}
+			again := expectFailure(t, c.clause, c.defect, "ALLOCTRACE_OPERATIONS="+script[1])
+			steps := func(s string) string {
+				_, s, _ = strings.Cut(s, "This is what comes of")
+				s, _, _ = strings.Cut(s, "    random.go")
+				return address.ReplaceAllString(strings.TrimSuffix(strings.TrimSpace(s), "FAIL"), "0x")
+			}
+			if first, second := strings.Fields(steps(out)), strings.Fields(steps(again)); !slices.Equal(first, second) {
+				t.Errorf("the script gives\n%s\nwant\n%s", again, out)
+			}
+		})
+	}
+}
+
+var address = regexp.MustCompile(`0x[0-9a-f]+`)

@@ -1,0 +1,66 @@
+package blocktest_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+)
+
+// relay hands everything to its parent, but moves blocks by itself, with one
+// defect or none.
+type relay struct {
+	inner  blockalloc.Allocator
+	defect string
+}
+
+func relayConfig(defect string) blocktest.Config {
+	return blocktest.Config{
+		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
+			return &relay{parent, defect}, nil
+		},
+		MaxSize: 1 << 20,
+	}
+}
+
+func (r *relay) Unwrap() blockalloc.Allocator { return r.inner }
+
+func (r *relay) Owns(b blockalloc.Block) bool { return r.inner.(blockalloc.Owner).Owns(b) }
+
+func (r *relay) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	b, err := r.inner.Allocate(l)
+	if r.defect == "hides the error" && errors.Is(err, blocktest.ErrInjected) {
+		err = blockalloc.ErrOutOfMemory
+	}
+	return b, err
+}
+
+func (r *relay) Free(b blockalloc.Block) error {
+	err := r.inner.Free(b)
+	if r.defect == "drops the error of Free" && errors.Is(err, blocktest.ErrInjected) {
+		return nil
+	}
+	return err
+}
+
+func (r *relay) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if size == 0 || !r.Owns(b) {
+		return r.inner.Reallocate(b, size)
+	}
+	n, err := r.inner.Allocate(blockalloc.Layout{Size: size, Align: b.Align()})
+	if err != nil {
+		if r.defect == "returns nothing" {
+			return blockalloc.Block{}, err
+		}
+		return b, err
+	}
+	copy(n.Bytes(), b.Bytes())
+	if err := r.inner.Free(b); err != nil {
+		if r.defect == "leaks the new block" {
+			return b, err
+		}
+		return b, errors.Join(err, r.inner.Free(n))
+	}
+	return n, nil
+}

@@ -1,0 +1,269 @@
+package blocktest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// do does o with the block that it picks, if it needs one.
+func (m *model) do(o operation) error {
+	v := o.verb()
+	if v == allocateSome && len(m.live) >= maxModelLive {
+		v = freeSome
+	}
+	var b *modelBlock
+	switch v {
+	case freeSome, reallocateSome, reallocateZero, reallocateBad, freeWrongSize, freePart, freePastTheEnd, askOwner, roundTrip:
+		if len(m.live) == 0 {
+			return nil
+		}
+		b = m.live[len(m.live)-1]
+		if !m.lifo {
+			b = m.live[o.pick(len(m.live))]
+		}
+	}
+	switch v {
+	case allocateSome:
+		return m.allocate(layout(o.size(m.size, m.MaxSize), o.align(m.size, m.fit(64<<10))))
+	case allocateZero:
+		return m.allocateZero(layout(0, o.align(m.size, m.fit(64<<10))))
+	case allocateBad:
+		return m.allocateRefused(badLayouts[int(o[2])%len(badLayouts)], blockalloc.ErrBadLayout)
+	case allocateTooMuch:
+		if m.tooMuchFits() {
+			return nil
+		}
+		return m.allocateRefused(layout(tooMuch, o.align(m.size, m.size)), nil)
+	case reallocateSome:
+		return m.reallocate(b, o.size(m.size, m.MaxSize))
+	case reallocateZero:
+		return m.release(b, true)
+	case reallocateBad:
+		return m.reallocateRefused(b, o)
+	case reallocateEmpty:
+		m.tell("Reallocate(empty block, %d)", o.size(m.size, m.size))
+		if n, err := m.a.Reallocate(blockalloc.Block{}, o.size(m.size, m.size)); !errors.Is(err, blockalloc.ErrBadLayout) || !n.IsZero() {
+			return fmt.Errorf("Reallocate of the empty block = %v, %v; want the empty block and ErrBadLayout", n, err)
+		}
+	case freeSome:
+		return m.release(b, false)
+	case freeAll:
+		if o[2] < 64 { // not so often that few blocks are ever live
+			return m.empty()
+		}
+	case freeAgain:
+		if len(m.gone) > 0 {
+			return m.refuse(m.gone[int(o[1])%len(m.gone)], o)
+		}
+	case freeForeign:
+		return m.refuse(m.foreign, o)
+	case freeWrongSize:
+		return m.refuseRaw(b, 0, max(1, o.size(m.size, b.Size()+1)), o)
+	case freePart:
+		return m.refuseRaw(b, min(o.size(m.size, m.size), b.Size()-1), o.align(m.size, m.size), o)
+	case freePastTheEnd:
+		// Without guards behind it, the address may be one that the garbage
+		// collector does not suffer in a pointer.
+		if _, ok := m.places.find(b.Addr() + b.Size()); ok || m.parent != nil {
+			return m.refuseRaw(b, b.Size(), o.align(m.size, m.size), o)
+		}
+	case askOwner:
+		m.tell("Owns(%v)", b)
+		return m.owns(b.Block, true)
+	case roundTrip:
+		return m.roundTrip(b)
+	}
+	return nil
+}
+
+func (m *model) allocate(l blockalloc.Layout) error {
+	failures := m.failures()
+	m.tell("b%d = Allocate(%v)", m.number+1, l)
+	b, err := m.a.Allocate(l)
+	if err != nil {
+		if err := m.excused(err, failures, l, nil); err != nil {
+			return fmt.Errorf("Allocate(%v): %w", l, err)
+		}
+		m.tell("\trefused: %v", err)
+		if !b.IsZero() {
+			return fmt.Errorf("Allocate(%v) = %v with the error %w", l, b, err)
+		}
+		if m.disordered && outOfRoom(err) && m.failures() == failures {
+			return m.restart()
+		}
+		return nil
+	}
+	if m.Zeroed {
+		if err := cleared(b); err != nil {
+			return err
+		}
+	}
+	m.number++
+	return m.add(&modelBlock{b, m.number, l.Size})
+}
+
+func (m *model) allocateZero(l blockalloc.Layout) error {
+	m.tell("Allocate(%v)", l)
+	b, err := m.a.Allocate(l)
+	if err != nil || !b.IsZero() {
+		return fmt.Errorf("Allocate(%v) = %v, %v; want the empty block", l, b, err)
+	}
+	return m.a.Free(b)
+}
+
+// allocateRefused expects want, or if that is nil that there is no room.
+func (m *model) allocateRefused(l blockalloc.Layout, want error) error {
+	m.tell("Allocate(%v)", l)
+	b, err := m.a.Allocate(l)
+	if !b.IsZero() || want == nil && !outOfRoom(err) || want != nil && !errors.Is(err, want) {
+		return fmt.Errorf("Allocate(%v) = %v, %v; want it refused", l, b, err)
+	}
+	return nil
+}
+
+func (m *model) reallocate(b *modelBlock, size uintptr) error {
+	failures, newest := m.failures(), b == m.live[len(m.live)-1]
+	m.tell("Reallocate(%v, %d)", b, size)
+	n, err := m.a.Reallocate(b.Block, size)
+	if err != nil {
+		var replaced *modelBlock
+		if newest && m.Arena {
+			replaced = b
+		}
+		if err := m.excused(err, failures, layout(size, b.Align()), replaced); err != nil {
+			return fmt.Errorf("Reallocate(%v, %d): %w", b.Block, size, err)
+		}
+		m.tell("\trefused: %v", err)
+		return m.unchanged(b, n)
+	}
+	if err := filled(n, min(b.Size(), size), b.number); err != nil {
+		return fmt.Errorf("Reallocate(%v, %d) lost content: %w", b.Block, size, err)
+	}
+	old, at := b.Block, slices.Index(m.live, b)
+	m.remove(b)
+	b = &modelBlock{n, b.number, size}
+	if err := m.add(b); err != nil {
+		return err
+	}
+	if n.Addr() == old.Addr() && !newest { // it has kept its place in the order
+		m.live = slices.Insert(m.live[:len(m.live)-1], at, b)
+	}
+	if n != old {
+		m.bury(old)
+		m.disordered = m.disordered || m.Arena && !newest
+		if m.places.has(old) {
+			return nil
+		}
+		return m.owns(old, false)
+	}
+	return nil
+}
+
+// unchanged checks a block after an operation on it failed and returned n.
+func (m *model) unchanged(b *modelBlock, n blockalloc.Block) error {
+	if n != b.Block {
+		return fmt.Errorf("a failed Reallocate of %v returned %v", b.Block, n)
+	}
+	if err := m.whole(b); err != nil {
+		return err
+	}
+	return m.owns(b.Block, true)
+}
+
+// tooMuchFits says that 32 bits of address space may have room for tooMuch.
+func (m *model) tooMuchFits() bool { return ^uintptr(0)>>32 == 0 && !m.Bounded }
+
+func (m *model) reallocateRefused(b *modelBlock, o operation) error {
+	size := []uintptr{^uintptr(0), top, tooMuch}[int(o[2])%3]
+	want := blockalloc.ErrBadLayout
+	if size == tooMuch {
+		if m.tooMuchFits() {
+			return nil
+		}
+		want = nil
+	}
+	m.tell("Reallocate(%v, %d)", b, size)
+	n, err := m.a.Reallocate(b.Block, size)
+	if want == nil && !outOfRoom(err) || want != nil && !errors.Is(err, want) {
+		return fmt.Errorf("Reallocate(%v, %d) = %v, %v; want it refused", b.Block, size, n, err)
+	}
+	return m.unchanged(b, n)
+}
+
+// release frees b, by a reallocation to zero if it says so.
+func (m *model) release(b *modelBlock, reallocate bool) error {
+	if err := m.whole(b); err != nil {
+		return err
+	}
+	failures, newest := m.failures(), b == m.live[len(m.live)-1]
+	var err error
+	n := b.Block
+	if reallocate {
+		m.tell("Reallocate(%v, 0)", b)
+		n, err = m.a.Reallocate(b.Block, 0)
+	} else {
+		m.tell("Free(%v)", b)
+		err = m.a.Free(b.Block)
+	}
+	if err != nil {
+		if m.failures() == failures || !errors.Is(err, ErrInjected) {
+			return fmt.Errorf("free of %v: %w", b.Block, err)
+		}
+		m.tell("\trefused: %v", err)
+		return m.unchanged(b, n) // a block whose Free failed is live
+	}
+	if reallocate && !n.IsZero() {
+		return fmt.Errorf("Reallocate(%v, 0) = %v, want the empty block", b.Block, n)
+	}
+	m.remove(b)
+	m.bury(b.Block)
+	m.disordered = m.disordered || m.Arena && !newest
+	return m.owns(b.Block, false)
+}
+
+// refuse checks that b, which is not live, is refused.
+func (m *model) refuse(b blockalloc.Block, o operation) error {
+	if m.places.has(b) { // it has been handed out again
+		return nil
+	}
+	if err := m.owns(b, false); err != nil {
+		return err
+	}
+	if way := o[3] % 8; way < 4 {
+		size := [...]uintptr{b.Size(), 2 * b.Size(), b.Size() / 2, 0}[way]
+		m.tell("Reallocate(%v, which is not live, %d)", b, size)
+		return refusedReallocate(m.a, b, size)
+	}
+	m.tell("Free(%v, which is not live)", b)
+	return refusedFree(m.a, b)
+}
+
+// refuseRaw is refuse for a block that begins where b does, or so much later.
+func (m *model) refuseRaw(b *modelBlock, offset, size uintptr, o operation) error {
+	r, err := at(b.Block, offset, size)
+	if err != nil {
+		return err
+	}
+	return m.refuse(r, o)
+}
+
+func (m *model) roundTrip(b *modelBlock) error {
+	m.tell("IntoRaw and FromRaw of %v", b)
+	given := b.Block
+	p, l := given.IntoRaw()
+	if !given.IsZero() {
+		return fmt.Errorf("after IntoRaw the block is %v", given)
+	}
+	if err := m.a.Free(given); err != nil {
+		return fmt.Errorf("Free of the empty block: %w", err)
+	}
+	back, err := blockalloc.FromRaw(p, l)
+	if err != nil || back != b.Block {
+		return fmt.Errorf("FromRaw = %v, %v; want %v", back, err, b.Block)
+	}
+	b.Block = back
+	return m.owns(back, true)
+}

@@ -1,0 +1,293 @@
+package blockalloc
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"unsafe"
+)
+
+// bumper hands out one block of memory in pieces, from its beginning to its end,
+// by moving the top. It is all that Bump and Fixed are, and what Scoped works on.
+//
+// A stack of records, one a piece, lies on the Go heap beside the memory. Its last
+// record is always of a live piece, and the top is that piece's end: when a piece
+// goes, those beneath it that were freed before go with it, and with each the
+// padding in front of it.
+type bumper struct {
+	guard   single
+	name    string       // of the type that errors speak of
+	parent  Allocator    // nil if the memory is the caller's own
+	memory  Block        // empty once closed
+	top     uintptr      // the offset in memory where the next piece may begin
+	records []bumpRecord // by offset
+	first   int          // the records before it belong to outer scopes
+	serial  uint64       // of the last piece handed out
+}
+
+type bumpRecord struct {
+	offset uintptr
+	size   uintptr // 0 if the piece was freed
+	serial uint64
+}
+
+// newBumper takes size bytes from parent in one piece, for the constructor that is
+// named.
+func newBumper(constructor, name string, parent Allocator, size uintptr) (bumper, error) {
+	if parent == nil {
+		return bumper{}, fmt.Errorf("blockalloc: %s(nil, %d): no parent: pass the Allocator to take the memory from", constructor, size)
+	}
+	if size == 0 {
+		return bumper{}, fmt.Errorf("blockalloc: %s of size 0: %w: ask for 1 byte or more", constructor, ErrBadLayout)
+	}
+	below := uintptr(1) << (bits.Len(uint(size)) - 1)
+	b, err := parent.Allocate(Layout{size, min(below, pageSize)})
+	if err != nil {
+		return bumper{}, err
+	}
+	return bumper{name: name, parent: parent, memory: b}, nil
+}
+
+// Allocate returns a block of exactly l.Size bytes, not zeroed, after as much
+// padding as its alignment needs.
+func (a *bumper) Allocate(l Layout) (Block, error) {
+	a.guard.use()
+	padding := -(a.memory.Addr() + a.top) & (l.Align - 1)
+	room := a.memory.size - a.top
+	if !l.ok() || l.Size == 0 || padding > room || l.Size > room-padding {
+		return a.refuse(l)
+	}
+	offset := a.top + padding
+	a.serial++
+	a.records = append(a.records, bumpRecord{offset, l.Size, a.serial})
+	a.top = offset + l.Size
+	return Block{unsafe.Add(a.memory.ptr, offset), l.Size, l.Align}, nil
+}
+
+// refuse is what Allocate returns where no memory is handed out.
+func (a *bumper) refuse(l Layout) (Block, error) {
+	err := l.Check()
+	switch {
+	case err != nil:
+	case l.Size == 0:
+		return Block{}, nil
+	case a.memory.IsZero():
+		err = ErrClosed
+	default:
+		err = a.errFull()
+	}
+	return Block{}, allocateError(a.name, l, err)
+}
+
+// ok is Check without an error, for where nanoseconds count: it is inlined.
+func (l Layout) ok() bool {
+	return l.Size < maxSize && l.Align-1 < maxSize-1 && l.Align&(l.Align-1) == 0
+}
+
+func (a *bumper) errFull() error {
+	return fmt.Errorf("%w: %d of %d bytes are used: free the newest blocks or make it larger", ErrOutOfMemory, a.top, a.memory.size)
+}
+
+// Reallocate keeps b where it is when it shrinks, and when it is the newest block
+// and there is room behind it. Otherwise it copies b into a new block, which is
+// then the newest.
+func (a *bumper) Reallocate(b Block, size uintptr) (Block, error) {
+	a.guard.use()
+	n, err := a.resize(b, size)
+	if err != nil {
+		return b, reallocateError(a.name, b, size, err)
+	}
+	return n, nil
+}
+
+func (a *bumper) resize(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, errEmptyReallocate
+	}
+	l := Layout{size, b.align}
+	if err := l.Check(); err != nil {
+		return b, err
+	}
+	i := a.find(b, a.first, len(a.records))
+	if i < 0 {
+		return b, a.errStranger(b)
+	}
+	if size == 0 {
+		a.drop(i)
+		return Block{}, nil
+	}
+	r := &a.records[i]
+	newest := i == len(a.records)-1
+	if newest && size > a.memory.size-r.offset {
+		return b, a.errFull()
+	}
+	if newest || size <= r.size {
+		r.size = size
+		if newest {
+			a.top = r.offset + size
+		}
+		return Block{b.ptr, size, b.align}, nil
+	}
+	n, err := a.Allocate(l)
+	if err != nil {
+		return b, err
+	}
+	copy(n.Bytes(), b.Bytes())
+	a.drop(i)
+	return n, nil
+}
+
+// Free gives back the newest block with its padding, at once. Any other block it
+// remembers as freed: its memory comes back when all blocks above it are freed.
+func (a *bumper) Free(b Block) error {
+	a.guard.use()
+	if b.IsZero() {
+		return nil
+	}
+	i := a.find(b, a.first, len(a.records))
+	if i < 0 {
+		return freeError(a.name, b, a.errStranger(b))
+	}
+	a.drop(i)
+	return nil
+}
+
+// Owns reports whether b is a live block of this allocator.
+func (a *bumper) Owns(b Block) bool {
+	a.guard.use()
+	return a.find(b, a.first, len(a.records)) >= 0
+}
+
+// A Mark is a moment in the life of a [Bump] or a [Fixed].
+type Mark struct {
+	bumper *bumper
+	depth  int    // how many records there were
+	serial uint64 // of the last of them
+}
+
+// Mark returns the present moment, for Release.
+func (a *bumper) Mark() Mark {
+	a.guard.use()
+	m := Mark{a, len(a.records), 0}
+	if m.depth > 0 {
+		m.serial = a.records[m.depth-1].serial
+	}
+	return m
+}
+
+// Release frees all blocks that were allocated since m, and those that a
+// reallocation moved since. The mark stays good, until the block that was the
+// newest when it was taken is gone: then it is refused with [ErrDoubleFree]. The
+// mark of another allocator is refused with [ErrNotOwned].
+func (a *bumper) Release(m Mark) error {
+	a.guard.use()
+	switch {
+	case m.bumper != a:
+		return fmt.Errorf("blockalloc: %s.Release: %w: the mark is another allocator's: take it with Mark of this one", a.name, ErrNotOwned)
+	case a.memory.IsZero():
+		return fmt.Errorf("blockalloc: %s.Release: %w", a.name, ErrClosed)
+	case m.depth > len(a.records) || m.depth > 0 && a.records[m.depth-1].serial != m.serial:
+		return fmt.Errorf("blockalloc: %s.Release: %w: the block beneath the mark is gone, and the mark with it: release marks in the reverse order of Mark", a.name, ErrDoubleFree)
+	}
+	a.cut(m.depth)
+	return nil
+}
+
+// Reset frees all blocks.
+func (a *bumper) Reset() {
+	a.guard.use()
+	a.cut(0)
+}
+
+// Used returns how many bytes lie beneath the end of the newest block: live
+// blocks, padding, and blocks freed whose memory is not back yet.
+func (a *bumper) Used() uintptr {
+	a.guard.use()
+	return a.top
+}
+
+// Size returns how many bytes there are, used or not: as many as the parent
+// granted, which may be more than was asked for. It is 0 once closed.
+func (a *bumper) Size() uintptr {
+	a.guard.use()
+	return a.memory.size
+}
+
+// find returns the place of b among the records from one place up to another, -1
+// if it is not there or not live. It looks at the newest first.
+func (a *bumper) find(b Block, from, to int) int {
+	if i := to - 1; i >= from && a.records[i].is(b, a.memory) {
+		return i
+	}
+	i, ok := searchRecords(a.records[from:to], b.Addr()-a.memory.Addr())
+	if i += from; ok && a.records[i].is(b, a.memory) {
+		return i
+	}
+	return -1
+}
+
+// is reports whether r is the record of b, which is not empty, in memory.
+func (r *bumpRecord) is(b, memory Block) bool {
+	return r.offset == b.Addr()-memory.Addr() && r.size == b.size
+}
+
+// searchRecords returns the place of the record with this offset and whether there
+// is one.
+func searchRecords(records []bumpRecord, offset uintptr) (int, bool) {
+	return slices.BinarySearchFunc(records, offset, func(r bumpRecord, offset uintptr) int {
+		return cmp.Compare(r.offset, offset)
+	})
+}
+
+// errStranger says why b, which was not found, is none of the live blocks.
+func (a *bumper) errStranger(b Block) error {
+	offset := b.Addr() - a.memory.Addr()
+	if a.memory.IsZero() {
+		return fmt.Errorf("%w: %w: its blocks ended with it", ErrNotOwned, ErrClosed)
+	}
+	if offset >= a.memory.size {
+		return fmt.Errorf("%w: free a block with the allocator it came from", ErrNotOwned)
+	}
+	i, exact := searchRecords(a.records, offset)
+	switch {
+	case exact && i < a.first:
+		return fmt.Errorf("%w: it is of an outer scope: free it there when this one has ended", ErrNotOwned)
+	case exact && a.records[i].size != 0:
+		return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, a.records[i].size)
+	case !exact && i > 0 && offset < a.records[i-1].offset+a.records[i-1].size:
+		return fmt.Errorf("%w: it begins inside a live block: free the Block that was allocated", ErrNotOwned)
+	}
+	return fmt.Errorf("%w: free a block once", ErrDoubleFree)
+}
+
+// drop ends the life of the piece with record i.
+func (a *bumper) drop(i int) {
+	a.records[i].size = 0
+	a.cut(len(a.records))
+}
+
+// cut takes away the records from n on, and those of freed pieces that are then
+// the last.
+func (a *bumper) cut(n int) {
+	for n > 0 && a.records[n-1].size == 0 {
+		n--
+	}
+	a.records = a.records[:n]
+	a.top = 0
+	if n > 0 {
+		a.top = a.records[n-1].offset + a.records[n-1].size
+	}
+}
+
+// close gives the memory back to the parent. Only then all pieces end.
+func (a *bumper) close() error {
+	if a.memory.IsZero() {
+		return nil
+	}
+	if err := a.parent.Free(a.memory); err != nil {
+		return err
+	}
+	a.memory, a.records, a.top = Block{}, nil, 0
+	return nil
+}

@@ -1,0 +1,191 @@
+package blockalloc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Fallback is an [Allocator] of two: what the first cannot serve, for whatever
+// reason, goes to the second. A bad layout is the caller's doing, and comes back
+// at once. If both fail, the error wraps both of theirs.
+//
+// A block goes back to where it came from: the first must be an [Owner], the
+// second need not be. The two must not draw on the same allocator, as a Limit of a
+// pool and that pool, or a FreeList of a pool and that pool: it would own blocks that
+// are the other one's. A block that neither owns is refused with [ErrNotOwned], or
+// with [ErrDoubleFree] if one of them knows that it was freed; what the first does
+// not own, a second that is no Owner must refuse by itself.
+//
+// A reallocation that the block's own allocator cannot serve moves the block to the
+// other one; if the old block cannot be freed then, that is undone.
+//
+// Memory is zeroed where the allocator that serves does so. Fallback may be used
+// by several goroutines at once if both may. It costs no memory, one call more to
+// allocate, and one question to the first of whether it owns the block to
+// reallocate or free: a lock and a look-up for [Heap] and [System]. A failure of
+// the first costs the making of its error, which is most often longer than an
+// allocation.
+type Fallback struct {
+	pair pair
+}
+
+var (
+	_ Allocator = (*Fallback)(nil)
+	_ Owner     = (*Fallback)(nil)
+	_ Rewrapper = (*Fallback)(nil)
+)
+
+// NewFallback returns an allocator that asks first, and second if that fails. It
+// panics if either is nil or if first is no Owner by [OwnerOf].
+func NewFallback(first, second Allocator) *Fallback {
+	return &Fallback{newPair("NewFallback", first, second, "first", "second")}
+}
+
+// Allocate allocates from the first that can.
+func (f *Fallback) Allocate(l Layout) (Block, error) {
+	b, err := f.pair.first.Allocate(l)
+	if err == nil || errors.Is(err, ErrBadLayout) {
+		return b, err
+	}
+	b, err2 := f.pair.second.Allocate(l)
+	if err2 != nil {
+		return Block{}, bothFailed(err, err2)
+	}
+	return b, nil
+}
+
+// Reallocate reallocates b where it came from, or else moves it to the other
+// allocator.
+func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, reallocateError("Fallback", b, size, errEmptyReallocate)
+	}
+	p := &f.pair
+	inFirst := p.firstOwner.Owns(b) // and stays there while its owner is in this call
+	from, to, owner := p.second, p.first, p.secondOwner
+	if inFirst {
+		from, to, owner = p.first, p.second, p.firstOwner
+	}
+	n, err := from.Reallocate(b, size)
+	switch {
+	case err == nil, errors.Is(err, ErrBadLayout):
+		return n, err
+	case isStranger(err) || owner != nil && !owner.Owns(b): // there may be no memory to copy from
+		if inFirst {
+			return b, err
+		}
+		n, err2 := p.first.Reallocate(b, size)
+		return n, strangerError(err2, err)
+	case size == 0:
+		return b, err
+	}
+	n, err2 := migrate(b, size, from, to)
+	if err2 != nil {
+		return b, bothFailed(err, err2)
+	}
+	return n, nil
+}
+
+// Free gives b back to where it came from.
+func (f *Fallback) Free(b Block) error { return f.pair.free(b) }
+
+// Owns reports whether b is a live block of the first, or of the second if that
+// is an Owner.
+func (f *Fallback) Owns(b Block) bool { return f.pair.owns(b) }
+
+// Unwrap returns the first and the second allocator.
+func (f *Fallback) Unwrap() []Allocator { return f.pair.unwrap() }
+
+// Rewrap returns a Fallback of other views of the two.
+func (f *Fallback) Rewrap(view func(Allocator) Allocator) Allocator {
+	return &Fallback{f.pair.rewrap(view)}
+}
+
+// String returns "Fallback".
+func (f *Fallback) String() string { return "Fallback" }
+
+// pair is two allocators, of which the first can tell its own blocks, so that each
+// block finds back to where it came from.
+type pair struct {
+	first, second           Allocator
+	firstOwner, secondOwner Owner // the second is nil if that is no Owner
+}
+
+// newPair panics in the name of constructor, whose parameters have the names given.
+func newPair(constructor string, first, second Allocator, firstName, secondName string) pair {
+	if first == nil || second == nil {
+		panic(fmt.Sprintf("blockalloc: %s: %s and %s must not be nil: pass Null for an allocator without memory", constructor, firstName, secondName))
+	}
+	p := pair{first: first, second: second}
+	var ok bool
+	if p.firstOwner, ok = OwnerOf(first); !ok {
+		panic(fmt.Sprintf("blockalloc: %s: %s is a %T, which is no Owner: pass one that can tell its own blocks", constructor, firstName, first))
+	}
+	p.secondOwner, _ = OwnerOf(second)
+	return p
+}
+
+func (p *pair) owns(b Block) bool {
+	return p.firstOwner.Owns(b) || p.secondOwner != nil && p.secondOwner.Owns(b)
+}
+
+// free gives b back to where it came from. Whether the first owns a live block
+// cannot change while its owner is in this call; of any other block, the answer may
+// be out of date at once, and the allocator that is asked refuses it.
+func (p *pair) free(b Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	if p.firstOwner.Owns(b) {
+		return p.first.Free(b)
+	}
+	err := p.second.Free(b)
+	if err != nil && isStranger(err) {
+		return strangerError(p.first.Free(b), err)
+	}
+	return err
+}
+
+func (p *pair) unwrap() []Allocator { return []Allocator{p.first, p.second} }
+
+func (p *pair) rewrap(view func(Allocator) Allocator) pair {
+	v := *p // the owners stay: views own the same blocks
+	v.first, v.second = view(p.first), view(p.second)
+	return v
+}
+
+// migrate moves b, which is a live block of from, to the other allocator. If
+// anything fails, b is what it was.
+func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
+	n, err := to.Allocate(Layout{size, b.align})
+	if err != nil {
+		return b, err
+	}
+	copy(n.Bytes(), b.Bytes())
+	if err := from.Free(b); err != nil {
+		if undo := to.Free(n); undo != nil {
+			err = bothFailed(err, undo)
+		}
+		return b, err
+	}
+	return n, nil
+}
+
+// isStranger reports whether err says that a block is not a live one of the
+// allocator that was asked.
+func isStranger(err error) bool { return errors.Is(err, ErrNotOwned) || errors.Is(err, ErrDoubleFree) }
+
+// strangerError is what to say of a block that both allocators were asked to take
+// and refused: that it was freed, if one of them knows.
+func strangerError(first, second error) error {
+	switch {
+	case first == nil || errors.Is(first, ErrDoubleFree):
+		return first
+	case errors.Is(second, ErrDoubleFree):
+		return second
+	}
+	return bothFailed(first, second)
+}
+
+// bothFailed tells of two failures in a row, on one line.
+func bothFailed(err, next error) error { return fmt.Errorf("%w; then %w", err, next) }

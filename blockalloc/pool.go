@@ -1,0 +1,388 @@
+package blockalloc
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Pool is an [Allocator] for blocks from a page to 64 MiB (4 MiB where addresses
+// have 32 bits) whose sizes are rounded up to powers of two. It carves them from
+// large reservations of address space, so that their number costs no mappings,
+// and keeps what is freed for reuse. Larger blocks come straight from System. It
+// is the allocator to start with: see [Default].
+//
+// A block is aligned to its granted size. Its memory is not zeroed. An operation
+// costs one atomic instruction and some loads: no lock is taken, and no cache line
+// written that another processor writes, while the goroutine's shard has a block at hand.
+// A lock is taken when a shard has used up a run of blocks, which are 64 or as many
+// as 4 MiB hold, and when such a run gets its first block back. A Pool takes 36 KiB,
+// and 128 B for each run. A free of a block that is not live is an error, found in
+// constant time, unless the block has been allocated again meanwhile.
+//
+// Freed blocks keep their memory up to MaxCached bytes, and at most a sixteenth of
+// what the Pool has carved, for that is how often it looks. What is more goes back
+// to the operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make
+// reuse cheaper, but the resident size, by which people and containers judge, would
+// not fall before the machine is short of memory; the other Unixes have no better.
+// [Pool.Trim] gives back all of it, and address space as well.
+//
+// The zero Pool is ready. It must not be copied, and is not collected as garbage:
+// close it. It may be used by several goroutines at once.
+type Pool struct {
+	// MaxCached is how many bytes of freed blocks keep their memory. Zero means
+	// 64 MiB; a negative number means none. It must not be changed once the Pool
+	// is in use.
+	MaxCached int64
+
+	// System serves the blocks that are too large for the Pool, and its options
+	// apply to the Pool's own memory as well. They must not be changed once the
+	// Pool is in use.
+	System System
+
+	picker shardPicker
+	shards [maxShards]poolShard
+	table  chunkTable
+
+	mu      sync.Mutex // guards what follows, and the fields of runs and chunks that say so
+	closed  bool
+	pages   pageSource // nil until the first use
+	partial [poolClasses]*run
+	arenas  []*arena
+	chunks  []*chunk
+	room    []int8 // of each chunk: log2 of the granules in its largest gap, -1 for none
+	cached  int64  // bytes of freed blocks with memory behind them, as far as runs have told
+	hand    int    // the chunk from which memory was given back last
+
+	//lint:ignore U1000 it is in use where there is nothing but the Go heap
+	heap                    poolHeap
+	largeBlocks, largeBytes atomic.Int64
+}
+
+var (
+	_ Allocator = (*Pool)(nil)
+	_ Owner     = (*Pool)(nil)
+)
+
+// A poolShard is where some of the goroutines allocate: in the current run of
+// each class, which no other shard has. It fills whole cache lines.
+type poolShard struct {
+	current [poolClasses]atomic.Pointer[run]
+	_       [(128 - poolClasses*int(unsafe.Sizeof(uintptr(0)))%128) % 128]byte
+}
+
+// The classes of a Pool are powers of two from the page to the chunk.
+const (
+	minPoolShift = 12
+	poolClasses  = chunkShift - minPoolShift + 1
+)
+
+var (
+	pageShift = max(minPoolShift, bits.Len(uint(pageSize-1)))
+
+	errTooLate = fmt.Errorf("%w: free a block once", ErrDoubleFree)
+)
+
+// classShift returns log2 of the size of the blocks that serve size bytes.
+func classShift(size uintptr) int { return max(bits.Len(uint(size-1)), pageShift) }
+
+// Allocate returns a block of the smallest power of two that holds l.Size bytes
+// and is a multiple of l.Align, or of whole pages if that is more than 64 MiB.
+func (p *Pool) Allocate(l Layout) (Block, error) {
+	size := max(l.Size, l.Align)
+	if l.Size == 0 || l.Align&(l.Align-1) != 0 || l.Align == 0 || size > chunkSize {
+		return p.allocateOther(l)
+	}
+	shift := classShift(size)
+	slot, shard := p.picker.pick()
+	current := &p.shards[shard].current[shift-minPoolShift]
+	if r := current.Load(); r != nil {
+		free := r.free.Load()
+		if free != 0 {
+			if r.free.CompareAndSwap(free, free&(free-1)) {
+				if ptr := r.taken(free); ptr != nil {
+					return Block{ptr, 1 << shift, l.Align}, nil
+				}
+			}
+			p.picker.collided(slot)
+		}
+	}
+	return p.allocateAgain(l, current, shift)
+}
+
+// allocateAgain allocates where the current run has no free block, or others were
+// faster to take it.
+func (p *Pool) allocateAgain(l Layout, current *atomic.Pointer[run], shift int) (Block, error) {
+	for {
+		if r := current.Load(); r != nil {
+			if ptr := r.take(); ptr != nil {
+				return Block{ptr, 1 << shift, l.Align}, nil
+			}
+		}
+		ptr, err := p.refill(current, shift)
+		if err != nil {
+			return Block{}, allocateError("Pool", l, err)
+		}
+		if ptr != nil {
+			return Block{ptr, 1 << shift, l.Align}, nil
+		}
+	}
+}
+
+// allocateOther serves what does not come from a run.
+func (p *Pool) allocateOther(l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, allocateError("Pool", l, err)
+	}
+	if l.Size == 0 {
+		return Block{}, nil
+	}
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.largeBlocks.Add(1) // so that Close sees it
+	}
+	p.mu.Unlock()
+	if closed {
+		return Block{}, allocateError("Pool", l, ErrClosed)
+	}
+	b, err := p.large().Allocate(l)
+	if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil { // what is cached may be what is missing
+		b, err = p.large().Allocate(l)
+	}
+	if err != nil {
+		p.largeBlocks.Add(-1)
+		return Block{}, err
+	}
+	p.largeBytes.Add(int64(b.size))
+	return b, nil
+}
+
+// Free makes b's memory available to later allocations.
+func (p *Pool) Free(b Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	r, bit := p.find(b)
+	if r == nil {
+		return p.freeOther(b)
+	}
+	// A clear bit says that the block was live, or that its run is no more and somebody
+	// is about to find out: then it was held before the bit was cleared.
+	free := r.free.Load()
+	if free&bit != 0 || r.held.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
+		return p.freeAgain(r, bit, b)
+	}
+	if free == 0 || r.dirty(free|bit) >= r.mark.Load() {
+		p.freed(r, free)
+	}
+	return nil
+}
+
+// freeAgain frees a block at which the first look was not enough.
+func (p *Pool) freeAgain(r *run, bit uint64, b Block) error {
+	for {
+		free := r.free.Load()
+		if free&bit != 0 || r.held.Load()&bit != 0 && p.dissolved(r) {
+			return freeError("Pool", b, errTooLate)
+		}
+		if r.held.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
+			p.freed(r, free)
+			return nil
+		}
+	}
+}
+
+// freeOther frees what is in no run, or says why not.
+func (p *Pool) freeOther(b Block) error {
+	if err := p.checkOther(b); err != nil {
+		return freeError("Pool", b, err)
+	}
+	err := p.large().Free(b)
+	if err == nil {
+		p.largeBlocks.Add(-1)
+		p.largeBytes.Add(-int64(b.size))
+	}
+	return err
+}
+
+// checkOther returns nil if b, which is in no run, is live.
+func (p *Pool) checkOther(b Block) error {
+	if c := p.table.load(b.Addr()); c != nil {
+		r := c.run(b.Addr())
+		switch {
+		case r == nil:
+			return errTooLate // its run was empty and has been dissolved
+		case b.size == 1<<r.shift:
+			return fmt.Errorf("%w: it points into another block: free the Block that was allocated", ErrNotOwned)
+		}
+		return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, uintptr(1)<<r.shift)
+	}
+	return p.large().live.check(b)
+}
+
+// find returns the run that has a block at b's address with b's size, and the bit
+// of that block; nil if there is none.
+func (p *Pool) find(b Block) (*run, uint64) {
+	c := p.table.load(b.Addr())
+	if c == nil {
+		return nil, 0
+	}
+	r := c.run(b.Addr())
+	if r == nil {
+		return nil, 0
+	}
+	offset := b.Addr() - uintptr(r.base)
+	if b.size != 1<<r.shift || offset&(b.size-1) != 0 {
+		return nil, 0
+	}
+	return r, 1 << (offset >> r.shift)
+}
+
+// Owns reports whether b is a live block of this Pool, in constant time.
+func (p *Pool) Owns(b Block) bool {
+	if b.IsZero() {
+		return false
+	}
+	if r, bit := p.find(b); r != nil {
+		return r.live(bit)
+	}
+	return p.checkOther(b) == nil
+}
+
+// Reallocate keeps b where it is if the new size is served by blocks of b's size,
+// and copies into a new block otherwise.
+func (p *Pool) Reallocate(b Block, size uintptr) (Block, error) {
+	n, err := p.reallocate(b, size)
+	if err != nil {
+		return b, reallocateError("Pool", b, size, err)
+	}
+	return n, nil
+}
+
+func (p *Pool) reallocate(b Block, size uintptr) (Block, error) {
+	if b.IsZero() {
+		return b, errEmptyReallocate
+	}
+	if err := (Layout{size, b.align}).Check(); err != nil {
+		return b, err
+	}
+	larger := max(size, b.align)
+	if r, bit := p.find(b); r != nil {
+		if !r.live(bit) {
+			return b, errTooLate
+		}
+		if size > 0 && larger <= chunkSize && classShift(larger) == int(r.shift) {
+			return b, nil
+		}
+		return move(p, b, size)
+	}
+	if err := p.checkOther(b); err != nil {
+		return b, err
+	}
+	if size == 0 || larger <= chunkSize {
+		return move(p, b, size)
+	}
+	n, err := p.large().Reallocate(b, size)
+	if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil {
+		n, err = p.large().Reallocate(b, size)
+	}
+	if err == nil {
+		p.largeBytes.Add(int64(n.size) - int64(b.size))
+	}
+	return n, err
+}
+
+// refill puts a run with free blocks of 1<<shift bytes in place of the current
+// one, if that has none. Where no more can be had it returns a block of another
+// shard's run.
+func (p *Pool) refill(current *atomic.Pointer[run], shift int) (unsafe.Pointer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
+	if r := current.Load(); r != nil && !p.exhausted(r) {
+		return nil, nil // a block was freed meanwhile, or another goroutine was here
+	}
+	current.Store(nil)
+	r := p.popPartial(shift)
+	if r == nil {
+		var err error
+		if r, err = p.carve(shift); err != nil {
+			if r = p.popPartial(shift); r == nil { // one that another shard has left
+				if ptr := p.steal(shift); ptr != nil {
+					return ptr, nil
+				}
+				return nil, fmt.Errorf("%w: %w", ErrOutOfMemory, err)
+			}
+		}
+	}
+	current.Store(r)
+	return nil, nil
+}
+
+// exhausted reports whether r has no free block, and if so leaves r to itself until
+// one is freed. p.mu is held.
+func (p *Pool) exhausted(r *run) bool {
+	if r.free.Load() != 0 {
+		return false
+	}
+	// Say that r is full before looking again: whoever frees into it either is
+	// seen here, or sees that it is full. (qemu does not keep a Store of arm64 before a Load.)
+	r.full.Swap(true)
+	if r.free.Load() != 0 {
+		r.full.Store(false)
+		return false
+	}
+	p.report(r)
+	return true
+}
+
+// steal takes a block from the current runs of other shards: the last resort.
+func (p *Pool) steal(shift int) unsafe.Pointer {
+	for i := range p.shards {
+		if r := p.shards[i].current[shift-minPoolShift].Load(); r != nil {
+			if ptr := r.take(); ptr != nil {
+				return ptr
+			}
+		}
+	}
+	return nil
+}
+
+// pushPartial and popPartial keep the runs that have free blocks and are nobody's
+// current one. p.mu is held.
+func (p *Pool) pushPartial(r *run) {
+	head := &p.partial[int(r.shift)-minPoolShift]
+	r.prev, r.next, r.listed = nil, *head, true
+	if r.next != nil {
+		r.next.prev = r
+	}
+	*head = r
+}
+
+func (p *Pool) popPartial(shift int) *run {
+	for r := p.partial[shift-minPoolShift]; r != nil; r = p.partial[shift-minPoolShift] {
+		p.unlist(r)
+		if !p.exhausted(r) { // by a goroutine that found it when it was current
+			return r
+		}
+	}
+	return nil
+}
+
+func (p *Pool) unlist(r *run) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		p.partial[int(r.shift)-minPoolShift] = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	}
+	r.prev, r.next, r.listed = nil, nil, false
+}

@@ -1,0 +1,420 @@
+package blockalloc
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// These tests bring about orders of events that are rare otherwise: they act while the Pool is in the
+// middle of giving memory back, when a call of it has been stopped, or as a goroutine
+// would that was stopped with a run in hand.
+
+// aside runs f beside its caller, who waits a moment, for f may have to wait for the caller.
+func aside(f func()) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Millisecond):
+	}
+	return func() { <-done }
+}
+
+// interleaved is a Pool with one run of pages, of which the first is live and the others
+// have been freed.
+func interleaved(t *testing.T) (p *Pool, pages *PoolPages, live Block, freed []Block) {
+	t.Helper()
+	pages = &PoolPages{}
+	p = NewPool(pages, 0)
+	n := runBlocks(pageShift)
+	for i := range n {
+		b, err := p.Allocate(Layout{pageSize, 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Bytes()[0] = 0xaa
+		if i == 0 {
+			live = b
+		} else {
+			freed = append(freed, b)
+		}
+	}
+	for _, b := range freed {
+		if err := p.Free(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if live.Bytes()[0] != 0xaa {
+			t.Error("a live block has lost its content")
+		}
+		if err := p.Free(live); err != nil {
+			t.Error(err)
+		}
+		settled(t, p, pages)
+	})
+	return p, pages, live, freed
+}
+
+// settled checks a Pool without live blocks, and closes it.
+func settled(t *testing.T, p *Pool, pages *PoolPages) {
+	t.Helper()
+	pages.Before = nil
+	if err := CheckPool(p); err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if reserved, _, err := pages.Sizes(); reserved != 0 || err != nil {
+		t.Errorf("after Close %d B are reserved; %v", reserved, err)
+	}
+}
+
+// TestPoolSecondFreeDuringPurge: a block that the Pool holds to give back its memory is not live.
+func TestPoolSecondFreeDuringPurge(t *testing.T) {
+	p, pages, _, freed := interleaved(t)
+	var waits []func()
+	pages.Before = func(c PoolCall) error {
+		for _, b := range []Block{freed[0], freed[len(freed)-1]} {
+			waits = append(waits, aside(func() {
+				if p.Owns(b) {
+					t.Errorf("Owns(%v), which was freed", b)
+				}
+				if _, err := p.Reallocate(b, 1); !errors.Is(err, ErrDoubleFree) {
+					t.Errorf("Reallocate of a freed block: error %v, want ErrDoubleFree", err)
+				}
+				if err := p.Free(b); !errors.Is(err, ErrDoubleFree) {
+					t.Errorf("second Free: error %v, want ErrDoubleFree", err)
+				}
+			}))
+		}
+		return nil
+	}
+	if err := p.Trim(); err != nil {
+		t.Error(err)
+	}
+	for _, wait := range waits {
+		wait()
+	}
+	if len(waits) == 0 {
+		t.Error("Trim gave nothing back")
+	}
+	if s := p.Stats(); s.Blocks != 1 || s.Cached != 0 {
+		t.Errorf("one block is live, none is cached: %+v", s)
+	}
+}
+
+// TestPoolAllocateDuringPurge: a block allocated meanwhile has memory of its own once it is
+// handed out, and a block freed meanwhile is free.
+func TestPoolAllocateDuringPurge(t *testing.T) {
+	p, pages, _, freed := interleaved(t)
+	extra, err := p.Allocate(Layout{pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Block
+	var mu sync.Mutex
+	var waits []func()
+	pages.Before = func(c PoolCall) error {
+		if len(waits) > 0 {
+			return nil
+		}
+		waits = append(waits, aside(func() {
+			if err := p.Free(extra); err != nil {
+				t.Error(err)
+			}
+		}))
+		for range 3 {
+			waits = append(waits, aside(func() {
+				b, err := p.Allocate(Layout{pageSize, 1})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				b.Bytes()[0] = 0xbb
+				got = append(got, b)
+			}))
+		}
+		return nil
+	}
+	if err := p.Trim(); err != nil {
+		t.Error(err)
+	}
+	for _, wait := range waits {
+		wait()
+	}
+	if s := p.Stats(); s.Blocks != 4 || s.Cached > int64(pageSize) {
+		t.Errorf("four blocks are live, and one may be cached: %+v", s)
+	}
+	for i, b := range got {
+		if b.Bytes()[0] != 0xbb || !p.Owns(b) || i > 0 && b.Addr() == got[i-1].Addr() {
+			t.Errorf("%v begins with %#x; owned: %v", b, b.Bytes()[0], p.Owns(b))
+		}
+		if err := p.Free(b); err != nil {
+			t.Error(err)
+		}
+		b.Bytes()[0] = 0 // still the Pool's memory, and now there is some to give back
+	}
+	if s := p.Stats(); s.Cached < int64(len(got)*int(pageSize)) {
+		t.Errorf("%d blocks were written to and freed: %+v", len(got), s)
+	}
+	_ = freed
+}
+
+// TestPoolTakeDuringDissolve: who has a run in hand from earlier takes a block of it while the
+// Pool gives up the run.
+func TestPoolTakeDuringDissolve(t *testing.T) {
+	pages := &PoolPages{}
+	p := NewPool(pages, 0)
+	b, err := p.Allocate(Layout{pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := p.find(b)
+	if err := p.Free(b); err != nil {
+		t.Fatal(err)
+	}
+	var got unsafe.Pointer
+	var waits []func()
+	pages.Before = func(c PoolCall) error {
+		if c.Name == "purge" && len(waits) == 0 {
+			waits = append(waits, aside(func() {
+				if got = r.take(); got != nil {
+					*(*byte)(got) = 0xcc
+				}
+			}))
+		}
+		return nil
+	}
+	if err := p.Trim(); err != nil {
+		t.Error(err)
+	}
+	if len(waits) == 0 {
+		t.Fatal("Trim gave nothing back")
+	}
+	waits[0]()
+	pages.Before = nil
+	if got != nil { // then the run is still there
+		b := Block{got, pageSize, 1}
+		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.Blocks != 1 {
+			t.Errorf("%v was taken while its run was given up; owned: %v, %+v", b, p.Owns(b), s)
+		}
+		if err := CheckPool(p); err != nil {
+			t.Error(err)
+		}
+		if err := p.Free(b); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.Trim(); err != nil {
+		t.Error(err)
+	}
+	// Now the run is no more.
+	if ptr := r.take(); ptr != nil {
+		t.Errorf("a block was taken at %#x, of a run that is no more", uintptr(ptr))
+	}
+	if err := p.Free(b); err == nil || p.Owns(b) {
+		t.Errorf("Free of a block of a run that is no more: error %v; owned: %v", err, p.Owns(b))
+	}
+	settled(t, p, pages)
+}
+
+// TestPoolKeepsRunInUse: a run of which somebody holds a block is not given up, even
+// if the block is taken after the Pool found all of them free.
+func TestPoolKeepsRunInUse(t *testing.T) {
+	for name, fails := range map[string]bool{"purge": false, "failed purge": true} {
+		t.Run(name, func(t *testing.T) {
+			pages := &PoolPages{}
+			p := NewPool(pages, 0)
+			b, err := p.Allocate(Layout{pageSize, 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, _ := p.find(b)
+			if err := p.Free(b); err != nil {
+				t.Fatal(err)
+			}
+			// As if a goroutine took a block between two looks of Trim at the run.
+			p.mu.Lock()
+			p.releaseCurrent()
+			ptr := r.take()
+			pages.Before = func(PoolCall) error {
+				if fails {
+					return errors.New("injected")
+				}
+				return nil
+			}
+			*(*byte)(ptr) = 0xdd
+			if err := p.dissolve(r); r.dissolved || err != nil {
+				t.Errorf("a run with a live block was given up: %v", err)
+			}
+			p.mu.Unlock()
+			if *(*byte)(ptr) != 0xdd {
+				t.Error("a live block has lost its content")
+			}
+			pages.Before = nil
+			if err := CheckPool(p); err != nil {
+				t.Error(err)
+			}
+			if err := p.Free(Block{ptr, pageSize, 1}); err != nil {
+				t.Error(err)
+			}
+			settled(t, p, pages)
+		})
+	}
+}
+
+// TestPoolForgetsChunksFirst: by the time that address space is given back, the Pool does
+// not know it any more, for others may get it; if it is not given back, the Pool does.
+func TestPoolForgetsChunksFirst(t *testing.T) {
+	pages := &PoolPages{}
+	p := NewPool(pages, 0)
+	b, err := p.Allocate(Layout{pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Free(b); err != nil {
+		t.Fatal(err)
+	}
+	refuse, released := errors.New("injected"), 0
+	pages.Before = func(c PoolCall) error {
+		if c.Name != "release" {
+			return nil
+		}
+		released++
+		if err := p.Free(b); !errors.Is(err, ErrNotOwned) || p.Owns(b) {
+			t.Errorf("Free of a block where others may have one: error %v, want ErrNotOwned; owned: %v", err, p.Owns(b))
+		}
+		return refuse
+	}
+	if err := p.Trim(); !errors.Is(err, refuse) {
+		t.Errorf("Trim: error %v, want that of the refused release", err)
+	}
+	if err := p.Free(b); !errors.Is(err, ErrDoubleFree) {
+		t.Errorf("Free of a block in a chunk that stays: error %v, want ErrDoubleFree", err)
+	}
+	if err := CheckPool(p); err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(); !errors.Is(err, refuse) {
+		t.Errorf("Close: error %v, want that of the refused release", err)
+	}
+	if b, err = p.Allocate(Layout{pageSize, 1}); err != nil {
+		t.Fatalf("after a failed Close: %v", err)
+	}
+	b.Bytes()[0] = 1
+	if err := p.Free(b); err != nil {
+		t.Error(err)
+	}
+	refuse = nil
+	if err := p.Trim(); err != nil || released != 3 {
+		t.Errorf("Trim: %v, %d releases were tried, want 3", err, released)
+	}
+	settled(t, p, pages)
+}
+
+// TestPoolCloseLetsNobodyIn: who allocates and frees while the Pool is being closed, after Close
+// has found no block live, does not leave anything behind.
+func TestPoolCloseLetsNobodyIn(t *testing.T) {
+	pages := &PoolPages{}
+	p := NewPool(pages, 0)
+	b, err := p.Allocate(Layout{pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := p.Allocate(Layout{4 * pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Free(b), p.Free(other)); err != nil {
+		t.Fatal(err)
+	}
+	var waits []func()
+	pages.Before = func(c PoolCall) error {
+		waits = append(waits, aside(func() { _ = p.Free(b) })) // succeeds if it was allocated below
+		return nil
+	}
+	// Close waits for the lock first, and behind it one who allocates without the lock. When
+	// those have waited long, the lock goes from one to the next.
+	p.mu.Lock()
+	closed := make(chan error)
+	go func() { closed <- p.Close() }()
+	time.Sleep(3 * time.Millisecond)
+	waited := make(chan struct{})
+	go func() {
+		p.mu.Lock()
+		for i := range p.shards {
+			if r := p.shards[i].current[pageShift-minPoolShift].Load(); r != nil {
+				r.take()
+			}
+		}
+		p.mu.Unlock()
+		close(waited)
+	}()
+	time.Sleep(3 * time.Millisecond)
+	p.mu.Unlock()
+	p.mu.Lock() // before those who wake up: from now on the lock is handed over
+	time.Sleep(3 * time.Millisecond)
+	p.mu.Unlock()
+	<-waited
+	err = <-closed
+	for _, wait := range waits {
+		wait()
+	}
+	if errors.Is(err, ErrLive) {
+		_ = p.Free(b) // if that was not done
+		err = p.Close()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	for _, size := range []uintptr{pageSize, 4 * pageSize} {
+		if b, err := p.Allocate(Layout{size, 1}); !errors.Is(err, ErrClosed) {
+			t.Errorf("Allocate after Close = %v, %v; want ErrClosed", b, err)
+		}
+	}
+	settled(t, p, pages)
+}
+
+// TestPoolCloseTwiceAtOnce: a Close says that all is given back only once it is.
+func TestPoolCloseTwiceAtOnce(t *testing.T) {
+	pages := &PoolPages{}
+	p := NewPool(pages, 0)
+	b, err := p.Allocate(Layout{pageSize, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Free(b); err != nil {
+		t.Fatal(err)
+	}
+	var wait func()
+	refuse, refused := errors.New("injected"), false
+	pages.Before = func(c PoolCall) error {
+		if wait == nil {
+			wait = aside(func() {
+				if err := p.Close(); err == nil && PoolChunks(p) > 0 {
+					t.Error("a second Close returned nil, and the first has failed")
+				}
+			})
+		} else if c.Name == "release" && !refused {
+			refused = true
+			time.Sleep(3 * time.Millisecond) // the second waits for the lock, and gets it next
+			return refuse
+		}
+		return nil
+	}
+	if err := p.Close(); !errors.Is(err, refuse) {
+		t.Errorf("Close: error %v, want that of the refused release", err)
+	}
+	wait()
+	settled(t, p, pages)
+}

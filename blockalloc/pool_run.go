@@ -1,0 +1,227 @@
+package blockalloc
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A run is up to 64 blocks of one size side by side, and one word that says which
+// of them are free: whoever clears a bit has allocated that block, and whoever sets
+// it has freed it. The word's own atomic update so tells a second free from a first.
+//
+// Memory ordering: Go's atomics are sequentially consistent. A block's content is
+// handed from the one who frees it to the next who allocates it by the word free.
+type run struct {
+	runData
+	_ [128 - unsafe.Sizeof(runData{})%128]byte // keeps two runs' words off one cache line
+}
+
+type runData struct {
+	free  atomic.Uint64 // bit i: block i is free and anybody's to take
+	held  atomic.Uint64 // bit i: who has taken block i, or finds it taken, waits for Pool.mu and looks again
+	clean atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
+	mark  atomic.Int32  // report when so many free blocks have memory behind them
+	full  atomic.Bool   // all blocks were taken: the first to free one lists the run
+	shift uint8         // log2 of a block's size
+
+	base  unsafe.Pointer // of block 0
+	all   uint64         // a bit for each block
+	pool  *Pool
+	chunk *chunk
+
+	// These are guarded by pool.mu.
+	next, prev *run
+	listed     bool
+	dissolved  bool
+	told       int32 // free blocks with memory behind them that pool.cached counts
+}
+
+// runBlocks is how many blocks of 1<<shift bytes a run has.
+func runBlocks(shift int) int { return 1 << min(6, max(0, maxRunShift-shift)) }
+
+// step is how many blocks of a run may be freed before the Pool looks at how much
+// memory they keep.
+func (p *Pool) step(r *run) int32 {
+	if p.MaxCached < 0 {
+		return 1
+	}
+	return int32(max(1, bits.OnesCount64(r.all)/16))
+}
+
+// take allocates the first free block, nil if there is none or r is no more.
+func (r *run) take() unsafe.Pointer {
+	for {
+		free := r.free.Load()
+		if free == 0 {
+			return nil
+		}
+		if r.free.CompareAndSwap(free, free&(free-1)) {
+			return r.taken(free)
+		}
+	}
+}
+
+// taken returns the block of the lowest bit in free, which the caller has just
+// cleared; nil if r is no more.
+func (r *run) taken(free uint64) unsafe.Pointer {
+	i := bits.TrailingZeros64(free)
+	if (r.held.Load()|r.clean.Load())>>i&1 != 0 && !r.settle(1<<i) {
+		return nil
+	}
+	return unsafe.Add(r.base, uintptr(i)<<r.shift)
+}
+
+// settle is called for a block that was just taken, if it is held or clean; it
+// reports whether r still is a run. The Pool says that it holds a block before it
+// looks whether the block is free, and here it is the other way round: either it has
+// seen that the block is taken, or the caller sees that it is held, and waits.
+func (r *run) settle(bit uint64) bool {
+	if r.held.Load()&bit != 0 && r.pool.dissolved(r) {
+		r.free.Or(bit) // so that a second free is told
+		return false
+	}
+	r.clean.And(^bit) // only who has the block changes its bit
+	return true
+}
+
+// live reports whether a block is allocated.
+func (r *run) live(bit uint64) bool {
+	return r.free.Load()&bit == 0 && (r.held.Load()&bit == 0 || !r.pool.dissolved(r))
+}
+
+// dirty returns how many of the blocks whose bits are in free have memory behind
+// them.
+func (r *run) dirty(free uint64) int32 { return int32(bits.OnesCount64(free &^ r.clean.Load())) }
+
+// dissolved reports whether a run, some of whose blocks seemed to be held, is no
+// more. Otherwise none of them is held after it.
+func (p *Pool) dissolved(r *run) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return r.dissolved
+}
+
+// freed is called after a block of r was freed when r had none before, as free
+// says, or when it is time to look at how much memory is kept.
+func (p *Pool) freed(r *run, free uint64) {
+	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.mark.Load() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.dissolved {
+		return
+	}
+	p.listFreed(r)
+	p.report(r)
+	p.shed(r)
+}
+
+// shed gives memory back while more is kept than should be, and some more, so that
+// it is not called all the time. It goes round all runs and comes to last, which is
+// in use just now, at the end. What the operating system does not take stays for the
+// next time. p.mu is held.
+func (p *Pool) shed(last *run) {
+	most := p.maxCached()
+	if p.cached <= most {
+		return
+	}
+	most -= most / 8
+	for range p.chunks {
+		p.hand = (p.hand + 1) % len(p.chunks)
+		for r := range p.chunks[p.hand].all() {
+			if r == last || r.told == 0 {
+				continue
+			}
+			_ = p.shedRun(r)
+			if p.cached <= most {
+				return
+			}
+		}
+	}
+	_ = p.shedRun(last)
+}
+
+func (p *Pool) shedRun(r *run) error {
+	if r.listed && r.free.Load() == r.all {
+		return p.dissolve(r)
+	}
+	return p.purge(r, r.free.Load()&^r.clean.Load())
+}
+
+// listFreed lists r if it was full and is not any more. p.mu is held.
+func (p *Pool) listFreed(r *run) {
+	if r.full.Load() && r.free.Load() != 0 {
+		r.full.Store(false)
+		p.pushPartial(r)
+	}
+}
+
+// report brings r's part of p.cached up to date. p.mu is held.
+func (p *Pool) report(r *run) {
+	dirty := r.dirty(r.free.Load())
+	p.cached += int64(dirty-r.told) << r.shift
+	r.told = dirty
+	r.mark.Store(dirty + p.step(r))
+}
+
+// hold returns those of the blocks in want that are free. Whoever takes one of them
+// from now on waits for p.mu, which is held until they are let go.
+func (r *run) hold(want uint64) uint64 {
+	r.held.Swap(want) // not Store: see exhausted
+	held := r.free.Load() & want
+	r.held.Store(held)
+	return held
+}
+
+// letGo ends what hold began.
+func (r *run) letGo() { r.held.Store(0) }
+
+// purge gives back the memory of those of the blocks in want that are free.
+// Who allocates one meanwhile waits. p.mu is held.
+func (p *Pool) purge(r *run, want uint64) error {
+	held := r.hold(want)
+	var failed error
+	for left := held; left != 0; {
+		first := bits.TrailingZeros64(left)
+		n := bits.TrailingZeros64(^(left >> first)) // blocks side by side
+		group := (uint64(1)<<n - 1) << first        // for n = 64 the shift gives 0, and so all bits
+		left &^= group
+		if err := p.pages.purge(unsafe.Add(r.base, uintptr(first)<<r.shift), uintptr(n)<<r.shift); err != nil {
+			failed = err
+			continue
+		}
+		r.clean.Or(group)
+	}
+	r.letGo()
+	p.report(r)
+	return failed
+}
+
+// dissolve gives back r's memory and its place in the chunk, if all its blocks are
+// free. They stay held, so that who still knows r finds out that it is no more. p.mu
+// is held, and r is neither anybody's current run nor full.
+func (p *Pool) dissolve(r *run) error {
+	if r.hold(r.all) != r.all {
+		r.letGo()
+		return nil
+	}
+	if err := p.pages.purge(r.base, r.bytes()); err != nil {
+		r.letGo()
+		return err
+	}
+	if r.free.Load() != r.all { // somebody has taken a block and waits
+		r.clean.Store(r.all)
+		r.letGo()
+		p.report(r)
+		return nil
+	}
+	p.cached -= int64(r.told) << r.shift
+	r.told, r.dissolved = 0, true
+	if r.listed {
+		p.unlist(r)
+	}
+	p.uncarve(r)
+	return nil
+}

@@ -1,0 +1,177 @@
+package blockalloc
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+)
+
+// defaultMaxCached is what [Pool.MaxCached] is if it is zero.
+const defaultMaxCached = 64 << 20
+
+func (p *Pool) maxCached() int64 { return max(0, cmp.Or(p.MaxCached, defaultMaxCached)) }
+
+// Trim gives the memory of all freed blocks back to the operating system, and the
+// address space where no block is left. Afterwards the resident memory is that of
+// the live blocks. It takes about a system call for each group of free blocks
+// side by side, and may run while other goroutines allocate and free; an error is
+// the operating system's, and nothing is lost then.
+func (p *Pool) Trim() error {
+	p.mu.Lock()
+	p.releaseCurrent()
+	chunks := slices.Clone(p.chunks)
+	p.mu.Unlock()
+	var failed error
+	for _, c := range chunks {
+		p.mu.Lock()
+		for r := range c.all() {
+			failed = cmp.Or(p.trimRun(r), failed)
+		}
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	failed = cmp.Or(p.release(), failed)
+	if failed != nil {
+		return fmt.Errorf("blockalloc: Pool.Trim: %w", failed)
+	}
+	return nil
+}
+
+// trimRun gives back the memory of r's free blocks, of those too that should have
+// none: where the kernel uses huge pages, touching one block brings in memory for its
+// neighbours. p.mu is held.
+func (p *Pool) trimRun(r *run) error {
+	if r.listed && r.free.Load() == r.all {
+		return p.dissolve(r)
+	}
+	return p.purge(r, r.all)
+}
+
+// all yields each run of c once.
+func (c *chunk) all() func(yield func(*run) bool) {
+	return func(yield func(*run) bool) {
+		for g := 0; g < granules; {
+			r := c.runs[g].Load()
+			if r == nil {
+				g++
+				continue
+			}
+			g += int(r.bytes() / granule)
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// bytes is the size of a run.
+func (r *run) bytes() uintptr { return uintptr(bits.OnesCount64(r.all)) << r.shift }
+
+// releaseCurrent takes empty runs from the shards. p.mu is held.
+func (p *Pool) releaseCurrent() {
+	for i := range p.shards {
+		for class := range p.shards[i].current {
+			current := &p.shards[i].current[class]
+			if r := current.Load(); r != nil && r.free.Load() == r.all {
+				current.Store(nil)
+				p.pushPartial(r)
+			}
+		}
+	}
+}
+
+// dissolveEmpty gives the place of runs without live blocks to whoever needs it.
+// p.mu is held.
+func (p *Pool) dissolveEmpty() (some bool) {
+	for _, r := range p.partial {
+		for r != nil {
+			next := r.next
+			if r.free.Load() == r.all && p.dissolve(r) == nil && r.dissolved {
+				some = true
+			}
+			r = next
+		}
+	}
+	return some
+}
+
+// Close gives all memory back to the operating system. While blocks are live it
+// returns an error that wraps [ErrLive], and the Pool stays open. After it,
+// Allocate fails with [ErrClosed].
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	for range 10 {
+		s := p.stats()
+		if s.Blocks > 0 {
+			return closeError("Pool", int(s.Blocks), uintptr(s.InUse))
+		}
+		p.releaseCurrent()
+		var failed error
+		for _, c := range p.chunks {
+			for r := range c.all() {
+				failed = cmp.Or(p.trimRun(r), failed)
+			}
+		}
+		if failed = cmp.Or(p.release(), failed); failed != nil {
+			return fmt.Errorf("blockalloc: Pool.Close: %w", failed)
+		}
+		if p.closed = len(p.chunks) == 0; p.closed {
+			return nil
+		}
+		// Somebody has allocated just then, and perhaps freed again: look again.
+	}
+	return fmt.Errorf("blockalloc: Pool.Close: %w: others allocate and free them all the time: end that first", ErrLive)
+}
+
+// PoolStats says where the memory of a [Pool] is. All but Blocks are bytes. Those
+// of blocks that come straight from System are in Reserved, Committed and InUse.
+type PoolStats struct {
+	Reserved  int64 // address space
+	Committed int64 // of it, accessible: what counts where the system limits that
+	Carved    int64 // of it, in runs of blocks, live or free
+	InUse     int64 // of it, in live blocks
+	Blocks    int64 // the number of live blocks
+	Cached    int64 // in freed blocks that still have memory, for reuse; Trim gives it back
+}
+
+// Fragmentation returns the part of the carved memory, from 0 to 1, that is not in
+// use: room that is there for blocks of the sizes it was carved for, and for others
+// only when a whole run is free.
+func (s PoolStats) Fragmentation() float64 {
+	if s.Carved == 0 {
+		return 0
+	}
+	return 1 - float64(s.InUse)/float64(s.Carved)
+}
+
+// Stats returns the Pool's figures, exact when no other goroutine uses it. It
+// visits every run, some nanoseconds each, and holds up those who need a new one
+// meanwhile.
+func (p *Pool) Stats() PoolStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats()
+}
+
+func (p *Pool) stats() PoolStats {
+	large := p.largeBytes.Load()
+	s := PoolStats{Reserved: large, Committed: large, Carved: large, InUse: large, Blocks: p.largeBlocks.Load()}
+	for _, c := range p.chunks {
+		s.Reserved += chunkSize
+		s.Committed += int64(c.committed)
+		for r := range c.all() {
+			free := r.free.Load()
+			s.Carved += int64(r.bytes())
+			s.Blocks += int64(bits.OnesCount64(r.all &^ free))
+			s.InUse += int64(bits.OnesCount64(r.all&^free)) << r.shift
+			s.Cached += int64(r.dirty(free)) << r.shift
+		}
+	}
+	return s
+}

@@ -1,0 +1,87 @@
+package blockalloc
+
+import "fmt"
+
+// Segregate is an [Allocator] of two, by size: requests up to a threshold go to
+// the one for small blocks, larger ones to the one for large blocks. A failure of
+// either is a failure of Segregate: combine it with [Fallback] where the other is
+// to help out.
+//
+// A block goes back to where it came from, which its size cannot tell, for more
+// may have been granted than was asked for: the small allocator must be an
+// [Owner], and the two must not draw on the same allocator, as those of a [Fallback]
+// must not. A reallocation across the threshold moves the block; where the large
+// one is no Owner, a block that shrinks stays with it. A block of neither is
+// refused with [ErrNotOwned], or with [ErrDoubleFree] if one of them knows that it
+// was freed.
+//
+// Memory is zeroed where the allocator that serves does so. Segregate may be used
+// by several goroutines at once if both may. It costs no memory, one comparison to
+// allocate, and one question to the small allocator of whether it owns the block to
+// reallocate or free.
+type Segregate struct {
+	pair      pair // small and large
+	threshold uintptr
+}
+
+var (
+	_ Allocator = (*Segregate)(nil)
+	_ Owner     = (*Segregate)(nil)
+	_ Rewrapper = (*Segregate)(nil)
+)
+
+// NewSegregate returns an allocator that takes blocks of up to threshold bytes from
+// small and the others from large. It panics if either is nil or if small is no
+// Owner by [OwnerOf].
+func NewSegregate(threshold uintptr, small, large Allocator) *Segregate {
+	return &Segregate{newPair("NewSegregate", small, large, "small", "large"), threshold}
+}
+
+// Allocate allocates from the allocator for blocks of l.Size bytes.
+func (s *Segregate) Allocate(l Layout) (Block, error) {
+	if l.Size <= s.threshold {
+		return s.pair.first.Allocate(l)
+	}
+	return s.pair.second.Allocate(l)
+}
+
+// Reallocate reallocates b where it is, or moves it to the other allocator if size
+// is on the other side of the threshold.
+func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
+	p := &s.pair
+	isSmall := p.firstOwner.Owns(b)
+	switch toSmall := size <= s.threshold; {
+	case b.IsZero():
+		return b, reallocateError("Segregate", b, size, errEmptyReallocate)
+	case isSmall && toSmall:
+		return p.first.Reallocate(b, size)
+	case isSmall:
+		return migrate(b, size, p.first, p.second)
+	case toSmall && size > 0 && p.secondOwner != nil && p.secondOwner.Owns(b):
+		return migrate(b, size, p.second, p.first)
+	}
+	n, err := p.second.Reallocate(b, size)
+	if err != nil && isStranger(err) {
+		n, err2 := p.first.Reallocate(b, size)
+		return n, strangerError(err2, err)
+	}
+	return n, err
+}
+
+// Free gives b back to where it came from.
+func (s *Segregate) Free(b Block) error { return s.pair.free(b) }
+
+// Owns reports whether b is a live block of the small allocator, or of the large
+// one if that is an Owner.
+func (s *Segregate) Owns(b Block) bool { return s.pair.owns(b) }
+
+// Unwrap returns the small and the large allocator.
+func (s *Segregate) Unwrap() []Allocator { return s.pair.unwrap() }
+
+// Rewrap returns a Segregate of other views of the two.
+func (s *Segregate) Rewrap(view func(Allocator) Allocator) Allocator {
+	return &Segregate{s.pair.rewrap(view), s.threshold}
+}
+
+// String returns, for example, "Segregate at 4096 B".
+func (s *Segregate) String() string { return fmt.Sprintf("Segregate at %d B", s.threshold) }

@@ -1,0 +1,97 @@
+package blockalloc
+
+import "errors"
+
+// allocateOther serves what is not served by a slot.
+func (s *Slab) allocateOther(l Layout) (Block, error) {
+	if err := l.Check(); err != nil {
+		return Block{}, allocateError("Slab", l, err)
+	}
+	if l.Size == 0 {
+		return Block{}, nil
+	}
+	if s.closed.Load() {
+		return Block{}, allocateError("Slab", l, ErrClosed)
+	}
+	s.gate.RLock()
+	b, err := s.allocateLarge(l)
+	s.gate.RUnlock()
+	if !isOutOfMemory(err) {
+		return b, err
+	}
+	s.gate.Lock() // now nobody else has a block that is on its way back
+	defer s.gate.Unlock()
+	_ = s.trim()
+	return s.allocateLarge(l)
+}
+
+// allocateLarge gets a block straight from the parent. The gate is held.
+func (s *Slab) allocateLarge(l Layout) (Block, error) {
+	if s.closed.Load() {
+		return Block{}, allocateError("Slab", l, ErrClosed)
+	}
+	b, err := s.parent.Allocate(l)
+	if err == nil {
+		s.large.add(b, struct{}{})
+	}
+	return b, err
+}
+
+// reallocateLarge has the parent reallocate b.
+func (s *Slab) reallocateLarge(b Block, size uintptr) (Block, error) {
+	s.gate.RLock()
+	n, err := s.reallocateByParent(b, size)
+	s.gate.RUnlock()
+	if !isOutOfMemory(err) {
+		return n, err
+	}
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	_ = s.trim()
+	return s.reallocateByParent(b, size)
+}
+
+// reallocateByParent is for when the gate is held. While the parent works b is not
+// live, for it may give its old address to somebody else before it returns.
+func (s *Slab) reallocateByParent(b Block, size uintptr) (Block, error) {
+	if _, err := s.large.take(b); err != nil {
+		return b, reallocateError("Slab", b, size, err)
+	}
+	n, err := s.parent.Reallocate(b, size)
+	s.large.add(n, struct{}{}) // b, if it failed
+	return n, err
+}
+
+// freeLarge frees what is no slot.
+func (s *Slab) freeLarge(b Block) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if _, err := s.large.take(b); err != nil {
+		return freeError("Slab", b, err)
+	}
+	err := s.parent.Free(b)
+	if err != nil {
+		s.large.add(b, struct{}{})
+	}
+	return err
+}
+
+// isOutOfMemory reports whether it is worth giving blocks back and asking again.
+func isOutOfMemory(err error) bool {
+	return errors.Is(err, ErrOutOfMemory) || errors.Is(err, ErrLimit)
+}
+
+// sumLarge returns the number and the bytes of the live blocks that came straight
+// from the parent.
+func (s *Slab) sumLarge() (blocks, size int64) {
+	for i := range s.large.shards {
+		shard := &s.large.shards[i]
+		shard.mu.Lock()
+		for _, e := range shard.live {
+			blocks++
+			size += int64(e.size)
+		}
+		shard.mu.Unlock()
+	}
+	return blocks, size
+}

@@ -1,0 +1,108 @@
+package blockalloc
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// A Rewrapper is a wrapper that can be had a second time around other views of
+// what it wraps. So a Proxy on top reaches the Proxies below with the context of a
+// request, as all wrappers of this package let it.
+//
+// Rewrap returns a view of the wrapper that shares its state, such as counts,
+// bounds and locks, with f(inner) in the place of each inner allocator. What f
+// returns hands out and takes back the same blocks as inner, so whether it owns a
+// block need not be found out again. The wrapper itself does not change.
+//
+// An allocator that makes blocks of its own out of another's memory is no
+// Rewrapper: what it asks of its parent serves no one caller.
+type Rewrapper interface {
+	Rewrap(f func(inner Allocator) Allocator) Allocator
+}
+
+// Tree returns a picture of a composition of allocators, of one line each, without
+// a newline at the end:
+//
+//	Fallback
+//	├── Heap
+//	└── Limit 1.0 GiB
+//	    └── System
+//
+// Below an allocator is what it wraps, by its Unwrap method, or what it takes its
+// memory from, by its Parent method. An allocator's line is what its String method
+// returns, or else the name of its type. One that is reached twice is drawn twice.
+func Tree(a Allocator) string {
+	var t strings.Builder
+	draw(&t, a, "")
+	return strings.TrimSuffix(t.String(), "\n")
+}
+
+// draw writes a's line, the beginning of which has been written, and the lines
+// below it, each of which begins with indent.
+func draw(t *strings.Builder, a Allocator, indent string) {
+	t.WriteString(nodeText(a))
+	t.WriteByte('\n')
+	inner := below(a)
+	for i, b := range inner {
+		fork, next := "├── ", "│   "
+		if i == len(inner)-1 {
+			fork, next = "└── ", "    "
+		}
+		t.WriteString(indent + fork)
+		draw(t, b, indent+next)
+	}
+}
+
+func below(a Allocator) []Allocator {
+	if isNil(a) {
+		return nil
+	}
+	switch a := a.(type) {
+	case interface{ Unwrap() Allocator }:
+		return []Allocator{a.Unwrap()}
+	case interface{ Unwrap() []Allocator }:
+		return a.Unwrap()
+	case interface{ Parent() Allocator }:
+		return []Allocator{a.Parent()}
+	}
+	return nil
+}
+
+func nodeText(a Allocator) string {
+	if isNil(a) {
+		return "nil"
+	}
+	if s, ok := a.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(fmt.Sprintf("%T", a), "*"), "blockalloc.")
+}
+
+// isNil reports whether a is nil or a nil pointer, on which methods panic.
+func isNil(a Allocator) bool {
+	v := reflect.ValueOf(a)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// sizeText returns, for example, "4096 B" or "1.5 GiB".
+func sizeText(size int64) string {
+	if size < 10<<10 {
+		return fmt.Sprintf("%d B", size)
+	}
+	n, unit := float64(size), 0
+	for n >= 1024 {
+		n, unit = n/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", n, " KMGTPE"[unit])
+}
+
+// ownerOfInner returns the Owner that a wrapper's inner allocator is, nil if none.
+// It panics in the name of constructor if inner is nil.
+func ownerOfInner(constructor string, inner Allocator) Owner {
+	if inner == nil {
+		panic("blockalloc: " + constructor + ": the inner allocator must not be nil: pass one, such as Default()")
+	}
+	o, _ := OwnerOf(inner)
+	return o
+}

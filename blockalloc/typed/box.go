@@ -1,0 +1,120 @@
+package typed
+
+import (
+	"errors"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// A Box is one value in a block of an allocator. It is itself a value, like the
+// block: copies of it are the same place, whoever frees one of them has freed
+// all, and only the Box that Free or Take was called on knows of it.
+//
+// Make a Box with [NewBox] or [NewBoxFunc]. It is for one goroutine at a time;
+// several may read at once. It adds nothing to the block, and costs the
+// allocator's Allocate and Free: it is for values that are large, or that other
+// memory refers to. For many small values take a [Vec].
+type Box[T any] struct {
+	mem   blockalloc.Allocator // nil after Free
+	block blockalloc.Block     // empty if a T takes no memory
+}
+
+// NewBox returns a Box over mem with v in it. A type that holds Go pointers is
+// refused with [ErrPointers].
+func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
+	b, err := newBox[T]("NewBox", mem)
+	if err == nil {
+		*b.Pointer() = v
+	}
+	return b, err
+}
+
+// NewBoxFunc returns a Box over mem that fill has filled in place: a large value
+// is never copied. The place is zeroed and must not be kept. If fill returns an
+// error, that comes back; if it fails or panics, the place is freed and there is
+// no Box.
+func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box Box[T], err error) {
+	b, err := newBox[T]("NewBoxFunc", mem)
+	if err != nil {
+		return b, err
+	}
+	filled := false
+	defer func() {
+		if !filled {
+			if freeErr := b.Free(); freeErr != nil {
+				err = errors.Join(err, freeErr)
+			}
+		}
+	}()
+	clear(b.block.Bytes())
+	if err := fill(b.Pointer()); err != nil {
+		return Box[T]{}, err
+	}
+	filled = true
+	return b, nil
+}
+
+func newBox[T any](function string, mem blockalloc.Allocator) (Box[T], error) {
+	needAllocator(function, mem)
+	if err := checkElement[T](function); err != nil {
+		return Box[T]{}, err
+	}
+	var v T
+	block, err := mem.Allocate(blockalloc.Layout{Size: unsafe.Sizeof(v), Align: unsafe.Alignof(v)})
+	if err != nil {
+		return Box[T]{}, err
+	}
+	return Box[T]{mem, block}, nil
+}
+
+// Pointer returns the place of the value, which stays where it is until the Box
+// is freed, and must not be used afterwards.
+func (b *Box[T]) Pointer() *T {
+	if b.mem == nil {
+		panicFreed("Box")
+	}
+	if b.block.IsZero() {
+		return new(T) // takes no memory
+	}
+	return (*T)(b.block.Pointer())
+}
+
+// Get returns a copy of the value.
+func (b *Box[T]) Get() T { return *b.Pointer() }
+
+// Set makes v the value.
+func (b *Box[T]) Set(v T) { *b.Pointer() = v }
+
+// Take moves the value out and frees the Box. If the allocator refuses the block,
+// the value stays in.
+func (b *Box[T]) Take() (T, error) {
+	v := b.Get()
+	if err := b.Free(); err != nil {
+		var zero T
+		return zero, err
+	}
+	return v, nil
+}
+
+// SetAllocator makes the Box free through mem from now on. It must take the
+// blocks of the allocator before, as another view of the same one does.
+func (b *Box[T]) SetAllocator(mem blockalloc.Allocator) {
+	needAllocator("Box.SetAllocator", mem)
+	if b.mem == nil {
+		panicFreed("Box")
+	}
+	b.mem = mem
+}
+
+// Free gives the block back. It runs nothing on the value. After that only Free
+// may be called, which then does nothing.
+func (b *Box[T]) Free() error {
+	if !b.block.IsZero() {
+		if err := b.mem.Free(b.block); err != nil {
+			return err
+		}
+	}
+	*b = Box[T]{}
+	return nil
+}

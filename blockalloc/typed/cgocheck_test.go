@@ -1,0 +1,41 @@
+//go:build goexperiment.cgocheck2 && (unix || windows) && !race
+
+package typed_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
+)
+
+// TestCgocheck runs under GOEXPERIMENT=cgocheck2 CGO_ENABLED=0 alone. It shows that
+// the experiment sees a Go pointer that gets into a block, each way a Vec writes, so
+// that the silence of all other tests under it means that none does. The process in
+// which it happens does not survive.
+func TestCgocheck(t *testing.T) {
+	ways := map[string]func(*typed.Vec[*int]) error{
+		"Append": func(v *typed.Vec[*int]) error { return v.Append(new(int)) },
+		"Insert": func(v *typed.Vec[*int]) error { return v.Insert(0, new(int)) },
+		"Set":    func(v *typed.Vec[*int]) error { v.Set(0, new(int)); return nil },
+		"Slice":  func(v *typed.Vec[*int]) error { v.Slice()[0] = new(int); return nil },
+	}
+	if way := ways[os.Getenv("ALLOCTRACE_TEST_CGOCHECK")]; way != nil {
+		v := typed.UncheckedVec[*int](new(blockalloc.System))
+		must(t, v.Append(nil))
+		must(t, way(v))
+		t.Log("nobody has seen it")
+		return
+	}
+	for name := range ways {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestCgocheck$", "-test.v")
+		cmd.Env = append(os.Environ(), "ALLOCTRACE_TEST_CGOCHECK="+name)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "Go pointer stored into non-Go memory") {
+			t.Errorf("%s of a Go pointer: %v\n%s", name, err, out)
+		}
+	}
+}

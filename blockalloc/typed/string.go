@@ -1,0 +1,90 @@
+package typed
+
+import (
+	"strings"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// A String is an immutable string that lies in a block of an allocator. It holds
+// no Go pointer and is three words: it may be an element of a [Vec] or a field of
+// one, and the String is then freed before its element goes.
+//
+// It does not know its allocator, and does not keep it alive: whoever makes a
+// String keeps both and calls [String.Free]. It is a value: copies of it are the
+// same string, whoever frees one of them has freed all, and only the String that
+// Free was called on knows of it. Strings cannot be compared by ==, which would
+// compare addresses: use [String.Compare].
+//
+// Make a String with [NewString] or [Buffer.TakeString]. The zero String is
+// empty, and so takes no memory. Several goroutines may read it at once.
+type String struct {
+	_    [0]func() // no ==
+	addr uintptr   // of a block of size bytes, aligned to 1, which begins with the len bytes of the string
+	size uintptr   // freedString after Free
+	len  int
+}
+
+const freedString = ^uintptr(0)
+
+// NewString copies s, a string or bytes, into a block of mem.
+func NewString[S ~string | ~[]byte](mem blockalloc.Allocator, s S) (String, error) {
+	needAllocator("NewString", mem)
+	if len(s) == 0 {
+		return String{}, nil
+	}
+	b, err := mem.Allocate(blockalloc.Layout{Size: uintptr(len(s)), Align: 1})
+	if err != nil {
+		return String{}, err
+	}
+	return stringIn(b, copy(b.Bytes(), s)), nil
+}
+
+// stringIn returns the String of the first n bytes of b.
+func stringIn(b blockalloc.Block, n int) String {
+	return String{addr: b.Addr(), size: b.Size(), len: n}
+}
+
+// pointer returns the address of the first byte. The garbage collector need not
+// know of it: a block stays where it is until its allocator frees it.
+func (s *String) pointer() unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&s.addr)) }
+
+// Len returns the length in bytes.
+func (s String) Len() int {
+	if s.size == freedString {
+		panicFreedString()
+	}
+	return s.len
+}
+
+// View returns the string itself. It is valid until the String is freed, and must
+// not be used afterwards.
+func (s String) View() string { return unsafe.String((*byte)(s.pointer()), s.Len()) }
+
+// String returns a copy on the Go heap.
+func (s String) String() string { return strings.Clone(s.View()) }
+
+// Compare returns -1, 0 or +1 as s is less than, equal to or greater than t, byte
+// by byte: slices.SortFunc(v.Slice(), typed.String.Compare) sorts a Vec of them.
+func (s String) Compare(t String) int { return strings.Compare(s.View(), t.View()) }
+
+// Free gives the block back to mem, the allocator that it came from. After that
+// only Free may be called, which then does nothing.
+func (s *String) Free(mem blockalloc.Allocator) error {
+	needAllocator("String.Free", mem)
+	if s.size != 0 && s.size != freedString {
+		b, err := blockalloc.FromRaw(s.pointer(), blockalloc.Layout{Size: s.size, Align: 1})
+		if err != nil {
+			return err
+		}
+		if err := mem.Free(b); err != nil {
+			return err
+		}
+	}
+	*s = String{size: freedString}
+	return nil
+}
+
+//go:noinline
+func panicFreedString() { panic("blockalloc/typed: use of a String after Free") }

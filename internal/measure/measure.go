@@ -1,0 +1,117 @@
+// Package measure times things against each other, so that a figure means
+// something on a machine that is busy or changes its speed, and prints rows of
+// name, value, unit, bound and verdict. It is for this project's benchmarks.
+package measure
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A Subject is timed by running n of its operations.
+type Subject struct {
+	Name string
+	Turn int // operations a turn; 0 finds how many take some 50 µs
+	Run  func(n int)
+}
+
+// Atomic is the subject that gives the unit A, one uncontended atomic addition.
+// Like all that it is compared with, it is called: nothing that follows an atomic
+// addition can begin before it has ended, so that the addition alone, inlined into
+// an empty loop, would flatter no one but itself.
+func Atomic() Subject {
+	var word atomic.Int64
+	return Subject{"atomic", 2000, func(n int) {
+		for range n {
+			AddOne(&word)
+		}
+	}}
+}
+
+// AddOne is the unit A.
+//
+//go:noinline
+func AddOne(word *atomic.Int64) { word.Add(1) }
+
+// Times are nanoseconds an operation, by subject and round.
+type Times struct {
+	rounds int
+	times  map[string][]float64
+}
+
+// Run times the subjects in turns of a fraction of a millisecond, so many rounds.
+func Run(rounds int, subjects []Subject) *Times {
+	t := &Times{rounds, make(map[string][]float64)}
+	for i, s := range subjects {
+		if s.Turn == 0 {
+			subjects[i].Turn = turn(s.Run)
+		}
+	}
+	for range rounds {
+		for _, s := range subjects {
+			start := time.Now()
+			s.Run(s.Turn)
+			t.times[s.Name] = append(t.times[s.Name], float64(time.Since(start))/float64(s.Turn))
+		}
+	}
+	return t
+}
+
+// turn returns how many operations take some 50 µs, 2000 at most.
+func turn(run func(n int)) int {
+	run(2) // warms up
+	n := 1
+	for n < 2000 {
+		start := time.Now()
+		run(n)
+		if time.Since(start) > 50*time.Microsecond {
+			break
+		}
+		n *= 2
+	}
+	return n
+}
+
+func (t *Times) median(of func(round int) float64) float64 {
+	values := make([]float64, t.rounds)
+	for i := range values {
+		values[i] = of(i)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// Median returns what x costs, in nanoseconds.
+func (t *Times) Median(x string) float64 {
+	return t.median(func(i int) float64 { return t.times[x][i] })
+}
+
+// Ratio returns how many times y's cost x costs: the median of the rounds' ratios.
+func (t *Times) Ratio(x, y string) float64 {
+	return t.median(func(i int) float64 { return t.times[x][i] / t.times[y][i] })
+}
+
+// Over returns how much more x costs than y, in A.
+func (t *Times) Over(x, y string) float64 {
+	return t.median(func(i int) float64 { return (t.times[x][i] - t.times[y][i]) / t.times["atomic"][i] })
+}
+
+// NoBound is the bound of a row that is there to be read.
+const NoBound = -1
+
+// Row prints a row, and fails the benchmark if value is over the bound.
+func Row(w io.Writer, tb testing.TB, name string, value float64, unit string, bound float64) {
+	limit, verdict := "-", "ok"
+	if bound >= 0 {
+		limit = fmt.Sprint(bound)
+		if value > bound {
+			verdict = "over"
+			tb.Errorf("%s is %.2f %s, over its bound of %v", name, value, unit, bound)
+		}
+	}
+	fmt.Fprintf(w, "%-32s %8.2f %-9s %5s %s\n", name, value, unit, limit, verdict)
+}

@@ -1,0 +1,158 @@
+//go:build cgo && unix
+
+package peers
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/peers/cmalloc"
+)
+
+// sizes are the blocks measured, each aligned to its size.
+var sizes = []struct {
+	name string
+	size uintptr
+}{{"64B", 64}, {"4KiB", 4 << 10}, {"64KiB", 64 << 10}, {"1MiB", 1 << 20}}
+
+// A contender makes, for blocks of one size, what runs n pairs of allocating and
+// freeing one block. It is called once for each measure, so that nothing is shared
+// but by the goroutines of one.
+type contender struct {
+	name string
+	pair func(tb testing.TB, size uintptr, concurrent bool) func(n int)
+}
+
+// allocator is a contender that is an Allocator; with a lock around it where
+// several goroutines use one that is for a single goroutine.
+func allocator(name string, single bool, newAllocator func(tb testing.TB, size uintptr) blockalloc.Allocator) contender {
+	return contender{name, func(tb testing.TB, size uintptr, concurrent bool) func(int) {
+		a := newAllocator(tb, size)
+		if single && concurrent {
+			a = blockalloc.NewLocked(a)
+		}
+		l := blockalloc.BlockLayout(size)
+		return func(n int) {
+			for range n {
+				b, err := a.Allocate(l)
+				if err != nil {
+					panic(err)
+				}
+				if err := a.Free(b); err != nil {
+					panic(err)
+				}
+			}
+		}
+	}}
+}
+
+func must[A blockalloc.Allocator](tb testing.TB) func(a A, err error) blockalloc.Allocator {
+	return func(a A, err error) blockalloc.Allocator {
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return a
+	}
+}
+
+// sink keeps the compiler from leaving out what is measured.
+var sink [64][]byte
+
+var contenders = []contender{
+	allocator("bump", true, func(tb testing.TB, size uintptr) blockalloc.Allocator {
+		return must[*blockalloc.Bump](tb)(blockalloc.NewBump(&blockalloc.System{}, 2*size))
+	}),
+	allocator("freelist", true, func(tb testing.TB, size uintptr) blockalloc.Allocator {
+		return must[*blockalloc.FreeList](tb)(blockalloc.NewFreeList(&blockalloc.System{}, blockalloc.BlockLayout(size), 0))
+	}),
+	allocator("pool", false, func(testing.TB, uintptr) blockalloc.Allocator { return &blockalloc.Pool{} }),
+	allocator("slab", false, func(tb testing.TB, _ uintptr) blockalloc.Allocator {
+		return must[*blockalloc.Slab](tb)(blockalloc.NewSlab(&blockalloc.Pool{}, 64<<10))
+	}),
+	{"sync.Pool", func(_ testing.TB, size uintptr, _ bool) func(int) {
+		pool := sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+		return func(n int) {
+			for range n {
+				b := pool.Get().(*[]byte)
+				pool.Put(b)
+			}
+		}
+	}},
+	{"make", func(_ testing.TB, size uintptr, _ bool) func(int) {
+		return func(n int) {
+			mine := &sink[n%len(sink)]
+			for range n {
+				*mine = make([]byte, size)
+			}
+		}
+	}},
+	allocator("system", false, func(testing.TB, uintptr) blockalloc.Allocator { return &blockalloc.System{} }),
+	allocator("posix_memalign", false, func(testing.TB, uintptr) blockalloc.Allocator { return cmalloc.Allocator{} }),
+}
+
+// on has several goroutines do a share each of n pairs.
+func on(goroutines int, pairs func(n int)) func(n int) {
+	if goroutines == 1 {
+		return pairs
+	}
+	return func(n int) {
+		var wg sync.WaitGroup
+		for g := range goroutines {
+			wg.Go(func() { pairs(n/goroutines + g) }) // shares that differ, so that make's differ in where they go
+		}
+		wg.Wait()
+	}
+}
+
+// BenchmarkFamily prints what a pair of allocating and freeing costs with each
+// allocator, a row a measure: name value unit bound ok|over. Memory is not touched
+// but by make, which clears it.
+func BenchmarkFamily(b *testing.B) {
+	for b.Loop() {
+		family(b)
+	}
+}
+
+func family(b *testing.B) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		b.Fatal("two goroutines need two processors to be measured on: run it with GOMAXPROCS=2 or more")
+	}
+	subjects := []measure.Subject{measure.Atomic()}
+	name := func(c contender, size string, goroutines int) string {
+		return fmt.Sprintf("%s_%s_%d", c.name, size, goroutines)
+	}
+	for _, c := range contenders {
+		for _, s := range sizes {
+			for _, goroutines := range []int{1, 2} {
+				subject := measure.Subject{Name: name(c, s.name, goroutines), Run: on(goroutines, c.pair(b, s.size, goroutines > 1))}
+				if goroutines > 1 {
+					subject.Turn = 10_000 // so that starting them does not count
+				}
+				if c.name == "make" || c.name == "system" {
+					subject.Turn = 40 * goroutines
+				}
+				subjects = append(subjects, subject)
+			}
+		}
+	}
+	times := measure.Run(201, subjects)
+	fmt.Println()
+	measure.Row(os.Stdout, b, "atomic_add", times.Median("atomic"), "ns", measure.NoBound)
+	for _, c := range contenders {
+		for _, s := range sizes {
+			one, two := name(c, s.name, 1), name(c, s.name, 2)
+			bound, scaling := float64(measure.NoBound), float64(measure.NoBound)
+			if c.name == "pool" && s.name == "4KiB" {
+				bound, scaling = 4.5, 1/1.7
+			}
+			measure.Row(os.Stdout, b, one, times.Ratio(one, "atomic"), "A", bound)
+			measure.Row(os.Stdout, b, two, times.Ratio(two, "atomic"), "A", measure.NoBound)
+			measure.Row(os.Stdout, b, two+"_over_1", times.Ratio(two, one), "x", scaling)
+		}
+	}
+}

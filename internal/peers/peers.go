@@ -1,0 +1,2 @@
+// Package peers measures this library beside what users would pick instead.
+package peers
