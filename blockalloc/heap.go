@@ -7,10 +7,10 @@ import (
 )
 
 // heapMax bounds what a Heap asks of the Go runtime in one piece, in bytes,
-// padding included: 1 TiB, or 1 GiB where addresses have 32 bits.
+// padding included: 1 TiB, or 512 MiB where addresses have 32 bits.
 var heapMax = func() uintptr {
 	if bits.UintSize == 32 || runtime.GOARCH == "wasm" {
-		return 1 << 30
+		return 512 << 20
 	}
 	return 1 << (bits.UintSize - 24)
 }()
@@ -20,7 +20,7 @@ var heapMax = func() uintptr {
 // zeroed. To align a block it asks the runtime for up to Size+Align-1 bytes.
 //
 // When memory runs out, the Go runtime ends the process and no error can be
-// returned; a single request of more than 1 TiB (1 GiB where addresses have 32 bits)
+// returned; a single request of more than 1 TiB (512 MiB where addresses have 32 bits)
 // is [ErrOutOfMemory]. A block stays allocated until it is freed: Heap holds on to
 // it, in a table with a lock for each sixteenth of the addresses, which finds second
 // and foreign frees. A pair costs what the Go runtime takes for fresh cleared memory,

@@ -98,6 +98,7 @@ func newSlab(t testing.TB, parent blockalloc.Allocator, blockSize uintptr) *bloc
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() }) // the address space of 32 bits is little
 	return s
 }
 
