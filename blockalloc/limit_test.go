@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -107,6 +108,7 @@ func TestLimitHolds(t *testing.T) {
 					case <-stop:
 						return
 					default:
+						runtime.Gosched() // on one thread nobody else would run
 					}
 				}
 			})
