@@ -1,27 +1,54 @@
 package measure
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
 
-// spin takes time in proportion to n.
-func spin(times int) func(n int) {
-	s := Atomic()
-	return func(n int) { s.Run(n * times) }
+// TestRun counts the turns of each subject, which come one after the other.
+func TestRun(t *testing.T) {
+	var order strings.Builder
+	count := func(name string) func(int) {
+		return func(n int) { fmt.Fprintf(&order, "%s%d ", name, n) }
+	}
+	got := Run(3, []Subject{{"x", 7, count("x")}, {"y", 2, count("y")}})
+	if want := "x7 y2 x7 y2 x7 y2 "; order.String() != want {
+		t.Errorf("ran %s, want %s", order.String(), want)
+	}
+	if len(got.times["x"]) != 3 || len(got.times["y"]) != 3 {
+		t.Errorf("times %v, want three of each subject", got.times)
+	}
 }
 
+// TestTurn: where none is given, a turn is found, and the first operations are left out.
+func TestTurn(t *testing.T) {
+	runs := 0
+	turns := []Subject{{"idle", 0, func(int) { runs++ }}}
+	Run(2, turns)
+	if turns[0].Turn < 1 || turns[0].Turn > 2048 {
+		t.Errorf("a turn has %d operations, want 1 to 2048", turns[0].Turn)
+	}
+	if runs < 4 {
+		t.Errorf("%d runs, want one to warm up, one at least to find the turn, and two rounds", runs)
+	}
+}
+
+// TestRatios: what is told is the median of the rounds' ratios, not the ratio of medians.
 func TestRatios(t *testing.T) {
-	got := Run(101, []Subject{Atomic(), {"once", 0, spin(1)}, {"thrice", 0, spin(3)}})
-	// Wide bounds, for the machine may be busy: this is about which is divided by which.
-	if r := got.Ratio("thrice", "once"); r < 1.5 || r > 6 {
-		t.Errorf("thrice the work takes %.2f times as long", r)
+	got := &Times{3, map[string][]float64{
+		"atomic": {2, 4, 20},
+		"once":   {2, 4, 30},
+		"thrice": {6, 10, 90},
+	}}
+	if r := got.Ratio("thrice", "once"); r != 3 {
+		t.Errorf("Ratio = %v, want 3 of 3, 2.5 and 3", r)
 	}
-	if a := got.Over("thrice", "once"); a < 1 || a > 4 {
-		t.Errorf("two atomic additions more cost %.2f A", a)
+	if a := got.Over("thrice", "once"); a != 2 {
+		t.Errorf("Over = %v, want 2 of 2, 1.5 and 3", a)
 	}
-	if got.Median("thrice") <= got.Median("once") {
-		t.Error("thrice the work is faster")
+	if m := got.Median("thrice"); m != 10 {
+		t.Errorf("Median = %v, want 10", m)
 	}
 }
 
