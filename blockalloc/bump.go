@@ -1,5 +1,7 @@
 package blockalloc
 
+import "unsafe"
+
 // Bump is an [Allocator] that takes one piece of memory from a parent and hands it
 // out by moving a pointer up. Freeing the newest block moves the pointer down
 // again, past the block's padding and past the blocks beneath that were freed
@@ -26,6 +28,7 @@ package blockalloc
 // be closed, or its memory stays allocated in the parent.
 type Bump struct {
 	bumper
+	_ [128 - unsafe.Sizeof(bumper{})%128]byte // the Bumps of two goroutines meet in no cache line
 }
 
 var (
@@ -41,7 +44,7 @@ func NewBump(parent Allocator, size uintptr) (*Bump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bump{a}, nil
+	return &Bump{bumper: a}, nil
 }
 
 // Parent returns the allocator that the memory came from.

@@ -46,7 +46,7 @@ func newBumper(constructor, name string, parent Allocator, size uintptr) (bumper
 	if err != nil {
 		return bumper{}, err
 	}
-	return bumper{name: name, parent: parent, memory: b}, nil
+	return bumper{name: name, parent: parent, memory: b, records: make([]bumpRecord, 0, 16)}, nil // of whole cache lines
 }
 
 // Allocate returns a block of exactly l.Size bytes, not zeroed, after as much
@@ -78,11 +78,6 @@ func (a *bumper) refuse(l Layout) (Block, error) {
 		err = a.errFull()
 	}
 	return Block{}, allocateError(a.name, l, err)
-}
-
-// ok is Check without an error, for where nanoseconds count: it is inlined.
-func (l Layout) ok() bool {
-	return l.Size < maxSize && l.Align-1 < maxSize-1 && l.Align&(l.Align-1) == 0
 }
 
 func (a *bumper) errFull() error {

@@ -22,20 +22,17 @@ var sizes = []struct {
 
 // A contender makes, for blocks of one size, what runs n pairs of allocating and
 // freeing one block. It is called once for each measure, so that nothing is shared
-// but by the goroutines of one.
+// but by the goroutines of one; for each of these where it is for a single goroutine.
 type contender struct {
-	name string
-	pair func(tb testing.TB, size uintptr, concurrent bool) func(n int)
+	name   string
+	single bool
+	pair   func(tb testing.TB, size uintptr) func(n int)
 }
 
-// allocator is a contender that is an Allocator; with a lock around it where
-// several goroutines use one that is for a single goroutine.
+// allocator is a contender that is an Allocator.
 func allocator(name string, single bool, newAllocator func(tb testing.TB, size uintptr) blockalloc.Allocator) contender {
-	return contender{name, func(tb testing.TB, size uintptr, concurrent bool) func(int) {
+	return contender{name, single, func(tb testing.TB, size uintptr) func(int) {
 		a := newAllocator(tb, size)
-		if single && concurrent {
-			a = blockalloc.NewLocked(a)
-		}
 		l := blockalloc.BlockLayout(size)
 		return func(n int) {
 			for range n {
@@ -74,7 +71,7 @@ var contenders = []contender{
 	allocator("slab", false, func(tb testing.TB, _ uintptr) blockalloc.Allocator {
 		return must[*blockalloc.Slab](tb)(blockalloc.NewSlab(&blockalloc.Pool{}, 64<<10))
 	}),
-	{"sync.Pool", func(_ testing.TB, size uintptr, _ bool) func(int) {
+	{"sync.Pool", false, func(_ testing.TB, size uintptr) func(int) {
 		pool := sync.Pool{New: func() any { b := make([]byte, size); return &b }}
 		return func(n int) {
 			for range n {
@@ -83,7 +80,7 @@ var contenders = []contender{
 			}
 		}
 	}},
-	{"make", func(_ testing.TB, size uintptr, _ bool) func(int) {
+	{"make", false, func(_ testing.TB, size uintptr) func(int) {
 		return func(n int) {
 			mine := &sink[n%len(sink)]
 			for range n {
@@ -96,13 +93,21 @@ var contenders = []contender{
 }
 
 // on has several goroutines do a share each of n pairs.
-func on(goroutines int, pairs func(n int)) func(n int) {
+func (c contender) on(tb testing.TB, size uintptr, goroutines int) func(n int) {
+	pairs := make([]func(int), goroutines)
+	for g := range pairs {
+		if g == 0 || c.single {
+			pairs[g] = c.pair(tb, size)
+		} else {
+			pairs[g] = pairs[0]
+		}
+	}
 	if goroutines == 1 {
-		return pairs
+		return pairs[0]
 	}
 	return func(n int) {
 		var wg sync.WaitGroup
-		for g := range goroutines {
+		for g, pairs := range pairs {
 			wg.Go(func() { pairs(n/goroutines + g) }) // shares that differ, so that make's differ in where they go
 		}
 		wg.Wait()
@@ -110,8 +115,10 @@ func on(goroutines int, pairs func(n int)) func(n int) {
 }
 
 // BenchmarkFamily prints what a pair of allocating and freeing costs with each
-// allocator, a row a measure: name value unit bound ok|over. Memory is not touched
-// but by make, which clears it.
+// allocator, a row a measure: name value unit bound ok|over. On two goroutines it is
+// the time for all pairs by their number. Bump and FreeList, which are for one
+// goroutine, are there one for each. Memory is not touched but by make, which
+// clears it.
 func BenchmarkFamily(b *testing.B) {
 	for b.Loop() {
 		family(b)
@@ -129,7 +136,7 @@ func family(b *testing.B) {
 	for _, c := range contenders {
 		for _, s := range sizes {
 			for _, goroutines := range []int{1, 2} {
-				subject := measure.Subject{Name: name(c, s.name, goroutines), Run: on(goroutines, c.pair(b, s.size, goroutines > 1))}
+				subject := measure.Subject{Name: name(c, s.name, goroutines), Run: c.on(b, s.size, goroutines)}
 				if goroutines > 1 {
 					subject.Turn = 10_000 // so that starting them does not count
 				}
