@@ -211,12 +211,6 @@ func (p *Pool) dissolve(r *run) error {
 		r.letGo()
 		return err
 	}
-	if r.free.Load() != r.all { // somebody has taken a block and waits
-		r.clean.Store(r.all)
-		r.letGo()
-		p.report(r)
-		return nil
-	}
 	p.cached -= int64(r.told) << r.shift
 	r.told, r.dissolved = 0, true
 	if r.listed {

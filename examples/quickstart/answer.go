@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
 // An answer says where a word is.
@@ -28,16 +30,16 @@ const maxCitations = 3
 // ask looks a word up and reads the lines it is on from their files. A line
 // without the word is an error: the index does not say the truth. The buffer is
 // for the lines.
-func ask(x *index, in folder, files *paths, word string, buffer *table[byte]) (answer, error) {
+func ask(x *index, in folder, files *paths, word string, buffer *typed.Vec[byte]) (answer, error) {
 	a := answer{Word: word, Occurrences: x.occurrences(word), First: []citation{}}
 	for _, at := range x.first(word, maxCitations) {
 		c := citation{File: files.at(at.file), Line: at.line}
 		if err := readLine(filepath.Join(in.dir, c.File), at, buffer); err != nil {
 			return a, err
 		}
-		c.Text = string(bytes.TrimRight(buffer.items, "\r\n"))
-		fold(buffer.items)
-		if !slices.ContainsFunc(slices.Collect(words(buffer.items)), func(w []byte) bool { return string(w) == word }) {
+		c.Text = string(bytes.TrimRight(buffer.Slice(), "\r\n"))
+		fold(buffer.Slice())
+		if !slices.ContainsFunc(slices.Collect(words(buffer.Slice())), func(w []byte) bool { return string(w) == word }) {
 			return a, fmt.Errorf("the index is wrong, or the file has changed: %q is not on line %d of %s: %q", word, c.Line, c.File, c.Text)
 		}
 		a.First = append(a.First, c)
@@ -45,7 +47,7 @@ func ask(x *index, in folder, files *paths, word string, buffer *table[byte]) (a
 	return a, nil
 }
 
-func readLine(path string, at place, buffer *table[byte]) error {
+func readLine(path string, at place, buffer *typed.Vec[byte]) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

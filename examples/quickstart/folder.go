@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
 // maxFile is the size in bytes of the largest file that is indexed.
@@ -113,7 +115,7 @@ func isText(text []byte) bool {
 
 // readFile reads a file into buffer, in place of what was there. Its errors are
 // those of the allocator, and *fs.PathError for what is wrong with the file.
-func readFile(path string, buffer *table[byte]) error {
+func readFile(path string, buffer *typed.Vec[byte]) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -131,12 +133,12 @@ func readFile(path string, buffer *table[byte]) error {
 
 // readAt reads up to size bytes that start at offset into buffer, in place of
 // what was there.
-func readAt(f io.ReaderAt, buffer *table[byte], offset int64, size int) error {
-	if err := buffer.reserve(size); err != nil {
+func readAt(f io.ReaderAt, buffer *typed.Vec[byte], offset int64, size int) error {
+	if err := buffer.Resize(size); err != nil {
 		return err
 	}
-	n, err := f.ReadAt(buffer.items[:size], offset)
-	buffer.items = buffer.items[:n]
+	n, err := f.ReadAt(buffer.Slice(), offset)
+	buffer.Truncate(n)
 	if err == io.EOF {
 		return nil
 	}

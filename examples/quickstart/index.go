@@ -51,19 +51,19 @@ func (x *index) build(ctx context.Context, mem blockalloc.Allocator, in folder, 
 
 // fill indexes files until next is behind the last one.
 func (x *index) fill(ctx context.Context, p *part, mem blockalloc.Allocator, in folder, files *paths, next *atomic.Int64) (err error) {
-	buffer := table[byte]{mem: mem}
-	defer func() { err = errors.Join(err, buffer.free(mem)) }()
+	buffer := newVec[byte](mem)
+	defer func() { err = errors.Join(err, buffer.Free()) }()
 	for ctx.Err() == nil {
 		i := int(next.Add(1) - 1)
 		if i >= files.len() {
 			return nil
 		}
-		err := readFile(filepath.Join(in.dir, files.at(i)), &buffer)
-		if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) || err == nil && !isText(buffer.items) {
+		err := readFile(filepath.Join(in.dir, files.at(i)), buffer)
+		if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) || err == nil && !isText(buffer.Slice()) {
 			x.skipped.Add(1)
 		} else if err != nil {
 			return err
-		} else if err := p.add(i, buffer.items); err != nil {
+		} else if err := p.add(i, buffer.Slice()); err != nil {
 			return err
 		}
 		x.files.Add(1)
@@ -107,8 +107,8 @@ type size struct {
 func (x *index) size() size {
 	s := size{Skipped: x.skipped.Load()}
 	for i, p := range x.parts {
-		s.Files += int64(len(p.sources.items))
-		s.Lines += int64(len(p.lines.items) - len(p.sources.items))
+		s.Files += int64(p.sources.Len())
+		s.Lines += int64(p.lines.Len() - p.sources.Len())
 		s.Bytes += p.bytes
 		for word, l := range p.words {
 			s.Occurrences += int64(l.len)

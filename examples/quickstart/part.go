@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
 // A part is the index of some of the files, built by one goroutine. The lines of
@@ -14,9 +15,9 @@ import (
 type part struct {
 	words    map[string]*list
 	postings arena
-	sources  table[source]
-	lines    table[uint32] // by number: where the line starts in its file; behind a file's lines, the file's end
-	bytes    int64         // of text
+	sources  *typed.Vec[source]
+	lines    *typed.Vec[uint32] // by number: where the line starts in its file; behind a file's lines, the file's end
+	bytes    int64              // of text
 }
 
 // A source is a file in a part.
@@ -36,15 +37,15 @@ func newPart(mem blockalloc.Allocator) *part {
 	return &part{
 		words:    make(map[string]*list),
 		postings: arena{mem: mem},
-		sources:  table[source]{mem: mem},
-		lines:    table[uint32]{mem: mem},
+		sources:  newVec[source](mem),
+		lines:    newVec[uint32](mem),
 	}
 }
 
 // add indexes a file of at most maxFile bytes, which it folds in place. Files
 // come in ascending order. If it fails, the part can only be freed.
 func (p *part) add(file int, text []byte) error {
-	if err := p.sources.add(source{uint64(file), uint64(len(p.lines.items))}); err != nil {
+	if err := p.sources.Append(source{uint64(file), uint64(p.lines.Len())}); err != nil {
 		return err
 	}
 	fold(text)
@@ -53,8 +54,8 @@ func (p *part) add(file int, text []byte) error {
 		if i := bytes.IndexByte(text[start:], '\n'); i >= 0 {
 			end = start + i + 1
 		}
-		number := uint64(len(p.lines.items))
-		if err := p.lines.add(uint32(start)); err != nil {
+		number := uint64(p.lines.Len())
+		if err := p.lines.Append(uint32(start)); err != nil {
 			return err
 		}
 		for word := range words(text[start:end]) {
@@ -65,7 +66,7 @@ func (p *part) add(file int, text []byte) error {
 		start = end
 	}
 	p.bytes += int64(len(text))
-	return p.lines.add(uint32(len(text)))
+	return p.lines.Append(uint32(len(text)))
 }
 
 func (p *part) list(word []byte) *list {
@@ -99,16 +100,19 @@ func (p *part) first(word string, n int) []place {
 }
 
 func (p *part) place(number int) place {
-	next := sort.Search(len(p.sources.items), func(i int) bool { return p.sources.items[i].first > uint64(number) })
-	s := p.sources.items[next-1]
+	next := sort.Search(p.sources.Len(), func(i int) bool { return p.sources.At(i).first > uint64(number) })
+	s := p.sources.At(next - 1)
 	return place{
 		file:  int(s.file),
 		line:  number - int(s.first) + 1,
-		start: p.lines.items[number],
-		end:   p.lines.items[number+1],
+		start: p.lines.At(number),
+		end:   p.lines.At(number + 1),
 	}
 }
 
+// free gives all of it back through mem, another region's allocator than it came from.
 func (p *part) free(mem blockalloc.Allocator) error {
-	return errors.Join(p.postings.free(mem), p.sources.free(mem), p.lines.free(mem))
+	p.sources.SetAllocator(mem)
+	p.lines.SetAllocator(mem)
+	return errors.Join(p.postings.free(mem), p.sources.Free(), p.lines.Free())
 }

@@ -114,13 +114,13 @@ func (w *work) build(ctx context.Context, mem blockalloc.Allocator) error {
 func (w *work) query(ctx context.Context, mem blockalloc.Allocator, query []string) (answers []answer, err error) {
 	ctx, region := tracer.Start(ctx, "query", mem)
 	defer region.End()
-	buffer := table[byte]{mem: region.Allocator()}
-	defer func() { err = errors.Join(err, buffer.free(region.Allocator())) }()
+	buffer := newVec[byte](region.Allocator())
+	defer func() { err = errors.Join(err, buffer.Free()) }()
 	for _, word := range query {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		a, err := ask(&w.index, w.in, w.files, word, &buffer)
+		a, err := ask(&w.index, w.in, w.files, word, buffer)
 		if err != nil {
 			return nil, err
 		}
