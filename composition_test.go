@@ -67,6 +67,13 @@ var compositions = []struct {
 		}
 		return blockalloc.NewLocked(blockalloc.NewSegregate(100, blockalloc.NewFallback(small, &blockalloc.Heap{}), &blockalloc.Heap{}))
 	}},
+	{"Slab(Limit(Root))", anySize, true, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
+		slab, err := blockalloc.NewSlab(blockalloc.NewLimit(root, 256<<20), 64<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slab
+	}},
 	{"FailEvery(Proxy(Limit(Proxy(Root))))", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.FailEvery(alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(root), 256<<20)), 1<<40)
 	}},

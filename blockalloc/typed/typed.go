@@ -1,8 +1,8 @@
 // Package typed has containers whose content lies in blocks of any
 // [blockalloc.Allocator], outside the Go heap where the allocator is: a value in
-// a place of its own ([Box]), a slice that grows ([Vec]), a hash table ([Map]),
-// an immutable string ([String]) and a buffer of bytes for readers and writers
-// ([Buffer]).
+// a place of its own ([Box]), a slice that grows ([Vec]), hash tables ([Map],
+// [BytesMap]), an immutable string ([String]) and a buffer of bytes for readers
+// and writers ([Buffer]).
 //
 //	v, err := typed.NewVec[uint64](mem)
 //	…
