@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/measure"
@@ -38,6 +38,7 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 	return map[string]blockalloc.Allocator{
 		"bare":       inner,
 		"counted":    alloctrace.Wrap(inner),
+		"exact":      alloctrace.Wrap(inner, alloctrace.WithCounter(counter.Exact())),
 		"child":      alloctrace.Wrap(inner).Child("child"),
 		"noop_hook":  alloctrace.Wrap(inner, alloctrace.WithHooks(&nothing{})),
 		"writer":     alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewWriter(io.Discard))),
@@ -46,7 +47,8 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
 		"region_off": region.Allocator(),
 		"heap":       &blockalloc.Heap{},
-		"default":    blockalloc.Default(),
+		"pool":       &blockalloc.Pool{},
+		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
 }
 
@@ -170,19 +172,25 @@ func table(b *testing.B) {
 			}
 		}})
 	}
-	counted := all["counted"]
-	subjects = append(subjects, measure.Subject{Name: "counted_parallel", Turn: tableTurn, Run: func(n int) {
-		var wg sync.WaitGroup
-		procs := runtime.GOMAXPROCS(0)
-		for range procs {
-			wg.Go(func() {
-				for range n / procs {
-					pair(counted)
-				}
-			})
+	shared := alloctrace.Wrap(newSingle(b)) // which has spread, once two goroutines have met in it
+	on := func(goroutines int) func(n int) {
+		return func(n int) {
+			var wg sync.WaitGroup
+			for range goroutines {
+				wg.Go(func() {
+					for range n / goroutines {
+						pair(shared)
+					}
+				})
+			}
+			wg.Wait()
 		}
-		wg.Wait()
-	}})
+	}
+	on(2)(1_000_000)
+	subjects = append(subjects,
+		measure.Subject{Name: "shared_1", Turn: 10 * tableTurn, Run: on(1)},
+		measure.Subject{Name: "shared_2", Turn: 10 * tableTurn, Run: on(2)},
+	)
 
 	times := measure.Run(tableRounds, subjects)
 	row := func(name string, value float64, unit string, bound float64) {
@@ -191,18 +199,21 @@ func table(b *testing.B) {
 	fmt.Println()
 	row("atomic_add", times.Median("atomic"), "ns", measure.NoBound)
 	row("bare_pair", times.Ratio("bare", "atomic"), "A", measure.NoBound)
-	row("counted_pair_over_bare", times.Over("counted", "bare"), "A", 5)
-	row("child_pair_over_bare", times.Over("child", "bare"), "A", 5)
-	row("noop_hook_over_counted", times.Over("noop_hook", "counted"), "A", 1)
+	row("counted_pair_over_bare", times.Over("counted", "bare"), "A", 2.6)
+	row("child_pair_over_bare", times.Over("child", "bare"), "A", 2.6)
+	row("exact_pair_over_bare", times.Over("exact", "bare"), "A", 5.5)
+	row("shared_counter_1_over_bare", times.Over("shared_1", "bare"), "A", measure.NoBound)
+	row("shared_counter_2_over_1", times.Ratio("shared_2", "shared_1"), "x", 1/1.7)
+	row("noop_hook_pair_over_bare", times.Over("noop_hook", "bare"), "A", 4)
 	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.25)
 	row("zlog_off_over_counted", times.Over("zlog_off", "counted"), "A", measure.NoBound)
 	row("zlog_over_counted", times.Over("zlog", "counted"), "A", measure.NoBound)
 	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
 	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
 	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)
-	row("counted_pair_all_processors", times.Ratio("counted_parallel", "atomic"), "A", measure.NoBound)
 	row("heap_pair", times.Ratio("heap", "atomic"), "A", measure.NoBound)
-	row("default_pair", times.Ratio("default", "atomic"), "A", measure.NoBound)
+	row("pool_pair", times.Ratio("pool", "atomic"), "A", 4.5)
+	row("pool_counted_pair", times.Ratio("pool_count", "atomic"), "A", 7)
 	for _, name := range []string{"counted", "writer", "zlog", "region_off"} {
 		row(name+"_allocations", testing.AllocsPerRun(1000, func() { pair(all[name]) }), "allocs/op", 0)
 	}

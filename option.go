@@ -1,6 +1,10 @@
 package alloctrace
 
-import "context"
+import (
+	"context"
+
+	"github.com/alloctrace/alloctrace/counter"
+)
 
 // An Option configures a [Proxy].
 type Option interface{ apply(*Proxy) }
@@ -20,6 +24,17 @@ func WithHooks(hooks ...Hook) Option {
 	return optionFunc(func(p *Proxy) {
 		for _, h := range hooks {
 			p.hook = both(p.hook, h)
+		}
+	})
+}
+
+// WithCounter has the Proxy count in c: counter.Exact(), for a peak that is exact to the
+// byte, or one that other Proxies count in too. A child with a Counter of its own is no
+// part of its parent's counts. A nil Counter is left out.
+func WithCounter(c *counter.Counter) Option {
+	return optionFunc(func(p *Proxy) {
+		if c != nil {
+			p.counter = c
 		}
 	})
 }

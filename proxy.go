@@ -73,16 +73,28 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
 		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
 	}
-	c := p.counter // loaded while the inner allocator works
 	b, err := p.inner.Allocate(l)
 	if err != nil {
 		return b, p.allocateFailed(l, err)
 	}
-	if b.IsZero() {
-		return b, nil
+	t := p.counter.Tally()
+	r := t.Allocate(b.Size())
+	if r != counter.NoRest || b.Size() != l.Size || p.hook != nil {
+		return p.allocated(t, r, l.Size, b)
 	}
-	c.Allocate(l.Size, b.Size())
-	if p.hook != nil {
+	return b, nil
+}
+
+// allocated does what Allocate seldom has to. It returns what Allocate does, which so
+// need not keep the block in memory over a call: words that are written just before an
+// atomic addition delay it.
+//
+//go:noinline
+func (p *Proxy) allocated(t *counter.Tally, r counter.Rest, requested uintptr, b blockalloc.Block) (blockalloc.Block, error) {
+	if r != counter.NoRest || b.Size() != requested {
+		p.counter.RestOfAllocate(t, r, requested, b.Size())
+	}
+	if p.hook != nil && !b.IsZero() {
 		p.hook.Observe(p.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align(), nil})
 	}
 	return b, nil
@@ -114,17 +126,16 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
-	if b.IsZero() {
-		return p.inner.Free(b)
-	}
-	if p.hook != nil {
+	if p.hook != nil && !b.IsZero() {
 		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align(), nil})
 	}
-	c := p.counter
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
 	}
-	c.Free(b.Size())
+	t := p.counter.Tally()
+	if r := t.Free(b.Size()); r != counter.NoRest {
+		p.counter.RestOfFree(t, r, b.Size())
+	}
 	return nil
 }
 
@@ -145,6 +156,9 @@ func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
 }
 
 func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
+	if b.IsZero() {
+		return err
+	}
 	p.counter.FailFree()
 	if p.hook != nil {
 		p.hook.Observe(p.ctx, Event{FreeFailed, b.Addr(), b.Size(), b.Align(), err})

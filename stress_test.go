@@ -21,6 +21,9 @@ func TestStress(t *testing.T) {
 	}
 	for name, inner := range map[string]blockalloc.Allocator{"System": &blockalloc.System{}, "Pool": &blockalloc.Pool{}, "Heap": &blockalloc.Heap{}} {
 		t.Run(name, func(t *testing.T) { stress(t, alloctrace.Wrap(inner), steps) })
+		t.Run(name+"/exact", func(t *testing.T) {
+			stress(t, alloctrace.Wrap(inner, alloctrace.WithCounter(counter.Exact())), steps)
+		})
 	}
 }
 
@@ -49,7 +52,7 @@ func stress(t *testing.T, p *alloctrace.Proxy, steps int) {
 			case s.LiveBytes < 0 || s.LiveBytes > most*stressLargest || s.LiveBlocks < 0 || s.LiveBlocks > most:
 				t.Errorf("snapshot %d: %v; at most %d bytes in %d blocks can be live", snapshots, s, most*stressLargest, most)
 				return
-			case s.PeakBytes > most*stressLargest || s.LiveBytes > s.PeakBytes:
+			case s.PeakBytes-s.PeakBound > most*stressLargest || s.LiveBytes > s.PeakBytes:
 				t.Errorf("snapshot %d: %v; the peak must be between live and %d bytes", snapshots, s, most*stressLargest)
 				return
 			case d.Allocations < 0 || d.Frees < 0 || d.AllocatedBytes < 0 || d.FreedBytes < 0:
@@ -81,7 +84,7 @@ func stress(t *testing.T, p *alloctrace.Proxy, steps int) {
 		sum.FreedBytes += m.FreedBytes
 	}
 	got := p.Stats()
-	sum.PeakBytes, sum.Classes = got.PeakBytes, got.Classes
+	sum.PeakBytes, sum.PeakBound, sum.Classes = got.PeakBytes, got.PeakBound, got.Classes
 	if got != sum {
 		t.Errorf("at rest: %+v\nwant     %+v", got, sum)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // Pool is an [Allocator] for blocks from a page to 64 MiB (4 MiB where addresses
@@ -43,8 +45,7 @@ type Pool struct {
 	// Pool is in use.
 	System System
 
-	picker shardPicker
-	shards [maxShards]poolShard
+	shards [shard.Max]poolShard
 	table  chunkTable
 
 	mu      sync.Mutex // guards what follows, and the fields of runs and chunks that say so
@@ -97,8 +98,8 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 		return p.allocateOther(l)
 	}
 	shift := classShift(size)
-	slot, shard := p.picker.pick()
-	current := &p.shards[shard].current[shift-minPoolShift]
+	slot, mine := shard.All.Pick()
+	current := &p.shards[mine].current[shift-minPoolShift]
 	if r := current.Load(); r != nil {
 		free := r.free.Load()
 		if free != 0 {
@@ -107,7 +108,7 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 					return Block{ptr, 1 << shift, l.Align}, nil
 				}
 			}
-			p.picker.collided(slot)
+			shard.All.Collided(slot)
 		}
 	}
 	return p.allocateAgain(l, current, shift)

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // poolTries is how often the tests below try to hit a window of some nanoseconds.
@@ -207,8 +209,8 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 			for i := range p.shards {
 				p.shards[i].current[16-minPoolShift].CompareAndSwap(r, nil)
 			}
-			_, mine := p.picker.pick()
-			if !p.shards[(mine+1)&shardMask].current[16-minPoolShift].CompareAndSwap(nil, r) {
+			_, mine := shard.All.Pick()
+			if !p.shards[(mine+1)%shard.Count].current[16-minPoolShift].CompareAndSwap(nil, r) {
 				t.Error("the neighbouring shard has a run")
 			}
 			p.mu.Unlock()

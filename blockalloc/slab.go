@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // Slab is an [Allocator] for small blocks, from 8 bytes up. It takes blocks from a
@@ -47,7 +49,6 @@ type Slab struct {
 	blockSize uintptr
 	maxSlot   uintptr
 
-	picker  shardPicker
 	current []atomic.Pointer[slabBlock] // by shard and class
 	stride  uint32                      // from a shard to the next in current
 	table   radix[slabBlock]            // of the blocks that the parent has not got back, by their number
@@ -98,7 +99,7 @@ func NewSlab(parent Allocator, blockSize uintptr) (*Slab, error) {
 		c.slots = uint32(blockSize / c.size)
 	}
 	s.stride = uint32(roundUp(uintptr(len(s.classes)), 16)) // whole cache lines, so that shards share none
-	s.current = make([]atomic.Pointer[slabBlock], (shardMask+1)*s.stride)
+	s.current = make([]atomic.Pointer[slabBlock], shard.Count*s.stride)
 	return s, nil
 }
 
@@ -109,8 +110,8 @@ func (s *Slab) Allocate(l Layout) (Block, error) {
 		return s.allocateOther(l)
 	}
 	class := slabClassOf(roundUp(l.Size, l.Align)) // align is a power of two, and so maxSlot is a multiple of it
-	slot, shard := s.picker.pick()
-	current := &s.current[shard*s.stride+uint32(class)]
+	slot, mine := shard.All.Pick()
+	current := &s.current[mine*s.stride+uint32(class)]
 	if h := current.Load(); h != nil {
 		i := int(h.hint.Load())
 		word := &h.free[i]
@@ -118,7 +119,7 @@ func (s *Slab) Allocate(l Layout) (Block, error) {
 			if word.CompareAndSwap(free, free&(free-1)) {
 				return Block{h.slot(i, free), h.size, l.Align}, nil
 			}
-			s.picker.collided(slot)
+			shard.All.Collided(slot)
 		}
 	}
 	return s.allocateAgain(l, &s.classes[class], current)

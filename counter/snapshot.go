@@ -1,64 +1,91 @@
 package counter
 
+import "github.com/alloctrace/alloctrace/internal/shard"
+
 // rereads bounds how often a snapshot is taken again because blocks were released
 // meanwhile.
 const rereads = 16
 
-// Stats takes a snapshot of c and its descendants. At rest it is exact. While
-// operations go on, what it shows as live is at least zero, and more than what was
-// live at some moment during the call by no more than the operations under way.
-// It is read again if blocks were released meanwhile; where they are released
-// without pause, about one snapshot in a hundred gives up after 16 times and shows
-// less than was live. Totals never step back from one snapshot to the next, but for
-// RequestedBytes, by the slack of allocations under way. It costs about 800 loads
-// for each Counter, some two microseconds.
+// Stats takes a snapshot of c and its descendants. At rest it is exact but for the
+// peak, which has a bound. While operations go on, what it shows as live is at least
+// zero, and more than what was live at some moment during the call by no more than the
+// operations under way. It is read again if blocks were released meanwhile; where
+// they are released without pause, about one snapshot in a hundred gives up after 16
+// times and shows less than was live. Totals never step back from one snapshot to
+// the next, but for RequestedBytes, by the slack of allocations under way. It costs
+// about 800 loads for each Counter, some two microseconds, and as much for each of its
+// shards, if there are any.
 func (c *Counter) Stats() Stats {
-	nodes := c.tree(make([]*Counter, 0, 1))
+	v := c.view()
 	for reread := 1; ; reread++ {
-		before := released(nodes)
-		s, after := snapshot(nodes)
-		if after == before || reread == rereads {
+		before := v.released()
+		s, after := v.snapshot()
+		whole := v.whole()
+		if after == before && whole || reread == rereads {
 			return s
+		}
+		if !whole {
+			v = c.view()
 		}
 	}
 }
 
-// released is the number of blocks that nodes count as released.
-func released(nodes []*Counter) int64 {
-	var t total
-	for _, n := range nodes {
-		t.add(&n.freed)
-		t.add(&n.reallocatedFrom)
-	}
-	return t.blocks
+// A view is what a snapshot is taken of.
+type view struct {
+	nodes   []*Counter
+	tallies []*Tally // of them all
 }
 
-// snapshot reads the nodes once, and also returns released at its end.
-func snapshot(nodes []*Counter) (Stats, int64) {
+func (c *Counter) view() (v view) {
+	v.nodes = c.tree(make([]*Counter, 0, 1))
+	v.tallies = make([]*Tally, 0, len(v.nodes))
+	for _, n := range v.nodes {
+		v.tallies = n.tallies(v.tallies)
+	}
+	return v
+}
+
+// whole reports whether nothing has come to be that is not in v: neither nodes nor
+// Tallies ever go.
+func (v view) whole() bool {
+	nodes, tallies := 1, 0
+	for _, n := range v.nodes {
+		n.mu.Lock()
+		nodes += len(n.children)
+		n.mu.Unlock()
+		tallies++
+		if n.spread.Load() != nil {
+			tallies += int(shard.Count)
+		}
+	}
+	return nodes == len(v.nodes) && tallies == len(v.tallies)
+}
+
+// released is the number of blocks that are counted as released.
+func (v view) released() int64 {
+	var sum total
+	for _, t := range v.tallies {
+		sum.add(&t.freed)
+		sum.add(&t.reallocatedFrom)
+	}
+	return sum.blocks
+}
+
+// snapshot reads all once, and also returns released at its end.
+func (v view) snapshot() (Stats, int64) {
 	var s Stats
 	var slack int64
 	var allocated, reallocatedTo, reallocatedFrom, freed total
-	for _, n := range nodes { // before the allocations, which are counted before their slack
-		slack += n.slack.Load()
+	for _, t := range v.tallies { // before the allocations, which are counted before their slack
+		slack += t.slack.Load()
 	}
-	for _, n := range nodes {
-		allocated.add(&n.allocated)
-		reallocatedTo.add(&n.reallocatedTo)
+	for _, t := range v.tallies {
+		allocated.add(&t.allocated)
+		reallocatedTo.add(&t.reallocatedTo)
 	}
-	for _, n := range nodes {
-		reallocatedFrom.add(&n.reallocatedFrom)
-		freed.add(&n.freed)
-	}
-	var highest int64
-	foreign := false
-	for _, n := range nodes {
-		peak := n.peak.Load()
-		s.PeakBytes += peak
-		highest = max(highest, peak)
-		foreign = foreign || n.foreign.Load()
-		s.FailedAllocations += n.failedAllocations.Load()
-		s.FailedReallocations += n.failedReallocations.Load()
-		s.FailedFrees += n.failedFrees.Load()
+	for _, t := range v.tallies {
+		reallocatedFrom.add(&t.reallocatedFrom)
+		freed.add(&t.freed)
 	}
 	s.Allocations = allocated.blocks
 	s.Reallocations = reallocatedFrom.blocks
@@ -72,33 +99,66 @@ func snapshot(nodes []*Counter) (Stats, int64) {
 		s.Classes[i].Allocated = allocated.classes[i] + reallocatedTo.classes[i]
 		s.Classes[i].Freed = reallocatedFrom.classes[i] + freed.classes[i]
 	}
-	// The peaks of several Counters need not have coincided: the true peak is
-	// between the highest of them and their sum. Where one Counter's blocks were
-	// freed through another, only what is live now is certain.
-	if len(nodes) > 1 {
-		if foreign {
-			highest = s.LiveBytes
-		}
-		s.PeakBound = s.PeakBytes - highest
+	for _, n := range v.nodes {
+		s.FailedAllocations += n.failedAllocations.Load()
+		s.FailedReallocations += n.failedReallocations.Load()
+		s.FailedFrees += n.failedFrees.Load()
 	}
+	v.peak(&s, max(allocated.untold+reallocatedTo.untold, reallocatedFrom.untold+freed.untold))
 	return s, reallocatedFrom.blocks + freed.blocks
+}
+
+// peak sets s's peak, of which tallies have not told so many bytes in one direction.
+func (v view) peak(s *Stats, untold int64) {
+	if v.nodes[0].exact() {
+		untold = 0
+	}
+	if len(v.nodes) == 1 {
+		v.nodes[0].reach(s.LiveBytes) // what has been shown as live stays below the peak
+	}
+	// The peaks of several Counters need not have coincided: that of all was at
+	// most their sum, and at least the highest of them, less what others were
+	// below zero, because blocks were freed there that were allocated elsewhere.
+	var highest, below int64
+	for _, n := range v.nodes {
+		peak := n.level.peak.Load()
+		s.PeakBytes += peak
+		highest = max(highest, peak)
+		below -= n.lowest.Load()
+	}
+	s.PeakBytes = max(s.PeakBytes, s.LiveBytes)
+	if len(v.nodes) == 1 {
+		highest, below = s.PeakBytes, 0
+	}
+	s.PeakBound = s.PeakBytes - max(highest-below, s.LiveBytes) + untold
 }
 
 // total adds up flows.
 type total struct {
 	blocks, bytes int64
+	untold        int64 // bytes at most that levels have not been told of
 	classes       [NumClasses]int64
 }
 
-// add reads bytes before blocks, and flow.add counts blocks before bytes: bytes
+// add reads bytes before blocks, and addOther counts blocks before bytes: bytes
 // that are seen belong to blocks that are seen, whose number tells whether
 // anything was released meanwhile.
 func (t *total) add(f *flow) {
 	t.bytes += f.otherSize.Load()
+	var most int64
 	for i := range f.powers {
 		powers, others := f.powers[i].Load(), f.others[i].Load()
 		t.classes[i] += powers + others
 		t.blocks += powers + others
 		t.bytes += powers << i
+		if 1<<i < unit && powers > early {
+			t.untold += int64(unit/max(1<<i, small)-1) << i
+		}
+		if 1<<i <= unit {
+			most = max(most, others)
+		}
+	}
+	if most > early {
+		t.untold += unit
 	}
 }

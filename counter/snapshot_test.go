@@ -86,21 +86,20 @@ func TestSnapshotUnderWay(t *testing.T) {
 	}
 }
 
-// TestPeakUnderWay: the peak is never behind the blocks that are counted, and
+// TestPeakUnderWay: an exact peak is never behind the blocks that were counted, and
 // never falls, where several goroutines raise it at once.
 func TestPeakUnderWay(t *testing.T) {
 	const workers, blocks = 4, 50_000
-	var c Counter
+	c := Exact()
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			var last int64
-			for range blocks {
+			for mine := range int64(blocks) {
 				c.Allocate(4096, 4096)
-				counted := c.allocated.powers[12].Load() << 12
-				peak := c.peak.Load()
-				if peak < counted || peak < last {
-					t.Errorf("the peak is %d with %d bytes counted; it was %d", peak, counted, last)
+				peak := c.level.peak.Load()
+				if peak <= mine*4096 || peak < last {
+					t.Errorf("the peak is %d after %d blocks of this goroutine; it was %d", peak, mine+1, last)
 					return
 				}
 				last = peak
@@ -108,36 +107,17 @@ func TestPeakUnderWay(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := c.Stats(); s.PeakBytes != workers*blocks*4096 {
+	if s := c.Stats(); s.PeakBytes != workers*blocks*4096 || s.PeakBound != 0 {
 		t.Errorf("at rest: %v, want a peak of %d bytes", s, workers*blocks*4096)
 	}
 }
 
-// TestLiveUnderWay: what the peak is made from is never behind the blocks that are
-// counted, where they are freed at the same time.
-func TestLiveUnderWay(t *testing.T) {
-	var c Counter
-	operate := func() {
-		c.Allocate(4096, 4096)
-		c.Free(4096)
-	}
-	underWay(2, operate, func() bool {
-		allocated := c.allocated.powers[12].Load()
-		live := c.live.Load() >> 12
-		freed := c.freed.powers[12].Load()
-		if live < allocated-freed {
-			t.Errorf("%d live blocks, with %d allocated and %d freed", live, allocated, freed)
-		}
-		return !t.Failed()
-	})
-}
-
 // TestFlowUnderWay: bytes that are seen belong to blocks that are seen.
 func TestFlowUnderWay(t *testing.T) {
-	var f flow
-	underWay(1, func() { f.add(3) }, func() bool {
+	var c Counter
+	underWay(1, func() { c.Allocate(3, 3) }, func() bool {
 		var seen total
-		seen.add(&f)
+		seen.add(&c.home.allocated)
 		if seen.bytes > 3*seen.blocks {
 			t.Errorf("%d blocks of 3 bytes have %d bytes", seen.blocks, seen.bytes)
 		}
@@ -150,19 +130,19 @@ func TestFlowUnderWay(t *testing.T) {
 func TestAcceptedSnapshot(t *testing.T) {
 	var c Counter
 	c.Allocate(5000, 5000)
-	nodes := []*Counter{&c}
 	operate := func() {
 		c.Allocate(5000, 5000)
 		c.Reallocate(5000, 9000, 9000)
 		c.Free(9000)
 		for range 16 { // a pause that leaves room for several snapshots
-			released(nodes)
+			c.view().released()
 		}
 	}
 	var snapshots, below int
 	underWay(2, operate, func() bool {
-		before := released(nodes)
-		if s, after := snapshot(nodes); after == before && (s.LiveBytes < 5000 || s.LiveBlocks < 1) {
+		v := c.view()
+		before := v.released()
+		if s, after := v.snapshot(); v.whole() && after == before && (s.LiveBytes < 5000 || s.LiveBlocks < 1) {
 			t.Errorf("an accepted snapshot misses the live block: %+v", s)
 		}
 		if s := c.Stats(); s.LiveBytes < 5000 {
@@ -174,8 +154,8 @@ func TestAcceptedSnapshot(t *testing.T) {
 	if below > 1+snapshots/100 {
 		t.Errorf("%d of %d snapshots miss the live block", below, snapshots)
 	}
-	before := released(nodes)
-	if _, after := snapshot(nodes); after != before {
+	before := c.view().released()
+	if _, after := c.view().snapshot(); after != before {
 		t.Errorf("at rest %d blocks were released before a snapshot and %d after", before, after)
 	}
 }

@@ -24,11 +24,15 @@ type Stats struct {
 	LiveBytes      int64 `json:"live_bytes"`      // AllocatedBytes - FreedBytes; in a snapshot at least 0
 	LiveBlocks     int64 `json:"live_blocks"`     // in a snapshot at least 0
 
-	// PeakBytes is the most that was ever counted as live, which is more than the
-	// truth by no more than the frees that were under way then: a block counts
-	// until its allocator has taken it back. For a Counter with children it is
-	// the sum of their peaks, which need not have coincided, and the peak of
-	// them all was at least PeakBytes - PeakBound. Alone the bound is zero.
+	// PeakBytes is the most that was live, give or take PeakBound. It is exact, and
+	// the bound zero, for a Counter of [Exact] that has no children, and for
+	// others as long as no more than 64 blocks of a size have been counted, or
+	// all have 512 KiB or more. Otherwise it was taken now and then, for each size
+	// class and shard when 512 KiB had come or gone, or 128 blocks; most often it is much
+	// nearer than the bound says. For a Counter with children PeakBytes is the sum
+	// of their peaks, which need not have coincided: the bound says how
+	// far below it the peak of all may have been. A block counts until its
+	// allocator has taken it back.
 	PeakBytes int64 `json:"peak_bytes"`
 	PeakBound int64 `json:"peak_bound"`
 
@@ -76,7 +80,7 @@ func (s Stats) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "live %s in %s, peak %s", FormatBytes(s.LiveBytes), plural(s.LiveBlocks, "block"), FormatBytes(s.PeakBytes))
 	if s.PeakBound != 0 {
-		fmt.Fprintf(&b, " (at least %s)", FormatBytes(s.PeakBytes-s.PeakBound))
+		fmt.Fprintf(&b, " (± %s)", FormatBytes(s.PeakBound))
 	}
 	fmt.Fprintf(&b, "; %s, %s, %s, %s; allocated %s, freed %s",
 		plural(s.Allocations, "allocation"), plural(s.Reallocations, "reallocation"), plural(s.Frees, "free"), plural(s.Failures(), "failure"),

@@ -83,7 +83,7 @@ func TestStatsString(t *testing.T) {
 	child.Allocate(96<<10, 96<<10)
 	child.Free(96 << 10)
 	child.FailFree()
-	const want = "live 64 KiB in 1 block, peak 160 KiB (at least 96 KiB); 2 allocations, 0 reallocations, 1 free, 1 failure; allocated 160 KiB, freed 96 KiB"
+	const want = "live 64 KiB in 1 block, peak 160 KiB (± 64 KiB); 2 allocations, 0 reallocations, 1 free, 1 failure; allocated 160 KiB, freed 96 KiB"
 	if got := c.Stats().String(); got != want {
 		t.Errorf("String = %s\nwant     %s", got, want)
 	}

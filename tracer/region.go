@@ -55,7 +55,7 @@ var _ counter.Source = (*Region)(nil)
 // What is to be charged to the region must be allocated from
 // [Region.Allocator]. If mem is itself the Allocator of an outer region, that is
 // charged as well. Regions that run at the same time do not disturb each other's
-// numbers. A region takes 4 KiB until it is garbage, besides its span.
+// numbers. A region takes 5 KiB until it is garbage, besides its span.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
 	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}

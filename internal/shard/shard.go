@@ -1,0 +1,53 @@
+// Package shard spreads what goroutines write over shards, so that processors that
+// work at once seldom write the same cache line.
+package shard
+
+import (
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Max is how many shards there are at most.
+const Max = 64
+
+// Count is how many shards there are, a power of two: four a processor, so that two
+// goroutines that run at once seldom meet in one.
+var Count = uint32(1) << min(bits.Len(uint(4*runtime.GOMAXPROCS(0)-1)), bits.Len(Max-1))
+
+// A Picker spreads goroutines over shards. It tells them apart by the address
+// of their stacks, of which the smallest has 2 KiB: that shares no state, unlike a
+// counter, and asks the runtime for nothing, unlike the number of a processor. Those
+// that meet in a shard, and notice, move on to others, so that collisions do not
+// last.
+type Picker struct {
+	shards [256]atomic.Uint32 // by hash of the stack; a hint, no more
+	mask   uint32
+}
+
+// All is the Picker of all that is sharded: who meets in one thing meets in others.
+var All Picker
+
+func init() { All.Reset(Count) }
+
+// Reset has the Picker begin anew with count shards, a power of two.
+func (p *Picker) Reset(count uint32) {
+	p.mask = count - 1
+	for i := range p.shards {
+		p.shards[i].Store(uint32(i) & p.mask)
+	}
+}
+
+// Pick returns the caller's slot and its shard.
+func (p *Picker) Pick() (slot, shard uint32) {
+	var here struct{} // has an address in the stack, and takes no instruction to clear
+	slot = uint32(uint64(uintptr(unsafe.Pointer(&here))>>11) * 0x9e3779b97f4a7c15 >> 56)
+	return slot, p.shards[slot].Load()
+}
+
+// Collided moves a slot to another shard, by steps that differ between slots.
+func (p *Picker) Collided(slot uint32) {
+	shard := &p.shards[slot]
+	shard.Store((shard.Load() + (slot>>1 | 1)) & p.mask)
+}
