@@ -154,3 +154,77 @@ func TestSerialTurns(t *testing.T) {
 		t.Errorf("spread after %d turns", patience-1)
 	}
 }
+
+// TestLevelKnows: when a class's stride is full the level knows just what is live,
+// whichever way blocks came and went.
+func TestLevelKnows(t *testing.T) {
+	const stride = unit / 4096
+	var c Counter
+	know := func(what string, want int64) {
+		t.Helper()
+		if live := c.live.Load(); live != want {
+			t.Errorf("after %s the level has %d bytes, want %d", what, live, want)
+		}
+	}
+	for range stride {
+		c.Allocate(4096, 4096)
+	}
+	know("allocations", stride*4096)
+	for range stride {
+		c.Reallocate(4096, 1024, 1024)
+	}
+	know("reallocations", stride*1024)
+	for range stride {
+		c.Free(1024)
+	}
+	know("frees", 0)
+	for range 10 * early {
+		c.Allocate(unit-1, unit-1)
+	}
+	if live, want := c.live.Load(), c.Stats().LiveBytes; abs(live-want) >= unit {
+		t.Errorf("after odd allocations the level has %d bytes, want %d", live, want)
+	}
+}
+
+// TestPeakOfTree: the peak is not less than what is live, where no peak was told of it.
+func TestPeakOfTree(t *testing.T) {
+	var root Counter
+	child := root.Child()
+	for range early + 10 {
+		child.Allocate(4096, 4096)
+	}
+	if s := root.Stats(); s.PeakBytes < s.LiveBytes || s.PeakBound < 10*4096 {
+		t.Errorf("%v: the peak is less than what is live", s)
+	}
+	exact := Exact().Child()
+	for range early + 10 {
+		exact.Allocate(4096, 4096)
+		exact.Free(4096)
+	}
+	if s := exact.Stats(); s.PeakBytes != 4096 || s.PeakBound != 0 {
+		t.Errorf("the child of an exact Counter: %v", s)
+	}
+}
+
+// TestWhole: a view knows of shards and children that came to be after it.
+func TestWhole(t *testing.T) {
+	var c Counter
+	v := c.view()
+	if !v.whole() {
+		t.Error("nothing has changed")
+	}
+	for i := range uint32(2 * patience) {
+		c.meetAs(&c.home, i%2)
+	}
+	if v.whole() {
+		t.Error("the Counter has spread")
+	}
+	v = c.view()
+	c.Child().Child()
+	if v.whole() {
+		t.Error("there are children")
+	}
+	if v = c.view(); !v.whole() || len(v.nodes) != 3 {
+		t.Errorf("a new view has %d nodes, want 3", len(v.nodes))
+	}
+}
