@@ -47,6 +47,8 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
 		"region_off": region.Allocator(),
 		"heap":       &blockalloc.Heap{},
+		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
+		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
@@ -205,7 +207,9 @@ func table(b *testing.B) {
 	row("shared_counter_1_over_bare", times.Over("shared_1", "bare"), "A", measure.NoBound)
 	row("shared_counter_2_over_1", times.Ratio("shared_2", "shared_1"), "x", 1/1.7)
 	row("noop_hook_pair_over_bare", times.Over("noop_hook", "bare"), "A", 4)
-	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.25)
+	row("ring_event_over_counted", times.Over("ring", "counted")/2, "A", 2.6)
+	row("pool_counted_ring_pair", times.Ratio("ring_pool", "atomic"), "A", 12)
+	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.10)
 	row("zlog_off_over_counted", times.Over("zlog_off", "counted"), "A", measure.NoBound)
 	row("zlog_over_counted", times.Over("zlog", "counted"), "A", measure.NoBound)
 	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)

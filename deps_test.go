@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"blockalloc/blocktest": {module + "/blockalloc"},
 	"blockalloc/typed":     {module + "/blockalloc"},
 	"":                     {module + "/blockalloc", module + "/counter"},
-	"hooks":                {module},
+	"hooks":                {module, module + "/internal/shard"},
 	"hooks/zlog":           {module, "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter",

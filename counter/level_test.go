@@ -110,23 +110,23 @@ func TestSpread(t *testing.T) {
 	var c Counter
 	c.Allocate(1<<20, 1<<20)
 	slots := []uint32{3, 4}
-	c.home.last.Store(slots[1])
-	c.home.meetings.Store(0)
-	for i := range patience {
+	c.home.meeting = shard.Meeting{}
+	c.home.meeting.Crowded(slots[1])
+	for i := range shard.Patience - 1 {
 		if c.spread.Load() != nil {
-			t.Fatalf("spread after %d meetings, want %d", i, patience)
+			t.Fatalf("spread after %d meetings, want %d", i, shard.Patience)
 		}
 		c.meetAs(&c.home, slots[i%2])
 	}
 	first := c.spread.Load()
 	if first == nil {
-		t.Fatalf("not spread after %d meetings", patience)
+		t.Fatalf("not spread after %d meetings", shard.Patience)
 	}
 	before := c.view()
 	if len(before.tallies) != int(shard.Count)+1 {
 		t.Errorf("%d tallies, want home and %d shards", len(before.tallies), shard.Count)
 	}
-	for i := range 10 * patience {
+	for i := range 10 * shard.Patience {
 		c.meetAs(&c.home, slots[i%2])
 	}
 	if c.spread.Load() != first {
@@ -145,13 +145,13 @@ func TestSpread(t *testing.T) {
 // TestSerialTurns: goroutines that take turns by time slices do not spread a Counter.
 func TestSerialTurns(t *testing.T) {
 	var c Counter
-	for i := range uint32(patience - 1) {
+	for i := range uint32(shard.Patience - 1) {
 		for range 1000 {
 			c.meetAs(&c.home, i)
 		}
 	}
 	if c.spread.Load() != nil {
-		t.Errorf("spread after %d turns", patience-1)
+		t.Errorf("spread after %d turns", shard.Patience-1)
 	}
 }
 
@@ -213,7 +213,7 @@ func TestWhole(t *testing.T) {
 	if !v.whole() {
 		t.Error("nothing has changed")
 	}
-	for i := range uint32(2 * patience) {
+	for i := range uint32(2 * shard.Patience) {
 		c.meetAs(&c.home, i%2)
 	}
 	if v.whole() {

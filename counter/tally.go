@@ -30,8 +30,7 @@ type Tally struct {
 	toldOdd                  atomic.Int64             // bytes of blocks of other sizes, likewise
 	more                     int64                    // so many blocks beyond early are told one by one: all, if the peak is to be exact
 	slack                    atomic.Int64             // bytes granted beyond those requested
-	last                     atomic.Uint32            // the slot that told the level last
-	meetings                 atomic.Uint32            // how often that was another one than before
+	meeting                  shard.Meeting
 	_                        [64]byte
 }
 
@@ -174,10 +173,6 @@ func (c *Counter) Tally() *Tally {
 	return &c.home
 }
 
-// patience is how often goroutines take turns in a Tally before that is taken for a
-// meeting at the same time. Who takes turns a time slice each seldom gets there.
-const patience = 64
-
 // meet is called now and then by who counts in t. Goroutines that take turns all the
 // time make room for each other: the Counter spreads over more Tallies, and within
 // these one moves on to another.
@@ -187,11 +182,7 @@ func (c *Counter) meet(t *Tally) {
 }
 
 func (c *Counter) meetAs(t *Tally, slot uint32) {
-	if t.last.Load() == slot {
-		return
-	}
-	t.last.Store(slot)
-	if t.meetings.Add(1)%patience != 0 {
+	if !t.meeting.Crowded(slot) {
 		return
 	}
 	if c.spread.Load() == nil {

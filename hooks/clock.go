@@ -1,0 +1,67 @@
+package hooks
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Clock tells the time, in nanoseconds since 1970 UTC, to hooks that need it for
+// each event. It may be used by several goroutines at once.
+type Clock interface {
+	Now() int64
+}
+
+// Precise is the system's clock: as exact as that is, at the cost of [time.Now], some
+// tens of nanoseconds a call.
+var Precise Clock = precise{}
+
+type precise struct{}
+
+func (precise) Now() int64 { return time.Now().UnixNano() }
+
+// A CoarseClock is a [Clock] that a goroutine of its own sets now and then. To read
+// it costs a load. It is behind the system's clock by its resolution and the delays of
+// the scheduler, and never runs backwards.
+type CoarseClock struct {
+	now  atomic.Int64
+	stop chan struct{}
+	done sync.WaitGroup
+	once sync.Once
+}
+
+// NewCoarseClock starts a CoarseClock that is set once in each resolution, which must
+// be at least 10 µs: for less than a millisecond it takes a good part of a processor. It
+// runs until Close.
+func NewCoarseClock(resolution time.Duration) *CoarseClock {
+	if resolution < 10*time.Microsecond {
+		panic(fmt.Sprintf("hooks: NewCoarseClock(%v): use a resolution of 10µs or more, or the clock Precise", resolution))
+	}
+	c := &CoarseClock{stop: make(chan struct{})}
+	start := time.Now()
+	c.now.Store(start.UnixNano())
+	ticker := time.NewTicker(resolution)
+	c.done.Go(func() {
+		defer ticker.Stop()
+		for {
+			select {
+			case <-c.stop:
+				return
+			case <-ticker.C:
+				c.now.Store(start.Add(time.Since(start)).UnixNano()) // by the monotonic clock
+			}
+		}
+	})
+	return c
+}
+
+// Now returns the time at which the clock was last set.
+func (c *CoarseClock) Now() int64 { return c.now.Load() }
+
+// Close stops the clock, which then stands still.
+func (c *CoarseClock) Close() error {
+	c.once.Do(func() { close(c.stop) })
+	c.done.Wait()
+	return nil
+}
