@@ -121,8 +121,9 @@ func (c *Counter) rest(t *Tally, f *flow, d direction, r Rest, requested, grante
 	if t.more == 0 && granted < unit {
 		if class := bits.TrailingZeros64(uint64(granted)) % NumClasses; r <= early {
 			t.told[class].Add(int64(d))
-		} else {
-			bytes = t.untold(class)
+		} else if bytes = t.untold(class); bytes == 0 {
+			c.meet(t)
+			return
 		}
 	}
 	live := c.live.Add(bytes)

@@ -1,0 +1,56 @@
+// Instructions runs so many pairs of allocating and freeing a block, for a tool to
+// count the instructions: instructions SUBJECT PAIRS.
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/hooks"
+)
+
+// one hands out the same block again and again: what is counted is all around it.
+type one struct{ block blockalloc.Block }
+
+func (o *one) Allocate(blockalloc.Layout) (blockalloc.Block, error) { return o.block, nil }
+
+func (o *one) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error) { return b, nil }
+
+func (o *one) Free(blockalloc.Block) error { return nil }
+
+func main() {
+	page := blockalloc.BlockLayout(4 << 10)
+	block, err := new(blockalloc.Heap).Allocate(page)
+	if err != nil {
+		panic(err)
+	}
+	subjects := map[string]blockalloc.Allocator{
+		"bare":         &one{block},
+		"counted":      alloctrace.Wrap(&one{block}),
+		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
+		"pool":         &blockalloc.Pool{},
+		"pool_counted": alloctrace.Wrap(&blockalloc.Pool{}),
+	}
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: instructions SUBJECT PAIRS")
+		os.Exit(2)
+	}
+	mem := subjects[os.Args[1]]
+	pairs, err := strconv.Atoi(os.Args[2])
+	if mem == nil || err != nil {
+		fmt.Fprintf(os.Stderr, "instructions %s %s: no such subject, or no number\n", os.Args[1], os.Args[2])
+		os.Exit(2)
+	}
+	for range pairs {
+		b, err := mem.Allocate(page)
+		if err == nil {
+			err = mem.Free(b)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+}
