@@ -12,7 +12,7 @@
 //	allocator.memory.allocated    By      allocated inside the region, in all
 //	allocator.memory.freed        By      freed inside the region, in all
 //	allocator.memory.net          By      allocated - freed; negative if more was freed
-//	allocator.memory.peak         By      the highest that allocated - freed was
+//	allocator.memory.peak         By      the highest that allocated - freed was, as exactly as counter.Stats has it
 //	allocator.allocations         count   successful allocations
 //	allocator.reallocations       count   successful reallocations
 //	allocator.frees               count   successful frees
@@ -110,8 +110,8 @@ func (r *Region) Name() string { return r.name }
 // allocator.
 func (r *Region) Allocator() *alloctrace.Proxy { return r.view }
 
-// Stats returns the region's own numbers so far. Its peak is exact but for frees
-// that are under way.
+// Stats returns the region's own numbers so far. Its peak has the bound that they
+// carry.
 func (r *Region) Stats() counter.Stats { return r.view.Stats() }
 
 // End ends the region and its span. A second End does nothing.
