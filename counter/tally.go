@@ -134,27 +134,25 @@ func (c *Counter) rest(t *Tally, f *flow, d direction, r Rest, requested, grante
 
 // restOdd is rest for what is not as common.
 func (c *Counter) restOdd(t *Tally, f *flow, d direction, r Rest, requested, granted uintptr) {
-	if granted != requested {
-		t.slack.Add(int64(granted - requested))
-	}
-	if r > odd {
+	switch {
+	case r > odd:
 		c.rest(t, f, d, r, granted, granted)
-		return
-	}
-	if r == NoRest || granted == 0 {
-		return
-	}
-	bytes := int64(d) * int64(granted)
-	n := f.addOdd(granted)
-	if t.more == 0 {
-		if n <= early || granted >= unit {
-			t.toldOdd.Add(bytes)
-		} else {
-			bytes = t.untoldOdd()
+	case r == odd && granted != 0:
+		bytes := int64(d) * int64(granted)
+		n := f.addOdd(granted)
+		if t.more == 0 {
+			if n <= early || granted >= unit {
+				t.toldOdd.Add(bytes)
+			} else {
+				bytes = t.untoldOdd()
+			}
+		}
+		if bytes != 0 {
+			c.met(t, c.live.Add(bytes))
 		}
 	}
-	if bytes != 0 {
-		c.met(t, c.live.Add(bytes))
+	if granted != requested {
+		t.slack.Add(int64(granted - requested)) // after the block: see view.snapshot
 	}
 }
 
