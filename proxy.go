@@ -23,15 +23,16 @@ var ErrLive = blockalloc.ErrLive
 // Its methods cost no allocation on the Go heap but for those that return a
 // Proxy.
 type Proxy struct {
+	// What each operation reads fills one cache line.
 	inner   blockalloc.Allocator
 	counter *counter.Counter
-	hook    Hook // nil if nobody listens
-	ctx     context.Context
-	name    string
+	*state
+	hook Hook // nil if nobody listens
+	ctx  context.Context
 
+	name        string
 	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
 	owner       blockalloc.Owner                      // nil if the inner allocator is none
-	*state
 }
 
 // state is what the views of one Proxy share beside the counter, which is one

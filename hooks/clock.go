@@ -22,8 +22,8 @@ type precise struct{}
 func (precise) Now() int64 { return time.Now().UnixNano() }
 
 // A CoarseClock is a [Clock] that a goroutine of its own sets now and then. To read
-// it costs a load. It is behind the system's clock by its resolution and the delays of
-// the scheduler, and never runs backwards.
+// it costs a load. It is behind by its resolution and the delays of the scheduler, and
+// never runs backwards: after its start it does not follow steps of the system's clock.
 type CoarseClock struct {
 	now  atomic.Int64
 	stop chan struct{}
