@@ -10,6 +10,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 )
@@ -37,6 +38,8 @@ func TestNoAllocations(t *testing.T) {
 		"no-op hook":     {alloctrace.WithHooks(nothing)},
 		"two hooks":      {alloctrace.WithHooks(nothing, nothing)},
 		"writer":         {alloctrace.WithHooks(hooks.NewWriter(io.Discard))},
+		"ring":           {alloctrace.WithHooks(hooks.NewRing(64, hooks.Precise))},
+		"exact":          {alloctrace.WithCounter(counter.Exact())},
 		"zlog":           {alloctrace.WithHooks(zlog.New(logger))},
 		"zlog in a span": {alloctrace.WithHooks(zlog.New(logger)), alloctrace.WithContext(span)},
 		"zlog off":       {alloctrace.WithHooks(zlog.New(logger.Level(zerolog.Disabled)))},
