@@ -109,24 +109,20 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	store(&w[recordTime], at)
 	store(&w[recordHash], hash(n, uint64(e.Addr), rest, at))
 	if n%64 == 0 {
-		r.meet(s)
+		slot, _ := shard.All.Pick()
+		r.meet(s, slot)
 	}
 }
 
 // meet is called now and then by who writes in s.
-func (r *Ring) meet(s *ringShard) {
-	slot, _ := shard.All.Pick()
-	switch {
-	case !s.meeting.Crowded(slot):
-	case r.spread.Load() == nil:
-		r.expand()
-	default:
-		shard.All.Collided(slot)
+func (r *Ring) meet(s *ringShard, slot uint32) {
+	if !s.meeting.Crowded(slot) {
+		return
 	}
-}
-
-// expand makes the shards.
-func (r *Ring) expand() {
+	if r.spread.Load() != nil {
+		shard.All.Collided(slot)
+		return
+	}
 	spread := make([]ringShard, shard.Count)
 	for i := range spread {
 		spread[i].records = make([]record, r.size)

@@ -106,9 +106,7 @@ func (c *stepClock) Now() int64 { return c.now.Add(1) }
 // spread has r spread over shards.
 func spread(r *Ring) {
 	for i := range uint32(2 * shard.Patience) {
-		if r.home.meeting.Crowded(i % 2) {
-			r.expand()
-		}
+		r.meet(&r.home, i%2)
 	}
 }
 
