@@ -6,91 +6,12 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
-
-// A slabParent is a Heap that knows what is live, and refuses when it is told to.
-// What is freed is overwritten.
-type slabParent struct {
-	blockalloc.Heap
-	mu                sync.Mutex
-	live              map[blockalloc.Block]bool
-	allocates         int  // calls so far
-	limit             int  // of live blocks; zero for none
-	failAt            int  // which call of Allocate fails; zero for none
-	failFree          bool // every Free fails
-	failReallocate    bool // every Reallocate fails
-	larger            uintptr
-	reallocated, size int
-}
-
-var errSlabInjected = errors.New("injected")
-
-func (p *slabParent) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.allocates++
-	if p.allocates == p.failAt {
-		return blockalloc.Block{}, errSlabInjected
-	}
-	if p.limit > 0 && len(p.live) >= p.limit {
-		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
-	}
-	l.Size += p.larger
-	b, err := p.Heap.Allocate(l)
-	if err == nil {
-		if p.live == nil {
-			p.live = make(map[blockalloc.Block]bool)
-		}
-		p.live[b] = true
-		p.size += int(b.Size())
-	}
-	return b, err
-}
-
-func (p *slabParent) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.reallocated++
-	if p.failReallocate {
-		return b, errSlabInjected
-	}
-	n, err := p.Heap.Reallocate(b, size)
-	if err == nil {
-		delete(p.live, b)
-		p.live[n] = true
-		p.size += int(n.Size()) - int(b.Size())
-	}
-	return n, err
-}
-
-func (p *slabParent) Free(b blockalloc.Block) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.failFree {
-		return errSlabInjected
-	}
-	if p.live[b] {
-		for i := range b.Bytes() {
-			b.Bytes()[i] = 0xdd
-		}
-		delete(p.live, b)
-		p.size -= int(b.Size())
-	}
-	return p.Heap.Free(b)
-}
-
-// blocks returns how many of its blocks are live.
-func (p *slabParent) blocks() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.live)
-}
 
 func newSlab(t testing.TB, parent blockalloc.Allocator, blockSize uintptr) *blockalloc.Slab {
 	t.Helper()
