@@ -121,14 +121,7 @@ func compare(b *testing.B, contenders []contender) {
 	subjects := []measure.Subject{measure.Atomic()}
 	for _, c := range contenders {
 		for _, goroutines := range []int{1, 2} {
-			subject := measure.Subject{Name: fmt.Sprintf("%s_%d", c.name, goroutines), Run: c.on(b, size, goroutines)}
-			if goroutines > 1 {
-				subject.Turn = 10_000 // so that starting them does not count
-			}
-			if c.name == "arrow_go" || c.name == "arrow_checked" {
-				subject.Turn = 200 * goroutines
-			}
-			subjects = append(subjects, subject)
+			subjects = append(subjects, c.subject(b, fmt.Sprintf("%s_%d", c.name, goroutines), size, goroutines))
 		}
 	}
 	times := measure.Run(201, subjects)

@@ -114,6 +114,24 @@ func (c contender) on(tb testing.TB, size uintptr, goroutines int) func(n int) {
 	}
 }
 
+// slow are the contenders whose turns are shorter, in pairs for each goroutine.
+var slow = map[string]int{"make": 40, "system": 40, "arrow_go": 200, "arrow_checked": 200}
+
+// subject is what several goroutines do, to be measured.
+func (c contender) subject(tb testing.TB, name string, size uintptr, goroutines int) measure.Subject {
+	if runtime.GOMAXPROCS(0) < goroutines {
+		tb.Fatalf("%d goroutines need as many processors to be measured on: run it with GOMAXPROCS=%[1]d or more", goroutines)
+	}
+	s := measure.Subject{Name: name, Run: c.on(tb, size, goroutines)}
+	if goroutines > 1 {
+		s.Turn = 10_000 // so that starting them does not count
+	}
+	if turn, ok := slow[c.name]; ok {
+		s.Turn = turn * goroutines
+	}
+	return s
+}
+
 // BenchmarkFamily prints what a pair of allocating and freeing costs with each
 // allocator, a row a measure: name value unit bound ok|over. On two goroutines it is
 // the time for all pairs by their number. Bump and FreeList, which are for one
@@ -126,9 +144,6 @@ func BenchmarkFamily(b *testing.B) {
 }
 
 func family(b *testing.B) {
-	if runtime.GOMAXPROCS(0) < 2 {
-		b.Fatal("two goroutines need two processors to be measured on: run it with GOMAXPROCS=2 or more")
-	}
 	subjects := []measure.Subject{measure.Atomic()}
 	name := func(c contender, size string, goroutines int) string {
 		return fmt.Sprintf("%s_%s_%d", c.name, size, goroutines)
@@ -136,14 +151,7 @@ func family(b *testing.B) {
 	for _, c := range contenders {
 		for _, s := range sizes {
 			for _, goroutines := range []int{1, 2} {
-				subject := measure.Subject{Name: name(c, s.name, goroutines), Run: c.on(b, s.size, goroutines)}
-				if goroutines > 1 {
-					subject.Turn = 10_000 // so that starting them does not count
-				}
-				if c.name == "make" || c.name == "system" {
-					subject.Turn = 40 * goroutines
-				}
-				subjects = append(subjects, subject)
+				subjects = append(subjects, c.subject(b, name(c, s.name, goroutines), s.size, goroutines))
 			}
 		}
 	}
