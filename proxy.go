@@ -78,25 +78,9 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err != nil {
 		return b, p.allocateFailed(l, err)
 	}
-	t := p.counter.Tally()
-	r := t.Allocate(b.Size())
-	if r != counter.NoRest || b.Size() != l.Size || p.hook != nil {
-		return p.allocated(t, r, l.Size, b)
-	}
-	return b, nil
-}
-
-// allocated does what Allocate seldom has to. It returns what Allocate does, which so
-// need not keep the block in memory over a call: words that are written just before an
-// atomic addition delay it.
-//
-//go:noinline
-func (p *Proxy) allocated(t *counter.Tally, r counter.Rest, requested uintptr, b blockalloc.Block) (blockalloc.Block, error) {
-	if r != counter.NoRest || b.Size() != requested {
-		p.counter.RestOfAllocate(t, r, requested, b.Size())
-	}
-	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align(), nil})
+	p.counter.Allocate(l.Size, b.Size())
+	if p.hook != nil {
+		p.observe(Allocated, b)
 	}
 	return b, nil
 }
@@ -107,8 +91,8 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if p.closed.Load() {
 		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
-	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, Event{Reallocating, b.Addr(), b.Size(), b.Align(), nil})
+	if p.hook != nil {
+		p.observe(Reallocating, b)
 	}
 	n, err := p.inner.Reallocate(b, size)
 	if err != nil {
@@ -119,25 +103,32 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	} else {
 		p.counter.Reallocate(b.Size(), size, n.Size())
 	}
-	if p.hook != nil && !n.IsZero() {
-		p.hook.Observe(p.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align(), nil})
+	if p.hook != nil {
+		p.observe(Reallocated, n)
 	}
 	return n, nil
 }
 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
-	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align(), nil})
+	if p.hook != nil {
+		p.observe(Freeing, b)
 	}
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
 	}
-	t := p.counter.Tally()
-	if r := t.Free(b.Size()); r != counter.NoRest {
-		p.counter.RestOfFree(t, r, b.Size())
-	}
+	p.counter.Free(b.Size())
 	return nil
+}
+
+// observe tells the hook of a block. It is called and not inlined, so that those
+// who have no hook need no room for an Event.
+//
+//go:noinline
+func (p *Proxy) observe(k Kind, b blockalloc.Block) {
+	if !b.IsZero() {
+		p.hook.Observe(p.ctx, Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align()})
+	}
 }
 
 func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {

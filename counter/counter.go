@@ -4,10 +4,11 @@
 package counter
 
 import (
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // A Source can say how an allocator stands. It is all that exporters and tests
@@ -27,20 +28,25 @@ type Source interface {
 // that are under way; a free that fails has nothing to undo. Sizes are in bytes;
 // blocks of size zero are not counted.
 //
-// Counting a block whose size is a power of two less than 512 KiB costs one atomic
-// addition. Sizes that are no power of two cost one addition more, blocks that are
-// larger than what was asked for another one, and what has 512 KiB or more, or is among
-// the first 64 of its size, one and two loads for the peak. A Counter takes 5 KiB. Where
-// goroutines meet in it at once it spreads over shards, four a processor and 64 at
-// most, of 4.75 KiB each, which is all that it ever allocates.
+// A processor counts in words of its own once it has counted some 64 blocks, and needs
+// no atomic operation for a block whose size is a power of two less than 512 KiB: it
+// adds one to a count. Other sizes take another addition, and so do blocks larger than
+// what was asked for. What has 512 KiB or more, is among the first 64 of its size, or
+// comes when 128 have come or gone since, costs an atomic addition and two loads for
+// the peak. A Counter takes 5 KiB, and 4.75 KiB more for each processor that counts in
+// it, which is all that it ever allocates. Where the Go runtime cannot be asked to keep a
+// goroutine on its processor, as under the race detector, goroutines are told apart by
+// their stacks, four shards a processor, 64 at most, and additions are atomic; the
+// build tag alloctrace_nopin asks for that.
 type Counter struct {
-	spread atomic.Pointer[Tally] // the first of shard.Count, nil as long as home is enough
-	_      [128]byte             // keeps what is read by all off the cache lines that some write
+	tallies atomic.Pointer[atomic.Pointer[tally]] // the first of shard.Own, nil as long as home is enough
+	exact   bool
+	_       [128]byte // keeps what is read by all off the cache lines that some write
 
 	level
 	_ [128]byte
 
-	home Tally
+	home tally
 
 	failedAllocations   atomic.Int64
 	failedReallocations atomic.Int64
@@ -56,44 +62,52 @@ var _ Source = (*Counter)(nil)
 // goroutines, as tests want it. It costs one atomic addition more for each operation,
 // which all goroutines make to the same word: it does not scale with processors.
 func Exact() *Counter {
-	c := new(Counter)
-	c.home.more = math.MaxInt64 - early
-	return c
+	return &Counter{exact: true}
 }
-
-func (c *Counter) exact() bool { return c.home.more > 0 }
 
 // Allocate counts a successful allocation of a block of granted bytes, of which
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
-	t := c.Tally()
-	if r := t.Allocate(granted); r != NoRest || granted != requested {
-		c.RestOfAllocate(t, r, requested, granted)
+	i := shard.Enter()
+	if t := c.tally(i); t != nil && requested == granted {
+		if class, ok := powerOfTwo(granted); ok {
+			n := shard.Add(&t.flows[allocated].powers[class], 1)
+			if n&int64(t.mask[class].Load()) == 0 {
+				c.tell(t, int64(granted), n)
+			}
+			shard.Leave()
+			return
+		}
 	}
+	c.count(i, allocated, requested, granted)
+	shard.Leave()
 }
 
 // Reallocate counts a successful reallocation of a block of old bytes into one
 // of granted bytes, of which requested were asked for. Zero granted bytes means
 // that the block was freed by it.
 func (c *Counter) Reallocate(old, requested, granted uintptr) {
-	t := c.Tally()
-	if r := t.add(&t.reallocatedFrom, old); r != NoRest {
-		c.rest(t, &t.reallocatedFrom, released, r, old, old)
-	}
-	if granted == 0 {
-		return
-	}
-	if r := t.add(&t.reallocatedTo, granted); r != NoRest || granted != requested {
-		c.rest(t, &t.reallocatedTo, acquired, r, requested, granted)
-	}
+	i := shard.Enter()
+	c.count(i, reallocatedFrom, old, old)
+	c.count(i, reallocatedTo, requested, granted)
+	shard.Leave()
 }
 
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
-	t := c.Tally()
-	if r := t.Free(size); r != NoRest {
-		c.RestOfFree(t, r, size)
+	i := shard.Enter()
+	if t := c.tally(i); t != nil {
+		if class, ok := powerOfTwo(size); ok {
+			n := shard.Add(&t.flows[freed].powers[class], 1)
+			if n&int64(t.mask[class].Load()) == 0 {
+				c.tell(t, -int64(size), n)
+			}
+			shard.Leave()
+			return
+		}
 	}
+	c.count(i, freed, size, size)
+	shard.Leave()
 }
 
 // FailAllocate counts an allocation that failed. No byte or block changes.
@@ -112,8 +126,7 @@ func (c *Counter) FailFree() { c.failedFrees.Add(1) }
 // A block that is counted as allocated by one and as freed by another is counted
 // right in any Counter that has both as descendants.
 func (c *Counter) Child() *Counter {
-	child := new(Counter)
-	child.home.more = c.home.more
+	child := &Counter{exact: c.exact}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.children = append(c.children, child)

@@ -16,17 +16,10 @@ type level struct {
 // blocks of a unit of bytes in all have come or gone, or 128 that are small, or one
 // that is larger.
 const (
-	early = 64
-	unit  = 512 << 10
-	small = unit / 128
-)
-
-// A direction is that of bytes.
-type direction int64
-
-const (
-	acquired direction = 1
-	released direction = -1
+	early     = 64
+	unitClass = 19
+	unit      = 1 << unitClass
+	small     = unit / 128
 )
 
 // reach makes live the peak if it is more, or the lowest if it is less.

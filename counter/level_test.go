@@ -2,6 +2,7 @@ package counter
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -75,7 +76,7 @@ func TestPeakBound(t *testing.T) {
 					t.Errorf("the peak of large blocks has the bound %d, want 0", s.PeakBound)
 				}
 				// A shard may hold back a unit in each of 18 classes and for other sizes.
-				if most := int64((shard.Count+1)*2*19) * unit; s.PeakBound > most {
+				if most := int64((shard.Own+1)*2*19) * unit; s.PeakBound > most {
 					t.Errorf("the bound is %d, want at most %d", s.PeakBound, most)
 				}
 			})
@@ -87,6 +88,7 @@ func abs(n int64) int64 { return max(n, -n) }
 
 // TestEarlyPeak: the peak of a few blocks of each size is exact.
 func TestEarlyPeak(t *testing.T) {
+	atHome(t)
 	var c Counter
 	var live int64
 	for i := range early {
@@ -99,59 +101,85 @@ func TestEarlyPeak(t *testing.T) {
 		}
 	}
 	c.Allocate(64, 64)
-	if s := c.Stats(); s.PeakBytes != live+64 || s.PeakBound != 127*64 {
-		t.Errorf("%v; want a peak of %d bytes with a bound of %d", s, live+64, 127*64)
+	if s := c.Stats(); s.PeakBytes != live+64 || s.PeakBound != (early+1)*64 {
+		t.Errorf("%v; want a peak of %d bytes with a bound of %d", s, live+64, (early+1)*64)
 	}
 }
 
-// TestSpread: a Counter in which goroutines take turns all the time spreads over
-// shards, once, and counts on as before.
-func TestSpread(t *testing.T) {
+// TestTallies: a shard that counts much gets a tally of its own, once, and the Counter
+// counts on as before.
+func TestTallies(t *testing.T) {
 	var c Counter
+	stay(t)
 	c.Allocate(1<<20, 1<<20)
-	slots := []uint32{3, 4}
-	c.home.meeting = shard.Meeting{}
-	c.home.meeting.Crowded(slots[1])
-	for i := range shard.Patience - 1 {
-		if c.spread.Load() != nil {
-			t.Fatalf("spread after %d meetings, want %d", i, shard.Patience)
-		}
-		c.meetAs(&c.home, slots[i%2])
+	for range early - 1 {
+		c.Allocate(4096, 4096)
 	}
-	first := c.spread.Load()
-	if first == nil {
-		t.Fatalf("not spread after %d meetings", shard.Patience)
+	if c.tallies.Load() != nil {
+		t.Fatalf("there are tallies after %d blocks, want them after %d", early-1, early)
 	}
-	before := c.view()
-	if len(before.tallies) != int(shard.Count)+1 {
-		t.Errorf("%d tallies, want home and %d shards", len(before.tallies), shard.Count)
+	c.Allocate(4096, 4096)
+	i := shard.Enter()
+	mine := c.tally(i)
+	shard.Leave()
+	if all := c.all(nil); mine == nil || len(all) != 2 || all[0] != &c.home || all[1] != mine {
+		t.Fatalf("shard %d has the tally %p, and all are %p; want home %p and one more", i, mine, all, &c.home)
 	}
-	for i := range 10 * shard.Patience {
-		c.meetAs(&c.home, slots[i%2])
-	}
-	if c.spread.Load() != first {
-		t.Error("spread again")
+	home := c.home.flows[allocated].powers[12].Load()
+	for range 10 * early {
+		c.Allocate(4096, 4096)
+		c.Free(4096)
+		c.Allocate(100, 128)
+		c.Reallocate(128, 200, 200)
+		c.Free(200)
 	}
 	c.Free(1 << 20)
-	c.Allocate(4096, 4096)
-	if s := c.Stats(); s.LiveBytes != 4096 || s.LiveBlocks != 1 || s.Allocations != 2 || s.PeakBytes != 1<<20 {
-		t.Errorf("%v; want 4 KiB live of two allocations, with a peak of 1 MiB", s)
-	}
-	if n := c.home.allocated.powers[12].Load(); n != 0 {
+	if c.home.flows[allocated].powers[12].Load() != home {
 		t.Error("it still counts where it did")
+	}
+	if c.tally(i) != mine || len(c.all(nil)) != 2 {
+		t.Error("there are more tallies than one")
+	}
+	want := Stats{
+		Allocations: 1 + 21*early, Frees: 1 + 20*early, Reallocations: 10 * early,
+		RequestedBytes: 1<<20 + early*(11*4096+10*300), AllocatedBytes: 1<<20 + early*(11*4096+10*328), FreedBytes: 1<<20 + early*(10*4096+10*328),
+		LiveBytes: early * 4096, LiveBlocks: early,
+	}
+	got := c.Stats()
+	want.PeakBytes, want.PeakBound, want.Classes = got.PeakBytes, got.PeakBound, got.Classes
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if peak := int64(1<<20 + early*4096); abs(got.PeakBytes-peak-4096) > got.PeakBound {
+		t.Errorf("a peak of %d ± %d, want %d", got.PeakBytes, got.PeakBound, peak)
 	}
 }
 
-// TestSerialTurns: goroutines that take turns by time slices do not spread a Counter.
-func TestSerialTurns(t *testing.T) {
+// stay keeps the test on one processor.
+func stay(t *testing.T) {
+	procs := runtime.GOMAXPROCS(1)
+	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
+}
+
+// atHome has Counters count at home, as where there are more processors than shards.
+func atHome(t *testing.T) {
+	own := shard.Own
+	shard.Own = 0
+	t.Cleanup(func() { shard.Own = own })
+}
+
+// TestNoTally: a shard beyond those that may have a tally counts at home, and does not
+// grow.
+func TestNoTally(t *testing.T) {
+	atHome(t)
 	var c Counter
-	for i := range uint32(shard.Patience - 1) {
-		for range 1000 {
-			c.meetAs(&c.home, i)
-		}
+	const blocks = 10 * early
+	for range blocks {
+		c.Allocate(4096, 4096)
+		c.Allocate(5000, 5000)
 	}
-	if c.spread.Load() != nil {
-		t.Errorf("spread after %d turns", shard.Patience-1)
+	if s := c.Stats(); s.LiveBlocks != 2*blocks || s.LiveBytes != 9096*blocks || c.tallies.Load() != nil {
+		t.Errorf("%v; want %d blocks live, all counted at home", s, 2*blocks)
 	}
 }
 
@@ -188,12 +216,13 @@ func TestLevelKnows(t *testing.T) {
 
 // TestPeakOfTree: the peak is not less than what is live, where no peak was told of it.
 func TestPeakOfTree(t *testing.T) {
+	atHome(t)
 	var root Counter
 	child := root.Child()
 	for range early + 10 {
 		child.Allocate(4096, 4096)
 	}
-	if s := root.Stats(); s.PeakBytes < s.LiveBytes || s.PeakBound < 10*4096 {
+	if s := root.Stats(); s.PeakBytes < s.LiveBytes || s.PeakBound != (early+10)*4096 {
 		t.Errorf("%v: the peak is less than what is live", s)
 	}
 	exact := Exact().Child()
@@ -206,18 +235,18 @@ func TestPeakOfTree(t *testing.T) {
 	}
 }
 
-// TestWhole: a view knows of shards and children that came to be after it.
+// TestWhole: a view knows of tallies and children that came to be after it.
 func TestWhole(t *testing.T) {
 	var c Counter
 	v := c.view()
 	if !v.whole() {
 		t.Error("nothing has changed")
 	}
-	for i := range uint32(2 * shard.Patience) {
-		c.meetAs(&c.home, i%2)
+	for range early {
+		c.Allocate(1, 1)
 	}
 	if v.whole() {
-		t.Error("the Counter has spread")
+		t.Error("there is a tally more")
 	}
 	v = c.view()
 	c.Child().Child()

@@ -1,7 +1,5 @@
 package counter
 
-import "github.com/alloctrace/alloctrace/internal/shard"
-
 // rereads bounds how often a snapshot is taken again because blocks were released
 // meanwhile.
 const rereads = 16
@@ -33,40 +31,38 @@ func (c *Counter) Stats() Stats {
 // A view is what a snapshot is taken of.
 type view struct {
 	nodes   []*Counter
-	tallies []*Tally // of them all
+	tallies []*tally // of them all
 }
 
 func (c *Counter) view() (v view) {
 	v.nodes = c.tree(make([]*Counter, 0, 1))
-	v.tallies = make([]*Tally, 0, len(v.nodes))
+	v.tallies = make([]*tally, 0, len(v.nodes))
 	for _, n := range v.nodes {
-		v.tallies = n.tallies(v.tallies)
+		v.tallies = n.all(v.tallies)
 	}
 	return v
 }
 
 // whole reports whether nothing has come to be that is not in v: neither nodes nor
-// Tallies ever go.
+// tallies ever go.
 func (v view) whole() bool {
-	nodes, tallies := 1, 0
+	nodes := 1
+	var tallies []*tally
 	for _, n := range v.nodes {
 		n.mu.Lock()
 		nodes += len(n.children)
 		n.mu.Unlock()
-		tallies++
-		if n.spread.Load() != nil {
-			tallies += int(shard.Count)
-		}
+		tallies = n.all(tallies)
 	}
-	return nodes == len(v.nodes) && tallies == len(v.tallies)
+	return nodes == len(v.nodes) && len(tallies) == len(v.tallies)
 }
 
 // released is the number of blocks that are counted as released.
 func (v view) released() int64 {
 	var sum total
 	for _, t := range v.tallies {
-		sum.add(&t.freed)
-		sum.add(&t.reallocatedFrom)
+		sum.add(t, freed)
+		sum.add(t, reallocatedFrom)
 	}
 	return sum.blocks
 }
@@ -75,42 +71,39 @@ func (v view) released() int64 {
 func (v view) snapshot() (Stats, int64) {
 	var s Stats
 	var slack int64
-	var allocated, reallocatedTo, reallocatedFrom, freed total
 	for _, t := range v.tallies { // before the allocations, which are counted before their slack
 		slack += t.slack.Load()
 	}
-	for _, t := range v.tallies {
-		allocated.add(&t.allocated)
-		reallocatedTo.add(&t.reallocatedTo)
+	var of [ways]total
+	for w := range ways { // first those by which blocks come
+		for _, t := range v.tallies {
+			of[w].add(t, w)
+		}
 	}
-	for _, t := range v.tallies {
-		reallocatedFrom.add(&t.reallocatedFrom)
-		freed.add(&t.freed)
-	}
-	s.Allocations = allocated.blocks
-	s.Reallocations = reallocatedFrom.blocks
-	s.Frees = freed.blocks
-	s.AllocatedBytes = allocated.bytes + reallocatedTo.bytes
-	s.FreedBytes = reallocatedFrom.bytes + freed.bytes
+	s.Allocations = of[allocated].blocks
+	s.Reallocations = of[reallocatedFrom].blocks
+	s.Frees = of[freed].blocks
+	s.AllocatedBytes = of[allocated].bytes + of[reallocatedTo].bytes
+	s.FreedBytes = of[reallocatedFrom].bytes + of[freed].bytes
 	s.RequestedBytes = s.AllocatedBytes - slack
 	s.LiveBytes = max(0, s.AllocatedBytes-s.FreedBytes)
-	s.LiveBlocks = max(0, allocated.blocks+reallocatedTo.blocks-reallocatedFrom.blocks-freed.blocks)
+	s.LiveBlocks = max(0, of[allocated].blocks+of[reallocatedTo].blocks-of[reallocatedFrom].blocks-of[freed].blocks)
 	for i := range s.Classes {
-		s.Classes[i].Allocated = allocated.classes[i] + reallocatedTo.classes[i]
-		s.Classes[i].Freed = reallocatedFrom.classes[i] + freed.classes[i]
+		s.Classes[i].Allocated = of[allocated].classes[i] + of[reallocatedTo].classes[i]
+		s.Classes[i].Freed = of[reallocatedFrom].classes[i] + of[freed].classes[i]
 	}
 	for _, n := range v.nodes {
 		s.FailedAllocations += n.failedAllocations.Load()
 		s.FailedReallocations += n.failedReallocations.Load()
 		s.FailedFrees += n.failedFrees.Load()
 	}
-	v.peak(&s, max(allocated.untold+reallocatedTo.untold, reallocatedFrom.untold+freed.untold))
-	return s, reallocatedFrom.blocks + freed.blocks
+	v.peak(&s, max(of[allocated].untold+of[reallocatedTo].untold, of[reallocatedFrom].untold+of[freed].untold))
+	return s, of[reallocatedFrom].blocks + of[freed].blocks
 }
 
 // peak sets s's peak, of which tallies have not told so many bytes in one direction.
 func (v view) peak(s *Stats, untold int64) {
-	if v.nodes[0].exact() {
+	if v.nodes[0].exact {
 		untold = 0
 	}
 	if len(v.nodes) == 1 {
@@ -133,32 +126,31 @@ func (v view) peak(s *Stats, untold int64) {
 	s.PeakBound = s.PeakBytes - max(highest-below, s.LiveBytes) + untold
 }
 
-// total adds up flows.
+// total adds up flows of one way.
 type total struct {
 	blocks, bytes int64
 	untold        int64 // bytes at most that levels have not been told of
 	classes       [NumClasses]int64
 }
 
-// add reads bytes before blocks, and addOther counts blocks before bytes: bytes
+// add reads bytes before blocks, and countOdd counts blocks before bytes: bytes
 // that are seen belong to blocks that are seen, whose number tells whether
 // anything was released meanwhile.
-func (t *total) add(f *flow) {
-	t.bytes += f.otherSize.Load()
+func (sum *total) add(t *tally, w way) {
+	f := &t.flows[w]
+	sum.bytes += f.otherSize.Load()
 	var most int64
 	for i := range f.powers {
 		powers, others := f.powers[i].Load(), f.others[i].Load()
-		t.classes[i] += powers + others
-		t.blocks += powers + others
-		t.bytes += powers << i
-		if 1<<i < unit && powers > early {
-			t.untold += int64(unit/max(1<<i, small)-1) << i
-		}
-		if 1<<i <= unit {
+		sum.classes[i] += powers + others
+		sum.blocks += powers + others
+		sum.bytes += powers << i
+		sum.untold += min(powers, int64(t.mask[i].Load())) << i
+		if int64(1)<<i <= unit {
 			most = max(most, others)
 		}
 	}
 	if most > early {
-		t.untold += unit
+		sum.untold += unit
 	}
 }

@@ -1,0 +1,15 @@
+//go:build gc && !race && !alloctrace_nopin
+
+package shard
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// Add adds n to a word of the caller's shard, and returns the sum.
+func Add(w *atomic.Int64, n int64) int64 {
+	word := (*int64)(unsafe.Pointer(w))
+	*word += n
+	return *word
+}

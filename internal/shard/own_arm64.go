@@ -1,0 +1,12 @@
+//go:build gc && !race && !alloctrace_nopin
+
+package shard
+
+import "sync/atomic"
+
+// Add adds n to a word of the caller's shard, and returns the sum.
+func Add(w *atomic.Int64, n int64) int64 {
+	sum := w.Load() + n
+	w.Store(sum)
+	return sum
+}
