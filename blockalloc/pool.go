@@ -88,7 +88,9 @@ var (
 )
 
 // classShift returns log2 of the size of the blocks that serve size bytes.
-func classShift(size uintptr) int { return max(bits.Len(uint(size-1)), pageShift) }
+func classShift(size uintptr) int {
+	return max(bits.Len(uint(size-1)|1<<(minPoolShift-1)), pageShift)
+}
 
 // Allocate returns a block of the smallest power of two that holds l.Size bytes
 // and is a multiple of l.Align, or of whole pages if that is more than 64 MiB.
@@ -99,13 +101,12 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 	}
 	shift := classShift(size)
 	slot, mine := shard.All.Pick()
-	current := &p.shards[mine].current[shift-minPoolShift]
+	current := &p.shards[mine%shard.Max].current[shift-minPoolShift]
 	if r := current.Load(); r != nil {
-		free := r.free.Load()
-		if free != 0 {
+		if free := r.free.Load(); free != 0 {
 			if r.free.CompareAndSwap(free, free&(free-1)) {
-				if ptr := r.taken(free); ptr != nil {
-					return Block{ptr, 1 << shift, l.Align}, nil
+				if i := bits.TrailingZeros64(free); r.settled(i) || r.settle(i) {
+					return Block{r.block(i), 1 << (shift % 64), l.Align}, nil
 				}
 			}
 			shard.All.Collided(slot)
@@ -237,10 +238,10 @@ func (p *Pool) find(b Block) (*run, uint64) {
 		return nil, 0
 	}
 	offset := b.Addr() - uintptr(r.base)
-	if b.size != 1<<r.shift || offset&(b.size-1) != 0 {
+	if b.size != 1<<(r.shift%64) || offset&(b.size-1) != 0 {
 		return nil, 0
 	}
-	return r, 1 << (offset >> r.shift)
+	return r, 1 << (offset >> (r.shift % 64) % 64)
 }
 
 // Owns reports whether b is a live block of this Pool, in constant time.

@@ -66,17 +66,26 @@ func (r *run) take() unsafe.Pointer {
 // cleared; nil if r is no more.
 func (r *run) taken(free uint64) unsafe.Pointer {
 	i := bits.TrailingZeros64(free)
-	if (r.held.Load()|r.clean.Load())>>i&1 != 0 && !r.settle(1<<i) {
+	if !r.settled(i) && !r.settle(i) {
 		return nil
 	}
-	return unsafe.Add(r.base, uintptr(i)<<r.shift)
+	return r.block(i)
 }
 
-// settle is called for a block that was just taken, if it is held or clean; it
-// reports whether r still is a run. The Pool says that it holds a block before it
-// looks whether the block is free, and here it is the other way round: either it has
-// seen that the block is taken, or the caller sees that it is held, and waits.
-func (r *run) settle(bit uint64) bool {
+// block returns block i.
+func (r *run) block(i int) unsafe.Pointer {
+	return unsafe.Add(r.base, uintptr(i)<<(r.shift%64))
+}
+
+// settled reports whether block i, which was just taken, is neither held nor clean.
+func (r *run) settled(i int) bool { return (r.held.Load()|r.clean.Load())>>(i%64)&1 == 0 }
+
+// settle is called for a block that was just taken and is not settled; it reports
+// whether r still is a run. The Pool says that it holds a block before it looks
+// whether the block is free, and here it is the other way round: either it has seen
+// that the block is taken, or the caller sees that it is held, and waits.
+func (r *run) settle(i int) bool {
+	bit := uint64(1) << (i % 64)
 	if r.held.Load()&bit != 0 && r.pool.dissolved(r) {
 		r.free.Or(bit) // so that a second free is told
 		return false

@@ -20,21 +20,21 @@ type Drainer struct {
 	ring    *Ring
 	next    alloctrace.Hook
 	every   time.Duration
-	cursors []uint64 // by shard: records told or dropped
+	done    map[*ringShard]uint64 // records told or dropped
 	dropped atomic.Uint64
 	told    atomic.Uint64
 
-	mu   sync.Mutex // held while events are told
-	stop chan struct{}
-	once sync.Once
-	done sync.WaitGroup
+	mu    sync.Mutex // held while events are told
+	stop  chan struct{}
+	once  sync.Once
+	ended sync.WaitGroup
 }
 
 // Drain starts a Drainer that looks at ring in intervals, and goes on until Close.
 // What ring has by now is told too.
 func Drain(ring *Ring, next alloctrace.Hook, interval time.Duration) *Drainer {
-	d := &Drainer{ring: ring, next: next, every: max(interval, time.Microsecond), stop: make(chan struct{})}
-	d.done.Go(d.run)
+	d := &Drainer{ring: ring, next: next, every: max(interval, time.Microsecond), stop: make(chan struct{}), done: make(map[*ringShard]uint64)}
+	d.ended.Go(d.run)
 	return d
 }
 
@@ -55,33 +55,43 @@ func (d *Drainer) run() {
 // waits for the next time.
 func (d *Drainer) Flush() { d.flush(false) }
 
+// flush does not look at what comes meanwhile: the hook may be the reason.
 func (d *Drainer) flush(last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i, s := range d.ring.shards() {
-		if i == len(d.cursors) {
-			d.cursors = append(d.cursors, 0)
+	var cursors []cursor
+	for _, s := range d.ring.all() {
+		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load())}
+		if d.advance(&c, last) {
+			cursors = append(cursors, c)
 		}
-		d.cursors[i] = d.drain(s, d.cursors[i], last)
+	}
+	for len(cursors) > 0 {
+		i := earliest(cursors)
+		d.told.Add(1)
+		d.next.Observe(context.Background(), d.ring.record(&cursors[i]).Event)
+		if !d.advance(&cursors[i], last) {
+			cursors = append(cursors[:i], cursors[i+1:]...)
+		}
 	}
 }
 
-// drain tells what is in s after record number done, and returns which was done last
-// then. It does not look at what comes meanwhile: the hook may be the reason.
-func (d *Drainer) drain(s *ringShard, done uint64, last bool) uint64 {
-	for head := s.head.Load(); done < head; done++ {
-		rec, ok := d.ring.read(s, done+1)
-		switch now := s.head.Load(); {
-		case ok:
-			d.told.Add(1)
-			d.next.Observe(context.Background(), rec.Event)
-		case now-done > d.ring.size || last: // written over, or never to be written
-			d.dropped.Add(1)
-		default:
-			return done // it is being written
+// advance goes to the next record that is there, and reports whether there is one now. It
+// counts those as dropped that were written over, or are never going to be written.
+func (d *Drainer) advance(c *cursor, last bool) bool {
+	for ; c.n < c.end; d.dropped.Add(1) {
+		d.done[c.s] = c.n
+		c.n++
+		if c.read() {
+			d.done[c.s] = c.n
+			return true
+		}
+		if !c.s.gone(c.n) && !last { // it is being written
+			return false
 		}
 	}
-	return done
+	d.done[c.s] = c.n
+	return false
 }
 
 // Dropped returns how many events were written over before they could be told.
@@ -94,7 +104,7 @@ func (d *Drainer) Told() uint64 { return d.told.Load() }
 // Ring; one that was never written to its end counts as dropped.
 func (d *Drainer) Close() error {
 	d.once.Do(func() { close(d.stop) })
-	d.done.Wait()
+	d.ended.Wait()
 	d.flush(true)
 	return nil
 }

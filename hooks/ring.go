@@ -2,231 +2,232 @@ package hooks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/bits"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // A Ring is a Hook that keeps the last events in memory, to be read after a failure or
-// by a test, or to be told to slower hooks by a [Drainer]. It costs one atomic
-// addition an event, and what its clock costs.
+// by a test, or to be told to slower hooks by a [Drainer]. An event costs no atomic
+// operation, and what the clock costs.
 //
-// Where goroutines meet in it at once it spreads over shards, four a processor and
-// 64 at most, each with room for as many events. Nothing else is allocated. Events of a
-// shard are kept in order, and so are those of a goroutine, but for the few times that
-// it moves to another shard. Between shards the order is that of the clock.
+// Each processor writes records of its own, which it gets with its first event; a Ring
+// allocates nothing else. Where the Go runtime cannot be asked to keep a goroutine on
+// its processor, as under the race detector, goroutines are told apart by their
+// stacks, and a shard of them costs a lock.
 //
-// Contexts are not kept. Of events with an error, each shard keeps the last 64.
+// Events are in the order in which they were told, by one goroutine or by several in
+// turn, on whatever processors. Once goroutines have been at it at the same time all
+// along, order between processors is that of the clock.
+//
+// Contexts are not kept, and errors of the last 64 events that had one.
 type Ring struct {
 	clock  Clock
-	size   uint64
-	spread atomic.Pointer[[]ringShard] // nil as long as home is enough
-	_      [64]byte                    // keeps what all read off the cache line that some write
-	home   ringShard
+	shards []atomic.Pointer[ringShard] // nil for those that have told nothing
+	size   uint64                      // records a shard
+	turn   atomic.Uint64
+	_      [64]byte                  // keeps what all read off the cache lines that some write
+	others atomic.Pointer[ringShard] // for processors that have none of their own
+	short  atomic.Int32              // turns that were short
+	rare   rareEvents
 }
 
 var _ alloctrace.Hook = (*Ring)(nil)
 
-// ringShard is where some goroutines write. A writer takes a place by adding to head,
-// and then writes its record there. Readers do not hold it up.
+// ringShard is where a processor writes, as the only one until it leaves the shard, or
+// where several do, one at a time.
 //
-// Memory ordering: none is asked for. A record is words that are written one by one,
-// without atomic operations, which would cost as much as head each. A reader that
-// comes too early, or while a later writer is at work, sees words of two records, and
-// finds that by the last of them, a hash of the others and of the record's number.
+// Memory ordering: others see a writer's words in the order in which it writes them:
+// head, then a record, then the record's number. Who reads the number, then the record,
+// and then a head that has not come to this place again, has read what belongs
+// together.
 type ringShard struct {
-	head    atomic.Uint64 // records begun: the first has number 1
-	_       [56]byte
-	records []record
-	meeting shard.Meeting
-	rare    rareEvents
-	_       [64]byte
+	head    atomic.Int64 // records begun: the first has number 1
+	mask    uint64
+	records *record // the first of mask+1
+	shared  bool
+	began   uint64     // the record with which its last turn began
+	mu      sync.Mutex // held by who writes, if it is shared
+	_       [128]byte
 }
 
 // record is an event as it lies in a ring.
-type record [4]uint64
+type record [4]atomic.Uint64
 
 const (
 	recordAddr = iota
 	recordRest // the size, the binary logarithm of the alignment, and the kind
 	recordTime
-	recordHash
+	recordNumber // lower half; and the turn
 )
 
 const (
 	kindBits  = 8
 	alignBits = 8
-	rare      = 1<<kindBits - 1 // a kind: the event is one of ringShard.rare
+	rare      = 1<<kindBits - 1 // a kind: the event is number rest>>kindBits of Ring.rare
 )
 
-// hash tells a whole record from parts of two. Each word is followed by a step that
-// maps different states to different ones, so that no single word can differ unseen.
-func hash(number, addr, rest, at uint64) uint64 {
-	const odd = 0x9e3779b97f4a7c15
-	h := (number ^ bits.RotateLeft64(addr, 32)) * odd
-	h = (bits.RotateLeft64(h, 29) ^ rest) * odd
-	return bits.RotateLeft64(h, 29) ^ at
-}
+// A turn is a number, in the upper half, and the shard that has it, in the lower one.
+// Who writes in another shard takes the turn, so that the numbers tell the order of
+// records in different shards. Goroutines that run at once do so all the time: then
+// everyone has it.
+const (
+	turnShift = 32
+	holder    = 1<<turnShift - 1
+	everyone  = holder
 
-// NewRing returns a Ring that keeps the last n events of each shard, n rounded up to a
-// power of two, 32 bytes each. A nil clock leaves out the time.
+	// Turns of fewer records than shortTurn are short, and so many of them are enough.
+	shortTurn  = 64
+	shortTurns = 1000
+)
+
+// NewRing returns a Ring that keeps the last n events of each processor, n rounded up
+// to a power of two, 32 bytes each. A nil clock leaves out the time.
 func NewRing(n int, clock Clock) *Ring {
 	if n < 1 || n > 1<<30 {
 		panic(fmt.Sprintf("hooks: NewRing(%d): use 1 to %d events", n, 1<<30))
 	}
-	r := &Ring{clock: clock, size: 1 << bits.Len(uint(n-1))}
-	r.home.records = make([]record, r.size)
-	return r
+	return &Ring{
+		clock:  clock,
+		size:   1 << bits.Len(uint(n-1)),
+		shards: make([]atomic.Pointer[ringShard], shard.Own),
+	}
 }
 
 // Observe keeps e.
 func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
-	s := &r.home
-	if spread := r.spread.Load(); spread != nil {
-		_, i := shard.All.Pick()
-		s = &(*spread)[i]
+	rest := uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
+	if e.Err != nil || uint64(e.Size)>>(64-kindBits-alignBits) != 0 || e.Align&(e.Align-1) != 0 {
+		rest = r.rare.keep(e)<<kindBits | rare
 	}
 	var at uint64
 	if r.clock != nil {
 		at = uint64(r.clock.Now())
 	}
-	n := s.head.Add(1)
-	rest := uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
-	if e.Err != nil || uint64(e.Size)>>(64-kindBits-alignBits) != 0 || e.Align&(e.Align-1) != 0 {
-		s.rare.keep(n, e) // before the record, so that who reads it finds the event
-		rest = rare
+	i := shard.Enter()
+	var s *ringShard
+	if shard.Exclusive && uint(i) < uint(len(r.shards)) {
+		s = r.shards[i].Load()
 	}
-	w := &s.records[n&uint64(len(s.records)-1)]
-	store(&w[recordAddr], uint64(e.Addr))
-	store(&w[recordRest], rest)
-	store(&w[recordTime], at)
-	store(&w[recordHash], hash(n, uint64(e.Addr), rest, at))
-	if n%64 == 0 {
-		slot, _ := shard.All.Pick()
-		r.meet(s, slot)
+	if s == nil {
+		i, s = r.enter(i)
 	}
-}
-
-// meet is called now and then by who writes in s.
-func (r *Ring) meet(s *ringShard, slot uint32) {
-	if !s.meeting.Crowded(slot) {
+	n := uint64(shard.Add(&s.head, 1))
+	turn := r.turn.Load()
+	if has := turn & holder; has != uint64(i) && has != everyone {
+		turn = r.take(i, s, n)
+	}
+	w := s.place(n)
+	shard.Store(&w[recordAddr], uint64(e.Addr))
+	shard.Store(&w[recordRest], rest)
+	shard.Store(&w[recordTime], at)
+	shard.Store(&w[recordNumber], turn&^holder|n&holder)
+	if s.shared {
+		s.mu.Unlock()
 		return
 	}
-	if r.spread.Load() != nil {
-		shard.All.Collided(slot)
-		return
-	}
-	spread := make([]ringShard, shard.Count)
-	for i := range spread {
-		spread[i].records = make([]record, r.size)
-	}
-	r.spread.CompareAndSwap(nil, &spread)
+	shard.Leave()
 }
 
-// shards returns those there are. None ever goes.
-func (r *Ring) shards() []*ringShard {
-	list := []*ringShard{&r.home}
-	if spread := r.spread.Load(); spread != nil {
-		for i := range *spread {
-			list = append(list, &(*spread)[i])
+// enter is called in shard i, in which there is nothing to write yet, or which is shared. It
+// makes what is missing, and returns the shard in which the caller is then.
+//
+//go:noinline
+func (r *Ring) enter(i int) (int, *ringShard) {
+	for {
+		shard.Leave()
+		own := &r.others
+		if i < len(r.shards) {
+			own = &r.shards[i]
 		}
-	}
-	return list
-}
-
-// A Record is an event that was kept in a [Ring].
-type Record struct {
-	alloctrace.Event
-	Time time.Time // zero if the Ring has no clock
-}
-
-// ErrForgotten is the error of an event that more than 64 others with an error have
-// followed in its shard. All else but its address is forgotten too, and its Kind is 0.
-var ErrForgotten = errors.New("hooks: the Ring has kept this event longer than its error")
-
-// read returns record number n, if it is there whole.
-func (r *Ring) read(s *ringShard, n uint64) (rec Record, ok bool) {
-	w := &s.records[n&(r.size-1)]
-	addr, rest, at := load(&w[recordAddr]), load(&w[recordRest]), load(&w[recordTime])
-	if load(&w[recordHash]) != hash(n, addr, rest, at) {
-		return Record{}, false
-	}
-	if r.clock != nil {
-		rec.Time = time.Unix(0, int64(at))
-	}
-	if rest == rare {
-		rec.Event = s.rare.find(n, uintptr(addr))
-		return rec, true
-	}
-	rec.Event = alloctrace.Event{
-		Kind:  alloctrace.Kind(rest & (1<<kindBits - 1)),
-		Addr:  uintptr(addr),
-		Size:  uintptr(rest >> (kindBits + alignBits)),
-		Align: 1 << (rest >> kindBits & (1<<alignBits - 1)), // 0 for 64, as it was
-	}
-	return rec, true
-}
-
-// Records returns the events that the Ring has, the oldest first: by the clock if there
-// is one, else shard by shard. It may be called while events are told. Those that are
-// being written meanwhile, or written over, are left out.
-func (r *Ring) Records() []Record {
-	var list []Record
-	for _, s := range r.shards() {
-		head := s.head.Load()
-		for n := head - min(head, r.size) + 1; n <= head; n++ {
-			if rec, ok := r.read(s, n); ok {
-				list = append(list, rec)
+		s := own.Load()
+		if s == nil {
+			s = r.newShard(own == &r.others || !shard.Exclusive)
+			if !own.CompareAndSwap(nil, s) {
+				s = own.Load()
+			}
+		}
+		if s.shared {
+			s.mu.Lock()
+			return i, s
+		}
+		if i = shard.Enter(); i < len(r.shards) {
+			if s := r.shards[i].Load(); s != nil {
+				return i, s
 			}
 		}
 	}
-	if r.clock != nil {
-		slices.SortStableFunc(list, func(a, b Record) int { return a.Time.Compare(b.Time) })
+}
+
+func (r *Ring) newShard(shared bool) *ringShard {
+	return &ringShard{mask: r.size - 1, records: &make([]record, r.size)[0], shared: shared}
+}
+
+// take gives shard i the turn, with its record n, and returns it.
+//
+//go:noinline
+func (r *Ring) take(i int, s *ringShard, n uint64) uint64 {
+	next := (r.turn.Load()>>turnShift+1)<<turnShift | uint64(i)
+	if n-s.began < shortTurn && r.short.Add(1) > shortTurns {
+		next |= everyone
+	}
+	s.began = n
+	r.turn.Store(next)
+	return next
+}
+
+// all returns the shards there are. None ever goes.
+func (r *Ring) all() []*ringShard {
+	var list []*ringShard
+	for i := range r.shards {
+		if s := r.shards[i].Load(); s != nil {
+			list = append(list, s)
+		}
+	}
+	if s := r.others.Load(); s != nil {
+		list = append(list, s)
 	}
 	return list
 }
 
-// Told returns how many events the Ring has been told of.
-func (r *Ring) Told() uint64 {
-	var sum uint64
-	for _, s := range r.shards() {
-		sum += s.head.Load()
-	}
-	return sum
+// place returns where record n lies, or one that is a multiple of the Ring's size away.
+func (s *ringShard) place(n uint64) *record {
+	return (*record)(unsafe.Add(unsafe.Pointer(s.records), n&s.mask*uint64(unsafe.Sizeof(record{}))))
 }
 
-// rareEvents are the last events of a shard that do not fit into a record, by their
-// numbers.
+// gone reports whether the place of record n has been used again, or is about to be.
+func (s *ringShard) gone(n uint64) bool { return uint64(s.head.Load())-n > s.mask }
+
+// rareEvents are the last events of a Ring that do not fit into a record.
 type rareEvents struct {
 	mu   sync.Mutex
-	next int
+	told uint64
 	kept [64]struct {
 		number uint64
 		event  alloctrace.Event
 	}
 }
 
-func (r *rareEvents) keep(number uint64, e alloctrace.Event) {
+// keep keeps e and returns its number.
+func (r *rareEvents) keep(e alloctrace.Event) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kept[r.next].number, r.kept[r.next].event = number, e
-	r.next = (r.next + 1) % len(r.kept)
+	r.told++
+	at := &r.kept[r.told%uint64(len(r.kept))]
+	at.number, at.event = r.told, e
+	return r.told
 }
 
 func (r *rareEvents) find(number uint64, addr uintptr) alloctrace.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range r.kept {
-		if r.kept[i].number == number {
-			return r.kept[i].event
-		}
+	if at := &r.kept[number%uint64(len(r.kept))]; at.number == number {
+		return at.event
 	}
 	return alloctrace.Event{Addr: addr, Err: ErrForgotten}
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // numbered is an event from which its number can be told, in each of its fields.
@@ -31,24 +31,87 @@ func numberOf(t *testing.T, e alloctrace.Event) uint64 {
 	return 0
 }
 
+// one has all that r is told go into one shard, whichever processor tells it.
+func one(r *Ring) *Ring {
+	r.shards = nil
+	return r
+}
+
+// put writes an event as shard i does when it has this turn.
+func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
+	if r.shards[i].Load() == nil {
+		r.shards[i].Store(r.newShard(false))
+	}
+	s := r.shards[i].Load()
+	n := uint64(s.head.Add(1))
+	for word, v := range []uint64{
+		uint64(e.Addr),
+		uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind),
+		at,
+		uint64(turn)<<turnShift | n&holder,
+	} {
+		s.place(n)[word].Store(v)
+	}
+}
+
+// handmade returns a Ring with so many shards, for put.
+func handmade(n, shards int, clock Clock) *Ring {
+	r := NewRing(n, clock)
+	r.shards = make([]atomic.Pointer[ringShard], shards)
+	return r
+}
+
+func numbersOf(t *testing.T, records []Record) (numbers []uint64) {
+	t.Helper()
+	for _, rec := range records {
+		numbers = append(numbers, numberOf(t, rec.Event))
+	}
+	return numbers
+}
+
 func TestRingKeepsTheLast(t *testing.T) {
-	r := NewRing(5, nil)
+	r := one(NewRing(5, nil))
 	for n := range uint64(20) {
 		var want []uint64
 		for i := n - min(n, 8) + 1; i <= n; i++ { // 5 is rounded up
 			want = append(want, i)
 		}
-		var got []uint64
-		for _, rec := range r.Records() {
+		records := r.Records()
+		for _, rec := range records {
 			if !rec.Time.IsZero() {
 				t.Errorf("without a clock a record has the time %v", rec.Time)
 			}
-			got = append(got, numberOf(t, rec.Event))
 		}
-		if !slices.Equal(got, want) || r.Told() != n {
+		if got := numbersOf(t, records); !slices.Equal(got, want) || r.Told() != n {
 			t.Errorf("after %d events: %d, told %d; want %d", n, got, r.Told(), want)
 		}
 		r.Observe(t.Context(), numbered(n+1))
+	}
+}
+
+// TestRingHasNoGaps: on whatever processors one goroutine runs, its last events are
+// there, in order, and all since the first.
+func TestRingHasNoGaps(t *testing.T) {
+	const size, events = 8, 10_000
+	r := NewRing(size, nil)
+	r.short.Store(-events) // however often the goroutine moves
+	for n := range uint64(events) {
+		r.Observe(t.Context(), numbered(n+1))
+		if n%100 != 0 {
+			continue
+		}
+		done := make(chan bool)
+		go func() { done <- true }() // another goroutine, for a change of the processor
+		<-done
+		got := numbersOf(t, r.Records())
+		for i, number := range got {
+			if number != n+1-uint64(len(got)-1-i) {
+				t.Fatalf("after %d events: %d", n+1, got)
+			}
+		}
+		if len(got) < int(min(n+1, size)) {
+			t.Fatalf("after %d events there are %d", n+1, got)
+		}
 	}
 }
 
@@ -80,65 +143,87 @@ func TestRingErrors(t *testing.T) {
 	}
 }
 
-// TestRingClock: events of different shards come in the order of the clock.
-func TestRingClock(t *testing.T) {
-	clock := new(stepClock)
-	r := NewRing(16, clock)
-	spread(r)
-	for n := range uint64(16) {
-		into := &Ring{clock: clock, home: ringShard{records: r.shards()[n%3].records}}
-		into.home.head.Store(r.shards()[n%3].head.Add(1) - 1)
-		into.Observe(t.Context(), numbered(n+1))
-	}
-	var got []uint64
-	for _, rec := range r.Records() {
-		got = append(got, numberOf(t, rec.Event))
-	}
-	if !slices.IsSorted(got) || len(got) != 16 {
-		t.Errorf("events %d, want 1 to 16", got)
-	}
-}
-
-type stepClock struct{ now atomic.Int64 }
-
-func (c *stepClock) Now() int64 { return c.now.Add(1) }
-
-// spread has r spread over shards.
-func spread(r *Ring) {
-	for i := range uint32(2 * shard.Patience) {
-		r.meet(&r.home, i%2)
-	}
-}
-
-// TestRingHash: a record of parts of two others is not taken for either.
-func TestRingHash(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	r := NewRing(1, nil)
-	s := &r.home
-	for range 20_000 {
-		small := func() uint64 { return rnd.Uint64() >> rnd.IntN(64) }
-		var both [2]record
-		var numbers [2]uint64
-		for i := range both {
-			numbers[i] = 1 + small()
-			addr, rest, at := small(), small(), small()
-			both[i] = record{addr, rest, at, hash(numbers[i], addr, rest, at)}
-		}
-		if both[0] == both[1] {
-			continue
-		}
-		mask := 1 + rnd.IntN(1<<len(record{})-2)
-		for i := range s.records[0] {
-			s.records[0][i] = both[mask>>i&1][i]
-		}
-		if s.records[0] == both[0] || s.records[0] == both[1] {
-			continue // they have the rest in common
-		}
-		for _, n := range numbers {
-			if rec, ok := r.read(s, n); ok {
-				t.Fatalf("%x, of %x, is read as %+v", s.records[0], both, rec)
+// TestRingOrder: events of different shards come in the order of their turns, also where the
+// turns' number begins anew, and those of one turn in the order of the clock.
+func TestRingOrder(t *testing.T) {
+	for name, turn := range map[string]uint32{"turns": 1, "over the end": 1<<32 - 8} {
+		r := handmade(64, 3, nil)
+		number := uint64(0)
+		for range 16 {
+			for range 1 + number%3 {
+				number++
+				put(r, int(turn%3), turn, 0, numbered(number))
 			}
+			turn++
 		}
+		got := numbersOf(t, r.Records())
+		if !slices.IsSorted(got) || len(got) != int(number) || number < 20 {
+			t.Errorf("%s: %d, want 1 to %d", name, got, number)
+		}
+		var told []uint64
+		d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { told = append(told, numberOf(t, e)) }), time.Hour)
+		d.Close()
+		if !slices.Equal(told, got) {
+			t.Errorf("%s: a Drainer tells %d, want %d", name, told, got)
+		}
+	}
+	r := handmade(64, 3, Precise)
+	for n := range uint64(20) {
+		put(r, int(n%3), 7, 1000+n, numbered(n+1))
+	}
+	put(r, 0, 6, 5000, numbered(21)) // its turn was earlier
+	records := r.Records()
+	if got := numbersOf(t, records); len(got) != 21 || !slices.IsSorted(got[:1]) {
+		t.Errorf("by the clock: %d, want 1 to 21", got)
+	}
+	if at := records[0].Time; at != time.Unix(0, 1000) {
+		t.Errorf("the first is of %v, want %v", at, time.Unix(0, 1000))
+	}
+}
+
+// TestRingLosses: what came before an event that was written over is left out, unless the
+// order is not known.
+func TestRingLosses(t *testing.T) {
+	r := handmade(4, 3, nil)
+	put(r, 0, 1, 0, numbered(1))
+	put(r, 1, 2, 0, numbered(2))
+	put(r, 1, 4, 0, numbered(4))
+	for n := range uint64(5) {
+		put(r, 2, 3, 0, numbered(100+n))
+	}
+	if got, want := numbersOf(t, r.Records()), []uint64{101, 102, 103, 104, 4}; !slices.Equal(got, want) {
+		t.Errorf("%d, want %d", got, want)
+	}
+	put(r, 0, 3, 0, numbered(5))
+	if got, want := numbersOf(t, r.Records()), []uint64{5, 101, 102, 103, 104, 4}; len(got) != 6 {
+		t.Errorf("%d, want %d", got, want)
+	}
+}
+
+// TestRingTurns: who writes elsewhere takes the turn; after so many short turns nobody
+// has to any more, and long ones do not matter.
+func TestRingTurns(t *testing.T) {
+	r := handmade(1, 2, nil)
+	shards := []*ringShard{r.newShard(false), r.newShard(false)}
+	n := uint64(0)
+	for i := range 10 * shortTurns {
+		n += shortTurn
+		if turn := r.take(i%2, shards[i%2], n); turn>>turnShift != uint64(i+1) || turn&holder != uint64(i%2) || turn != r.turn.Load() {
+			t.Fatalf("long turn %d is %x, and the Ring has %x", i, turn, r.turn.Load())
+		}
+	}
+	shards[0].began, shards[1].began = n, n
+	for i := range shortTurns {
+		if turn := r.take(i%2, shards[i%2], n+2); turn&holder != uint64(i%2) {
+			t.Fatalf("short turn %d is %x", i, turn)
+		}
+	}
+	if turn := r.take(1, shards[1], n+3); turn&holder != everyone || turn != r.turn.Load() {
+		t.Errorf("after %d short turns there is one more: %x", shortTurns, turn)
+	}
+	r.Observe(t.Context(), numbered(1))
+	if turn := r.turn.Load(); turn&holder != everyone {
+		t.Errorf("somebody takes the turn again: %x", turn)
 	}
 }
 
@@ -169,8 +254,7 @@ func TestRingTorn(t *testing.T) {
 	if testing.Short() {
 		steps /= 10
 	}
-	for _, size := range []int{1, 8, 1024} {
-		r := NewRing(size, nil)
+	for _, r := range []*Ring{NewRing(1, nil), NewRing(8, Precise), NewRing(1024, nil), one(NewRing(1, nil)), one(NewRing(8, nil))} {
 		var writers, readers sync.WaitGroup
 		var stop atomic.Bool
 		for w := range uint64(4) {
@@ -202,21 +286,24 @@ func TestRingTorn(t *testing.T) {
 	}
 }
 
-func TestRingSpreads(t *testing.T) {
+// TestRingShards: a shard is made for those who tell events, and no more.
+func TestRingShards(t *testing.T) {
+	procs := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(procs)
 	r := NewRing(4, nil)
-	r.Observe(t.Context(), numbered(1))
-	spread(r)
-	if n := len(r.shards()); n != int(shard.Count)+1 {
-		t.Fatalf("%d shards, want home and %d", n, shard.Count)
+	if n := len(r.all()); n != 0 {
+		t.Errorf("%d shards before the first event", n)
 	}
-	first := r.spread.Load()
-	spread(r)
-	if r.spread.Load() != first {
-		t.Error("spread again")
+	for n := range uint64(10) {
+		r.Observe(t.Context(), numbered(n+1))
 	}
-	r.Observe(t.Context(), numbered(2))
-	if r.home.head.Load() != 1 || r.Told() != 2 || len(r.Records()) != 2 {
-		t.Errorf("told %d, of which home %d, with %d records; want 2, 1 and 2", r.Told(), r.home.head.Load(), len(r.Records()))
+	if n := len(r.all()); n != 1 || r.others.Load() != nil || r.Told() != 10 {
+		t.Errorf("%d shards, told %d; want 1 and 10", n, r.Told())
+	}
+	r.shards = r.shards[:0] // as if there were more processors now
+	r.Observe(t.Context(), numbered(11))
+	if got := numbersOf(t, r.Records()); !slices.Equal(got, []uint64{11}) || r.others.Load() == nil {
+		t.Errorf("%d, want 11", got)
 	}
 }
 
@@ -281,7 +368,7 @@ var slowly atomic.Int64
 
 // TestDrainerDrops: of what the Ring has no room for, all is counted.
 func TestDrainerDrops(t *testing.T) {
-	r := NewRing(8, nil)
+	r := one(NewRing(8, nil))
 	var got []uint64
 	d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { got = append(got, uint64(e.Addr)) }), time.Hour)
 	for n := range uint64(20) {
@@ -291,7 +378,7 @@ func TestDrainerDrops(t *testing.T) {
 	if want := []uint64{13, 14, 15, 16, 17, 18, 19, 20}; !slices.Equal(got, want) || d.Dropped() != 12 || d.Told() != 8 {
 		t.Errorf("told %d and dropped %d, want %d and 12", got, d.Dropped(), want)
 	}
-	r.home.head.Add(1) // somebody begins and does not end
+	r.others.Load().head.Add(1) // somebody begins and does not end
 	r.Observe(t.Context(), numbered(22))
 	d.Flush()
 	if len(got) != 8 {

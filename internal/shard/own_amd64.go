@@ -13,3 +13,6 @@ func Add(w *atomic.Int64, n int64) int64 {
 	*word += n
 	return *word
 }
+
+// Store stores v in a word of the caller's shard.
+func Store(w *atomic.Uint64, v uint64) { *(*uint64)(unsafe.Pointer(w)) = v }

@@ -10,3 +10,6 @@ func Add(w *atomic.Int64, n int64) int64 {
 	w.Store(sum)
 	return sum
 }
+
+// Store stores v in a word of the caller's shard.
+func Store(w *atomic.Uint64, v uint64) { w.Store(v) }

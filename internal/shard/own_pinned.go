@@ -7,6 +7,10 @@ import (
 	_ "unsafe" // for linkname
 )
 
+// Exclusive is whether nobody else writes the caller's shard between [Enter] and
+// [Leave].
+const Exclusive = true
+
 // Own is how many shards there are for [Enter].
 var Own = max(runtime.GOMAXPROCS(0), runtime.NumCPU())
 

@@ -1,0 +1,126 @@
+package hooks
+
+import (
+	"errors"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// A Record is an event that was kept in a [Ring].
+type Record struct {
+	alloctrace.Event
+	Time time.Time // zero if the Ring has no clock
+}
+
+// ErrForgotten is the error of an event that more than 64 others with an error have
+// followed. All else but its address is forgotten too, and its Kind is 0.
+var ErrForgotten = errors.New("hooks: the Ring has kept this event longer than its error")
+
+// Records returns the events that the Ring has, in order. Those that came before an
+// event that another processor has written over since, as far as the order says so,
+// are left out: there are no gaps. It may be called while events are told. What is
+// being written meanwhile, or written over, is left out too.
+func (r *Ring) Records() []Record {
+	var cursors []cursor
+	var lost bool
+	var since int32 // the last turn that may have begun with an event that was written over
+	for _, s := range r.all() {
+		head := uint64(s.head.Load())
+		c := cursor{s: s, n: head - min(head, r.size), end: head}
+		if !c.next() {
+			continue
+		}
+		cursors = append(cursors, c)
+		if head > r.size && (!lost || c.turn()-since > 0) {
+			lost, since = true, c.turn()
+		}
+	}
+	var list []Record
+	for len(cursors) > 0 {
+		i := earliest(cursors)
+		if c := &cursors[i]; !lost || c.turn()-since >= 0 {
+			list = append(list, r.record(c))
+		}
+		if !cursors[i].next() {
+			cursors = append(cursors[:i], cursors[i+1:]...)
+		}
+	}
+	return list
+}
+
+// Told returns how many events the Ring has been told of.
+func (r *Ring) Told() uint64 {
+	var sum uint64
+	for _, s := range r.all() {
+		sum += uint64(s.head.Load())
+	}
+	return sum
+}
+
+// record returns the record that c is at.
+func (r *Ring) record(c *cursor) (rec Record) {
+	addr, rest := uintptr(c.words[recordAddr]), c.words[recordRest]
+	if r.clock != nil {
+		rec.Time = time.Unix(0, int64(c.words[recordTime]))
+	}
+	if rest&(1<<kindBits-1) == rare {
+		rec.Event = r.rare.find(rest>>kindBits, addr)
+		return rec
+	}
+	rec.Event = alloctrace.Event{
+		Kind:  alloctrace.Kind(rest & (1<<kindBits - 1)),
+		Addr:  addr,
+		Size:  uintptr(rest >> (kindBits + alignBits)),
+		Align: 1 << (rest >> kindBits & (1<<alignBits - 1)), // 0 for 64, as it was
+	}
+	return rec
+}
+
+// A cursor goes through the records of a shard.
+type cursor struct {
+	s      *ringShard
+	n, end uint64 // the number of the record that it is at, and of the last one
+	words  [len(record{})]uint64
+}
+
+// next goes to the next record that is there whole.
+func (c *cursor) next() bool {
+	for c.n < c.end {
+		c.n++
+		if c.read() {
+			return true
+		}
+	}
+	return false
+}
+
+// read reads the record, and reports whether it is there whole: see ringShard.
+func (c *cursor) read() bool {
+	place := c.s.place(c.n)
+	for i := len(place) - 1; i >= 0; i-- {
+		c.words[i] = place[i].Load()
+	}
+	return c.words[recordNumber]&holder == c.n&holder && !c.s.gone(c.n)
+}
+
+func (c *cursor) turn() int32 { return int32(c.words[recordNumber] >> turnShift) }
+
+// before reports whether c's record comes before d's, of another shard.
+func (c *cursor) before(d *cursor) bool {
+	if turns := c.turn() - d.turn(); turns != 0 {
+		return turns < 0
+	}
+	return c.words[recordTime] < d.words[recordTime]
+}
+
+// earliest returns which of cursors has the record that comes first.
+func earliest(cursors []cursor) int {
+	first := 0
+	for i := range cursors {
+		if cursors[i].before(&cursors[first]) {
+			first = i
+		}
+	}
+	return first
+}
