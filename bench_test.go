@@ -46,7 +46,6 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"zlog_off":   alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog.Level(zerolog.Disabled)))),
 		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
 		"region_off": region.Allocator(),
-		"heap":       &blockalloc.Heap{},
 		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
 		"pool":       &blockalloc.Pool{},
@@ -164,7 +163,7 @@ func table(b *testing.B) {
 	all := pairs(b)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		turn := tableTurn
-		if slices.Contains([]string{"heap", "writer", "zlog"}, name) {
+		if slices.Contains([]string{"writer", "zlog"}, name) {
 			turn /= 10
 		}
 		a := all[name]
@@ -231,7 +230,6 @@ func table(b *testing.B) {
 	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
 	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
 	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)
-	row("heap_pair", times.Ratio("heap", "atomic"), "A", measure.NoBound)
 	row("pool_pair", times.Ratio("pool", "atomic"), "A", 4.5)
 	row("pool_counted_pair", times.Ratio("pool_count", "atomic"), "A", 6.5)
 	for _, name := range []string{"counted", "writer", "zlog", "region_off"} {

@@ -63,7 +63,7 @@ const (
 	recordAddr = iota
 	recordRest // the size, the binary logarithm of the alignment, and the kind
 	recordTime
-	recordNumber // lower half; and the turn
+	recordNumber // lower half, and that of its turn
 )
 
 const (
@@ -72,14 +72,14 @@ const (
 	rare      = 1<<kindBits - 1 // a kind: the event is number rest>>kindBits of Ring.rare
 )
 
-// A turn is a number, in the upper half, and the shard that has it, in the lower one.
-// Who writes in another shard takes the turn, so that the numbers tell the order of
-// records in different shards. Goroutines that run at once do so all the time: then
-// everyone has it.
+// A turn is a number, in the lower half, and the shard that has it. Who writes in
+// another shard takes the turn, so that the numbers tell the order of records in
+// different shards. Goroutines that run at once do so all the time: then everyone has
+// it.
 const (
-	turnShift = 32
-	holder    = 1<<turnShift - 1
-	everyone  = holder
+	turnShift  = 32
+	turnNumber = 1<<turnShift - 1
+	everyone   = 1<<31 - 1
 
 	// Turns of fewer records than shortTurn are short, and so many of them are enough.
 	shortTurn  = 64
@@ -102,7 +102,7 @@ func NewRing(n int, clock Clock) *Ring {
 // Observe keeps e.
 func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	rest := uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
-	if e.Err != nil || uint64(e.Size)>>(64-kindBits-alignBits) != 0 || e.Align&(e.Align-1) != 0 {
+	if e.Err != nil || uint64(e.Size)>>(64-kindBits-alignBits)|uint64(e.Align&(e.Align-1)) != 0 {
 		rest = r.rare.keep(e)<<kindBits | rare
 	}
 	var at uint64
@@ -119,14 +119,14 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	}
 	n := uint64(shard.Add(&s.head, 1))
 	turn := r.turn.Load()
-	if has := turn & holder; has != uint64(i) && has != everyone {
+	if has := int(turn >> turnShift); has != i && has != everyone {
 		turn = r.take(i, s, n)
 	}
 	w := s.place(n)
 	shard.Store(&w[recordAddr], uint64(e.Addr))
 	shard.Store(&w[recordRest], rest)
 	shard.Store(&w[recordTime], at)
-	shard.Store(&w[recordNumber], turn&^holder|n&holder)
+	shard.Store(&w[recordNumber], turn<<turnShift|n&turnNumber)
 	if s.shared {
 		s.mu.Unlock()
 		return
@@ -172,13 +172,13 @@ func (r *Ring) newShard(shared bool) *ringShard {
 //
 //go:noinline
 func (r *Ring) take(i int, s *ringShard, n uint64) uint64 {
-	next := (r.turn.Load()>>turnShift+1)<<turnShift | uint64(i)
 	if n-s.began < shortTurn && r.short.Add(1) > shortTurns {
-		next |= everyone
+		i = everyone
 	}
 	s.began = n
-	r.turn.Store(next)
-	return next
+	turn := uint64(i)<<turnShift | (r.turn.Load()+1)&turnNumber
+	r.turn.Store(turn)
+	return turn
 }
 
 // all returns the shards there are. None ever goes.

@@ -101,7 +101,7 @@ func (c *cursor) read() bool {
 	for i := len(place) - 1; i >= 0; i-- {
 		c.words[i] = place[i].Load()
 	}
-	return c.words[recordNumber]&holder == c.n&holder && !c.s.gone(c.n)
+	return c.words[recordNumber]&turnNumber == c.n&turnNumber && !c.s.gone(c.n)
 }
 
 func (c *cursor) turn() int32 { return int32(c.words[recordNumber] >> turnShift) }

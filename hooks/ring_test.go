@@ -48,7 +48,7 @@ func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
 		uint64(e.Addr),
 		uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind),
 		at,
-		uint64(turn)<<turnShift | n&holder,
+		uint64(turn)<<turnShift | n&turnNumber,
 	} {
 		s.place(n)[word].Store(v)
 	}
@@ -208,21 +208,21 @@ func TestRingTurns(t *testing.T) {
 	n := uint64(0)
 	for i := range 10 * shortTurns {
 		n += shortTurn
-		if turn := r.take(i%2, shards[i%2], n); turn>>turnShift != uint64(i+1) || turn&holder != uint64(i%2) || turn != r.turn.Load() {
+		if turn := r.take(i%2, shards[i%2], n); turn&turnNumber != uint64(i+1) || turn>>turnShift != uint64(i%2) || turn != r.turn.Load() {
 			t.Fatalf("long turn %d is %x, and the Ring has %x", i, turn, r.turn.Load())
 		}
 	}
 	shards[0].began, shards[1].began = n, n
 	for i := range shortTurns {
-		if turn := r.take(i%2, shards[i%2], n+2); turn&holder != uint64(i%2) {
+		if turn := r.take(i%2, shards[i%2], n+2); turn>>turnShift != uint64(i%2) {
 			t.Fatalf("short turn %d is %x", i, turn)
 		}
 	}
-	if turn := r.take(1, shards[1], n+3); turn&holder != everyone || turn != r.turn.Load() {
+	if turn := r.take(1, shards[1], n+3); turn>>turnShift != everyone || turn != r.turn.Load() {
 		t.Errorf("after %d short turns there is one more: %x", shortTurns, turn)
 	}
 	r.Observe(t.Context(), numbered(1))
-	if turn := r.turn.Load(); turn&holder != everyone {
+	if turn := r.turn.Load(); turn>>turnShift != everyone {
 		t.Errorf("somebody takes the turn again: %x", turn)
 	}
 }
