@@ -46,8 +46,9 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"zlog_off":   alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog.Level(zerolog.Disabled)))),
 		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
 		"region_off": region.Allocator(),
-		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
-		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
+		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil))),
+		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1<<16, nil))), // larger than caches
+		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil))),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
@@ -223,6 +224,7 @@ func table(b *testing.B) {
 	row("shared_counter_2_over_1", times.Ratio("shared_2", "shared_1"), "x", 1/1.7)
 	row("noop_hook_over_counted", times.Over("noop_hook", "counted"), "A", 1)
 	row("ring_event_over_counted", times.Over("ring", "counted")/2, "A", 1.5)
+	row("ring_large_event_over_counted", times.Over("ring_large", "counted")/2, "A", measure.NoBound)
 	row("pool_counted_ring_pair", times.Ratio("ring_pool", "atomic"), "A", 9)
 	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.10)
 	row("zlog_off_over_counted", times.Over("zlog_off", "counted"), "A", measure.NoBound)

@@ -79,8 +79,8 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		return b, p.allocateFailed(l, err)
 	}
 	p.counter.Allocate(l.Size, b.Size())
-	if p.hook != nil {
-		p.observe(Allocated, b)
+	if p.hook != nil && !b.IsZero() {
+		p.hook.Observe(p.ctx, event(Allocated, b))
 	}
 	return b, nil
 }
@@ -91,8 +91,8 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if p.closed.Load() {
 		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
-	if p.hook != nil {
-		p.observe(Reallocating, b)
+	if p.hook != nil && !b.IsZero() {
+		p.hook.Observe(p.ctx, event(Reallocating, b))
 	}
 	n, err := p.inner.Reallocate(b, size)
 	if err != nil {
@@ -103,16 +103,16 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	} else {
 		p.counter.Reallocate(b.Size(), size, n.Size())
 	}
-	if p.hook != nil {
-		p.observe(Reallocated, n)
+	if p.hook != nil && !n.IsZero() {
+		p.hook.Observe(p.ctx, event(Reallocated, n))
 	}
 	return n, nil
 }
 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
-	if p.hook != nil {
-		p.observe(Freeing, b)
+	if p.hook != nil && !b.IsZero() {
+		p.hook.Observe(p.ctx, event(Freeing, b))
 	}
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
@@ -121,14 +121,8 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 	return nil
 }
 
-// observe tells the hook of a block. It is called and not inlined, so that those
-// who have no hook need no room for an Event.
-//
-//go:noinline
-func (p *Proxy) observe(k Kind, b blockalloc.Block) {
-	if !b.IsZero() {
-		p.hook.Observe(p.ctx, Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align()})
-	}
+func event(k Kind, b blockalloc.Block) Event {
+	return Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align()}
 }
 
 func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {

@@ -12,7 +12,7 @@ type level struct {
 	lowest atomic.Int64 // the least, below zero if blocks of another Counter were freed here
 }
 
-// The level is told of each of the early blocks of a class in a Tally, and then when
+// The level is told of each of the early blocks of a class in a tally, and then when
 // blocks of a unit of bytes in all have come or gone, or 128 that are small, or one
 // that is larger.
 const (
@@ -22,7 +22,16 @@ const (
 	small     = unit / 128
 )
 
+// move tells l of bytes that came, or went if they are negative.
+func (l *level) move(bytes int64) {
+	if live := l.live.Add(bytes); live > l.peak.Load() || live < 0 {
+		l.reach(live)
+	}
+}
+
 // reach makes live the peak if it is more, or the lowest if it is less.
+//
+//go:noinline
 func (l *level) reach(live int64) {
 	for peak := l.peak.Load(); live > peak && !l.peak.CompareAndSwap(peak, live); peak = l.peak.Load() {
 	}

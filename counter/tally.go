@@ -123,7 +123,7 @@ func (c *Counter) count(i int, w way, requested, granted uintptr) {
 // those before it that it does not know of. The bytes are negative if it goes.
 func (c *Counter) tell(t *tally, bytes, n int64) {
 	if c.exact || bytes >= unit || bytes <= -unit {
-		c.reach(c.live.Add(bytes))
+		c.move(bytes)
 		return
 	}
 	c.tellNet(t, bytes, n)
@@ -145,7 +145,7 @@ func (c *Counter) tellNet(t *tally, bytes, n int64) {
 			return
 		}
 	}
-	c.reach(c.live.Add(bytes))
+	c.move(bytes)
 }
 
 // countOdd counts a block whose size is no power of two, and returns how many of its
@@ -166,7 +166,7 @@ func (c *Counter) countOdd(t *tally, w way, size uintptr) int64 {
 			return n
 		}
 	}
-	c.reach(c.live.Add(bytes))
+	c.move(bytes)
 	return n
 }
 
