@@ -74,9 +74,15 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event) {
 	if e.Err != nil {
 		line.Err(e.Err)
 	}
+	if ctx != context.Background() { // which is what a Proxy has unless it is given another
+		addSpan(ctx, line)
+	}
+	line.Msg(e.Kind.String())
+}
+
+func addSpan(ctx context.Context, line *zerolog.Event) {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
 		t, s := span.TraceID(), span.SpanID()
 		line.Hex("trace_id", t[:]).Hex("span_id", s[:])
 	}
-	line.Msg(e.Kind.String())
 }

@@ -51,24 +51,3 @@ func (p *Picker) Collided(slot uint32) {
 	shard := &p.shards[slot]
 	shard.Store((shard.Load() + (slot>>1 | 1)) & p.mask)
 }
-
-// A Meeting notices that goroutines take turns in a shard all the time, as those do
-// that run at once. Who takes turns a time slice each seldom gets there. Its zero
-// value is ready.
-type Meeting struct {
-	last  atomic.Uint32 // the slot that came last
-	turns atomic.Uint32 // how often that was another one than before
-}
-
-// Patience is how many turns are one too many.
-const Patience = 64
-
-// Crowded is called now and then, by the one in slot, and reports whether it is time to
-// move on.
-func (m *Meeting) Crowded(slot uint32) bool {
-	if m.last.Load() == slot {
-		return false
-	}
-	m.last.Store(slot)
-	return m.turns.Add(1)%Patience == 0
-}
