@@ -122,7 +122,7 @@ func TestTallies(t *testing.T) {
 	i := shard.Enter()
 	mine := c.tally(i)
 	shard.Leave()
-	if all := c.all(nil); mine == nil || len(all) != 2 || all[0] != &c.home || all[1] != mine {
+	if all := c.all(nil); mine == nil || !mine.own || len(all) != 2 || all[0] != &c.home || all[1] != mine {
 		t.Fatalf("shard %d has the tally %p, and all are %p; want home %p and one more", i, mine, all, &c.home)
 	}
 	home := c.home.flows[allocated].powers[12].Load()
@@ -130,6 +130,8 @@ func TestTallies(t *testing.T) {
 		c.Allocate(4096, 4096)
 		c.Free(4096)
 		c.Allocate(100, 128)
+		c.Allocate(0, 0)
+		c.Free(0)
 		c.Reallocate(128, 200, 200)
 		c.Free(200)
 	}
@@ -169,9 +171,16 @@ func atHome(t *testing.T) {
 }
 
 // TestNoTally: a shard beyond those that may have a tally counts at home, and does not
-// grow.
+// grow, also where others have.
 func TestNoTally(t *testing.T) {
+	var others Counter
+	for range early {
+		others.Allocate(4096, 4096)
+	}
 	atHome(t)
+	if others.Free(4096); others.home.flows[freed].powers[12].Load() != 1 {
+		t.Error("it has counted in a tally of another")
+	}
 	var c Counter
 	const blocks = 10 * early
 	for range blocks {

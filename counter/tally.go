@@ -170,10 +170,10 @@ func (c *Counter) countOdd(t *tally, w way, size uintptr) int64 {
 	return n
 }
 
-// grow gives shard i a tally of its own, if it may have one. It leaves the shard and
-// enters another, if that is where the caller is by then.
+// grow gives shard i, which the caller is in, a tally of its own, if it may have one. It
+// leaves the shard for that, and enters the one in which the caller is then.
 func (c *Counter) grow(i int) {
-	if i >= shard.Own || c.tally(i) != nil {
+	if i >= shard.Own {
 		return
 	}
 	shard.Leave()

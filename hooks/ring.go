@@ -14,46 +14,47 @@ import (
 
 // A Ring is a Hook that keeps the last events in memory, to be read after a failure or
 // by a test, or to be told to slower hooks by a [Drainer]. An event costs no atomic
-// operation, and what the clock costs.
+// operation and no lock, some dozen nanoseconds, and what the clock costs.
 //
-// Each processor writes records of its own, which it gets with its first event; a Ring
-// allocates nothing else. Where the Go runtime cannot be asked to keep a goroutine on
-// its processor, as under the race detector, goroutines are told apart by their
-// stacks, and a shard of them costs a lock.
+// Each processor writes records of its own, which are allocated with its first event; a
+// Ring allocates nothing else. Where the Go runtime cannot be asked to keep a goroutine
+// on its processor, as under the race detector, goroutines are told apart by their
+// stacks instead, and an event costs a lock that few share.
 //
-// Events are in the order in which they were told, by one goroutine or by several in
-// turn, on whatever processors. Once goroutines have been at it at the same time all
-// along, order between processors is that of the clock.
+// Events are in the order in which they were told, by one goroutine or by several that
+// take turns, whatever processors they were on. Once goroutines have told events at the
+// same time for a while, those of different processors are in the order of the clock,
+// and without one processor by processor.
 //
-// Contexts are not kept, and errors of the last 64 events that had one.
+// Contexts are not kept. The errors are those of the last 64 events that had one.
 type Ring struct {
 	clock  Clock
-	shards []atomic.Pointer[ringShard] // nil for those that have told nothing
 	size   uint64                      // records a shard
+	shards []atomic.Pointer[ringShard] // each nil until its first event
+	others atomic.Pointer[ringShard]   // for processors that have none
 	turn   atomic.Uint64
-	_      [64]byte                  // keeps what all read off the cache lines that some write
-	others atomic.Pointer[ringShard] // for processors that have none of their own
-	short  atomic.Int32              // turns that were short
+	_      [64]byte     // keeps what all read off the cache lines that some write
+	short  atomic.Int32 // turns that were short
 	rare   rareEvents
 }
 
 var _ alloctrace.Hook = (*Ring)(nil)
 
-// ringShard is where a processor writes, as the only one until it leaves the shard, or
-// where several do, one at a time.
+// ringShard is where one writes at a time: who is on its processor, or if it is
+// shared who holds its lock.
 //
-// Memory ordering: others see a writer's words in the order in which it writes them:
-// head, then a record, then the record's number. Who reads the number, then the record,
-// and then a head that has not come to this place again, has read what belongs
+// Memory ordering: others see a writer's words in the order in which it writes them,
+// which are head, a record, and the record's number. Who reads the number, then the
+// record, and then a head that has not come to this place again, has read what belongs
 // together.
 type ringShard struct {
 	head    atomic.Int64 // records begun: the first has number 1
 	mask    uint64
 	records *record // the first of mask+1
+	began   uint64  // the record with which its last turn began
 	shared  bool
-	began   uint64     // the record with which its last turn began
-	mu      sync.Mutex // held by who writes, if it is shared
-	_       [128]byte
+	mu      sync.Mutex
+	_       [128]byte // keeps the next one off these cache lines
 }
 
 // record is an event as it lies in a ring.
@@ -134,7 +135,7 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	shard.Leave()
 }
 
-// enter is called in shard i, in which there is nothing to write yet, or which is shared. It
+// enter is called in shard i if there is nothing to write in yet, or it is shared. It
 // makes what is missing, and returns the shard in which the caller is then.
 //
 //go:noinline
