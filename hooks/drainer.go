@@ -76,14 +76,13 @@ func (d *Drainer) flush(last bool) {
 	}
 }
 
-// advance goes to the next record that is there, and reports whether there is one now. It
-// counts those as dropped that were written over, or are never going to be written.
+// advance goes to the next record, the one before being done, and reports whether it is
+// there. Those that were written over, or are never going to be written, are counted.
 func (d *Drainer) advance(c *cursor, last bool) bool {
 	for ; c.n < c.end; d.dropped.Add(1) {
 		d.done[c.s] = c.n
 		c.n++
 		if c.read() {
-			d.done[c.s] = c.n
 			return true
 		}
 		if !c.s.gone(c.n) && !last { // it is being written
