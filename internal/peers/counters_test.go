@@ -93,7 +93,7 @@ var observed = []contender{
 
 // everything observes inner with all that is there to be left on in production.
 func everything(inner blockalloc.Allocator) blockalloc.Allocator {
-	return alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1024, nil)))
+	return alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil)))
 }
 
 func arrowed(name string, newAllocator func() memory.Allocator) contender {
