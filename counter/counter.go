@@ -69,8 +69,9 @@ func Exact() *Counter {
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
 	i := shard.Enter()
-	if t := c.tally(i); t != nil && requested == granted {
-		if class, ok := powerOfTwo(granted); ok {
+	if first := c.tallies.Load(); first != nil && i < shard.Own && requested == granted {
+		if t := nth(first, i).Load(); t != nil && powerOfTwo(granted) {
+			class := classOf(granted)
 			n := shard.Add(&t.flows[allocated].powers[class], 1)
 			if n&int64(t.mask[class].Load()) == 0 {
 				c.tell(t, int64(granted), n)
@@ -96,8 +97,9 @@ func (c *Counter) Reallocate(old, requested, granted uintptr) {
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
 	i := shard.Enter()
-	if t := c.tally(i); t != nil {
-		if class, ok := powerOfTwo(size); ok {
+	if first := c.tallies.Load(); first != nil && i < shard.Own {
+		if t := nth(first, i).Load(); t != nil && powerOfTwo(size) {
+			class := classOf(size)
 			n := shard.Add(&t.flows[freed].powers[class], 1)
 			if n&int64(t.mask[class].Load()) == 0 {
 				c.tell(t, -int64(size), n)

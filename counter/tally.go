@@ -75,10 +75,12 @@ func (t *tally) add(word *atomic.Int64, n int64) int64 {
 	return word.Add(n)
 }
 
-// powerOfTwo returns the class of a size that is a power of two.
-func powerOfTwo(size uintptr) (class int, ok bool) {
-	return bits.TrailingZeros64(uint64(size)) % NumClasses, size&(size-1) == 0 && size != 0
-}
+// powerOfTwo reports whether size is one, which zero is not, by one comparison: bits
+// that change with the one below size are more than those below it.
+func powerOfTwo(size uintptr) bool { return size^(size-1) > size-1 }
+
+// classOf returns the class of a size that is a power of two.
+func classOf(size uintptr) int { return bits.TrailingZeros64(uint64(size)) % NumClasses }
 
 // tally returns that of shard i, nil if it has none.
 func (c *Counter) tally(i int) *tally {
@@ -103,7 +105,8 @@ func (c *Counter) count(i int, w way, requested, granted uintptr) {
 		t = &c.home
 	}
 	var n int64
-	if class, ok := powerOfTwo(granted); ok {
+	if powerOfTwo(granted) {
+		class := classOf(granted)
 		n = t.add(&t.flows[w].powers[class], 1)
 		if n&int64(t.mask[class].Load()) == 0 {
 			c.tell(t, w.direction()*int64(granted), n)
