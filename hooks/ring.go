@@ -51,7 +51,7 @@ type ringShard struct {
 	head    atomic.Int64 // records begun: the first has number 1
 	mask    uint64
 	records *record // the first of mask+1
-	began   uint64  // the record with which its last turn began
+	began   int64   // the head with which its last turn began
 	shared  bool
 	mu      sync.Mutex
 	_       [128]byte // keeps the next one off these cache lines
@@ -111,23 +111,27 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 		at = uint64(r.clock.Now())
 	}
 	i := shard.Enter()
-	var s *ringShard
 	if shard.Exclusive && uint(i) < uint(len(r.shards)) {
-		s = r.shards[i].Load()
+		turn := r.turn.Load()
+		has := int(turn >> turnShift)
+		if s := r.shards[i].Load(); s != nil && (has == i || has == everyone) {
+			s.write(turn, uint64(e.Addr), rest, at)
+			shard.Leave()
+			return
+		}
 	}
-	if s == nil {
-		i, s = r.enter(i)
-	}
-	n := uint64(shard.Add(&s.head, 1))
+	r.observe(i, uint64(e.Addr), rest, at)
+}
+
+// observe is called in shard i if there is nothing to write in yet, or it is shared, or
+// another has the turn. It leaves the shard.
+func (r *Ring) observe(i int, addr, rest, at uint64) {
+	i, s := r.enter(i)
 	turn := r.turn.Load()
 	if has := int(turn >> turnShift); has != i && has != everyone {
-		turn = r.take(i, s, n)
+		turn = r.take(i, s)
 	}
-	w := s.place(n)
-	shard.Store(&w[recordAddr], uint64(e.Addr))
-	shard.Store(&w[recordRest], rest)
-	shard.Store(&w[recordTime], at)
-	shard.Store(&w[recordNumber], turn<<turnShift|n&turnNumber)
+	s.write(turn, addr, rest, at)
 	if s.shared {
 		s.mu.Unlock()
 		return
@@ -135,33 +139,38 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	shard.Leave()
 }
 
-// enter is called in shard i if there is nothing to write in yet, or it is shared. It
-// makes what is missing, and returns the shard in which the caller is then.
-//
-//go:noinline
+// write writes a record.
+func (s *ringShard) write(turn, addr, rest, at uint64) {
+	n := uint64(shard.Add(&s.head, 1))
+	w := s.place(n)
+	shard.Store(&w[recordAddr], addr)
+	shard.Store(&w[recordRest], rest)
+	shard.Store(&w[recordTime], at)
+	shard.Store(&w[recordNumber], turn<<turnShift|n&turnNumber)
+}
+
+// enter makes what shard i has not to write in, and returns the shard in which the
+// caller is then.
 func (r *Ring) enter(i int) (int, *ringShard) {
 	for {
-		shard.Leave()
 		own := &r.others
 		if i < len(r.shards) {
 			own = &r.shards[i]
 		}
 		s := own.Load()
+		if s != nil && !s.shared {
+			return i, s
+		}
+		shard.Leave()
 		if s == nil {
-			s = r.newShard(own == &r.others || !shard.Exclusive)
-			if !own.CompareAndSwap(nil, s) {
-				s = own.Load()
-			}
+			own.CompareAndSwap(nil, r.newShard(own == &r.others || !shard.Exclusive))
+			s = own.Load()
 		}
 		if s.shared {
 			s.mu.Lock()
 			return i, s
 		}
-		if i = shard.Enter(); i < len(r.shards) {
-			if s := r.shards[i].Load(); s != nil {
-				return i, s
-			}
-		}
+		i = shard.Enter()
 	}
 }
 
@@ -169,14 +178,13 @@ func (r *Ring) newShard(shared bool) *ringShard {
 	return &ringShard{mask: r.size - 1, records: &make([]record, r.size)[0], shared: shared}
 }
 
-// take gives shard i the turn, with its record n, and returns it.
-//
-//go:noinline
-func (r *Ring) take(i int, s *ringShard, n uint64) uint64 {
-	if n-s.began < shortTurn && r.short.Add(1) > shortTurns {
+// take gives shard i the turn, and returns it.
+func (r *Ring) take(i int, s *ringShard) uint64 {
+	told := s.head.Load()
+	if told-s.began < shortTurn && r.short.Add(1) > shortTurns {
 		i = everyone
 	}
-	s.began = n
+	s.began = told
 	turn := uint64(i)<<turnShift | (r.turn.Load()+1)&turnNumber
 	r.turn.Store(turn)
 	return turn

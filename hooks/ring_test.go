@@ -224,21 +224,21 @@ func TestRingLosses(t *testing.T) {
 func TestRingTurns(t *testing.T) {
 	r := handmade(1, 2, nil)
 	shards := []*ringShard{r.newShard(false), r.newShard(false)}
-	n := uint64(0)
+	take := func(i, told int) uint64 {
+		shards[i%2].head.Add(int64(told))
+		return r.take(i%2, shards[i%2])
+	}
 	for i := range 10 * shortTurns {
-		n += shortTurn
-		if turn := r.take(i%2, shards[i%2], n); turn&turnNumber != uint64(i+1) || turn>>turnShift != uint64(i%2) || turn != r.turn.Load() {
+		if turn := take(i, shortTurn); turn&turnNumber != uint64(i+1) || turn>>turnShift != uint64(i%2) || turn != r.turn.Load() {
 			t.Fatalf("long turn %d is %x, and the Ring has %x", i, turn, r.turn.Load())
 		}
 	}
-	shards[0].began, shards[1].began = n, n
 	for i := range shortTurns {
-		n++
-		if turn := r.take(i%2, shards[i%2], n); turn>>turnShift != uint64(i%2) {
+		if turn := take(i, 1+i%(shortTurn-1)); turn>>turnShift != uint64(i%2) {
 			t.Fatalf("short turn %d is %x", i, turn)
 		}
 	}
-	if turn := r.take(1, shards[1], n+1); turn>>turnShift != everyone || turn != r.turn.Load() {
+	if turn := take(1, 1); turn>>turnShift != everyone || turn != r.turn.Load() {
 		t.Errorf("after %d short turns there is one more: %x", shortTurns, turn)
 	}
 	r.Observe(t.Context(), numbered(1))
