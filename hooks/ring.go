@@ -112,10 +112,9 @@ func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
 	}
 	i := shard.Enter()
 	if shard.Exclusive && uint(i) < uint(len(r.shards)) {
-		turn := r.turn.Load()
-		has := int(turn >> turnShift)
-		if s := r.shards[i].Load(); s != nil && (has == i || has == everyone) {
-			s.write(turn, uint64(e.Addr), rest, at)
+		s, turn := r.shards[i].Load(), r.turn.Load()
+		if has := int(turn >> turnShift); s != nil && (has == i || has == everyone) {
+			s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), rest, at)
 			shard.Leave()
 			return
 		}
@@ -131,7 +130,7 @@ func (r *Ring) observe(i int, addr, rest, at uint64) {
 	if has := int(turn >> turnShift); has != i && has != everyone {
 		turn = r.take(i, s)
 	}
-	s.write(turn, addr, rest, at)
+	s.write(shard.Add(&s.head, 1), turn, addr, rest, at)
 	if s.shared {
 		s.mu.Unlock()
 		return
@@ -139,9 +138,9 @@ func (r *Ring) observe(i int, addr, rest, at uint64) {
 	shard.Leave()
 }
 
-// write writes a record.
-func (s *ringShard) write(turn, addr, rest, at uint64) {
-	n := uint64(shard.Add(&s.head, 1))
+// write writes the record that head has come to.
+func (s *ringShard) write(head int64, turn, addr, rest, at uint64) {
+	n := uint64(head)
 	w := s.place(n)
 	shard.Store(&w[recordAddr], addr)
 	shard.Store(&w[recordRest], rest)
