@@ -34,7 +34,7 @@ type Source interface {
 // what was asked for. What has 512 KiB or more, is among the first 64 of its size, or
 // comes when 128 have come or gone since, costs an atomic addition and two loads for
 // the peak. A Counter takes 5 KiB, and 4.75 KiB more for each processor that counts in
-// it, which is all that it ever allocates. Where the Go runtime cannot be asked to keep a
+// it, and a word for each other, which is all that it ever allocates. Where the Go runtime cannot be asked to keep a
 // goroutine on its processor, as under the race detector, goroutines are told apart by
 // their stacks, four shards a processor, 64 at most, and additions are atomic; the
 // build tag alloctrace_nopin asks for that.
