@@ -4,6 +4,7 @@ package blockalloc_test
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -52,6 +53,9 @@ func warmUp(t *testing.T) {
 	if err := l.p.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// The runtime keeps a table of the types of which errors are made.
+	_, err := blockalloc.FailAfter(l.p, 0).Allocate(blockalloc.BlockLayout(4096))
+	t.Logf("errors such as %v", fmt.Errorf("%w: %w", err, unix.ENOMEM))
 	debug.SetGCPercent(-1)
 	goHeap = make([]byte, 16<<20)
 	clear(goHeap)

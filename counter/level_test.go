@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
@@ -220,6 +221,32 @@ func TestLevelKnows(t *testing.T) {
 	}
 	if live, want := c.live.Load(), c.Stats().LiveBytes; abs(live-want) >= unit {
 		t.Errorf("after odd allocations the level has %d bytes, want %d", live, want)
+	}
+}
+
+// TestPeakOfOne: one goroutine that allocates on a processor and frees on another has the peak
+// that it has on one, and never more than was live.
+func TestPeakOfOne(t *testing.T) {
+	own := shard.Own
+	shard.Own = 3
+	defer func() { shard.Own = own }()
+	for _, size := range []uintptr{64, 100, 4096, 300_000} {
+		var c Counter
+		list := make([]atomic.Pointer[tally], shard.Own)
+		for i := range list {
+			list[i].Store(&tally{own: true})
+		}
+		c.tallies.Store(&list[0])
+		for n := range 10_000 {
+			c.count(n%3, allocated, size, size)
+			c.count(n/7%3, freed, size, size)
+			if s := c.Stats(); s.PeakBytes != int64(size) {
+				t.Fatalf("size %d: after %d blocks, one at a time: %v", size, n+1, s)
+			}
+		}
+		if c.top.Load() == int64(size) && size == 64 {
+			t.Error("no processor has told of more than there was: the test shows nothing")
+		}
 	}
 }
 

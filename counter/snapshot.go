@@ -97,17 +97,17 @@ func (v view) snapshot() (Stats, int64) {
 		s.FailedReallocations += n.failedReallocations.Load()
 		s.FailedFrees += n.failedFrees.Load()
 	}
-	v.peak(&s, max(of[allocated].untold+of[reallocatedTo].untold, of[reallocatedFrom].untold+of[freed].untold))
+	v.peak(&s, of[allocated].untold+of[reallocatedTo].untold+of[reallocatedFrom].untold+of[freed].untold)
 	return s, of[reallocatedFrom].blocks + of[freed].blocks
 }
 
-// peak sets s's peak, of which tallies have not told so many bytes in one direction.
+// peak sets s's peak, of which tallies may not have told so many bytes.
 func (v view) peak(s *Stats, untold int64) {
 	if v.nodes[0].exact {
 		untold = 0
 	}
 	if len(v.nodes) == 1 {
-		v.nodes[0].reach(s.LiveBytes) // what has been shown as live stays below the peak
+		raise(&v.nodes[0].level.peak, s.LiveBytes) // what has been shown as live stays below the peak
 	}
 	// The peaks of several Counters need not have coincided: that of all was at
 	// most their sum, and at least the highest of them, less what others were

@@ -28,11 +28,11 @@ type Stats struct {
 	// the bound zero, for a Counter of [Exact] that has no children, and for
 	// others as long as no more than 64 blocks of a size have been counted, or
 	// all have 512 KiB or more. Otherwise it was taken now and then, for each size
-	// class and shard when 512 KiB had come or gone, or 128 blocks; most often it is much
-	// nearer than the bound says. For a Counter with children PeakBytes is the sum
-	// of their peaks, which need not have coincided: the bound says how
-	// far below it the peak of all may have been. A block counts until its
-	// allocator has taken it back.
+	// class and processor when 512 KiB had come or gone, or 128 blocks: it is never
+	// more than what was live, and most often much nearer than the bound says. For a
+	// Counter with children PeakBytes is the sum of their peaks, which need not
+	// have coincided: the bound says how far below it the peak of all may have
+	// been. A block counts until its allocator has taken it back.
 	PeakBytes int64 `json:"peak_bytes"`
 	PeakBound int64 `json:"peak_bound"`
 

@@ -140,6 +140,7 @@ func (c *Counter) tellNet(t *tally, bytes, n int64) {
 	if t.mask[class].Load() == 0 {
 		t.add(&t.told[class], bytes)
 		if n > early {
+			c.vague.Store(true)
 			t.mask[class].Store(uint32(unit/max(size, small) - 1))
 		}
 	} else {
@@ -163,6 +164,9 @@ func (c *Counter) countOdd(t *tally, w way, size uintptr) int64 {
 	case n <= early || size >= unit:
 		t.add(&t.toldOdd, bytes)
 	default:
+		if !c.vague.Load() {
+			c.vague.Store(true)
+		}
 		net := t.net(func(f *flow) *atomic.Int64 { return &f.otherSize })
 		told := t.toldOdd.Load()
 		if bytes = net - told; bytes > -unit && bytes < unit || !t.toldOdd.CompareAndSwap(told, net) {
