@@ -24,7 +24,8 @@ var allowed = map[string][]string{
 	"blockalloc/blocktest":  {module + "/blockalloc"},
 	"blockalloc/typed":      {module + "/blockalloc"},
 	"":                      {module + "/blockalloc", module + "/counter"},
-	"hooks":                 {module, module + "/internal/shard"},
+	"hooks":                 {module, module + "/blockalloc", module + "/counter", module + "/internal/shard"},
+	"alloctest":             {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
 	"internal/instructions": {module, module + "/blockalloc", module + "/hooks"},
 	"hooks/zlog":            {module, "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
@@ -35,7 +36,7 @@ var allowed = map[string][]string{
 
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
-var noThirdParty = []string{"", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter"}
+var noThirdParty = []string{"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter"}
 
 type goPackage struct {
 	ImportPath string

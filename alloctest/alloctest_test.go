@@ -1,0 +1,338 @@
+package alloctest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/hooks"
+)
+
+func TestMain(m *testing.M) { VerifyTestMain(m) }
+
+// recorder is a test that only remembers what it was told.
+type recorder struct {
+	cleanups []func()
+	errors   []string
+	fatal    string
+	dir      string
+}
+
+func (*recorder) Helper() {}
+
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Fatalf(format string, args ...any) { r.fatal = fmt.Sprintf(format, args...) }
+
+// end cleans up as a test does that ends.
+func (r *recorder) end() {
+	for i := len(r.cleanups) - 1; i >= 0; i-- {
+		r.cleanups[i]()
+	}
+}
+
+// keeping is a recorder with a folder for artifacts.
+type keeping struct{ recorder }
+
+func (k *keeping) ArtifactDir() string { return k.dir }
+
+//go:noinline
+func leak(t *testing.T, p *alloctrace.Proxy, size uintptr) blockalloc.Block {
+	t.Helper()
+	b, err := p.Allocate(blockalloc.Layout{Size: size, Align: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestNoLeak(t *testing.T) {
+	var r recorder
+	p := New(&r)
+	if err := p.Free(leak(t, p, 100)); err != nil {
+		t.Fatal(err)
+	}
+	r.end()
+	if len(r.errors) != 0 || r.fatal != "" {
+		t.Errorf("without a leak: %q, %q", r.errors, r.fatal)
+	}
+	if _, err := p.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrClosed) {
+		t.Errorf("after the test its Proxy allocates: %v", err)
+	}
+	if Leaks(p) != nil {
+		t.Error("the Proxy is remembered after its test")
+	}
+}
+
+func TestLeak(t *testing.T) {
+	const sites = `( {2}.* in .*\n)+`
+	for name, c := range map[string]struct {
+		opts []Option
+		want string
+	}{
+		"full": {nil, `^alloctest: Proxy has leaked 8.59 KiB in 3 blocks
+8.59 KiB in 3 blocks are live:
+  8 KiB in 2 blocks of 4 KiB: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\), .*
+  600 B in 1 block of 600 B: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\), .*
+$`},
+		"off": {[]Option{WithStacks(Off), WithProxy(alloctrace.WithName("index"))}, `^alloctest: Proxy "index" has leaked 8.59 KiB in 3 blocks
+  1 block of up to 1 KiB
+  2 blocks of up to 4 KiB
+$`},
+		"sampled": {[]Option{WithStacks(Sampled)}, `^alloctest: Proxy has leaked 8.59 KiB in 3 blocks
+(nothing is live
+|about .*:\n` + sites + `)$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r recorder
+			p := New(&r, c.opts...)
+			var held []blockalloc.Block
+			for range 2 {
+				held = append(held, leak(t, p, 4096))
+			}
+			held = append(held, leak(t, p, 600))
+			r.end()
+			if len(r.errors) != 1 || !regexp.MustCompile(c.want).MatchString(r.errors[0]) {
+				t.Errorf("%q\nwant %s", r.errors, c.want)
+			}
+			for _, b := range held {
+				if err := p.Free(b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestArtifacts: where the test keeps artifacts, there is the whole report.
+func TestArtifacts(t *testing.T) {
+	k := keeping{recorder{dir: t.TempDir()}}
+	p := New(&k)
+	b := leak(t, p, 4096)
+	k.end()
+	text := read(t, k.dir, "leaks-*.txt")
+	if !strings.Contains(text, k.errors[0]) || !strings.Contains(text, "heap profile: 1: 4096 ") || !strings.Contains(text, "alloctest.TestArtifacts\t") {
+		t.Errorf("the text is\n%s", text)
+	}
+	var report hooks.LeakReport
+	if err := json.Unmarshal([]byte(read(t, k.dir, "leaks-*.json")), &report); err != nil || report.Bytes != 4096 || len(report.Sites[0].Stack) < 3 {
+		t.Errorf("the JSON is %+v: %v", report, err)
+	}
+	k.errors, k.dir = nil, filepath.Join(k.dir, "missing")
+	VerifyNone(&k, p) // its stacks are forgotten by now
+	if len(k.errors) != 1 || !strings.Contains(k.errors[0], "1 block of up to 4 KiB") {
+		t.Errorf("after the test: %q", k.errors)
+	}
+	if err := p.Free(b); err != nil {
+		t.Error(err)
+	}
+
+	k = keeping{recorder{dir: filepath.Join(t.TempDir(), "missing")}}
+	p = New(&k)
+	b = leak(t, p, 4096)
+	k.end()
+	if len(k.errors) != 1 || !strings.Contains(k.errors[0], "4 KiB in 1 block") || !strings.Contains(k.errors[0], "the whole report could not be written: ") {
+		t.Errorf("where nothing can be written: %q", k.errors)
+	}
+	if err := p.Free(b); err != nil {
+		t.Error(err)
+	}
+}
+
+func read(t *testing.T, dir, pattern string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%s: %q, %v", pattern, files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// TestParallel: tests that run at once see their own leaks alone.
+func TestParallel(t *testing.T) {
+	inner := new(blockalloc.Heap)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			var r recorder
+			p := New(&r, WithAllocator(inner))
+			var held []blockalloc.Block
+			for range i {
+				held = append(held, leak(t, p, 64))
+			}
+			r.end()
+			want := fmt.Sprintf("in %s\n", blocks(int64(i)))
+			if i == 0 && len(r.errors) != 0 || i > 0 && (len(r.errors) != 1 || !strings.Contains(r.errors[0], want)) {
+				t.Errorf("with %d blocks: %q", i, r.errors)
+			}
+			for _, b := range held {
+				if err := p.Free(b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestFlag(t *testing.T) {
+	defer func() { *stacksFlag = "" }()
+	*stacksFlag = "off"
+	var r recorder
+	if p := New(&r, WithStacks(Full)); Leaks(p) != nil {
+		t.Error("with -alloctest.stacks=off stacks are taken")
+	}
+	*stacksFlag = "some"
+	New(&r)
+	if want := `alloctest: stacks "some": use "full", "sampled" or "off"`; r.fatal != want {
+		t.Errorf("%q, want %q", r.fatal, want)
+	}
+}
+
+func TestAsserts(t *testing.T) {
+	p := New(t)
+	b := leak(t, p, 100)
+	var r recorder
+	AssertLive(&r, p, 100, 1)
+	AssertDelta(&r, p, Delta{-100, -1}, func() {
+		if err := p.Free(b); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(r.errors) != 0 {
+		t.Errorf("what is true fails: %q", r.errors)
+	}
+	AssertLive(&r, p, 100, 1)
+	AssertDelta(&r, p, Delta{Bytes: 1}, func() {})
+	want := []string{
+		"alloctest: 0 bytes in 0 blocks are live, want 100 in 1",
+		"alloctest: what is live has grown by 0 bytes in 0 blocks, want 1 in 0",
+	}
+	if fmt.Sprint(r.errors) != fmt.Sprint(want) {
+		t.Errorf("%q, want %q", r.errors, want)
+	}
+}
+
+func TestAllocsPerRun(t *testing.T) {
+	t.Parallel() // as testing.AllocsPerRun does not allow
+	p := New(t)
+	calls := 0
+	got := AllocsPerRun(p, 4, func() {
+		if calls++; calls%2 == 0 {
+			b, err := p.Reallocate(leak(t, p, 64), 128)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Free(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if got != 1 || calls != 5 {
+		t.Errorf("%v allocations a run in %d calls, want 1 in 5", got, calls)
+	}
+	defer func() {
+		if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "alloctest: AllocsPerRun of 0 calls: ") {
+			t.Errorf("of no runs: %q", text)
+		}
+	}()
+	AllocsPerRun(p, 0, func() {})
+}
+
+func TestReportMetrics(t *testing.T) {
+	result := testing.Benchmark(func(b *testing.B) {
+		p := New(b)
+		for b.Loop() {
+			x, err := p.Allocate(blockalloc.BlockLayout(4096))
+			if err == nil {
+				x, err = p.Reallocate(x, 100)
+			}
+			if err == nil {
+				err = p.Free(x)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		ReportMetrics(b, p)
+	})
+	for name, want := range map[string]float64{"offheap-B/op": 4196, "offheap-allocs/op": 2, "offheap-peak-B": 4096} {
+		if got := result.Extra[name]; got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}
+
+// tests is a testing.M.
+type tests struct {
+	code int
+	run  func()
+}
+
+func (m tests) Run() int {
+	m.run()
+	return m.code
+}
+
+func TestVerifyMain(t *testing.T) {
+	p := New(t)
+	pool := new(blockalloc.Pool)
+	var held, pooled blockalloc.Block
+	hold := func() {
+		held = leak(t, p, 64)
+		var err error
+		if pooled, err = pool.Allocate(blockalloc.BlockLayout(4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var w bytes.Buffer
+	if code := verifyMain(tests{7, hold}, &w, pool, []*alloctrace.Proxy{p}); code != 7 || w.Len() != 0 {
+		t.Errorf("tests that fail end with %d, and %q", code, w.String())
+	}
+	if code := verifyMain(tests{0, func() {}}, &w, pool, []*alloctrace.Proxy{p}); code != 1 ||
+		!strings.Contains(w.String(), "Proxy has leaked 64 B in 1 block\n") || !strings.Contains(w.String(), "blockalloc.Default() has leaked 4 KiB in 1 block\n") {
+		t.Errorf("with leaks they end with %d, and %q", code, w.String())
+	}
+	if err := errors.Join(p.Free(held), pool.Free(pooled)); err != nil {
+		t.Fatal(err)
+	}
+	w.Reset()
+	if code := verifyMain(tests{0, func() {}}, &w, pool, []*alloctrace.Proxy{p}); code != 0 || w.Len() != 0 {
+		t.Errorf("without they end with %d, and %q", code, w.String())
+	}
+	if err := pool.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPeakIsExact: to the byte, as tests want it.
+func TestPeakIsExact(t *testing.T) {
+	p := New(t)
+	for range 1000 {
+		if err := p.Free(leak(t, p, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := p.Stats(); s.PeakBytes != 4096 || s.PeakBound != 0 {
+		t.Errorf("%v; want a peak of 4096 bytes", s)
+	}
+	var _ counter.Source = p
+}

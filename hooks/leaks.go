@@ -1,0 +1,180 @@
+package hooks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// Leaks is a Hook that knows who holds what: the blocks that are live, when and by
+// which calls they were allocated. It must be told of blocks from their allocation on,
+// so that it belongs into the options of the Proxy. It may be used by several
+// goroutines at once.
+//
+// It remembers each block, or with a rate one in so many bytes, of which it makes
+// estimates that are right on average. A block that is not remembered costs some loads;
+// one that is costs its stack, by [runtime.Callers], a lock that few share, and some
+// hundred bytes on the Go heap until it is freed.
+type Leaks struct {
+	sampler *sampler
+	stacks  stacks
+	shards  [leakShards]leakShard
+	// How many remembered blocks have addresses of one hash, so that a free of one that
+	// is not remembered is known as such by a load.
+	filter [1 << filterBits]atomic.Int32
+}
+
+var _ alloctrace.Hook = (*Leaks)(nil)
+
+const (
+	leakShards = 64
+	filterBits = 12
+	lately     = 16
+)
+
+// leakShard has the blocks of some addresses.
+type leakShard struct {
+	mu   sync.Mutex
+	live map[uintptr]liveBlock
+	// The blocks that were released last are kept, for a release that is taken back. A
+	// Proxy tells of a release before it is tried, and of its failure after that.
+	released [lately]liveBlock
+	next     int
+	_        [64]byte
+}
+
+type liveBlock struct {
+	addr, size, align uintptr
+	allocated         int64 // nanoseconds since 1970 UTC
+	stack             *stack
+}
+
+// NewLeaks returns a Leaks that remembers a block for each rate bytes allocated, on
+// average; all blocks if rate is 1.
+func NewLeaks(rate int) *Leaks {
+	if rate < 1 {
+		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
+	}
+	return &Leaks{sampler: newSampler(int64(rate))}
+}
+
+// Observe remembers and forgets blocks.
+func (l *Leaks) Observe(_ context.Context, e alloctrace.Event) {
+	switch e.Kind {
+	case alloctrace.Allocated, alloctrace.Reallocated:
+		if l.sampler.choose(e.Size) {
+			l.remember(liveBlock{e.Addr, e.Size, e.Align, time.Now().UnixNano(), l.stacks.caller(1)})
+		}
+	case alloctrace.Freeing, alloctrace.Reallocating:
+		if l.filter[filterOf(e.Addr)].Load() > 0 {
+			l.release(e.Addr, e.Size)
+		}
+	case alloctrace.FreeFailed, alloctrace.ReallocateFailed:
+		if e.Addr != 0 && !errors.Is(e.Err, blockalloc.ErrDoubleFree) && !errors.Is(e.Err, blockalloc.ErrNotOwned) {
+			l.takeBack(e.Addr, e.Size)
+		}
+	}
+}
+
+func hashOf(addr uintptr) uint64 { return uint64(addr) * 0x9e3779b97f4a7c15 }
+
+func filterOf(addr uintptr) uint64 { return hashOf(addr) >> (64 - filterBits) }
+
+func (l *Leaks) shard(addr uintptr) *leakShard { return &l.shards[hashOf(addr)>>32%leakShards] }
+
+func (l *Leaks) remember(b liveBlock) {
+	s := l.shard(b.addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.released {
+		if s.released[i].addr == b.addr { // its release has succeeded
+			s.released[i] = liveBlock{}
+		}
+	}
+	s.add(l, b)
+}
+
+func (s *leakShard) add(l *Leaks, b liveBlock) {
+	if s.live == nil {
+		s.live = make(map[uintptr]liveBlock)
+	}
+	if _, there := s.live[b.addr]; !there {
+		l.filter[filterOf(b.addr)].Add(1)
+	}
+	s.live[b.addr] = b
+}
+
+// release forgets the block at addr, if that is its size.
+func (l *Leaks) release(addr, size uintptr) {
+	s := l.shard(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, there := s.live[addr]
+	if !there || b.size != size {
+		return
+	}
+	delete(s.live, addr)
+	l.filter[filterOf(addr)].Add(-1)
+	s.released[s.next] = b
+	s.next = (s.next + 1) % len(s.released)
+}
+
+// takeBack remembers a block again that was released last.
+func (l *Leaks) takeBack(addr, size uintptr) {
+	s := l.shard(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.released {
+		if b := &s.released[i]; b.addr == addr && b.size == size {
+			s.add(l, *b)
+			*b = liveBlock{}
+			return
+		}
+	}
+}
+
+// A LiveBlock is a block that [Leaks] remembers.
+type LiveBlock struct {
+	Addr, Size, Align uintptr // as in the event that told of it
+	Allocated         time.Time
+	Stack             []Frame // from the function that allocated it outwards, 32 frames at most
+}
+
+// Live returns the blocks that are remembered, the oldest first.
+func (l *Leaks) Live() []LiveBlock {
+	all := l.all()
+	list := make([]LiveBlock, len(all))
+	frames := make(map[*stack][]Frame)
+	for i, b := range all {
+		if frames[b.stack] == nil {
+			frames[b.stack] = b.stack.frames()
+		}
+		list[i] = LiveBlock{b.addr, b.size, b.align, time.Unix(0, b.allocated), frames[b.stack]}
+	}
+	return list
+}
+
+// all returns the blocks, the oldest first.
+func (l *Leaks) all() []liveBlock {
+	var list []liveBlock
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		for _, b := range s.live {
+			list = append(list, b)
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(list, func(a, b liveBlock) int {
+		return cmp.Or(cmp.Compare(a.allocated, b.allocated), cmp.Compare(a.addr, b.addr))
+	})
+	return list
+}

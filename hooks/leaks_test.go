@@ -1,0 +1,366 @@
+package hooks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// observed returns a Proxy around inner that tells l.
+func observed(l *Leaks, inner blockalloc.Allocator) *alloctrace.Proxy {
+	return alloctrace.Wrap(inner, alloctrace.WithHooks(l))
+}
+
+func allocateOne(t *testing.T, a blockalloc.Allocator, size uintptr) blockalloc.Block {
+	t.Helper()
+	b, err := a.Allocate(blockalloc.Layout{Size: size, Align: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestLeaksKnowsWhatIsLive(t *testing.T) {
+	l := NewLeaks(1)
+	p := observed(l, new(blockalloc.Heap))
+	first, second := allocateOne(t, p, 100), allocateOne(t, p, 200)
+	if err := p.Free(first); err != nil {
+		t.Fatal(err)
+	}
+	second, err := p.Reallocate(second, 300)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := l.Live()
+	if len(live) != 1 || live[0].Addr != second.Addr() || live[0].Size != 300 || live[0].Align != 8 || live[0].Allocated.IsZero() {
+		t.Fatalf("live are %+v, want %v alone", live, second)
+	}
+	if f := live[0].Stack[0]; path.Base(f.Function) != "hooks.TestLeaksKnowsWhatIsLive" || path.Base(f.File) != "leaks_test.go" || f.Line == 0 {
+		t.Errorf("it was allocated by %+v", f)
+	}
+	if _, err := p.Reallocate(second, 0); err != nil {
+		t.Fatal(err)
+	}
+	if live := l.Live(); len(live) != 0 {
+		t.Errorf("at the end %+v is live", live)
+	}
+	for i := range l.filter {
+		if n := l.filter[i].Load(); n != 0 {
+			t.Errorf("filter %d has %d blocks at the end", i, n)
+		}
+	}
+}
+
+// TestLeaksTakesBack: a block whose release failed is live as before, by whom it was; a
+// release of what is no live block releases none.
+func TestLeaksTakesBack(t *testing.T) {
+	l := NewLeaks(1)
+	heap := new(blockalloc.Heap)
+	fail := false
+	p := observed(l, blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return fail && c.Op != blockalloc.OpAllocate }))
+	b := allocateOne(t, p, 100)
+	before := l.Live()
+	check := func(after string) {
+		t.Helper()
+		if live := l.Live(); len(live) != 1 || live[0].Addr != b.Addr() || !live[0].Allocated.Equal(before[0].Allocated) || !slices.Equal(live[0].Stack, before[0].Stack) {
+			t.Errorf("after %s live are %+v, want %+v", after, live, before)
+		}
+	}
+	fail = true
+	if err := p.Free(b); !errors.Is(err, blockalloc.ErrInjected) {
+		t.Fatalf("Free: %v", err)
+	}
+	check("a free that failed")
+	if _, err := p.Reallocate(b, 200); !errors.Is(err, blockalloc.ErrInjected) {
+		t.Fatalf("Reallocate: %v", err)
+	}
+	check("a reallocation that failed")
+	fail = false
+	wrong, err := blockalloc.FromRaw(b.Pointer(), blockalloc.Layout{Size: 50, Align: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Free(wrong); !errors.Is(err, blockalloc.ErrNotOwned) {
+		t.Fatalf("Free with a wrong size: %v", err)
+	}
+	check("a free with a wrong size")
+	if err := p.Free(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Free(b); !errors.Is(err, blockalloc.ErrDoubleFree) {
+		t.Fatalf("second Free: %v", err)
+	}
+	if live := l.Live(); len(live) != 0 {
+		t.Errorf("after a second free %+v is live", live)
+	}
+}
+
+// TestLeaksClosed: a reallocation that a closed Proxy refuses is told alone, and takes back
+// no earlier release of the same address.
+func TestLeaksClosed(t *testing.T) {
+	l := NewLeaks(1)
+	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
+	l.Observe(t.Context(), e)
+	e.Kind = alloctrace.Freeing
+	l.Observe(t.Context(), e)
+	e.Kind = alloctrace.Allocated
+	l.Observe(t.Context(), e)
+	before := l.Live()
+	e.Kind, e.Err = alloctrace.ReallocateFailed, blockalloc.ErrClosed
+	l.Observe(t.Context(), e)
+	if live := l.Live(); len(live) != 1 || !live[0].Allocated.Equal(before[0].Allocated) {
+		t.Errorf("live are %+v, want %+v", live, before)
+	}
+}
+
+// TestLeaksModel has goroutines allocate, reallocate and free, and hand blocks to each
+// other, while reports are made: at the end it knows what they hold, and nothing else.
+func TestLeaksModel(t *testing.T) {
+	steps := 20_000
+	if testing.Short() {
+		steps = 2_000
+	}
+	l := NewLeaks(1)
+	p := observed(l, new(blockalloc.Heap))
+	var mu sync.Mutex
+	var shared []blockalloc.Block
+	var wg sync.WaitGroup
+	for w := range uint64(4) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(w, 11))
+			for range steps {
+				mu.Lock()
+				var b blockalloc.Block
+				if n := len(shared); n > 0 && rnd.IntN(100) < 30+n/10 {
+					i := rnd.IntN(n)
+					b = shared[i]
+					shared[i] = shared[n-1]
+					shared = shared[:n-1]
+				}
+				mu.Unlock()
+				var err error
+				switch {
+				case b.IsZero():
+					b, err = p.Allocate(blockalloc.Layout{Size: 1 + uintptr(rnd.IntN(500)), Align: 8})
+				case rnd.IntN(3) == 0:
+					b, err = p.Reallocate(b, 1+uintptr(rnd.IntN(500)))
+				default:
+					err = p.Free(b)
+					b = blockalloc.Block{}
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !b.IsZero() {
+					mu.Lock()
+					shared = append(shared, b)
+					mu.Unlock()
+				}
+				if rnd.IntN(steps/10) == 0 {
+					l.Report()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	want := make(map[uintptr]uintptr)
+	for _, b := range shared {
+		want[b.Addr()] = b.Size()
+	}
+	live := l.Live()
+	for _, b := range live {
+		if want[b.Addr] != b.Size {
+			t.Errorf("%+v is no live block", b)
+		}
+	}
+	var bytes int64
+	for _, b := range shared {
+		bytes += int64(b.Size())
+	}
+	if r := l.Report(); len(live) != len(want) || len(want) < 10 || r.Blocks != int64(len(want)) || r.Bytes != bytes {
+		t.Errorf("%d blocks are live, and reported are %d of %d bytes; want %d of %d", len(live), r.Blocks, r.Bytes, len(want), bytes)
+	}
+}
+
+// TestLeaksSampled: what is reported of samples is right on average, for small blocks and
+// for large ones, and all that was remembered is forgotten.
+func TestLeaksSampled(t *testing.T) {
+	const rate, runs = 4096, 60
+	for _, size := range []uintptr{16, 1000, 4096, 100_000} {
+		blocks := 64 * rate / int(size)
+		blocks = max(blocks, 50)
+		var sum, squares float64
+		for range runs {
+			l := NewLeaks(rate)
+			for i := range blocks {
+				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1) << 12, Size: size, Align: 8})
+			}
+			ratio := float64(l.Report().Bytes) / float64(blocks*int(size))
+			sum += ratio
+			squares += ratio * ratio
+			for i := range blocks {
+				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: uintptr(i+1) << 12, Size: size, Align: 8})
+			}
+			if live := l.Live(); len(live) != 0 {
+				t.Fatalf("size %d: %d blocks are live at the end", size, len(live))
+			}
+		}
+		mean := sum / runs
+		deviation := math.Sqrt(max(0, squares/runs-mean*mean) / runs)
+		if math.Abs(mean-1) > 4*deviation+0.001 {
+			t.Errorf("size %d: on average %.3f ± %.3f of the truth", size, mean, deviation)
+		}
+	}
+}
+
+// TestSamplerChooses: as many blocks as the probability says, in small and large steps.
+func TestSamplerChooses(t *testing.T) {
+	s := newSampler(1000)
+	for _, size := range []uintptr{1, 100, 1000, 5000} {
+		const n = 200_000
+		chosen := 0
+		for range n {
+			if s.choose(size) {
+				chosen++
+			}
+		}
+		p := 1 - math.Exp(-float64(size)/1000)
+		if got, deviation := float64(chosen)/n, math.Sqrt(p*(1-p)/n); math.Abs(got-p) > 5*deviation {
+			t.Errorf("of blocks of %d bytes %.5f are chosen, want %.5f ± %.5f", size, got, p, deviation)
+		}
+		if w := s.weight(size); math.Abs(w*p-1) > 1e-9 {
+			t.Errorf("a block of %d bytes stands for %v, want %v", size, w, 1/p)
+		}
+	}
+}
+
+//go:noinline
+func siteA(p *alloctrace.Proxy, size uintptr) {
+	_, _ = p.Allocate(blockalloc.Layout{Size: size, Align: 8})
+}
+
+//go:noinline
+func siteB(p *alloctrace.Proxy, size uintptr) { siteA(p, size) }
+
+func TestLeakReport(t *testing.T) {
+	l := NewLeaks(1)
+	p := observed(l, new(blockalloc.Heap))
+	if text := l.Report().String(); text != "nothing is live\n" {
+		t.Errorf("of nothing: %q", text)
+	}
+	for range 3 {
+		siteB(p, 4096)
+	}
+	siteA(p, 64)
+	want := regexp.MustCompile(`^12.06 KiB in 4 blocks are live:
+  12 KiB in 3 blocks of 4 KiB: hooks.siteA \(leaks_test.go:\d+\), hooks.siteB \(leaks_test.go:\d+\), hooks.TestLeakReport \(leaks_test.go:\d+\), testing.tRunner \(testing.go:\d+\)
+  64 B in 1 block of 64 B: hooks.siteA \(leaks_test.go:\d+\), hooks.TestLeakReport \(leaks_test.go:\d+\), testing.tRunner \(testing.go:\d+\), runtime.goexit \(.*:\d+\)
+$`)
+	r := l.Report()
+	if !want.MatchString(r.String()) {
+		t.Errorf("%s\nwant %v", r, want)
+	}
+	var listing strings.Builder
+	if err := r.WriteListing(&listing); err != nil {
+		t.Fatal(err)
+	}
+	if text := listing.String(); !strings.HasPrefix(text, "heap profile: 4: 12352 [4: 12352] @ heap/1\n3: 12288 [3: 12288] @ 0x") || strings.Count(text, "\n#\t") < 7 {
+		t.Errorf("listing:\n%s", text)
+	}
+	asJSON, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back LeakReport
+	if err := json.Unmarshal(asJSON, &back); err != nil || back.String() != r.String() {
+		t.Errorf("back from JSON: %v\n%s", err, back)
+	}
+}
+
+// TestLeakReportOfMany: 100,000 blocks of 60 sites are a line for each of 50 and one for the rest.
+func TestLeakReportOfMany(t *testing.T) {
+	l := NewLeaks(1)
+	stacks := make([]*stack, 60)
+	for i := range stacks {
+		stacks[i] = &stack{[]uintptr{uintptr(i + 1)}}
+	}
+	for i := range 100_000 {
+		l.remember(liveBlock{uintptr(i+1) << 6, 64, 64, 1, stacks[i%len(stacks)]})
+	}
+	text := l.Report().String()
+	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
+		t.Errorf("%d lines:\n%s", n, text)
+	}
+}
+
+type brokenWriter struct{ writes int }
+
+func (w *brokenWriter) Write(p []byte) (int, error) {
+	if w.writes--; w.writes < 0 {
+		return 0, errors.New("broken")
+	}
+	return len(p), nil
+}
+
+func TestListingFails(t *testing.T) {
+	l := NewLeaks(1)
+	siteA(observed(l, new(blockalloc.Heap)), 64)
+	for writes := range 2 {
+		if err := l.Report().WriteListing(&brokenWriter{writes}); err == nil {
+			t.Errorf("the error of write %d is lost", writes+1)
+		}
+	}
+}
+
+// TestStacksAreKeptOnce: the same calls have the same stack, however often.
+func TestStacksAreKeptOnce(t *testing.T) {
+	var s stacks
+	var all []*stack
+	for range 3 {
+		all = append(all, s.caller(0))
+	}
+	other := s.caller(0)
+	if all[0] != all[1] || all[1] != all[2] || other == all[0] || len(all[0].pcs) == 0 {
+		t.Errorf("%p, and then %p", all, other)
+	}
+}
+
+func TestNewLeaksRefuses(t *testing.T) {
+	defer func() {
+		if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "hooks: NewLeaks(0): ") {
+			t.Errorf("NewLeaks(0) panics with %q", text)
+		}
+	}()
+	NewLeaks(0)
+}
+
+// BenchmarkLeaks measures an Allocated and a Freeing event.
+func BenchmarkLeaks(b *testing.B) {
+	ctx := context.Background()
+	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 4096, Align: 4096}
+	f := e
+	f.Kind = alloctrace.Freeing
+	for name, rate := range map[string]int{"default": 512 << 10, "every": 1} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			l := NewLeaks(rate)
+			for b.Loop() {
+				l.Observe(ctx, e)
+				l.Observe(ctx, f)
+			}
+		})
+	}
+}
