@@ -37,7 +37,7 @@ type Source interface {
 // it, and a word for each other, which is all that it ever allocates. Where the Go runtime cannot be asked to keep a
 // goroutine on its processor, as under the race detector, goroutines are told apart by
 // their stacks, four shards a processor, 64 at most, and additions are atomic; the
-// build tag alloctrace_nopin asks for that.
+// build tag alloctrace_nolinkname asks for that.
 type Counter struct {
 	tallies atomic.Pointer[atomic.Pointer[tally]] // the first of shard.Own, nil as long as home is enough
 	exact   bool

@@ -2,64 +2,46 @@ package hooks
 
 import (
 	"math"
-	"math/rand/v2"
-	"sync/atomic"
+	"math/bits"
 
-	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/random"
 )
 
-// A sampler chooses blocks by their bytes, as [runtime.MemProfileRate] does: one in
-// rate bytes on average, at distances that are distributed exponentially, so that
-// no pattern of sizes goes together with them. A block is chosen with probability
-// 1-exp(-size/rate).
+// A sampler chooses blocks by their bytes: one in rate bytes on average, each block with
+// the probability 1-exp(-size/rate) and by itself. That is what walking through all
+// bytes by distances that are exponentially distributed comes to, as
+// [runtime.MemProfileRate] does, without a distance to keep.
 type sampler struct {
 	rate   int64
-	shards []samplerShard // one for each processor, and one more for others
-}
-
-type samplerShard struct {
-	left atomic.Int64 // bytes before the next choice
-	_    [120]byte
+	likely [65]uint32 // by the binary logarithm of the size, rounded up: at least the probability, in units of 1/(1<<32)
 }
 
 // newSampler returns a sampler with this rate; 1 chooses every block.
 func newSampler(rate int64) *sampler {
-	s := &sampler{rate: rate, shards: make([]samplerShard, shard.Own+1)}
-	for i := range s.shards {
-		s.shards[i].left.Store(s.distance())
+	s := &sampler{rate: rate}
+	for i := range s.likely {
+		s.likely[i] = uint32(min(math.Ceil(s.probability(math.Ldexp(1, i))*(1<<32)), math.MaxUint32))
 	}
 	return s
 }
 
-func (s *sampler) distance() int64 {
-	return int64(min(rand.ExpFloat64()*float64(s.rate), math.MaxInt64/2))
+func (s *sampler) probability(size float64) float64 {
+	if s.rate == 1 {
+		return 1
+	}
+	return -math.Expm1(-size / float64(s.rate))
 }
 
 // choose reports whether a block of size bytes is to be sampled.
 func (s *sampler) choose(size uintptr) bool {
-	if s.rate == 1 {
-		return true
-	}
-	chosen := false
-	if i := shard.Enter(); i < shard.Own {
-		left := &s.shards[i].left
-		if chosen = shard.Add(left, -int64(size)) < 0; chosen {
-			shard.Add(left, s.distance()-left.Load())
-		}
-	} else {
-		left := &s.shards[shard.Own].left
-		if chosen = left.Add(-int64(size)) < 0; chosen {
-			left.Store(s.distance())
-		}
-	}
-	shard.Leave()
-	return chosen
+	drawn := random.Uint32()
+	return drawn <= s.likely[bits.Len64(uint64(size-1))] && s.chosen(drawn, size)
+}
+
+// chosen is choose for a number that chooses a block of the next power of two.
+func (s *sampler) chosen(drawn uint32, size uintptr) bool {
+	return float64(drawn) < s.probability(float64(size))*(1<<32)
 }
 
 // weight returns how many blocks of size bytes one that was chosen stands for.
-func (s *sampler) weight(size uintptr) float64 {
-	if s.rate == 1 {
-		return 1
-	}
-	return -1 / math.Expm1(-float64(size)/float64(s.rate))
-}
+func (s *sampler) weight(size uintptr) float64 { return 1 / s.probability(float64(size)) }

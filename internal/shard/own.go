@@ -13,7 +13,7 @@ package shard
 // picked by the address of the stack, as a [Picker] does, and additions are atomic:
 // under the race detector, which cannot know that nobody else writes; with other
 // compilers than gc; on processors where this was not tried; and with the build tag
-// alloctrace_nopin.
+// alloctrace_nolinkname.
 //
 // Memory ordering: others see what a goroutine adds in the order in which it does,
 // and before whatever it does next to let them know. amd64 stores in order anyway. On

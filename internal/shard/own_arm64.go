@@ -1,4 +1,4 @@
-//go:build gc && !race && !alloctrace_nopin
+//go:build gc && !race && !alloctrace_nolinkname
 
 package shard
 

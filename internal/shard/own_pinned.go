@@ -1,4 +1,4 @@
-//go:build gc && !race && !alloctrace_nopin && (amd64 || arm64)
+//go:build gc && !race && !alloctrace_nolinkname && (amd64 || arm64)
 
 package shard
 
