@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/tracer"
 )
@@ -50,7 +51,7 @@ func numbers(allocated, freed, peak, allocations, reallocations, frees, failures
 
 func TestRegion(t *testing.T) {
 	var spans recorder
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("cache"))
+	p := alloctest.New(t, alloctest.WithProxy(alloctrace.WithName("cache")))
 	before := allocate(t, p, 5000)
 
 	ctx, outer := tracer.Start(t.Context(), "request", p, tracer.WithTracerProvider(&spans), tracer.WithAttributes(attribute.String("user", "7")))
@@ -99,7 +100,7 @@ func TestRegion(t *testing.T) {
 func TestRegionsRunningAtOnce(t *testing.T) {
 	const regions, steps = 8, 500
 	var spans recorder
-	p := alloctrace.Wrap(&blockalloc.Heap{})
+	p := alloctest.New(t)
 	var wg sync.WaitGroup
 	for i := range int64(regions) {
 		wg.Go(func() {
@@ -256,9 +257,9 @@ func TestFromContext(t *testing.T) {
 	}
 	var spans recorder
 	var seen []trace.SpanContext
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+	p := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
 		seen = append(seen, trace.SpanContextFromContext(ctx))
-	})))
+	}))))
 	ctx, r := tracer.Start(t.Context(), "work", p, tracer.WithTracerProvider(&spans))
 	if tracer.FromContext(ctx) != r || r.Name() != "work" {
 		t.Error("FromContext does not return the region that Start put there")

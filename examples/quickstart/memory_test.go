@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -14,14 +15,10 @@ import (
 func newMemory(t testing.TB) (*alloctrace.Proxy, *scarce) {
 	inner := &scarce{Allocator: new(blockalloc.Heap)}
 	inner.left.Store(1 << 62)
-	mem := alloctrace.Wrap(inner)
+	mem := alloctest.New(t, alloctest.WithAllocator(inner))
 	t.Cleanup(func() {
-		if err := mem.Close(); err != nil {
-			t.Error(err)
-		}
-		s := mem.Stats()
-		if s.Failures() != inner.refused.Load() {
-			t.Errorf("%d failures, want %d", s.Failures(), inner.refused.Load())
+		if failures := mem.Stats().Failures(); failures != inner.refused.Load() {
+			t.Errorf("%d failures, want %d", failures, inner.refused.Load())
 		}
 	})
 	return mem, inner

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/tracer"
 )
@@ -35,7 +36,7 @@ func (r *refusing) Free(b blockalloc.Block) error {
 func TestOwners(t *testing.T) {
 	inner := &refusing{Allocator: new(blockalloc.Heap)}
 	o := newOwners()
-	mem := alloctrace.Wrap(inner, alloctrace.WithHooks(o))
+	mem := alloctest.New(t, alloctest.WithAllocator(inner), alloctest.WithProxy(alloctrace.WithHooks(o)))
 	want := func(what string, leaks ...leak) {
 		t.Helper()
 		if got := o.leaks(); len(got)+len(leaks) > 0 && !reflect.DeepEqual(got, leaks) {
@@ -99,7 +100,7 @@ func TestOwners(t *testing.T) {
 // addresses go from one to the other.
 func TestOwnersConcurrently(t *testing.T) {
 	o := newOwners()
-	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(o))
+	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(o)))
 	kept := make([]blockalloc.Block, 8)
 	var wg sync.WaitGroup
 	for i := range kept {
