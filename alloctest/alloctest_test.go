@@ -193,6 +193,13 @@ func TestParallel(t *testing.T) {
 	wg.Wait()
 }
 
+func TestWithAllocator(t *testing.T) {
+	p := New(t, WithAllocator(blockalloc.FailAfter(new(blockalloc.Heap), 0)))
+	if _, err := p.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrInjected) {
+		t.Errorf("the allocator is another one: %v", err)
+	}
+}
+
 func TestFlag(t *testing.T) {
 	defer func() { *stacksFlag = "" }()
 	*stacksFlag = "off"
@@ -221,9 +228,11 @@ func TestAsserts(t *testing.T) {
 		t.Errorf("what is true fails: %q", r.errors)
 	}
 	AssertLive(&r, p, 100, 1)
+	AssertLive(&r, p, 0, 1)
 	AssertDelta(&r, p, Delta{Bytes: 1}, func() {})
 	want := []string{
 		"alloctest: 0 bytes in 0 blocks are live, want 100 in 1",
+		"alloctest: 0 bytes in 0 blocks are live, want 0 in 1",
 		"alloctest: what is live has grown by 0 bytes in 0 blocks, want 1 in 0",
 	}
 	if fmt.Sprint(r.errors) != fmt.Sprint(want) {

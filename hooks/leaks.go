@@ -94,11 +94,6 @@ func (l *Leaks) remember(b liveBlock) {
 	s := l.shard(b.addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.released {
-		if s.released[i].addr == b.addr { // its release has succeeded
-			s.released[i] = liveBlock{}
-		}
-	}
 	s.add(l, b)
 }
 
@@ -127,11 +122,15 @@ func (l *Leaks) release(addr, size uintptr) {
 	s.next = (s.next + 1) % len(s.released)
 }
 
-// takeBack remembers a block again that was released last.
+// takeBack remembers a block again that was released lately, if there is none at its
+// address now: then this is the failure of something else.
 func (l *Leaks) takeBack(addr, size uintptr) {
 	s := l.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, there := s.live[addr]; there {
+		return
+	}
 	for i := range s.released {
 		if b := &s.released[i]; b.addr == addr && b.size == size {
 			s.add(l, *b)

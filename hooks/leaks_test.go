@@ -125,6 +125,46 @@ func TestLeaksClosed(t *testing.T) {
 	}
 }
 
+// TestLeaksTakesBackOneOfSeveral: others may have been released since.
+func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
+	l := NewLeaks(1)
+	var addrs []uintptr
+	for addr := uintptr(4096); len(addrs) < 5; addr += 64 {
+		if l.shard(addr) == l.shard(4096) {
+			addrs = append(addrs, addr)
+		}
+	}
+	tell := func(k alloctrace.Kind, addr uintptr, err error) {
+		l.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64, Err: err})
+	}
+	for _, addr := range addrs {
+		tell(alloctrace.Allocated, addr, nil)
+	}
+	for _, addr := range addrs {
+		tell(alloctrace.Freeing, addr, nil)
+	}
+	tell(alloctrace.FreeFailed, addrs[1], blockalloc.ErrInjected)
+	tell(alloctrace.FreeFailed, addrs[3], blockalloc.ErrInjected)
+	live := l.Live()
+	if len(live) != 2 || live[0].Addr != addrs[1] || live[1].Addr != addrs[3] {
+		t.Fatalf("live are %+v, want those at %#x and %#x", live, addrs[1], addrs[3])
+	}
+	tell(alloctrace.Allocated, addrs[1], nil) // its release was not told
+	for _, i := range []int{1, 3} {
+		tell(alloctrace.Freeing, addrs[i], nil)
+	}
+	tell(alloctrace.FreeFailed, addrs[1], blockalloc.ErrInjected)
+	tell(alloctrace.Freeing, addrs[1], nil)
+	if live := l.Live(); len(live) != 0 {
+		t.Errorf("live are %+v, want none", live)
+	}
+	for i := range l.filter {
+		if n := l.filter[i].Load(); n != 0 {
+			t.Errorf("filter %d has %d blocks at the end", i, n)
+		}
+	}
+}
+
 // TestLeaksModel has goroutines allocate, reallocate and free, and hand blocks to each
 // other, while reports are made: at the end it knows what they hold, and nothing else.
 func TestLeaksModel(t *testing.T) {
@@ -208,7 +248,15 @@ func TestLeaksSampled(t *testing.T) {
 			for i := range blocks {
 				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1) << 12, Size: size, Align: 8})
 			}
-			ratio := float64(l.Report().Bytes) / float64(blocks*int(size))
+			r := l.Report()
+			var bytes int64
+			for _, site := range r.Sites {
+				bytes += site.Bytes
+			}
+			if math.Abs(float64(bytes-r.Bytes)) > float64(len(r.Sites)) {
+				t.Fatalf("the sites have %d bytes, and all of them %d", bytes, r.Bytes)
+			}
+			ratio := float64(r.Bytes) / float64(blocks*int(size))
 			sum += ratio
 			squares += ratio * ratio
 			for i := range blocks {
@@ -284,9 +332,29 @@ $`)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if oldest := l.Live()[0].Allocated; !r.Sites[0].Oldest.Equal(oldest) {
+		t.Errorf("the oldest block of the first site is of %v, want %v", r.Sites[0].Oldest, oldest)
+	}
 	var back LeakReport
 	if err := json.Unmarshal(asJSON, &back); err != nil || back.String() != r.String() {
 		t.Errorf("back from JSON: %v\n%s", err, back)
+	}
+}
+
+// TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
+func TestLeakReportOfSizes(t *testing.T) {
+	l := NewLeaks(1)
+	at := &stack{[]uintptr{1}}
+	for i, size := range []uintptr{4096, 100, 9000} {
+		l.remember(liveBlock{uintptr(9-i) << 12, size, 8, int64(10 + i), at})
+	}
+	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
+		t.Error(text)
+	}
+	for i, b := range l.Live() {
+		if b.Allocated.UnixNano() != int64(10+i) {
+			t.Errorf("block %d is of %d", i, b.Allocated.UnixNano())
+		}
 	}
 }
 
@@ -306,10 +374,11 @@ func TestLeakReportOfMany(t *testing.T) {
 	}
 }
 
+// brokenWriter fails one write, after so many.
 type brokenWriter struct{ writes int }
 
 func (w *brokenWriter) Write(p []byte) (int, error) {
-	if w.writes--; w.writes < 0 {
+	if w.writes--; w.writes == -1 {
 		return 0, errors.New("broken")
 	}
 	return len(p), nil
@@ -335,6 +404,21 @@ func TestStacksAreKeptOnce(t *testing.T) {
 	other := s.caller(0)
 	if all[0] != all[1] || all[1] != all[2] || other == all[0] || len(all[0].pcs) == 0 {
 		t.Errorf("%p, and then %p", all, other)
+	}
+}
+
+// TestStacksOfOneHash: stacks whose hashes are the same are told apart.
+func TestStacksOfOneHash(t *testing.T) {
+	var s stacks
+	var all []*stack
+	for range 2 {
+		all = append(all, s.caller(0))
+		for hash, list := range s.kept {
+			s.kept[hash] = append([]*stack{{[]uintptr{1, 2, 3}}}, list...)
+		}
+	}
+	if all[0] != all[1] {
+		t.Errorf("%v, and then %v", all[0], all[1])
 	}
 }
 
