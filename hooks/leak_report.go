@@ -21,14 +21,16 @@ type LeakReport struct {
 	Sites  []LeakSite `json:"sites"`  // the one with the most bytes first
 }
 
-// A LeakSite is the live blocks that were allocated by the same calls.
+// A LeakSite is the live blocks that were allocated by the same calls for the same
+// owner.
 type LeakSite struct {
 	Blocks   int64     `json:"blocks"` // as in LeakReport
 	Bytes    int64     `json:"bytes"`
 	Smallest uintptr   `json:"smallest"` // bytes
 	Largest  uintptr   `json:"largest"`
 	Oldest   time.Time `json:"oldest"`
-	Stack    []Frame   `json:"stack"` // from the function that allocated outwards, 32 frames at most
+	Owner    string    `json:"owner,omitempty"` // see WithOwner
+	Stack    []Frame   `json:"stack"`           // from the function that allocated outwards, 32 frames at most
 
 	pcs []uintptr
 }
@@ -40,13 +42,13 @@ func (l *Leaks) Report() LeakReport {
 		LeakSite
 		blocks, bytes float64
 	}
-	sites := make(map[*stack]*sums)
+	sites := make(map[site]*sums)
 	var blocks, bytes float64
 	for _, b := range l.all() {
-		s := sites[b.stack]
+		s := sites[b.site]
 		if s == nil {
 			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: time.Unix(0, b.allocated)}}
-			sites[b.stack] = s
+			sites[b.site] = s
 		}
 		weight := l.sampler.weight(b.size)
 		s.blocks += weight
@@ -57,9 +59,9 @@ func (l *Leaks) Report() LeakReport {
 		s.Largest = max(s.Largest, b.size)
 	}
 	r := LeakReport{Blocks: int64(blocks + 0.5), Bytes: int64(bytes + 0.5), Rate: l.sampler.rate}
-	for stack, s := range sites {
+	for by, s := range sites {
 		s.LeakSite.Blocks, s.LeakSite.Bytes = int64(s.blocks+0.5), int64(s.bytes+0.5)
-		s.Stack, s.pcs = stack.frames(), stack.pcs
+		s.Owner, s.Stack, s.pcs = by.owner, by.stack.frames(), by.stack.pcs
 		r.Sites = append(r.Sites, s.LeakSite)
 	}
 	slices.SortFunc(r.Sites, func(a, b LeakSite) int {
@@ -109,7 +111,11 @@ func (s LeakSite) String() string {
 	if s.Largest != s.Smallest {
 		size += " to " + counter.FormatBytes(int64(s.Largest))
 	}
-	return fmt.Sprintf("%s in %s of %s: %s", counter.FormatBytes(s.Bytes), number(s.Blocks, "block"), size, calls(s.Stack))
+	owner := ""
+	if s.Owner != "" {
+		owner = fmt.Sprintf(" of %q", s.Owner)
+	}
+	return fmt.Sprintf("%s in %s of %s%s: %s", counter.FormatBytes(s.Bytes), number(s.Blocks, "block"), size, owner, calls(s.Stack))
 }
 
 // callsShown is how many calls a line shows.

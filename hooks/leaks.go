@@ -24,6 +24,7 @@ import (
 // one that is costs its stack, by [runtime.Callers], a lock that few share, and some
 // hundred bytes on the Go heap until it is freed.
 type Leaks struct {
+	owner   func(context.Context) string // nil if nobody asks
 	sampler *sampler
 	stacks  stacks
 	shards  [leakShards]leakShard
@@ -54,24 +55,52 @@ type leakShard struct {
 type liveBlock struct {
 	addr, size, align uintptr
 	allocated         int64 // nanoseconds since 1970 UTC
-	stack             *stack
+	site
+}
+
+// A site is who allocates: the calls, and the owner by the context.
+type site struct {
+	stack *stack
+	owner string
+}
+
+// A LeaksOption configures [NewLeaks].
+type LeaksOption interface{ apply(*Leaks) }
+
+type leaksOptionFunc func(*Leaks)
+
+func (f leaksOptionFunc) apply(l *Leaks) { f(l) }
+
+// WithOwner has f say whose a block is, by the context that the hook is told: such as
+// the region of [alloctrace.Proxy.WithContext], or the request. It is called for each
+// block that is remembered, concurrently.
+func WithOwner(f func(ctx context.Context) string) LeaksOption {
+	return leaksOptionFunc(func(l *Leaks) { l.owner = f })
 }
 
 // NewLeaks returns a Leaks that remembers a block for each rate bytes allocated, on
 // average; all blocks if rate is 1.
-func NewLeaks(rate int) *Leaks {
+func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 	if rate < 1 {
 		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
 	}
-	return &Leaks{sampler: newSampler(int64(rate))}
+	l := &Leaks{sampler: newSampler(int64(rate))}
+	for _, o := range opts {
+		o.apply(l)
+	}
+	return l
 }
 
 // Observe remembers and forgets blocks.
-func (l *Leaks) Observe(_ context.Context, e alloctrace.Event) {
+func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
 	switch e.Kind {
 	case alloctrace.Allocated, alloctrace.Reallocated:
 		if l.sampler.choose(e.Size) {
-			l.remember(liveBlock{e.Addr, e.Size, e.Align, time.Now().UnixNano(), l.stacks.caller(1)})
+			by := site{stack: l.stacks.caller(1)}
+			if l.owner != nil {
+				by.owner = l.owner(ctx)
+			}
+			l.remember(liveBlock{e.Addr, e.Size, e.Align, time.Now().UnixNano(), by})
 		}
 	case alloctrace.Freeing, alloctrace.Reallocating:
 		if l.filter[filterOf(e.Addr)].Load() > 0 {
@@ -144,6 +173,7 @@ func (l *Leaks) takeBack(addr, size uintptr) {
 type LiveBlock struct {
 	Addr, Size, Align uintptr // as in the event that told of it
 	Allocated         time.Time
+	Owner             string  // by the context, "" if nobody asks
 	Stack             []Frame // from the function that allocated it outwards, 32 frames at most
 }
 
@@ -156,7 +186,7 @@ func (l *Leaks) Live() []LiveBlock {
 		if frames[b.stack] == nil {
 			frames[b.stack] = b.stack.frames()
 		}
-		list[i] = LiveBlock{b.addr, b.size, b.align, time.Unix(0, b.allocated), frames[b.stack]}
+		list[i] = LiveBlock{b.addr, b.size, b.align, time.Unix(0, b.allocated), b.owner, frames[b.stack]}
 	}
 	return list
 }

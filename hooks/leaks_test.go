@@ -341,12 +341,38 @@ $`)
 	}
 }
 
+// TestLeaksOwner: blocks of one place are told apart by who owns them.
+func TestLeaksOwner(t *testing.T) {
+	type key struct{}
+	l := NewLeaks(1, WithOwner(func(ctx context.Context) string {
+		owner, _ := ctx.Value(key{}).(string)
+		return owner
+	}))
+	p := observed(l, new(blockalloc.Heap))
+	for i, owner := range []string{"", "index", "query", "index"} {
+		siteA(p.WithContext(context.WithValue(t.Context(), key{}, owner)), 64<<i)
+	}
+	got := make(map[string]int64)
+	for _, s := range l.Report().Sites {
+		got[s.Owner] += s.Bytes
+		if s.Owner == "index" && !strings.Contains(s.String(), ` in 2 blocks of 128 B to 512 B of "index": hooks.siteA (`) {
+			t.Errorf("the site is %q", s)
+		}
+	}
+	if got[""] != 64 || got["index"] != 128+512 || got["query"] != 256 || len(got) != 3 {
+		t.Errorf("bytes by owner are %v", got)
+	}
+	if live := l.Live(); len(live) != 4 || live[2].Owner != "query" {
+		t.Errorf("live are %+v", live)
+	}
+}
+
 // TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
 func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)
 	at := &stack{[]uintptr{1}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.remember(liveBlock{uintptr(9-i) << 12, size, 8, int64(10 + i), at})
+		l.remember(liveBlock{uintptr(9-i) << 12, size, 8, int64(10 + i), site{stack: at}})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
@@ -366,7 +392,7 @@ func TestLeakReportOfMany(t *testing.T) {
 		stacks[i] = &stack{[]uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
-		l.remember(liveBlock{uintptr(i+1) << 6, 64, 64, 1, stacks[i%len(stacks)]})
+		l.remember(liveBlock{uintptr(i+1) << 6, 64, 64, 1, site{stack: stacks[i%len(stacks)]}})
 	}
 	text := l.Report().String()
 	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {

@@ -39,7 +39,7 @@ func TestOwners(t *testing.T) {
 	mem := alloctest.New(t, alloctest.WithAllocator(inner), alloctest.WithProxy(alloctrace.WithHooks(o)))
 	want := func(what string, leaks ...leak) {
 		t.Helper()
-		if got := o.leaks(); len(got)+len(leaks) > 0 && !reflect.DeepEqual(got, leaks) {
+		if got := leaksOf(o); len(got)+len(leaks) > 0 && !reflect.DeepEqual(got, leaks) {
 			t.Errorf("%s: leaks are %v, want %v", what, got, leaks)
 		}
 	}
@@ -120,7 +120,7 @@ func TestOwnersConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	leaks := o.leaks()
+	leaks := leaksOf(o)
 	for i := range kept {
 		if want := (leak{string(rune('a' + i)), 1, 4096 << i}); len(leaks) != len(kept) || leaks[i] != want {
 			t.Fatalf("leaks are %v, want the one block that each region kept", leaks)
@@ -129,7 +129,7 @@ func TestOwnersConcurrently(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if leaks := o.leaks(); len(leaks) != 0 {
+	if leaks := leaksOf(o); len(leaks) != 0 {
 		t.Errorf("leaks are %v when all is freed", leaks)
 	}
 }

@@ -53,7 +53,7 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 
 	r.Seconds = time.Since(began).Seconds()
 	r.End = mem.Stats()
-	r.Leaks = owners.leaks()
+	r.Leaks = leaksOf(owners)
 	if live := mem.Close(); live != nil && !o.leak {
 		err = errors.Join(err, fmt.Errorf("%w: they were allocated in %v", live, r.Leaks))
 	}
