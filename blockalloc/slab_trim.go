@@ -96,11 +96,13 @@ func (s *Slab) shut() error {
 			if h.where.Load() == slabEmpty {
 				continue
 			}
-			if h.claim() {
-				claimed = append(claimed, h)
-				continue
+			var n int64
+			for n == 0 && !h.claim() { // a slot that was live may be free by now
+				n = int64(h.live())
 			}
-			n := int64(h.live())
+			if n == 0 {
+				claimed = append(claimed, h)
+			}
 			blocks += n
 			size += n * int64(h.size)
 		}
