@@ -26,6 +26,7 @@ import (
 type Leaks struct {
 	owner   func(context.Context) string // nil if nobody asks
 	sampler *sampler
+	serial  atomic.Uint64
 	stacks  stacks
 	shards  [leakShards]leakShard
 	// How many remembered blocks have addresses of one hash, so that a free of one that
@@ -56,6 +57,7 @@ type liveBlock struct {
 	addr, size, align uintptr
 	allocated         int64 // nanoseconds since 1970 UTC
 	site
+	serial uint64 // by the order in which blocks were remembered, which clocks may be too coarse to tell
 }
 
 // A site is who allocates: the calls, and the owner by the context.
@@ -100,7 +102,7 @@ func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
 			if l.owner != nil {
 				by.owner = l.owner(ctx)
 			}
-			l.remember(liveBlock{e.Addr, e.Size, e.Align, time.Now().UnixNano(), by})
+			l.remember(liveBlock{addr: e.Addr, size: e.Size, align: e.Align, allocated: time.Now().UnixNano(), site: by})
 		}
 	case alloctrace.Freeing, alloctrace.Reallocating:
 		if l.filter[filterOf(e.Addr)].Load() > 0 {
@@ -120,6 +122,7 @@ func filterOf(addr uintptr) uint64 { return hashOf(addr) >> (64 - filterBits) }
 func (l *Leaks) shard(addr uintptr) *leakShard { return &l.shards[hashOf(addr)>>32%leakShards] }
 
 func (l *Leaks) remember(b liveBlock) {
+	b.serial = l.serial.Add(1)
 	s := l.shard(b.addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,8 +205,6 @@ func (l *Leaks) all() []liveBlock {
 		}
 		s.mu.Unlock()
 	}
-	slices.SortFunc(list, func(a, b liveBlock) int {
-		return cmp.Or(cmp.Compare(a.allocated, b.allocated), cmp.Compare(a.addr, b.addr))
-	})
+	slices.SortFunc(list, func(a, b liveBlock) int { return cmp.Compare(a.serial, b.serial) })
 	return list
 }

@@ -372,7 +372,7 @@ func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)
 	at := &stack{[]uintptr{1}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.remember(liveBlock{uintptr(9-i) << 12, size, 8, int64(10 + i), site{stack: at}})
+		l.remember(liveBlock{addr: uintptr(9-i) << 12, size: size, align: 8, allocated: int64(10 + i), site: site{stack: at}})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
@@ -392,7 +392,7 @@ func TestLeakReportOfMany(t *testing.T) {
 		stacks[i] = &stack{[]uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
-		l.remember(liveBlock{uintptr(i+1) << 6, 64, 64, 1, site{stack: stacks[i%len(stacks)]}})
+		l.remember(liveBlock{addr: uintptr(i+1) << 6, size: 64, align: 64, allocated: 1, site: site{stack: stacks[i%len(stacks)]}})
 	}
 	text := l.Report().String()
 	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
