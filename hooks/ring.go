@@ -102,35 +102,45 @@ func NewRing(n int, clock Clock) *Ring {
 
 // Observe keeps e.
 func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
-	rest := uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
-	if e.Err != nil || uint64(e.Size)>>(64-kindBits-alignBits)|uint64(e.Align&(e.Align-1)) != 0 {
-		rest = r.rare.keep(e)<<kindBits | rare
-	}
 	var at uint64
 	if r.clock != nil {
 		at = uint64(r.clock.Now())
 	}
-	i := shard.Enter()
-	if shard.Exclusive && uint(i) < uint(len(r.shards)) {
+	if i := shard.Enter(); shard.Exclusive && uint(i) < uint(len(r.shards)) {
 		s, turn := r.shards[i].Load(), r.turn.Load()
-		if has := int(turn >> turnShift); s != nil && (has == i || has == everyone) {
-			s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), rest, at)
+		if has := int(turn >> turnShift); s != nil && (has == i || has == everyone) && e.Err == nil && excess(e.Size, e.Align) == 0 {
+			s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), packed(e.Kind, e.Size, e.Align), at)
 			shard.Leave()
 			return
 		}
 	}
-	r.observe(i, uint64(e.Addr), rest, at)
+	shard.Leave()
+	r.observe(e, at)
 }
 
-// observe is called in shard i if there is nothing to write in yet, or it is shared, or
-// another has the turn. It leaves the shard.
-func (r *Ring) observe(i int, addr, rest, at uint64) {
-	i, s := r.enter(i)
+// excess is not zero if this does not fit into a record.
+func excess(size, align uintptr) uint64 {
+	return uint64(size)>>(64-kindBits-alignBits) | uint64(align&(align-1))
+}
+
+// packed returns what a record has of an event beside its address.
+func packed(k alloctrace.Kind, size, align uintptr) uint64 {
+	return uint64(size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(align)))<<kindBits | uint64(k)
+}
+
+// observe keeps e where there is nothing to write in yet, or it is shared, or another
+// has the turn, or e does not fit into a record.
+func (r *Ring) observe(e alloctrace.Event, at uint64) {
+	rest := packed(e.Kind, e.Size, e.Align)
+	if e.Err != nil || excess(e.Size, e.Align) != 0 {
+		rest = r.rare.keep(e)<<kindBits | rare // before the record, so that who reads it finds the event
+	}
+	i, s := r.enter(shard.Enter())
 	turn := r.turn.Load()
 	if has := int(turn >> turnShift); has != i && has != everyone {
 		turn = r.take(i, s)
 	}
-	s.write(shard.Add(&s.head, 1), turn, addr, rest, at)
+	s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), rest, at)
 	if s.shared {
 		s.mu.Unlock()
 		return
