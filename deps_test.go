@@ -17,15 +17,17 @@ const module = "github.com/alloctrace/alloctrace"
 // library, tests left out; a trailing /... is any package below. It is the picture
 // of the house: an arrow that is not here is a mistake.
 var allowed = map[string][]string{
+	"internal/bugs":         {module + "/blockalloc"},
+	"internal/callers":      {},
 	"internal/measure":      {},
 	"internal/random":       {},
 	"internal/shard":        {},
 	"counter":               {module + "/internal/shard"},
-	"blockalloc":            {module + "/internal/shard", "golang.org/x/sys/..."},
+	"blockalloc":            {module + "/internal/callers", module + "/internal/shard", "golang.org/x/sys/..."},
 	"blockalloc/blocktest":  {module + "/blockalloc"},
 	"blockalloc/typed":      {module + "/blockalloc"},
 	"":                      {module + "/blockalloc", module + "/counter"},
-	"hooks":                 {module, module + "/blockalloc", module + "/counter", module + "/internal/random", module + "/internal/shard"},
+	"hooks":                 {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/random", module + "/internal/shard"},
 	"alloctest":             {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
 	"internal/instructions": {module, module + "/blockalloc", module + "/hooks"},
 	"hooks/zlog":            {module, "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},

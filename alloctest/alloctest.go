@@ -1,18 +1,25 @@
-// Package alloctest fails tests that leak memory from an allocator, and says who
-// allocated it:
+// Package alloctest fails tests that leak memory of an allocator, free it twice, write
+// past its end or use it after it was freed, and says who did:
 //
 //	mem := alloctest.New(t)
 //	index, err := Build(mem, files)
 //
 // fails the test when it has ended and blocks of mem are still live, with a line for
-// each place that allocated them. Each Proxy is on its own: tests that run in parallel
-// do not disturb each other.
+// each place that allocated them, and at once when it is misused, with who allocated
+// and who freed the block. Each Proxy is on its own: tests that run in parallel do not
+// disturb each other.
 //
-// The flag -alloctest.stacks=full, sampled or off says for a whole test binary whether
-// stacks are taken of all blocks, as by default, of one in 64 KiB, or of none.
+// Two flags are for a whole test binary and go before what its tests say.
+// -alloctest.stacks=full, sampled or off: whether stacks are taken of all blocks, as by
+// default, of one in 64 KiB, or of none. -alloctest.debug=guard or off: whether each
+// [blockalloc.Debug] is at its most paranoid, with guard pages, so that the first access
+// to a byte that is not the block's faults, or there is none. The environment variable
+// ALLOCTEST_DEBUG does what the second does, for go test ./..., where not all packages
+// know the flag.
 package alloctest
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -48,7 +55,10 @@ const (
 
 const sampledRate = 64 << 10
 
-var stacksFlag = flag.String("alloctest.stacks", "", "take stacks of all blocks, of one in 64 KiB, or of none: `full`, sampled or off")
+var (
+	stacksFlag = flag.String("alloctest.stacks", "", "take stacks of all blocks, of one in 64 KiB, or of none: `full`, sampled or off")
+	debugFlag  = flag.String("alloctest.debug", "", "look for misuse of memory with guard pages too, or not at all: `guard` or off")
+)
 
 // An Option configures [New].
 type Option interface{ apply(*config) }
@@ -60,73 +70,180 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	inner  blockalloc.Allocator
 	stacks Stacks
+	debug  *blockalloc.DebugOptions // nil for no Debug
 	proxy  []alloctrace.Option
 }
 
 // WithAllocator has the Proxy take its memory from inner: unless set, from a
-// [blockalloc.Heap], whose memory the race detector sees.
+// [blockalloc.Heap], whose memory the race detector sees, in a [blockalloc.Debug].
+// Around inner there is a Debug only with WithDebug, which goes after this: it would
+// stand between the test and inner's own blocks and errors.
 func WithAllocator(inner blockalloc.Allocator) Option {
-	return optionFunc(func(c *config) { c.inner = inner })
+	return optionFunc(func(c *config) { c.inner, c.debug = inner, nil })
 }
 
 // WithStacks says of which blocks stacks are taken: of all, unless set here or by the
-// flag, which goes before this.
+// flag.
 func WithStacks(s Stacks) Option { return optionFunc(func(c *config) { c.stacks = s }) }
+
+// WithDebug says what the [blockalloc.Debug] between the Proxy and its allocator looks
+// for: all but what needs guard pages, unless set here or by the flag. Where the
+// test relies on zeroed memory, set Zeroed.
+func WithDebug(o blockalloc.DebugOptions) Option {
+	return optionFunc(func(c *config) { c.debug = &o })
+}
 
 // WithProxy adds options of the Proxy, such as its name and hooks.
 func WithProxy(opts ...alloctrace.Option) Option {
 	return optionFunc(func(c *config) { c.proxy = append(c.proxy, opts...) })
 }
 
-// New returns a Proxy for the test t, which fails at the end, after what t has cleaned
-// up that was set up later, if blocks of the Proxy are still live; see [VerifyNone].
-// The Proxy's peak is exact. It is closed then.
-func New(t TestingT, opts ...Option) *alloctrace.Proxy {
-	t.Helper()
-	c := config{inner: new(blockalloc.Heap), stacks: Full}
+// configure returns what the options and flags say for t, or an error if they cannot
+// be. Benchmarks are there for their times: they have neither a Debug nor all stacks
+// unless they say so.
+func configure(t TestingT, opts []Option) (config, error) {
+	c := config{inner: new(blockalloc.Heap), stacks: Full, debug: new(blockalloc.DebugOptions)}
+	if _, benchmark := t.(interface{ Loop() bool }); benchmark {
+		c.stacks, c.debug = Sampled, nil
+	}
 	for _, o := range opts {
 		o.apply(&c)
 	}
 	if *stacksFlag != "" {
 		c.stacks = Stacks(*stacksFlag)
 	}
+	switch c.stacks {
+	case Full, Sampled, Off:
+	default:
+		return c, fmt.Errorf("stacks %q: use %q, %q or %q", c.stacks, Full, Sampled, Off)
+	}
+	switch mode := cmp.Or(*debugFlag, os.Getenv("ALLOCTEST_DEBUG")); mode {
+	case "":
+	case "guard":
+		if c.debug != nil {
+			c.debug = paranoid(*c.debug)
+		}
+	case "off":
+		c.debug = nil
+	default:
+		return c, fmt.Errorf("-alloctest.debug=%s: use guard or off", mode)
+	}
+	return c, nil
+}
+
+// paranoid returns o with all that can be looked for, and as many mappings as let the
+// proxies of a test binary share those that a process can have.
+func paranoid(o blockalloc.DebugOptions) *blockalloc.DebugOptions {
+	o.Guard, o.MaxGuarded = true, 4096
+	o.Canary, o.NoPoison, o.ZeroFree = 0, false, true
+	o.Quarantine, o.QuarantineBlocks, o.Stack = 1<<30, 0, 64
+	return &o
+}
+
+// New returns a Proxy for the test t, which fails at the end, after what t has cleaned
+// up that was set up later, if blocks of the Proxy are still live; see [VerifyNone].
+// It fails at once if a free or reallocation is of no live block, and when a block is
+// freed, or at the end, if memory around it or after its end of life was written to:
+// all that [blockalloc.Debug] finds, also where the test passes over the error. The
+// Proxy's peak is exact. It is closed at the end.
+func New(t TestingT, opts ...Option) *alloctrace.Proxy {
+	t.Helper()
+	c, err := configure(t, opts)
+	if err != nil {
+		t.Fatalf("alloctest: %v", err)
+	}
 	proxy := []alloctrace.Option{alloctrace.WithCounter(counter.Exact())}
-	var leaks *hooks.Leaks
+	var k knowledge
 	switch c.stacks {
 	case Full:
-		leaks = hooks.NewLeaks(1)
+		k.leaks = hooks.NewLeaks(1)
 	case Sampled:
-		leaks = hooks.NewLeaks(sampledRate)
-	case Off:
-	default:
-		t.Fatalf("alloctest: stacks %q: use %q, %q or %q", c.stacks, Full, Sampled, Off)
+		k.leaks = hooks.NewLeaks(sampledRate)
 	}
-	if leaks != nil {
-		proxy = append(proxy, alloctrace.WithHooks(leaks))
+	if k.leaks != nil {
+		proxy = append(proxy, alloctrace.WithHooks(k.leaks))
 	}
-	p := alloctrace.Wrap(c.inner, append(proxy, c.proxy...)...)
-	if leaks != nil {
-		known.Store(p, leaks)
+	inner := c.inner
+	var findings findings
+	if c.debug != nil {
+		o := *c.debug
+		o.Report = findings.report(t, o.Report)
+		k.debug = blockalloc.NewDebug(inner, o)
+		inner = k.debug
 	}
+	p := alloctrace.Wrap(inner, append(proxy, c.proxy...)...)
+	known.Store(p, k)
 	t.Cleanup(func() {
 		t.Helper()
 		VerifyNone(t, p)
 		_ = p.Close() // what is live has been reported
+		if k.debug != nil {
+			findings.last(t, k.debug)
+		}
 		known.Delete(p)
 	})
 	return p
 }
 
-// known has the Leaks of each Proxy that New has made, until its test ends.
+// findings passes on what a Debug finds, as long as its test runs.
+type findings struct {
+	mu    sync.Mutex
+	n     int
+	ended bool
+}
+
+// report returns a function that fails t, after it has called next.
+func (f *findings) report(t TestingT, next func(*blockalloc.DebugReport)) func(*blockalloc.DebugReport) {
+	return func(r *blockalloc.DebugReport) {
+		if next != nil {
+			next(r)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.n++; !f.ended && r.Kind != blockalloc.DebugLeak { // VerifyNone tells of leaks
+			t.Errorf("alloctest: %v", r)
+		}
+	}
+}
+
+// last has d look at everything once more, and ends it.
+func (f *findings) last(t TestingT, d *blockalloc.Debug) {
+	t.Helper()
+	f.mu.Lock()
+	before := f.n
+	f.mu.Unlock()
+	err := d.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	if err != nil && f.n == before { // none of d's findings: its allocator's
+		t.Errorf("alloctest: %v", err)
+	}
+}
+
+// knowledge is what New has put around a Proxy.
+type knowledge struct {
+	leaks *hooks.Leaks      // nil if no stacks are taken
+	debug *blockalloc.Debug // nil if there is none
+}
+
+// known has the knowledge of each Proxy that New has made, until its test ends.
 var known sync.Map
+
+func knowledgeOf(p *alloctrace.Proxy) knowledge {
+	k, _ := known.Load(p)
+	of, _ := k.(knowledge)
+	return of
+}
 
 // Leaks returns the hook that knows p's live blocks, nil if New has not made p, or
 // its test takes no stacks, or has ended.
-func Leaks(p *alloctrace.Proxy) *hooks.Leaks {
-	l, _ := known.Load(p)
-	leaks, _ := l.(*hooks.Leaks)
-	return leaks
-}
+func Leaks(p *alloctrace.Proxy) *hooks.Leaks { return knowledgeOf(p).leaks }
+
+// Debug returns the Debug between p and its allocator, for its Catch and Check, nil if
+// New has not made p, or there is none, or the test has ended. What it finds it tells
+// the test by itself.
+func Debug(p *alloctrace.Proxy) *blockalloc.Debug { return knowledgeOf(p).debug }
 
 // VerifyNone fails the test if blocks of p are live. If p is of [New], the failure says
 // who allocated them, the most bytes first, and where the test can keep artifacts, as

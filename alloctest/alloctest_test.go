@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +38,17 @@ func (r *recorder) Errorf(format string, args ...any) {
 	r.errors = append(r.errors, fmt.Sprintf(format, args...))
 }
 
-func (r *recorder) Fatalf(format string, args ...any) { r.fatal = fmt.Sprintf(format, args...) }
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.fatal = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// ended runs what may end in a Fatalf.
+func ended(f func()) {
+	var done sync.WaitGroup
+	done.Go(f)
+	done.Wait()
+}
 
 // end cleans up as a test does that ends.
 func (r *recorder) end() {
@@ -86,8 +98,8 @@ func TestLeak(t *testing.T) {
 	}{
 		"full": {nil, `^alloctest: Proxy has leaked 8.59 KiB in 3 blocks
 8.59 KiB in 3 blocks are live:
-  8 KiB in 2 blocks of 4 KiB: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\), .*
-  600 B in 1 block of 600 B: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\), .*
+  8 KiB in 2 blocks of 4 KiB: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\)
+  600 B in 1 block of 600 B: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\)
 $`},
 		"off": {[]Option{WithStacks(Off), WithProxy(alloctrace.WithName("index"))}, `^alloctest: Proxy "index" has leaked 8.59 KiB in 3 blocks
   1 block of up to 1 KiB
@@ -129,7 +141,7 @@ func TestArtifacts(t *testing.T) {
 		t.Errorf("the text is\n%s", text)
 	}
 	var report hooks.LeakReport
-	if err := json.Unmarshal([]byte(read(t, k.dir, "leaks-*.json")), &report); err != nil || report.Bytes != 4096 || len(report.Sites[0].Stack) < 3 {
+	if err := json.Unmarshal([]byte(read(t, k.dir, "leaks-*.json")), &report); err != nil || report.Bytes != 4096 || len(report.Sites[0].Stack) != 2 {
 		t.Errorf("the JSON is %+v: %v", report, err)
 	}
 	k.errors, k.dir = nil, filepath.Join(k.dir, "missing")
@@ -200,17 +212,157 @@ func TestWithAllocator(t *testing.T) {
 	}
 }
 
-func TestFlag(t *testing.T) {
-	defer func() { *stacksFlag = "" }()
-	*stacksFlag = "off"
+// set sets a flag until the test ends.
+func set(t *testing.T, flag *string, value string) {
+	t.Helper()
+	before := *flag
+	t.Cleanup(func() { *flag = before })
+	*flag = value
+}
+
+// setDebug sets the flag alone.
+func setDebug(t *testing.T, value string) {
+	t.Helper()
+	t.Setenv("ALLOCTEST_DEBUG", "")
+	set(t, debugFlag, value)
+}
+
+func TestStacksFlag(t *testing.T) {
+	set(t, stacksFlag, "off")
 	var r recorder
 	if p := New(&r, WithStacks(Full)); Leaks(p) != nil {
 		t.Error("with -alloctest.stacks=off stacks are taken")
 	}
 	*stacksFlag = "some"
-	New(&r)
+	ended(func() { New(&r) })
 	if want := `alloctest: stacks "some": use "full", "sampled" or "off"`; r.fatal != want {
 		t.Errorf("%q, want %q", r.fatal, want)
+	}
+}
+
+// TestDebugFlag: the flag goes before what the test says.
+func TestDebugFlag(t *testing.T) {
+	for _, c := range []struct {
+		flag string
+		opt  Option
+		want string
+	}{
+		{"", WithStacks(Full), "Debug"},
+		{"", WithDebug(blockalloc.DebugOptions{Guard: true}), "Debug with guard pages"},
+		{"", WithAllocator(new(blockalloc.Heap)), "none"},
+		{"guard", WithStacks(Full), "Debug with guard pages"},
+		{"guard", WithDebug(blockalloc.DebugOptions{}), "Debug with guard pages"},
+		{"guard", WithAllocator(new(blockalloc.Heap)), "none"},
+		{"off", WithDebug(blockalloc.DebugOptions{}), "none"},
+	} {
+		setDebug(t, c.flag)
+		var r recorder
+		got := "none"
+		if d := Debug(New(&r, c.opt)); d != nil {
+			got = d.String()
+		}
+		if runtime.GOOS == "js" {
+			c.want = strings.TrimSuffix(c.want, " with guard pages")
+		}
+		if got != c.want {
+			t.Errorf("-alloctest.debug=%s: %s, want %s", c.flag, got, c.want)
+		}
+		r.end()
+	}
+	setDebug(t, "")
+	t.Setenv("ALLOCTEST_DEBUG", "paranoid")
+	var r recorder
+	ended(func() { New(&r) })
+	if want := `alloctest: -alloctest.debug=paranoid: use guard or off`; r.fatal != want {
+		t.Errorf("%q, want %q", r.fatal, want)
+	}
+}
+
+// TestDefaults: a test has all that is free of assumptions, a benchmark what costs
+// little.
+func TestDefaults(t *testing.T) {
+	set(t, stacksFlag, "")
+	setDebug(t, "")
+	if p := New(t); Debug(p) == nil || Leaks(p).Report().Rate != 1 {
+		t.Errorf("of a test: %v, %v", Debug(p), Leaks(p).Report().Rate)
+	}
+	testing.Benchmark(func(b *testing.B) {
+		if p := New(b); Debug(p) != nil || Leaks(p).Report().Rate == 1 {
+			t.Errorf("of a benchmark: %v, %v", Debug(p), Leaks(p).Report().Rate)
+		}
+	})
+	if d := Debug(alloctrace.Wrap(new(blockalloc.Heap))); d != nil {
+		t.Errorf("of another Proxy: %v", d)
+	}
+}
+
+// TestDebugReports: who asked for reports gets them too, and what comes when the
+// test has ended is not told.
+func TestDebugReports(t *testing.T) {
+	setDebug(t, "")
+	var r recorder
+	var got []*blockalloc.DebugReport
+	p := New(&r, WithDebug(blockalloc.DebugOptions{Report: func(r *blockalloc.DebugReport) { got = append(got, r) }}))
+	debug, b := Debug(p), leak(t, p, 64)
+	_, _ = p.Free(b), p.Free(b)
+	if len(got) != 1 || len(r.errors) != 1 || r.errors[0] != fmt.Sprintf("alloctest: %v", got[0]) || got[0].Kind != blockalloc.DebugDoubleFree {
+		t.Errorf("reports %v, and the test is told %q", got, r.errors)
+	}
+	r.end()
+	_ = debug.Free(b)
+	if len(got) != 2 || len(r.errors) != 1 {
+		t.Errorf("after the test reports %v, and the test is told %q", got, r.errors)
+	}
+}
+
+// stubborn takes no memory back.
+type stubborn struct{ blockalloc.Heap }
+
+func (*stubborn) Free(blockalloc.Block) error { return errors.New("not today") }
+
+func TestAllocatorFailsToFree(t *testing.T) {
+	setDebug(t, "")
+	var r recorder
+	p := New(&r, WithAllocator(new(stubborn)), WithDebug(blockalloc.DebugOptions{}))
+	if err := p.Free(leak(t, p, 64)); err != nil {
+		t.Fatal(err)
+	}
+	r.end()
+	if len(r.errors) != 1 || !strings.HasPrefix(r.errors[0], "alloctest: ") || !strings.Contains(r.errors[0], "not today") {
+		t.Errorf("the test is told %q", r.errors)
+	}
+}
+
+// TestCheckInitialized: which of several allocations is read before it is written.
+func TestCheckInitialized(t *testing.T) {
+	var r recorder
+	CheckInitialized(&r, func(mem *alloctrace.Proxy) string {
+		b := leak(t, mem, 64)
+		clear(b.Bytes())
+		c := leak(t, mem, 32)
+		clear(c.Bytes())
+		c, err := mem.Reallocate(c, 48)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := errors.Join(mem.Free(b), mem.Free(c)); err != nil {
+				t.Error(err)
+			}
+		}()
+		return fmt.Sprint(b.Bytes()[63], c.Bytes()[31], c.Bytes()[32])
+	})
+	if len(r.errors) != 1 || !strings.Contains(r.errors[0], " it returns 0 0 0 where fresh memory is full of 0x00, and 0 0 205 where it is full of 0xcd\nallocation 3 of 3, of 48 B aligned to 8, by\n\talloctest_test.go:") {
+		t.Errorf("the test is told %q", r.errors)
+	}
+	r.errors = nil
+	CheckInitialized(&r, func(mem *alloctrace.Proxy) []byte {
+		b := leak(t, mem, 64)
+		clear(b.Bytes())
+		return slices.Clone(b.Bytes())
+	})
+	if len(r.errors) != 0 {
+		t.Errorf("where all is written first: %q", r.errors)
 	}
 }
 

@@ -1,6 +1,8 @@
 package alloctest
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
@@ -23,7 +25,7 @@ func CheckAllFailures(t testing.TB, scenario func(mem *alloctrace.Proxy) error) 
 		mem := alloctrace.Wrap(inner, alloctrace.WithCounter(counter.Exact()), alloctrace.WithHooks(leaks))
 		err := scenario(mem)
 		if mem.Stats().LiveBlocks > 0 {
-			t.Errorf("alloctest: with error %v the scenario leaves blocks behind: %s", err, leaks.Report())
+			t.Errorf("alloctest: the scenario returns %q and leaves blocks behind: %s", fmt.Sprint(err), strings.TrimSuffix(leaks.Report().String(), "\n"))
 		}
 		return err
 	})

@@ -265,7 +265,11 @@ func (r *DebugReport) detail() string {
 	if r.Fault {
 		return fmt.Sprintf("at byte %d of %v", r.Offset, r.Block)
 	}
-	return fmt.Sprintf("at byte %d of %v: %d B are wrong, % x instead of % x", r.Offset, r.Block, r.Length, r.Found, r.Want)
+	verb := "are"
+	if r.Length == 1 {
+		verb = "is"
+	}
+	return fmt.Sprintf("at byte %d of %v: %d B %s wrong, % x instead of % x", r.Offset, r.Block, r.Length, verb, r.Found, r.Want)
 }
 
 func writeStack(t *strings.Builder, who string, s DebugStack) {

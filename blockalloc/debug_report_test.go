@@ -143,7 +143,7 @@ func TestDebugReports(t *testing.T) {
 			b := debugMaker(d, 64)
 			debugWriter(b, -1)
 			return debugMover(d, b, 8)
-		}, `blockalloc: Debug.Reallocate: access before the start of a block: at byte -1 of block ADDR of 64 B aligned to 8: 1 B are wrong, 41 instead of cb
+		}, `blockalloc: Debug.Reallocate: access before the start of a block: at byte -1 of block ADDR of 64 B aligned to 8: 1 B is wrong, 41 instead of cb
 	allocated by
 		debug_report_test.go:LINE blockalloc_test.debugMaker
 	reallocated now by
@@ -167,7 +167,7 @@ func TestDebugReports(t *testing.T) {
 			debugWriter(b, 63)
 			mustFree(t, d, mustAllocate(t, d, 8, 8))
 			return d.Check()
-		}, `blockalloc: Debug: block used after it was freed: at byte 63 of block ADDR of 64 B aligned to 8: 1 B are wrong, 41 instead of dd
+		}, `blockalloc: Debug: block used after it was freed: at byte 63 of block ADDR of 64 B aligned to 8: 1 B is wrong, 41 instead of dd
 	allocated by
 		debug_report_test.go:LINE blockalloc_test.debugMaker
 	freed by

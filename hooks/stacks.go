@@ -3,8 +3,9 @@ package hooks
 import (
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
+
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // A Frame is a function that was called, and where in it.
@@ -55,36 +56,9 @@ func (s *stacks) caller(skip int) *stack {
 
 // frames returns the frames of s, from the one that asked this library for memory.
 func (s *stack) frames() []Frame {
-	if len(s.pcs) == 0 {
-		return nil
-	}
 	var list []Frame
-	for frames := runtime.CallersFrames(s.pcs); ; {
-		f, more := frames.Next()
+	for _, f := range callers.Frames(s.pcs) {
 		list = append(list, Frame{f.Function, f.File, f.Line})
-		if !more {
-			break
-		}
-	}
-	for i, f := range list {
-		if !ours(f) {
-			return list[i:]
-		}
 	}
 	return list
-}
-
-// ours reports whether f is a function of this library through which memory is
-// asked for, and none of its tests.
-func ours(f Frame) bool {
-	const module = "github.com/alloctrace/alloctrace"
-	if strings.HasSuffix(f.File, "_test.go") {
-		return false
-	}
-	for _, of := range []string{".", "/hooks.", "/blockalloc.", "/blockalloc/typed."} {
-		if strings.HasPrefix(f.Function, module+of) {
-			return true
-		}
-	}
-	return false
 }
