@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,16 @@ type nothing struct{ _ int }
 
 func (*nothing) Observe(context.Context, alloctrace.Event) {}
 
+// callers is a hook that does what no hook can do with less that remembers who called.
+type callers struct{}
+
+func (callers) Observe(_ context.Context, e alloctrace.Event) {
+	if e.Kind == alloctrace.Allocated {
+		var pcs [32]uintptr
+		runtime.Callers(1, pcs[:])
+	}
+}
+
 // pairs are the allocators whose Allocate and Free are measured, around an inner
 // allocator that costs no more than its call.
 func pairs(tb testing.TB) map[string]blockalloc.Allocator {
@@ -49,6 +60,9 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil))),
 		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1<<16, nil))), // larger than caches
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil))),
+		"leaks":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
+		"leaks_all":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(1))),
+		"callers":    alloctrace.Wrap(inner, alloctrace.WithHooks(callers{})),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
@@ -164,8 +178,11 @@ func table(b *testing.B) {
 	all := pairs(b)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		turn := tableTurn
-		if slices.Contains([]string{"writer", "zlog"}, name) {
+		switch name {
+		case "writer", "zlog", "leaks_all", "callers":
 			turn /= 10
+		case "leaks":
+			turn *= 10 // of which one in 128 is remembered
 		}
 		a := all[name]
 		subjects = append(subjects, measure.Subject{Name: name, Turn: turn, Run: func(n int) {
@@ -231,6 +248,9 @@ func table(b *testing.B) {
 	row("zlog_over_counted", times.Over("zlog", "counted"), "A", measure.NoBound)
 	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
 	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
+	row("leaks_over_counted", times.Over("leaks", "counted"), "A", 1.5)
+	row("callers_over_counted", times.Over("callers", "counted"), "A", measure.NoBound)
+	row("leaks_all_over_callers", times.Over("leaks_all", "counted")/times.Over("callers", "counted"), "x", 1.3)
 	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)
 	row("pool_pair", times.Ratio("pool", "atomic"), "A", 4.5)
 	row("pool_counted_pair", times.Ratio("pool_count", "atomic"), "A", 6.5)
