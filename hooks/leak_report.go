@@ -47,7 +47,7 @@ func (l *Leaks) Report() LeakReport {
 	for _, b := range l.all() {
 		s := sites[b.site]
 		if s == nil {
-			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: time.Unix(0, b.allocated)}}
+			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: l.start.Add(b.since)}}
 			sites[b.site] = s
 		}
 		weight := l.sampler.weight(b.size)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/random"
 )
 
 // Leaks is a Hook that knows who holds what: the blocks that are live, when and by
@@ -25,9 +26,10 @@ import (
 // hundred bytes on the Go heap until it is freed.
 type Leaks struct {
 	owner   func(context.Context) string // nil if nobody asks
-	sampler *sampler
+	sampler sampler
+	start   time.Time
 	serial  atomic.Uint64
-	stacks  stacks
+	stacks  *stacks
 	shards  [leakShards]leakShard
 	// How many remembered blocks have addresses of one hash, so that a free of one that
 	// is not remembered is known as such by a load.
@@ -55,7 +57,7 @@ type leakShard struct {
 
 type liveBlock struct {
 	addr, size, align uintptr
-	allocated         int64 // nanoseconds since 1970 UTC
+	since             time.Duration // from Leaks.start to its allocation
 	site
 	serial uint64 // by the order in which blocks were remembered, which clocks may be too coarse to tell
 }
@@ -86,7 +88,7 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 	if rate < 1 {
 		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
 	}
-	l := &Leaks{sampler: newSampler(int64(rate))}
+	l := &Leaks{sampler: newSampler(int64(rate)), start: time.Now(), stacks: newStacks()}
 	for _, o := range opts {
 		o.apply(l)
 	}
@@ -95,23 +97,16 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 
 // Observe remembers and forgets blocks.
 func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
-	switch e.Kind {
-	case alloctrace.Allocated, alloctrace.Reallocated:
-		if l.sampler.choose(e.Size) {
-			by := site{stack: l.stacks.caller(1)}
-			if l.owner != nil {
-				by.owner = l.owner(ctx)
-			}
-			l.remember(liveBlock{addr: e.Addr, size: e.Size, align: e.Align, allocated: time.Now().UnixNano(), site: by})
-		}
-	case alloctrace.Freeing, alloctrace.Reallocating:
+	if e.Kind == alloctrace.Freeing || e.Kind == alloctrace.Reallocating {
 		if l.filter[filterOf(e.Addr)].Load() > 0 {
 			l.release(e.Addr, e.Size)
 		}
-	case alloctrace.FreeFailed, alloctrace.ReallocateFailed:
-		if e.Addr != 0 && !errors.Is(e.Err, blockalloc.ErrDoubleFree) && !errors.Is(e.Err, blockalloc.ErrNotOwned) {
-			l.takeBack(e.Addr, e.Size)
+	} else if e.Kind == alloctrace.Allocated || e.Kind == alloctrace.Reallocated {
+		if drawn := random.Uint32(); drawn <= l.sampler.bound(e.Size) {
+			l.acquire(ctx, e.Addr, e.Size, e.Align, drawn)
 		}
+	} else if e.Kind.Failed() {
+		l.failed(e.Addr, e.Size, e.Err)
 	}
 }
 
@@ -121,12 +116,32 @@ func filterOf(addr uintptr) uint64 { return hashOf(addr) >> (64 - filterBits) }
 
 func (l *Leaks) shard(addr uintptr) *leakShard { return &l.shards[hashOf(addr)>>32%leakShards] }
 
+// acquire remembers a block if it is chosen by the number that was drawn.
+func (l *Leaks) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
+	if !l.sampler.chosen(drawn, size) {
+		return
+	}
+	b := liveBlock{addr: addr, size: size, align: align, since: time.Since(l.start)}
+	b.stack = l.stacks.caller()
+	if l.owner != nil {
+		b.owner = l.owner(ctx)
+	}
+	l.remember(b)
+}
+
+// failed takes a release back. That of a block that was not live there is none.
+func (l *Leaks) failed(addr, size uintptr, err error) {
+	if addr != 0 && !errors.Is(err, blockalloc.ErrDoubleFree) && !errors.Is(err, blockalloc.ErrNotOwned) {
+		l.takeBack(addr, size)
+	}
+}
+
 func (l *Leaks) remember(b liveBlock) {
 	b.serial = l.serial.Add(1)
 	s := l.shard(b.addr)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.add(l, b)
+	s.mu.Unlock()
 }
 
 func (s *leakShard) add(l *Leaks, b liveBlock) {
@@ -189,7 +204,7 @@ func (l *Leaks) Live() []LiveBlock {
 		if frames[b.stack] == nil {
 			frames[b.stack] = b.stack.frames()
 		}
-		list[i] = LiveBlock{b.addr, b.size, b.align, time.Unix(0, b.allocated), b.owner, frames[b.stack]}
+		list[i] = LiveBlock{b.addr, b.size, b.align, l.start.Add(b.since), b.owner, frames[b.stack]}
 	}
 	return list
 }

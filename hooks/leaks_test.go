@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"path"
@@ -13,9 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/random"
 )
 
 // observed returns a Proxy around inner that tells l.
@@ -281,7 +282,7 @@ func TestSamplerChooses(t *testing.T) {
 		const n = 200_000
 		chosen := 0
 		for range n {
-			if s.choose(size) {
+			if drawn := random.Uint32(); drawn <= s.bound(size) && s.chosen(drawn, size) {
 				chosen++
 			}
 		}
@@ -370,16 +371,16 @@ func TestLeaksOwner(t *testing.T) {
 // TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
 func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)
-	at := &stack{[]uintptr{1}}
+	at := &stack{pcs: []uintptr{1}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.remember(liveBlock{addr: uintptr(9-i) << 12, size: size, align: 8, allocated: int64(10 + i), site: site{stack: at}})
+		l.remember(liveBlock{addr: uintptr(9-i) << 12, size: size, align: 8, since: time.Duration(10 + i), site: site{stack: at}})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
 	}
 	for i, b := range l.Live() {
-		if b.Allocated.UnixNano() != int64(10+i) {
-			t.Errorf("block %d is of %d", i, b.Allocated.UnixNano())
+		if got := b.Allocated.Sub(l.start); got != time.Duration(10+i) {
+			t.Errorf("block %d is of %v after the start", i, got)
 		}
 	}
 }
@@ -389,10 +390,10 @@ func TestLeakReportOfMany(t *testing.T) {
 	l := NewLeaks(1)
 	stacks := make([]*stack, 60)
 	for i := range stacks {
-		stacks[i] = &stack{[]uintptr{uintptr(i + 1)}}
+		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
-		l.remember(liveBlock{addr: uintptr(i+1) << 6, size: 64, align: 64, allocated: 1, site: site{stack: stacks[i%len(stacks)]}})
+		l.remember(liveBlock{addr: uintptr(i+1) << 6, size: 64, align: 64, site: site{stack: stacks[i%len(stacks)]}})
 	}
 	text := l.Report().String()
 	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
@@ -422,12 +423,12 @@ func TestListingFails(t *testing.T) {
 
 // TestStacksAreKeptOnce: the same calls have the same stack, however often.
 func TestStacksAreKeptOnce(t *testing.T) {
-	var s stacks
+	s := newStacks()
 	var all []*stack
 	for range 3 {
-		all = append(all, s.caller(0))
+		all = append(all, s.caller())
 	}
-	other := s.caller(0)
+	other := s.caller()
 	if all[0] != all[1] || all[1] != all[2] || other == all[0] || len(all[0].pcs) == 0 {
 		t.Errorf("%p, and then %p", all, other)
 	}
@@ -435,42 +436,63 @@ func TestStacksAreKeptOnce(t *testing.T) {
 
 // TestStacksOfOneHash: stacks whose hashes are the same are told apart.
 func TestStacksOfOneHash(t *testing.T) {
-	var s stacks
+	s := newStacks()
 	var all []*stack
 	for range 2 {
-		all = append(all, s.caller(0))
-		for hash, list := range s.kept {
-			s.kept[hash] = append([]*stack{{[]uintptr{1, 2, 3}}}, list...)
-		}
+		first := s.caller()
+		all = append(all, first)
+		bucket := &s.buckets[first.hash%uint64(len(s.buckets))]
+		bucket.Store(&stack{pcs: []uintptr{1, 2, 3}, hash: first.hash, next: bucket.Load()})
 	}
 	if all[0] != all[1] {
 		t.Errorf("%v, and then %v", all[0], all[1])
 	}
 }
 
-func TestNewLeaksRefuses(t *testing.T) {
-	defer func() {
-		if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "hooks: NewLeaks(0): ") {
-			t.Errorf("NewLeaks(0) panics with %q", text)
-		}
-	}()
-	NewLeaks(0)
-}
-
-// BenchmarkLeaks measures an Allocated and a Freeing event.
-func BenchmarkLeaks(b *testing.B) {
-	ctx := context.Background()
-	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 4096, Align: 4096}
-	f := e
-	f.Kind = alloctrace.Freeing
-	for name, rate := range map[string]int{"default": 512 << 10, "every": 1} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			l := NewLeaks(rate)
-			for b.Loop() {
-				l.Observe(ctx, e)
-				l.Observe(ctx, f)
+// TestStacksTogether: goroutines that come by the same ways at once get the same stacks,
+// one for each way.
+func TestStacksTogether(t *testing.T) {
+	const goroutines, ways = 8, 200
+	s := newStacks()
+	var found [goroutines][ways]*stack
+	var wg sync.WaitGroup
+	start := make(chan bool)
+	for g := range goroutines {
+		wg.Go(func() {
+			<-start
+			for way := range ways {
+				found[g][way] = s.by(way)
 			}
 		})
+	}
+	close(start)
+	wg.Wait()
+	kept := 0
+	for i := range s.buckets {
+		for b := s.buckets[i].Load(); b != nil; b = b.next {
+			kept++
+		}
+	}
+	if kept > ways {
+		t.Errorf("%d stacks are kept, of %d ways", kept, ways)
+	}
+	for g := range goroutines {
+		for way := range ways {
+			if found[g][way] != found[0][way] {
+				t.Errorf("goroutine %d has another stack for way %d", g, way)
+			}
+		}
+	}
+}
+
+// by calls caller by way of so many calls, which differ in their addresses.
+func (s *stacks) by(way int) *stack {
+	switch {
+	case way == 0:
+		return s.caller()
+	case way%2 == 0:
+		return s.by(way / 2)
+	default:
+		return s.by(way / 2)
 	}
 }

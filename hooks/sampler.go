@@ -3,8 +3,6 @@ package hooks
 import (
 	"math"
 	"math/bits"
-
-	"github.com/alloctrace/alloctrace/internal/random"
 )
 
 // A sampler chooses blocks by their bytes: one in rate bytes on average, each block with
@@ -17,10 +15,10 @@ type sampler struct {
 }
 
 // newSampler returns a sampler with this rate; 1 chooses every block.
-func newSampler(rate int64) *sampler {
-	s := &sampler{rate: rate}
+func newSampler(rate int64) sampler {
+	s := sampler{rate: rate}
 	for i := range s.likely {
-		s.likely[i] = uint32(min(math.Ceil(s.probability(math.Ldexp(1, i))*(1<<32)), math.MaxUint32))
+		s.likely[i] = uint32(min(s.probability(math.Ldexp(1, i))*(1<<32), math.MaxUint32))
 	}
 	return s
 }
@@ -32,15 +30,12 @@ func (s *sampler) probability(size float64) float64 {
 	return -math.Expm1(-size / float64(s.rate))
 }
 
-// choose reports whether a block of size bytes is to be sampled.
-func (s *sampler) choose(size uintptr) bool {
-	drawn := random.Uint32()
-	return drawn <= s.likely[bits.Len64(uint64(size-1))] && s.chosen(drawn, size)
-}
+// A block of size bytes is to be sampled if a number that is drawn for it, from 0 to
+// 1<<32-1, is at most s.bound(size), as few are, and s.chosen of both then.
+func (s *sampler) bound(size uintptr) uint32 { return s.likely[bits.Len64(uint64(size-1))] }
 
-// chosen is choose for a number that chooses a block of the next power of two.
 func (s *sampler) chosen(drawn uint32, size uintptr) bool {
-	return float64(drawn) < s.probability(float64(size))*(1<<32)
+	return size&(size-1) == 0 || float64(drawn) < s.probability(float64(size))*(1<<32)
 }
 
 // weight returns how many blocks of size bytes one that was chosen stands for.

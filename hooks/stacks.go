@@ -1,9 +1,10 @@
 package hooks
 
 import (
-	"runtime"
+	"hash/maphash"
 	"slices"
-	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
@@ -15,43 +16,50 @@ type Frame struct {
 	Line     int    `json:"line"`
 }
 
-// A stack is the program counters of who called a hook, the innermost first. There
-// is one for all calls that have the same.
-type stack struct{ pcs []uintptr }
+// A stack is the return addresses of who called a hook, the innermost first. There is
+// one for all calls that have the same.
+type stack struct {
+	pcs  []uintptr
+	hash uint64
+	next *stack // in its bucket
+}
 
-// maxFrames is how many frames of a stack are kept.
+// maxFrames is how many frames of a stack are kept, those of this library included.
 const maxFrames = 32
 
 // stacks keeps each stack once, and for ever: there are as many as there are ways to
-// come to a place where memory is allocated.
+// come to a place where memory is allocated. Stacks are found without a lock: what is
+// in a bucket stays as it is, and a new one goes before it, written whole before the
+// bucket points to it.
 type stacks struct {
-	mu   sync.Mutex
-	kept map[uint64][]*stack // by hash
+	seed    maphash.Seed
+	buckets [1 << 10]atomic.Pointer[stack]
 }
 
-// caller returns the stack of the function that called the hook's Observe, and
-// leaves out so many frames of the hook's own.
-func (s *stacks) caller(skip int) *stack {
+func newStacks() *stacks { return &stacks{seed: maphash.MakeSeed()} }
+
+// caller returns the stack of who called it.
+func (s *stacks) caller() *stack {
 	var buffer [maxFrames]uintptr
-	pcs := buffer[:runtime.Callers(skip+2, buffer[:])]
-	hash := uint64(len(pcs))
-	for _, pc := range pcs {
-		hash = (hash ^ uint64(pc)) * 0x9e3779b97f4a7c15
-		hash ^= hash >> 32
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, known := range s.kept[hash] {
-		if slices.Equal(known.pcs, pcs) {
-			return known
+	pcs := buffer[:callers.Stack(buffer[:])]
+	hash := maphash.Bytes(s.seed, unsafe.Slice((*byte)(unsafe.Pointer(&buffer)), len(pcs)*int(unsafe.Sizeof(pcs[0]))))
+	bucket := &s.buckets[hash%uint64(len(s.buckets))]
+	var added *stack
+	for {
+		first := bucket.Load()
+		for known := first; known != nil; known = known.next {
+			if known.hash == hash && slices.Equal(known.pcs, pcs) {
+				return known
+			}
+		}
+		if added == nil {
+			added = &stack{pcs: slices.Clone(pcs), hash: hash}
+		}
+		added.next = first
+		if bucket.CompareAndSwap(first, added) {
+			return added
 		}
 	}
-	if s.kept == nil {
-		s.kept = make(map[uint64][]*stack)
-	}
-	added := &stack{slices.Clone(pcs)}
-	s.kept[hash] = append(s.kept[hash], added)
-	return added
 }
 
 // frames returns the frames of s, from the one that asked this library for memory.

@@ -31,6 +31,7 @@ func main() {
 		"bare":         &one{block},
 		"counted":      alloctrace.Wrap(&one{block}),
 		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
+		"leaks":        alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
 		"pool":         &blockalloc.Pool{},
 		"pool_counted": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
