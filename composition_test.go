@@ -5,17 +5,20 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
 // newRoot returns a new allocator with memory of its own: a System, or a Heap where
-// there is no System or where the race detector is to see the memory.
-func newRoot() blockalloc.Allocator {
+// there is no System or where the race detector is to see the memory. There is no
+// Debug, for the suite misuses memory on purpose.
+func newRoot(t testing.TB) blockalloc.Allocator {
+	var root blockalloc.Allocator = &blockalloc.System{}
 	if raceEnabled || runtime.GOOS == "js" || runtime.GOOS == "wasip1" || runtime.GOOS == "plan9" {
-		return &blockalloc.Heap{}
+		root = &blockalloc.Heap{}
 	}
-	return &blockalloc.System{}
+	return alloctest.New(t, alloctest.WithAllocator(root))
 }
 
 // compositions are allocators made of others. Each is held against the contract,
@@ -115,7 +118,7 @@ func TestCompositions(t *testing.T) {
 // holds runs the suite over a composition.
 func holds(t *testing.T, c blocktest.Config, alone bool, alloc func(testing.TB, blockalloc.Allocator) blockalloc.Allocator) {
 	c.New = func(t testing.TB) blockalloc.Allocator {
-		a := alloc(t, newRoot())
+		a := alloc(t, newRoot(t))
 		t.Cleanup(func() { closeAll(t, a) })
 		return a
 	}

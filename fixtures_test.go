@@ -26,6 +26,15 @@ func allocate(t testing.TB, a blockalloc.Allocator, l blockalloc.Layout) blockal
 	return b
 }
 
+func free(t testing.TB, a blockalloc.Allocator, blocks ...blockalloc.Block) {
+	t.Helper()
+	for _, b := range blocks {
+		if err := a.Free(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // single is an allocator with one block, at the cost of a call.
 type single struct{ block blockalloc.Block }
 

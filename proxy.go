@@ -31,6 +31,7 @@ type Proxy struct {
 	ctx  context.Context
 
 	name        string
+	child       bool
 	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
 	owner       blockalloc.Owner                      // nil if the inner allocator is none
 }
@@ -183,7 +184,8 @@ func (p *Proxy) Owns(b blockalloc.Block) bool {
 // are part of p's as well, at no cost to either. It has the inner allocator,
 // the hooks and the context of p, to which opts may add. A block should be freed
 // through the Proxy that allocated it: p's own numbers are right in any case,
-// but those of the children cannot be otherwise. A child lives as long as p.
+// but those of the children cannot be otherwise. A child lives as long as p. Hooks
+// know it by [ChildName].
 func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 	c := &Proxy{
 		inner:   p.inner,
@@ -191,6 +193,7 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		hook:    p.hook,
 		ctx:     p.ctx,
 		name:    name,
+		child:   true,
 		state:   new(state),
 
 		contextFunc: p.contextFunc,
@@ -199,11 +202,29 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 	for _, o := range opts {
 		o.apply(c)
 	}
+	c.ctx = c.context(c.ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.closed.Store(p.closed.Load())
 	p.children = append(p.children, c)
 	return c
+}
+
+type childKey struct{}
+
+// context marks ctx with the name of the child that p is or views.
+func (p *Proxy) context(ctx context.Context) context.Context {
+	if p.child && p.name != "" {
+		return context.WithValue(ctx, childKey{}, p.name)
+	}
+	return ctx
+}
+
+// ChildName returns the name of the child whose context ctx is, for hooks to tell
+// what children do apart; "" if it is of none, or of one without a name.
+func ChildName(ctx context.Context) string {
+	name, _ := ctx.Value(childKey{}).(string)
+	return name
 }
 
 // Children returns the children of p in the order in which they were made.
@@ -232,6 +253,7 @@ func (p *Proxy) setContext(ctx context.Context) {
 	if p.contextFunc != nil {
 		ctx = p.contextFunc(ctx)
 	}
+	ctx = p.context(ctx)
 	p.ctx = ctx
 	p.inner, _ = viewed(p.inner, func(inner *Proxy) *Proxy { return inner.WithContext(ctx) })
 }

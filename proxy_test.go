@@ -8,21 +8,18 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
+// TestProxyConformance: with no Debug, for the suite misuses memory on purpose.
 func TestProxyConformance(t *testing.T) {
 	blocktest.Run(t, blocktest.Config{
 		New: func(t testing.TB) blockalloc.Allocator {
 			observer := newLedger(t)
-			p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(observer))
-			t.Cleanup(func() {
-				observer.empty()
-				if err := p.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+			p := alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{}), alloctest.WithProxy(alloctrace.WithHooks(observer)))
+			t.Cleanup(observer.empty)
 			return p
 		},
 		MaxSize: 16 << 20,
@@ -30,10 +27,11 @@ func TestProxyConformance(t *testing.T) {
 	})
 }
 
-// TestEvents checks each event of each operation, in order.
+// TestEvents checks each event of each operation, in order. There is no Debug, which
+// would fail it for the block that is freed when it is gone.
 func TestEvents(t *testing.T) {
 	var told recorder
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&told))
+	p := alloctrace.Wrap(alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{})), alloctrace.WithHooks(&told))
 	take := func() []alloctrace.Event {
 		events := told.events
 		told.events = nil
@@ -109,9 +107,10 @@ func TestKind(t *testing.T) {
 // TestErrorsUntouched checks that the inner allocator's errors come back as they
 // are.
 func TestErrorsUntouched(t *testing.T) {
-	var heap blockalloc.Heap
+	mem := alloctest.New(t)
 	p := alloctrace.Wrap(blockalloc.Null{})
-	b := allocate(t, &heap, page)
+	b := allocate(t, mem, page)
+	defer free(t, mem, b)
 	if err := p.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
 		t.Errorf("Free: error %v, want ErrNotOwned", err)
 	}
@@ -130,25 +129,25 @@ func TestErrorsUntouched(t *testing.T) {
 
 // roomy is an allocator that grants twice what it is asked for, and that takes
 // the reallocation of an empty block as an allocation.
-type roomy struct{ blockalloc.Heap }
+type roomy struct{ blockalloc.Allocator }
 
 func (r *roomy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	l.Size *= 2
-	return r.Heap.Allocate(l)
+	return r.Allocator.Allocate(l)
 }
 
 func (r *roomy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 	if b.IsZero() {
 		return r.Allocate(blockalloc.Layout{Size: size, Align: 8})
 	}
-	return r.Heap.Reallocate(b, 2*size)
+	return r.Allocator.Reallocate(b, 2*size)
 }
 
 // TestGrantedAndRequested: events and bytes are of what was granted, and what was
 // asked for is counted beside.
 func TestGrantedAndRequested(t *testing.T) {
 	var told recorder
-	p := alloctrace.Wrap(&roomy{}, alloctrace.WithHooks(&told))
+	p := alloctrace.Wrap(&roomy{alloctest.New(t)}, alloctrace.WithHooks(&told))
 	b, err := p.Reallocate(blockalloc.Block{}, 50)
 	if err != nil {
 		t.Fatal(err)
@@ -166,12 +165,13 @@ func TestGrantedAndRequested(t *testing.T) {
 	if s.RequestedBytes != 50+300+4096 || s.AllocatedBytes != 100+600+8192 || s.LiveBytes != int64(b.Size()+c.Size()) || s.LiveBlocks != 2 || s.Allocations != 2 {
 		t.Errorf("%+v", s)
 	}
+	free(t, p, b, c)
 }
 
 // TestDoubleFreeHidesNoLeak: a second free must not be booked against another
 // block.
 func TestDoubleFreeHidesNoLeak(t *testing.T) {
-	p := alloctrace.Wrap(&blockalloc.Heap{})
+	p := alloctrace.Wrap(alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{}))) // a Debug would fail it
 	leaked, b := allocate(t, p, page), allocate(t, p, page)
 	for range 3 {
 		_ = p.Free(b)
@@ -179,6 +179,7 @@ func TestDoubleFreeHidesNoLeak(t *testing.T) {
 	if s := p.Stats(); s.LiveBytes != int64(leaked.Size()) || s.LiveBlocks != 1 || s.FailedFrees != 2 {
 		t.Errorf("%v; want one live block and two failed frees", s)
 	}
+	free(t, p, leaked)
 }
 
 func TestHooksRunInOrder(t *testing.T) {
@@ -186,43 +187,39 @@ func TestHooksRunInOrder(t *testing.T) {
 	hook := func(name string) alloctrace.Hook {
 		return alloctrace.HookFunc(func(context.Context, alloctrace.Event) { order = append(order, name) })
 	}
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
-	allocate(t, p, page)
+	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
+	b := allocate(t, p, page)
 	if got := strings.Join(order, ""); got != "abc" {
 		t.Errorf("hooks ran in order %q, want abc", got)
 	}
+	free(t, p, b)
 }
 
 func TestWithContext(t *testing.T) {
 	type key struct{}
 	var seen []any
 	hook := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) { seen = append(seen, ctx.Value(key{})) })
-	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&recorder{}, hook))
+	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&recorder{}, hook))
 	outer := alloctrace.Wrap(inner, alloctrace.WithHooks(hook))
 	view := outer.WithContext(context.WithValue(t.Context(), key{}, 1))
-	b := allocate(t, view, page)
-	allocate(t, outer, page)
+	b, other := allocate(t, view, page), allocate(t, outer, page)
 	if want := []any{1, 1, nil, nil}; !slices.Equal(seen, want) {
 		t.Errorf("hooks saw the context values %v, want %v", seen, want)
 	}
-	if err := outer.Free(b); err != nil {
-		t.Fatal(err)
-	}
+	free(t, outer, b)
 	for _, p := range []*alloctrace.Proxy{view, outer, inner} {
 		if s := p.Stats(); s.LiveBlocks != 1 || s.Allocations != 2 {
 			t.Errorf("%v; want all views to count as one", s)
 		}
 	}
+	free(t, outer, other)
 }
 
 func TestQuiet(t *testing.T) {
 	var told recorder
-	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&told))
+	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&told))
 	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&told))
-	b := allocate(t, p.Quiet(), page)
-	if err := p.Quiet().Free(b); err != nil {
-		t.Fatal(err)
-	}
+	free(t, p.Quiet(), allocate(t, p.Quiet(), page))
 	if len(told.events) != 0 {
 		t.Errorf("hooks were told %v", told.events)
 	}
@@ -233,15 +230,14 @@ func TestQuiet(t *testing.T) {
 
 func TestChild(t *testing.T) {
 	var parentTold, childTold recorder
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("db"), alloctrace.WithHooks(&parentTold))
+	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"), alloctrace.WithHooks(&parentTold))
 	type key struct{}
 	p = p.WithContext(context.WithValue(t.Context(), key{}, 1))
 	var inherited any
 	c := p.Child("cache", alloctrace.WithHooks(&childTold, alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
 		inherited = ctx.Value(key{})
 	})))
-	b := allocate(t, c, page)
-	allocate(t, p, page)
+	b, parents := allocate(t, c, page), allocate(t, p, page)
 	if inherited != 1 {
 		t.Errorf("the child's hooks see %v in the context, want the parent's 1", inherited)
 	}
@@ -259,6 +255,31 @@ func TestChild(t *testing.T) {
 	}
 	if !c.Owns(b) || !p.Owns(b) {
 		t.Error("Owns is not forwarded")
+	}
+	free(t, c, b)
+	free(t, p, parents)
+}
+
+// TestChildName: hooks know a child by its name, whatever the context, and nobody else.
+func TestChildName(t *testing.T) {
+	var names []string
+	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"), alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event) {
+		if e.Kind == alloctrace.Allocated {
+			names = append(names, alloctrace.ChildName(ctx))
+		}
+	})))
+	c := p.Child("cache")
+	type key struct{}
+	ctx := context.WithValue(t.Context(), key{}, 1)
+	for _, a := range []*alloctrace.Proxy{
+		p, p.WithContext(ctx), p.Child(""),
+		c, c.WithContext(ctx), p.Child("index", alloctrace.WithContext(ctx)),
+		c.Child("pages"),
+	} {
+		free(t, a, allocate(t, a, page))
+	}
+	if want := []string{"", "", "", "cache", "cache", "index", "pages"}; !slices.Equal(names, want) {
+		t.Errorf("the children are %q, want %q", names, want)
 	}
 }
 
@@ -279,7 +300,7 @@ func TestOwnsWithoutOwner(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithName("db"))
+	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"))
 	c := p.Child("cache")
 	b := allocate(t, c.WithContext(t.Context()), page)
 	err := p.Close()

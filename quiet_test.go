@@ -6,6 +6,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 )
@@ -47,15 +48,16 @@ func TestAllocatingLogger(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var w blockWriter
-			p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(zlog.New(zerolog.New(&w))))
+			p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(zlog.New(zerolog.New(&w))))
 			w.mem = c.view(p)
-			allocate(t, p, page)
+			b := allocate(t, p, page)
 			if w.deepest != c.deepest {
 				t.Errorf("the writer calls itself to depth %d, want %d", w.deepest, c.deepest)
 			}
 			if got, want := p.Stats().LiveBlocks, int64(1+len(w.lines)); got != want {
 				t.Errorf("%d live blocks, want %d: the caller's and the writer's", got, want)
 			}
+			free(t, p.Quiet(), append(w.lines, b)...)
 		})
 	}
 }

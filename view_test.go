@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -53,26 +54,21 @@ func TestViewReachesThroughWrappers(t *testing.T) {
 	for name, wrap := range wrappers {
 		t.Run(name, func(t *testing.T) {
 			var hook contextHook
-			inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&hook))
+			inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
 			outer := alloctrace.Wrap(wrap(inner), alloctrace.WithHooks(&hook))
 			before := blockalloc.Tree(outer)
 			view := outer.WithContext(context.WithValue(t.Context(), contextKey{}, "request"))
-			b := allocate(t, view, page)
-			if err := outer.Free(b); err != nil {
-				t.Fatal(err)
-			}
+			free(t, outer, allocate(t, view, page))
 			if want := []any{"request", "request", nil, nil}; !slices.Equal(hook.seen, want) {
 				t.Errorf("hooks saw the context values %v, want %v", hook.seen, want)
 			}
 			hook.seen = nil
 			quiet := outer.Quiet()
-			b = allocate(t, quiet, page)
+			b := allocate(t, quiet, page)
 			if !quiet.Owns(b) || !outer.Owns(b) {
 				t.Error("a view and what it is a view of do not own the same blocks")
 			}
-			if err := quiet.Free(b); err != nil {
-				t.Fatal(err)
-			}
+			free(t, quiet, b)
 			if len(hook.seen) != 0 {
 				t.Errorf("%d events below a quiet view", len(hook.seen))
 			}
@@ -91,8 +87,8 @@ func TestViewReachesThroughWrappers(t *testing.T) {
 // TestViewReachesBothInner: all Proxies below are reached, not just the first.
 func TestViewReachesBothInner(t *testing.T) {
 	var hook contextHook
-	small := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&hook))
-	large := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&hook))
+	small := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
+	large := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
 	p := alloctrace.Wrap(blockalloc.NewSegregate(100, small, large))
 	view := p.WithContext(context.WithValue(t.Context(), contextKey{}, 1))
 	b := allocate(t, view, blockalloc.BlockLayout(64))
@@ -100,9 +96,7 @@ func TestViewReachesBothInner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := view.Free(b); err != nil {
-		t.Fatal(err)
-	}
+	free(t, view, b)
 	if want := []any{1, 1, 1, 1}; !slices.Equal(hook.seen, want) {
 		t.Errorf("hooks saw the context values %v, want %v", hook.seen, want)
 	}
@@ -112,12 +106,13 @@ func TestViewReachesBothInner(t *testing.T) {
 // limit, and are counted by the Proxies on either side of it.
 func TestViewSharesState(t *testing.T) {
 	const workers, fit = 8, 5
-	inner := alloctrace.Wrap(&blockalloc.Heap{})
+	inner := alloctrace.Wrap(alloctest.New(t))
 	limit := blockalloc.NewLimit(inner, fit*int64(page.Size))
 	outer := alloctrace.Wrap(limit)
+	var blocks [workers]blockalloc.Block
 	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() { _, _ = outer.WithContext(t.Context()).Quiet().Allocate(page) })
+	for i := range blocks {
+		wg.Go(func() { blocks[i], _ = outer.WithContext(t.Context()).Quiet().Allocate(page) })
 	}
 	wg.Wait()
 	if limit.Used() != limit.Max() {
@@ -129,6 +124,7 @@ func TestViewSharesState(t *testing.T) {
 	if s := inner.Stats(); s.LiveBlocks != fit || s.FailedAllocations != 0 {
 		t.Errorf("inner: %v; want %d blocks and no failure", s, fit)
 	}
+	free(t, outer, blocks[:]...)
 }
 
 // carver takes its memory from a parent, on its own account.
@@ -148,13 +144,14 @@ func (c carver) Free(b blockalloc.Block) error { return c.parent.Free(b) }
 // caller.
 func TestViewStopsAtCarvers(t *testing.T) {
 	var hook contextHook
-	inner := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(&hook))
+	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
 	p := alloctrace.Wrap(blockalloc.NewLimit(carver{inner}, 1<<20))
-	allocate(t, p.WithContext(context.WithValue(t.Context(), contextKey{}, 1)), page)
-	allocate(t, p.Quiet(), page)
+	b := allocate(t, p.WithContext(context.WithValue(t.Context(), contextKey{}, 1)), page)
+	c := allocate(t, p.Quiet(), page)
 	if want := []any{nil, nil}; !slices.Equal(hook.seen, want) {
 		t.Errorf("hooks saw the context values %v, want %v", hook.seen, want)
 	}
+	free(t, p, b, c)
 }
 
 // TestViewOfNoProxy: with no Proxy below, a view has the very inner allocator.

@@ -153,15 +153,17 @@ func TestArtifacts(t *testing.T) {
 		t.Error(err)
 	}
 
-	k = keeping{recorder{dir: filepath.Join(t.TempDir(), "missing")}}
-	p = New(&k)
-	b = leak(t, p, 4096)
-	k.end()
-	if len(k.errors) != 1 || !strings.Contains(k.errors[0], "4 KiB in 1 block") || !strings.Contains(k.errors[0], "the whole report could not be written: ") {
-		t.Errorf("where nothing can be written: %q", k.errors)
-	}
-	if err := p.Free(b); err != nil {
-		t.Error(err)
+	for dir, fails := range map[string]bool{"no\x00name": true, filepath.Join(t.TempDir(), "gone"): false} {
+		k = keeping{recorder{dir: dir}}
+		p = New(&k)
+		b = leak(t, p, 4096)
+		k.end()
+		if len(k.errors) != 1 || !strings.Contains(k.errors[0], "4 KiB in 1 block") || strings.Contains(k.errors[0], "the whole report could not be written: ") != fails {
+			t.Errorf("in %q: %q, want it to fail: %t", dir, k.errors, fails)
+		}
+		if err := p.Free(b); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -287,8 +288,8 @@ func (m *bumpModel) play(a bumping) {
 }
 
 // playBumping plays a script on a Bump and on a Fixed.
-func playBumping(t testing.TB, data []byte) {
-	parent := newLender(t)
+func playBumping(t testing.TB, mem blockalloc.Allocator, data []byte) {
+	parent := lenderOf(t, mem)
 	bump := newBump(t, parent, 3000)
 	model := bumpModel{carverTest: carverTest{t}, addr: parent.history[0], size: 3000, script: &script{data}}
 	model.play(bump)
@@ -296,7 +297,7 @@ func playBumping(t testing.TB, data []byte) {
 		t.Fatal(err)
 	}
 
-	around := carverTest{t}.allocate(new(blockalloc.Heap), 3000, 64)
+	around := carverTest{t}.allocate(mem, 3000, 64)
 	carverTest{t}.fill(around, 77)
 	fixed := newFixed(t, around.Bytes()[21:2021])
 	model = bumpModel{carverTest: carverTest{t}, addr: around.Addr() + 21, size: 2000, script: &script{data}}
@@ -306,14 +307,16 @@ func playBumping(t testing.TB, data []byte) {
 			t.Fatalf("byte %d was written, outside the buffer", i)
 		}
 	}
+	carverTest{t}.free(mem, around)
 }
 
 func TestBumpModel(t *testing.T) {
-	randomScripts(2000, 400, func(s *script) { playBumping(t, s.data) })
+	mem := alloctest.New(t)
+	randomScripts(2000, 400, func(s *script) { playBumping(t, mem, s.data) })
 }
 
 func FuzzBump(f *testing.F) {
 	f.Add([]byte("0000"))
 	randomScripts(4, 200, func(s *script) { f.Add(s.data) })
-	f.Fuzz(func(t *testing.T, data []byte) { playBumping(t, data) })
+	f.Fuzz(func(t *testing.T, data []byte) { playBumping(t, alloctest.New(t), data) })
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -26,6 +27,7 @@ func newBump(t testing.TB, parent blockalloc.Allocator, size uintptr) *blockallo
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = b.Close() })
 	return b
 }
 
@@ -41,7 +43,7 @@ func bothBumping(t *testing.T, f func(t carverTest, a bumping)) {
 		parent.has(0)
 	})
 	t.Run("Fixed", func(t *testing.T) {
-		f(carverTest{t}, newFixed(t, carverTest{t}.allocate(new(blockalloc.Heap), 4096, 4096).Bytes()))
+		f(carverTest{t}, newFixed(t, borrow(t, 4096, 4096).Bytes()))
 	})
 }
 
@@ -252,7 +254,7 @@ func TestBumpMarks(t *testing.T) {
 		release(bottom, 0)
 
 		// Of another, or of none.
-		other := newBump(t, new(blockalloc.Heap), 64)
+		other := newBump(t, alloctest.New(t), 64)
 		t.fails(a.Release(other.Mark()), blockalloc.ErrNotOwned)
 		t.fails(a.Release(blockalloc.Mark{}), blockalloc.ErrNotOwned)
 		t.fails(other.Release(a.Mark()), blockalloc.ErrNotOwned)
@@ -266,7 +268,7 @@ func TestBumpRefusesStrangers(t *testing.T) {
 		t.refuses(a, t.part(b, 0, 99), blockalloc.ErrNotOwned) // of the wrong size
 		t.refuses(a, t.part(b, 1, 99), blockalloc.ErrNotOwned) // inside a block
 		t.refuses(a, t.part(c, 99, 1), blockalloc.ErrNotOwned) // inside the newest
-		t.refuses(a, t.allocate(new(blockalloc.Heap), 100, 1), blockalloc.ErrNotOwned)
+		t.refuses(a, borrow(t, 100, 1), blockalloc.ErrNotOwned)
 		nested := newBump(t, a, 64) // its blocks are in a's memory
 		t.refuses(a, t.allocate(nested, 8, 1), blockalloc.ErrNotOwned)
 		t.free(a, b)
@@ -368,7 +370,7 @@ func TestNewBumpRefuses(t *testing.T) {
 			t.Errorf("NewBump(%v, %d) = %v, %v; want %q", try.parent, try.size, b, err, try.want)
 		}
 	}
-	_, err := blockalloc.NewBump(new(blockalloc.Heap), ^uintptr(0))
+	_, err := blockalloc.NewBump(alloctest.New(t), ^uintptr(0))
 	at.fails(err, blockalloc.ErrBadLayout)
 	_, err = blockalloc.NewBump(blockalloc.Null{}, 1)
 	at.fails(err, blockalloc.ErrOutOfMemory)

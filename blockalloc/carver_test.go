@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -105,7 +106,7 @@ func (t carverTest) noGoAllocations(f func()) {
 // so, and puts bytes in front of its blocks and behind them that nobody may touch.
 type lender struct {
 	t        testing.TB
-	heap     blockalloc.Heap
+	mem      blockalloc.Allocator
 	extra    uintptr
 	refusal  error // of Allocate
 	after    int   // how many more Allocates are served before that
@@ -119,7 +120,11 @@ type loan struct{ block, around blockalloc.Block }
 
 const moat = 64
 
-func newLender(t testing.TB) *lender { return &lender{t: t, lent: make(map[uintptr]loan)} }
+func newLender(t testing.TB) *lender { return lenderOf(t, alloctest.New(t)) }
+
+func lenderOf(t testing.TB, mem blockalloc.Allocator) *lender {
+	return &lender{t: t, mem: mem, lent: make(map[uintptr]loan)}
+}
 
 func (p *lender) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.refusal != nil {
@@ -129,7 +134,7 @@ func (p *lender) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		p.after--
 	}
 	front := max(moat, l.Align)
-	around, err := p.heap.Allocate(blockalloc.Layout{Size: front + l.Size + p.extra + moat, Align: l.Align})
+	around, err := p.mem.Allocate(blockalloc.Layout{Size: front + l.Size + p.extra + moat, Align: l.Align})
 	if err != nil {
 		return around, err
 	}
@@ -167,7 +172,7 @@ func (p *lender) Free(b blockalloc.Block) error {
 	}
 	delete(p.lent, b.Addr())
 	p.returned = append(p.returned, b.Addr())
-	return p.heap.Free(loan.around)
+	return p.mem.Free(loan.around)
 }
 
 // has checks how many blocks are lent.

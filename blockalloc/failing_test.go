@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -38,7 +39,7 @@ func TestFailingPlans(t *testing.T) {
 		{"FailEvery(3)", func(a blockalloc.Allocator) *blockalloc.Failing { return blockalloc.FailEvery(a, 3) },
 			[]bool{true, true, false, true, true, false, true, true, false, true}},
 	} {
-		heap := new(blockalloc.Heap)
+		heap := alloctest.New(t)
 		f := c.make(heap)
 		held := mustAllocate(t, heap, 64, 64)
 		var got []bool
@@ -82,10 +83,10 @@ func TestFailingPlans(t *testing.T) {
 // TestFailIf: the function sees each call as it is, and a failure leaves the block
 // as it was.
 func TestFailIf(t *testing.T) {
-	var heap blockalloc.Heap
+	heap := newHeap(t)
 	var calls []blockalloc.Call
 	fail := false
-	f := blockalloc.FailIf(&heap, func(c blockalloc.Call) bool {
+	f := blockalloc.FailIf(heap, func(c blockalloc.Call) bool {
 		calls = append(calls, c)
 		return fail
 	})
@@ -148,12 +149,13 @@ func TestFailIf(t *testing.T) {
 // TestFailingNested: injectors compose; the outer one decides first, and what it
 // fails does not reach the inner one.
 func TestFailingNested(t *testing.T) {
-	inner := blockalloc.FailAfter(new(blockalloc.Heap), 4)
+	inner := blockalloc.FailAfter(alloctest.New(t), 4)
 	outer := blockalloc.FailEvery(inner, 2)
 	var got []bool
 	for range 10 {
-		_, err := outer.Allocate(blockalloc.BlockLayout(8))
+		b, err := outer.Allocate(blockalloc.BlockLayout(8))
 		got = append(got, err == nil)
+		mustFree(t, outer, b)
 	}
 	if want := []bool{true, false, true, false, true, false, true, false, false, false}; !slices.Equal(got, want) {
 		t.Errorf("served %v, want %v", got, want)
@@ -170,8 +172,8 @@ func TestFailingConcurrent(t *testing.T) {
 		f      *blockalloc.Failing
 		served int64
 	}{
-		{blockalloc.FailAfter(new(blockalloc.Heap), 1234), 1234},
-		{blockalloc.FailEvery(new(blockalloc.Heap), 7), workers*rounds - workers*rounds/7},
+		{blockalloc.FailAfter(alloctest.New(t), 1234), 1234},
+		{blockalloc.FailEvery(alloctest.New(t), 7), workers*rounds - workers*rounds/7},
 	} {
 		view := c.f.Rewrap(func(a blockalloc.Allocator) blockalloc.Allocator { return a })
 		var served atomic.Int64

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -34,7 +36,7 @@ func TestFallbackConforms(t *testing.T) {
 // TestFallbackErrors: if both fail, the error is of both, and on one line; a bad
 // layout is told once, and the second is not asked.
 func TestFallbackErrors(t *testing.T) {
-	second := blockalloc.FailIf(blockalloc.NewLimit(new(blockalloc.Heap), 100), never)
+	second := blockalloc.FailIf(blockalloc.NewLimit(alloctest.New(t), 100), never)
 	f := blockalloc.NewFallback(blockalloc.FailAfter(blockalloc.Null{}, 0), second)
 	_, err := f.Allocate(blockalloc.BlockLayout(4096))
 	if !errors.Is(err, blockalloc.ErrInjected) || !errors.Is(err, blockalloc.ErrLimit) {
@@ -70,7 +72,7 @@ func (badLayouts) Allocate(blockalloc.Layout) (blockalloc.Block, error) {
 }
 
 func TestFallbackBadLayoutIsTheCallers(t *testing.T) {
-	f := blockalloc.NewFallback(badLayouts{}, new(blockalloc.Heap))
+	f := blockalloc.NewFallback(badLayouts{}, alloctest.New(t))
 	if b, err := f.Allocate(blockalloc.BlockLayout(8)); err != blockalloc.ErrBadLayout {
 		t.Errorf("Allocate = %v, %v; want ErrBadLayout itself", b, err)
 	}
@@ -80,8 +82,8 @@ func TestFallbackBadLayoutIsTheCallers(t *testing.T) {
 // the block to the other, whichever it is, with its content, and frees the old one.
 func TestFallbackMigrates(t *testing.T) {
 	for _, size := range []uintptr{300, 101, 50, 8192} {
-		var heaps [2]blockalloc.Heap
-		stuck := [2]*blockalloc.Failing{blockalloc.FailIf(&heaps[0], reallocations), blockalloc.FailIf(&heaps[1], reallocations)}
+		heaps := [2]*alloctrace.Proxy{alloctest.New(t), alloctest.New(t)}
+		stuck := [2]*blockalloc.Failing{blockalloc.FailIf(heaps[0], reallocations), blockalloc.FailIf(heaps[1], reallocations)}
 		allocations := blockalloc.FailIf(stuck[0], func(c blockalloc.Call) bool {
 			return c.Op == blockalloc.OpAllocate && c.Layout.Size == 100
 		})
@@ -116,9 +118,9 @@ func TestFallbackMigrates(t *testing.T) {
 // TestFallbackUndoesMigration: if the old block cannot be freed, it stays, and the
 // new one does not.
 func TestFallbackUndoesMigration(t *testing.T) {
-	var heap blockalloc.Heap
-	other := blockalloc.NewLimit(new(blockalloc.Heap), 1<<20)
-	stuck := blockalloc.FailIf(&heap, func(c blockalloc.Call) bool { return c.Op != blockalloc.OpAllocate })
+	heap := alloctest.New(t)
+	other := blockalloc.NewLimit(alloctest.New(t), 1<<20)
+	stuck := blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return c.Op != blockalloc.OpAllocate })
 	f := blockalloc.NewFallback(stuck, other)
 	b := mustAllocate(t, f, 100, 8)
 	b.Bytes()[99] = 9
@@ -134,20 +136,26 @@ func TestFallbackUndoesMigration(t *testing.T) {
 	}
 
 	inFirst := mustAllocate(t, f, 100, 8)
-	f2 := blockalloc.NewFallback(stuck, blockalloc.FailIf(other, frees))
+	var left blockalloc.Block
+	f2 := blockalloc.NewFallback(stuck, blockalloc.FailIf(other, func(c blockalloc.Call) bool {
+		left = c.Block
+		return frees(c)
+	}))
 	if _, err := f2.Reallocate(inFirst, 200); !errors.Is(err, blockalloc.ErrInjected) || other.Used() != 200 || !heap.Owns(inFirst) {
 		t.Errorf("with nothing that can be freed: error %v, %d bytes in the other", err, other.Used())
 	}
+	mustFree(t, other, left)
+	mustFree(t, heap, inFirst)
 }
 
 // TestFallbackRefusesStrangers: what neither owns is an error, and is called a
 // double free if one of the two knows, whichever it is.
 func TestFallbackRefusesStrangers(t *testing.T) {
-	var first, second blockalloc.Heap
-	foreign := mustAllocate(t, new(blockalloc.Heap), 64, 64)
+	first, second := newHeap(t), newHeap(t)
+	foreign := borrow(t, 64, 64)
 	for name, f := range map[string]*blockalloc.Fallback{
-		"of two Owners": blockalloc.NewFallback(&first, &second),
-		"of one Owner":  blockalloc.NewFallback(&first, shy{&second}),
+		"of two Owners": blockalloc.NewFallback(first, second),
+		"of one Owner":  blockalloc.NewFallback(first, shy{second}),
 	} {
 		refused := func(what string, b blockalloc.Block, want error) {
 			t.Helper()
@@ -167,7 +175,7 @@ func TestFallbackRefusesStrangers(t *testing.T) {
 			}
 		}
 		refused("a foreign block", foreign, blockalloc.ErrNotOwned)
-		for from, heap := range []*blockalloc.Heap{&first, &second} {
+		for from, heap := range []*alloctrace.Proxy{first, second} {
 			b := mustAllocate(t, heap, 64, 64)
 			wrong, err := blockalloc.FromRaw(b.Pointer(), blockalloc.Layout{Size: 32, Align: 32})
 			if err != nil {

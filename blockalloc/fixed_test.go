@@ -41,7 +41,7 @@ func TestNewFixedRefuses(t *testing.T) {
 // the slice's capacity has, is the Fixed's.
 func TestFixedEnds(t *testing.T) {
 	at := carverTest{t}
-	around := at.allocate(new(blockalloc.Heap), 128, 64)
+	around := borrow(t, 128, 64)
 	f := newFixed(t, around.Bytes()[32:96])
 	if f.Size() != 64 {
 		t.Fatalf("Size() = %d, want 64", f.Size())
@@ -62,7 +62,7 @@ func TestFixedEnds(t *testing.T) {
 // TestFixedAligns: a buffer may begin anywhere.
 func TestFixedAligns(t *testing.T) {
 	at := carverTest{t}
-	buf := at.allocate(new(blockalloc.Heap), 256, 256).Bytes()
+	buf := borrow(t, 256, 256).Bytes()
 	for start := range 64 {
 		f := newFixed(t, buf[start:])
 		b := at.allocate(f, 16, 64)

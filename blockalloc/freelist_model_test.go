@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -205,9 +206,9 @@ func (m *listModel) check(f *blockalloc.FreeList) {
 	}
 }
 
-func playFreeList(t testing.TB, data []byte) {
+func playFreeList(t testing.TB, mem blockalloc.Allocator, data []byte) {
 	for _, bound := range []int{0, 8} {
-		parent := newLender(t)
+		parent := lenderOf(t, mem)
 		f := newFreeList(t, parent, blockalloc.Layout{Size: listSize, Align: listAlign}, bound)
 		m := listModel{carverTest: carverTest{t}, parent: parent, max: bound, script: &script{data}}
 		f = m.play(f)
@@ -223,11 +224,12 @@ func playFreeList(t testing.TB, data []byte) {
 }
 
 func TestFreeListModel(t *testing.T) {
-	randomScripts(2000, 400, func(s *script) { playFreeList(t, s.data) })
+	mem := alloctest.New(t)
+	randomScripts(2000, 400, func(s *script) { playFreeList(t, mem, s.data) })
 }
 
 func FuzzFreeList(f *testing.F) {
 	f.Add([]byte("0000"))
 	randomScripts(4, 200, func(s *script) { f.Add(s.data) })
-	f.Fuzz(func(t *testing.T, data []byte) { playFreeList(t, data) })
+	f.Fuzz(func(t *testing.T, data []byte) { playFreeList(t, alloctest.New(t), data) })
 }

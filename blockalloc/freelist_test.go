@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -15,6 +16,7 @@ func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Lay
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = f.Close() })
 	return f
 }
 
@@ -95,7 +97,7 @@ func TestFreeListTakesOnDemand(t *testing.T) {
 	}
 	at.free(f, blocks...)
 	parent.has(1000)
-	at.allocate(f, 64, 64) // from those at hand
+	at.free(f, at.allocate(f, 64, 64)) // from those at hand
 }
 
 func TestFreeListRefusesLayouts(t *testing.T) {
@@ -104,7 +106,7 @@ func TestFreeListRefusesLayouts(t *testing.T) {
 		"empty":    func(*blockalloc.FreeList) {},
 		"reserved": func(f *blockalloc.FreeList) { at.fails(f.Reserve(2), nil) },
 	} {
-		f := newFreeList(t, new(blockalloc.Heap), blockalloc.Layout{Size: 1000, Align: 16}, 2)
+		f := newFreeList(t, alloctest.New(t), blockalloc.Layout{Size: 1000, Align: 16}, 2)
 		prepare(f)
 		for _, try := range []struct {
 			layout blockalloc.Layout
@@ -129,6 +131,7 @@ func TestFreeListRefusesLayouts(t *testing.T) {
 			if err != nil || b.Size() != 1000 || b.Align() != 2 {
 				t.Errorf("%s: Allocate of 1 byte = %v, %v; want a block of 1000", name, b, err)
 			}
+			defer at.free(f, b)
 		}
 	}
 }
@@ -161,12 +164,13 @@ func TestFreeListReallocates(t *testing.T) {
 	}
 	_, err := f.Reallocate(blockalloc.Block{}, 8)
 	at.fails(err, blockalloc.ErrBadLayout)
+	at.free(f, b)
 }
 
 func TestFreeListRefusesStrangers(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.BlockLayout(64), 0)
-	foreign := at.allocate(new(blockalloc.Heap), 64, 64)
+	foreign := borrow(t, 64, 64)
 	at.refuses(f, foreign, blockalloc.ErrNotOwned) // a list without blocks
 	b := at.allocate(f, 64, 64)
 	c := at.allocate(f, 64, 64)
@@ -214,8 +218,9 @@ func TestFreeListReserve(t *testing.T) {
 	if took := parent.history[5:]; len(took) != 3 || len(parent.returned) != 3 || !slices.Contains(took, parent.returned[0]) {
 		t.Errorf("took %x, gave back %x", took, parent.returned)
 	}
+	held := []blockalloc.Block{live}
 	for range 4 {
-		at.allocate(f, 64, 64)
+		held = append(held, at.allocate(f, 64, 64))
 	}
 	if !f.Owns(live) {
 		t.Error("a failed Reserve has lost a live block")
@@ -230,11 +235,12 @@ func TestFreeListReserve(t *testing.T) {
 	parent.has(7)
 	parent.keeping = nil
 	for range 2 {
-		at.allocate(f, 64, 64)
+		held = append(held, at.allocate(f, 64, 64))
 	}
 	if _, err = f.Allocate(blockalloc.BlockLayout(64)); err != parent.refusal {
 		t.Errorf("Allocate: error %v, want the parent's", err)
 	}
+	at.free(f, held...)
 }
 
 func TestFreeListTrim(t *testing.T) {
@@ -278,6 +284,7 @@ func TestFreeListTrim(t *testing.T) {
 	if more != live[len(live)-1] {
 		t.Errorf("Allocate = %v, want what was freed last, %v", more, live[len(live)-1])
 	}
+	at.free(f, more)
 }
 
 func TestFreeListClose(t *testing.T) {
@@ -332,8 +339,10 @@ func TestFreeListClose(t *testing.T) {
 func TestFreeListOfAGenerousParent(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.Layout{Size: 100, Align: 8}, 0)
+	var held []blockalloc.Block
 	for parent.extra = range uintptr(20) {
-		at.fill(at.allocate(f, 100, 8), 1) // checks that the size is 100
+		held = append(held, at.allocate(f, 100, 8)) // checks that the size is 100
+		at.fill(held[parent.extra], 1)
 	}
 	b := at.allocate(f, 100, 8)
 	if _, err := f.Reallocate(b, 101); !errors.Is(err, blockalloc.ErrOutOfMemory) {
@@ -344,10 +353,11 @@ func TestFreeListOfAGenerousParent(t *testing.T) {
 		t.Error(err)
 	}
 	parent.has(20)
+	at.free(f, held...)
 }
 
 func TestNewFreeListRefuses(t *testing.T) {
-	heap := new(blockalloc.Heap)
+	heap := alloctest.New(t)
 	for _, try := range []struct {
 		parent blockalloc.Allocator
 		block  blockalloc.Layout

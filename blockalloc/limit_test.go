@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -91,10 +93,10 @@ func TestLimitHolds(t *testing.T) {
 	for name, wrap := range map[string]func(*meter) blockalloc.Allocator{
 		"Owner":    func(m *meter) blockalloc.Allocator { return m },
 		"no Owner": func(m *meter) blockalloc.Allocator { return shy{m} },
-		"slack":    func(m *meter) blockalloc.Allocator { m.Allocator = new(pages); return m },
+		"slack":    func(m *meter) blockalloc.Allocator { m.Allocator = pages{m.Allocator.(*alloctrace.Proxy)}; return m },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &meter{Allocator: new(blockalloc.Heap)}
+			m := &meter{Allocator: alloctest.New(t)}
 			l := blockalloc.NewLimit(blockalloc.FailEvery(wrap(m), 17), limit)
 			stop := make(chan struct{})
 			var watcher, wg sync.WaitGroup
@@ -141,7 +143,7 @@ func TestLimitHolds(t *testing.T) {
 func TestLimitReservesAround(t *testing.T) {
 	var l *blockalloc.Limit
 	var seen []int64
-	inner := blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool {
+	inner := blockalloc.FailIf(alloctest.New(t), func(blockalloc.Call) bool {
 		seen = append(seen, l.Used())
 		return false
 	})
@@ -206,13 +208,16 @@ func hammer(t *testing.T, a blockalloc.Allocator, rnd *rand.Rand, largest uint) 
 // one less: who is refused does not stand in the way of another, even for a moment.
 func TestLimitIsExact(t *testing.T) {
 	const size, fit, workers = 100, 5, 16
+	mem := alloctest.New(t)
 	for range 200 {
-		l := blockalloc.NewLimit(new(blockalloc.Heap), size*fit+size-1)
+		l := blockalloc.NewLimit(mem, size*fit+size-1)
+		var held [workers]blockalloc.Block
 		var served atomic.Int64
 		var wg sync.WaitGroup
-		for range workers {
+		for i := range workers {
 			wg.Go(func() {
-				if _, err := l.Allocate(blockalloc.Layout{Size: size, Align: 4}); err == nil {
+				var err error
+				if held[i], err = l.Allocate(blockalloc.Layout{Size: size, Align: 4}); err == nil {
 					served.Add(1)
 				}
 			})
@@ -221,13 +226,16 @@ func TestLimitIsExact(t *testing.T) {
 		if n := served.Load(); n != fit || l.Used() != size*fit {
 			t.Fatalf("%d of %d were served and %d bytes are used, want %d and %d", n, workers, l.Used(), fit, size*fit)
 		}
+		for _, b := range held {
+			mustFree(t, l, b)
+		}
 	}
 }
 
 // TestLimitBesideLargeRequests: a request that can never fit is refused without a
 // moment in which one that fits would be refused for it.
 func TestLimitBesideLargeRequests(t *testing.T) {
-	l := blockalloc.NewLimit(new(blockalloc.Heap), 1000)
+	l := blockalloc.NewLimit(alloctest.New(t), 1000)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 4 {
@@ -260,8 +268,8 @@ func TestLimitBesideLargeRequests(t *testing.T) {
 // TestLimitCountsSlack: what is granted counts, and a block whose slack does not
 // fit goes back.
 func TestLimitCountsSlack(t *testing.T) {
-	var inner pages
-	m := &meter{Allocator: &inner}
+	inner := pages{alloctest.New(t)}
+	m := &meter{Allocator: inner}
 	l := blockalloc.NewLimit(m, 10_000)
 	b := mustAllocate(t, l, 100, 64)
 	if l.Used() != 4096 {
@@ -291,10 +299,15 @@ func TestLimitCountsSlack(t *testing.T) {
 	mustFree(t, l, n)
 
 	// A block that cannot go back is counted as far as the bound allows.
-	l = blockalloc.NewLimit(blockalloc.FailIf(m, frees), 1000)
+	var kept blockalloc.Block
+	l = blockalloc.NewLimit(blockalloc.FailIf(m, func(c blockalloc.Call) bool {
+		kept = c.Block
+		return frees(c)
+	}), 1000)
 	if _, err := l.Allocate(blockalloc.Layout{Size: 100, Align: 64}); !errors.Is(err, blockalloc.ErrLimit) || !errors.Is(err, blockalloc.ErrInjected) || l.Used() != 100 {
 		t.Errorf("error %v with %d bytes used, want ErrLimit, ErrInjected and 100", err, l.Used())
 	}
+	mustFree(t, m, kept)
 }
 
 // TestLimitReallocation: both blocks count while there may be both, size zero needs
@@ -305,7 +318,7 @@ func TestLimitReallocation(t *testing.T) {
 		"no Owner": func(a blockalloc.Allocator) blockalloc.Allocator { return shy{a} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &meter{Allocator: new(blockalloc.Heap)}
+			m := &meter{Allocator: alloctest.New(t)}
 			l := blockalloc.NewLimit(wrap(m), 1000)
 			b := mustAllocate(t, l, 400, 8)
 			b.Bytes()[0] = 1
@@ -337,10 +350,10 @@ func TestLimitReallocation(t *testing.T) {
 		})
 	}
 	// Of a block that is not live, this is said, and not that there is no room.
-	l := blockalloc.NewLimit(new(blockalloc.Heap), 100)
+	l := blockalloc.NewLimit(newHeap(t), 100)
 	b := mustAllocate(t, l, 100, 4)
 	mustFree(t, l, b)
-	mustAllocate(t, l, 100, 4)
+	live := mustAllocate(t, l, 100, 4)
 	for _, size := range []uintptr{50, 200} {
 		if n, err := l.Reallocate(b, size); !errors.Is(err, blockalloc.ErrNotOwned) || n != b {
 			t.Errorf("Reallocate of a freed block to %d = %v, %v; want the block and ErrNotOwned", size, n, err)
@@ -349,11 +362,12 @@ func TestLimitReallocation(t *testing.T) {
 	if l.Used() != 100 {
 		t.Errorf("Used = %d, want 100", l.Used())
 	}
+	mustFree(t, l, live)
 }
 
 // TestLimitGivesBack: what fails inside is not counted.
 func TestLimitGivesBack(t *testing.T) {
-	inner := &moody{Allocator: new(blockalloc.Heap)}
+	inner := &moody{Allocator: newHeap(t)}
 	for _, wrapped := range []blockalloc.Allocator{inner, shy{inner}} {
 		l := blockalloc.NewLimit(wrapped, 1000)
 		b := mustAllocate(t, l, 100, 4)
@@ -381,7 +395,7 @@ func TestLimitGivesBack(t *testing.T) {
 }
 
 func TestLimitSetMax(t *testing.T) {
-	l := blockalloc.NewLimit(new(blockalloc.Heap), 1000)
+	l := blockalloc.NewLimit(alloctest.New(t), 1000)
 	a, b := mustAllocate(t, l, 400, 8), mustAllocate(t, l, 400, 8)
 	l.SetMax(500)
 	if l.Max() != 500 || l.Used() != 800 {
@@ -399,17 +413,19 @@ func TestLimitSetMax(t *testing.T) {
 	if _, err := l.Allocate(blockalloc.Layout{Size: 101, Align: 1}); !errors.Is(err, blockalloc.ErrLimit) {
 		t.Errorf("101 bytes of 100: error %v, want ErrLimit", err)
 	}
-	mustAllocate(t, l, 100, 4)
+	a = mustAllocate(t, l, 100, 4)
 	mustFree(t, l, b)
 	l.SetMax(-5)
 	if l.Max() != 0 || l.Used() != 100 {
 		t.Errorf("Max = %d, Used = %d, want 0 and 100", l.Max(), l.Used())
 	}
 	l.SetMax(math.MaxInt64)
-	mustAllocate(t, l, 10_000, 8)
+	b = mustAllocate(t, l, 10_000, 8)
 	if l.Used() != 10_100 {
 		t.Errorf("Used = %d, want 10100", l.Used())
 	}
+	mustFree(t, l, a)
+	mustFree(t, l, b)
 }
 
 // TestLimitLowered: once SetMax has returned, nothing is granted that exceeds the

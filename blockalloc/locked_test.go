@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -75,7 +76,7 @@ func TestLockedExcludes(t *testing.T) {
 
 // TestLockedUnlocks: a panic inside does not leave the lock behind.
 func TestLockedUnlocks(t *testing.T) {
-	l := blockalloc.NewLocked(blockalloc.FailIf(new(blockalloc.Heap), func(c blockalloc.Call) bool {
+	l := blockalloc.NewLocked(blockalloc.FailIf(alloctest.New(t), func(c blockalloc.Call) bool {
 		if c.Op == blockalloc.OpAllocate && c.Layout.Size == 1 {
 			panic("unlucky size")
 		}

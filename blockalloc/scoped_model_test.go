@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -140,8 +141,8 @@ func (m *scopedModel) hasEnded() {
 	}
 }
 
-func playScoped(t testing.TB, data []byte) {
-	parent := newLender(t)
+func playScoped(t testing.TB, mem blockalloc.Allocator, data []byte) {
+	parent := lenderOf(t, mem)
 	root := newScoped(t, parent, 3000)
 	m := scopedModel{
 		bumpModel: bumpModel{carverTest: carverTest{t}, addr: parent.history[0], size: 3000, script: &script{data}},
@@ -159,11 +160,12 @@ func playScoped(t testing.TB, data []byte) {
 }
 
 func TestScopedModel(t *testing.T) {
-	randomScripts(2000, 400, func(s *script) { playScoped(t, s.data) })
+	mem := alloctest.New(t)
+	randomScripts(2000, 400, func(s *script) { playScoped(t, mem, s.data) })
 }
 
 func FuzzScoped(f *testing.F) {
 	f.Add([]byte("0000"))
 	randomScripts(4, 200, func(s *script) { f.Add(s.data) })
-	f.Fuzz(func(t *testing.T, data []byte) { playScoped(t, data) })
+	f.Fuzz(func(t *testing.T, data []byte) { playScoped(t, alloctest.New(t), data) })
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -17,6 +18,7 @@ func newScoped(t testing.TB, parent blockalloc.Allocator, size uintptr) *blockal
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -50,7 +52,7 @@ type unclosed struct {
 // TestInnerScopeConforms runs the suite inside a scope that does not begin at the
 // beginning of the memory.
 func TestInnerScopeConforms(t *testing.T) {
-	root := newScoped(t, new(blockalloc.Heap), 4<<20)
+	root := newScoped(t, alloctest.New(t), 4<<20)
 	old := carverTest{t}.allocate(root, 1000, 8)
 	carverTest{t}.fill(old, 9)
 	for _, depth := range []int{1, 3} {
@@ -83,7 +85,7 @@ func inside(t *testing.T, s *blockalloc.Scoped, depth int, f func(inner *blockal
 
 func TestScopedRestores(t *testing.T) {
 	at := carverTest{t}
-	s := newScoped(t, new(blockalloc.Heap), 4096)
+	s := newScoped(t, alloctest.New(t), 4096)
 	at.allocate(s, 100, 1)
 	failure := errors.New("failure")
 	use := func(inner *blockalloc.Scoped) {
@@ -131,7 +133,7 @@ func TestScopedRestores(t *testing.T) {
 
 func TestScopedOuterWaits(t *testing.T) {
 	at := carverTest{t}
-	s := newScoped(t, new(blockalloc.Heap), 4096)
+	s := newScoped(t, alloctest.New(t), 4096)
 	old := at.allocate(s, 100, 1)
 	dead := at.allocate(s, 100, 1)
 	newest := at.allocate(s, 100, 1)
@@ -165,7 +167,7 @@ func TestScopedOuterWaits(t *testing.T) {
 		at.fails(err, blockalloc.ErrBadLayout)
 
 		// What is no live block of s is told apart from what must wait.
-		for _, b := range []blockalloc.Block{dead, at.allocate(inner, 8, 1), at.allocate(new(blockalloc.Heap), 8, 1)} {
+		for _, b := range []blockalloc.Block{dead, at.allocate(inner, 8, 1), borrow(t, 8, 1)} {
 			at.refuses(s, b, blockalloc.ErrScoped)
 			at.refuses(s, b, blockalloc.ErrNotOwned)
 		}
@@ -186,7 +188,7 @@ func TestScopedOuterWaits(t *testing.T) {
 
 func TestScopedInnerEnds(t *testing.T) {
 	at := carverTest{t}
-	s := newScoped(t, new(blockalloc.Heap), 4096)
+	s := newScoped(t, alloctest.New(t), 4096)
 	at.allocate(s, 100, 1)
 	var ended *blockalloc.Scoped
 	var b blockalloc.Block
@@ -351,7 +353,7 @@ func TestNewScopedRefuses(t *testing.T) {
 // its own, does not keep a handle on memory whose scope has ended.
 func TestScopedLeftInCoroutine(t *testing.T) {
 	at := carverTest{t}
-	s := newScoped(t, new(blockalloc.Heap), 4096)
+	s := newScoped(t, alloctest.New(t), 4096)
 	var left *blockalloc.Scoped
 	var stop func()
 	scope(t, s, func(inner *blockalloc.Scoped) {
@@ -378,7 +380,7 @@ func TestScopedLeftInCoroutine(t *testing.T) {
 
 func TestScopedAllocatesNothingOnTheGoHeap(t *testing.T) {
 	at := carverTest{t}
-	s := newScoped(t, new(blockalloc.Heap), 4096)
+	s := newScoped(t, alloctest.New(t), 4096)
 	scope(t, s, func(inner *blockalloc.Scoped) {
 		at.noGoAllocations(func() {
 			b, _ := inner.Allocate(blockalloc.Layout{Size: 100, Align: 64})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -29,9 +31,8 @@ func TestSegregateConforms(t *testing.T) {
 // TestSegregateRoutes: what is asked for decides where a block comes from, and not
 // what is granted where it goes back to.
 func TestSegregateRoutes(t *testing.T) {
-	var small pages
-	var large blockalloc.Heap
-	s := blockalloc.NewSegregate(1000, &small, &large)
+	small, large := pages{newHeap(t)}, newHeap(t)
+	s := blockalloc.NewSegregate(1000, small, large)
 	for _, c := range []struct {
 		size  uintptr
 		small bool
@@ -56,33 +57,33 @@ func TestSegregateRoutes(t *testing.T) {
 			}
 		}
 	}
-	if err := s.Free(mustAllocate(t, new(blockalloc.Heap), 8, 8)); !errors.Is(err, blockalloc.ErrNotOwned) {
+	if err := s.Free(borrow(t, 8, 8)); !errors.Is(err, blockalloc.ErrNotOwned) {
 		t.Errorf("Free of a foreign block: error %v, want ErrNotOwned", err)
 	}
 }
 
-// pages is a Heap that grants whole pages of 4 KiB.
-type pages struct{ blockalloc.Heap }
+// pages grants whole pages of 4 KiB.
+type pages struct{ *alloctrace.Proxy }
 
-func (p *pages) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+func (p pages) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if l.Check() == nil {
 		l.Size = (l.Size + 4095) &^ 4095
 	}
-	return p.Heap.Allocate(l)
+	return p.Proxy.Allocate(l)
 }
 
-func (p *pages) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+func (p pages) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 	if size < 1<<30 {
 		size = (size + 4095) &^ 4095
 	}
-	return p.Heap.Reallocate(b, size)
+	return p.Proxy.Reallocate(b, size)
 }
 
 // TestSegregateMoves: a reallocation across the threshold moves the block, either
 // way, with its content.
 func TestSegregateMoves(t *testing.T) {
-	small, large := new(blockalloc.Heap), new(blockalloc.Heap)
-	owners := map[bool]*blockalloc.Heap{true: small, false: large}
+	small, large := alloctest.New(t), alloctest.New(t)
+	owners := map[bool]*alloctrace.Proxy{true: small, false: large}
 	s := blockalloc.NewSegregate(1000, small, large)
 	b := mustAllocate(t, s, 700, 64)
 	content := bytes.Repeat([]byte{7}, 500)
@@ -109,7 +110,7 @@ func TestSegregateMoves(t *testing.T) {
 // TestSegregateFailedMove: if the other allocator has no room, or the old block
 // cannot be freed, nothing changes.
 func TestSegregateFailedMove(t *testing.T) {
-	small, large := blockalloc.NewLimit(new(blockalloc.Heap), 1000), blockalloc.NewLimit(new(blockalloc.Heap), 2000)
+	small, large := blockalloc.NewLimit(alloctest.New(t), 1000), blockalloc.NewLimit(alloctest.New(t), 2000)
 	s := blockalloc.NewSegregate(1000, blockalloc.FailIf(small, frees), blockalloc.FailIf(large, frees))
 	a, b := mustAllocate(t, s, 1000, 8), mustAllocate(t, s, 2000, 8)
 	for _, c := range []struct {
@@ -128,13 +129,15 @@ func TestSegregateFailedMove(t *testing.T) {
 	if small.Used() != 1000 || large.Used() != 2000 {
 		t.Errorf("%d and %d bytes are live, want 1000 and 2000", small.Used(), large.Used())
 	}
+	mustFree(t, small, a)
+	mustFree(t, large, b)
 }
 
 // TestSegregateLargeNoOwner: it cannot tell whether a block is live, so that it
 // keeps what shrinks.
 func TestSegregateLargeNoOwner(t *testing.T) {
-	var small, large blockalloc.Heap
-	s := blockalloc.NewSegregate(1000, &small, shy{&large})
+	small, large := alloctest.New(t), alloctest.New(t)
+	s := blockalloc.NewSegregate(1000, small, shy{large})
 	b := mustAllocate(t, s, 2000, 8)
 	n, err := s.Reallocate(b, 10)
 	if err != nil || !large.Owns(n) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -38,13 +39,13 @@ func misuses(t testing.TB) map[string]func() {
 			all[name+".Close"] = func() { _ = c.Close() }
 		}
 	}
-	add("Bump", newBump(t, new(blockalloc.Heap), 64))
+	add("Bump", newBump(t, alloctest.New(t), 64))
 	add("Fixed", newFixed(t, make([]byte, 64)))
-	list := newFreeList(t, new(blockalloc.Heap), blockalloc.BlockLayout(64), 0)
+	list := newFreeList(t, alloctest.New(t), blockalloc.BlockLayout(64), 0)
 	add("FreeList", list)
 	all["FreeList.Reserve"] = func() { _ = list.Reserve(0) }
 	all["FreeList.Trim"] = func() { _ = list.Trim() }
-	root := newScoped(t, new(blockalloc.Heap), 64)
+	root := newScoped(t, alloctest.New(t), 64)
 	add("Scoped", root)
 	all["Scoped.Scope"] = func() { _ = root.Scope(nil) } // refused: it is closed
 	return all
@@ -61,7 +62,7 @@ func TestMisuseIsReported(t *testing.T) {
 
 // TestMisuseOfScopes: an inner and an outer scope are one allocator.
 func TestMisuseOfScopes(t *testing.T) {
-	scope(t, newScoped(t, new(blockalloc.Heap), 64), func(inner *blockalloc.Scoped) {
+	scope(t, newScoped(t, alloctest.New(t), 64), func(inner *blockalloc.Scoped) {
 		outer := inner.Parent().(*blockalloc.Scoped)
 		reportsMisuse(t, func() { outer.Owns(blockalloc.Block{}) }, func() { inner.Owns(blockalloc.Block{}) })
 	})

@@ -196,7 +196,8 @@ func (m *slabModel) finish() {
 }
 
 func newSlabModel(t *testing.T, maxEmpty, limit int) *slabModel {
-	parent := &slabParent{limit: limit}
+	parent := newSlabParent(t)
+	parent.limit = limit
 	s := newSlab(t, parent, 4<<10)
 	s.MaxEmpty = maxEmpty
 	return &slabModel{t: t, slab: s, parent: parent, used: make(map[uintptr]int)}

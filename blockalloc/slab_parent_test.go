@@ -3,14 +3,17 @@ package blockalloc_test
 import (
 	"errors"
 	"sync"
+	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A slabParent is a Heap that knows what is live, and refuses when it is told to.
-// What is freed is overwritten.
+// A slabParent has memory of alloctest, knows what is live, and refuses when it is
+// told to.
 type slabParent struct {
-	blockalloc.Heap
+	*alloctrace.Proxy
 	mu                sync.Mutex
 	live              map[blockalloc.Block]bool
 	allocates         int  // calls so far
@@ -24,6 +27,12 @@ type slabParent struct {
 
 var errSlabInjected = errors.New("injected")
 
+func newSlabParent(t testing.TB) *slabParent { return slabParentOf(alloctest.New(t)) }
+
+func slabParentOf(mem *alloctrace.Proxy) *slabParent {
+	return &slabParent{Proxy: mem, live: make(map[blockalloc.Block]bool)}
+}
+
 func (p *slabParent) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -35,11 +44,8 @@ func (p *slabParent) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
 	}
 	l.Size += p.larger
-	b, err := p.Heap.Allocate(l)
+	b, err := p.Proxy.Allocate(l)
 	if err == nil {
-		if p.live == nil {
-			p.live = make(map[blockalloc.Block]bool)
-		}
 		p.live[b] = true
 		p.size += int(b.Size())
 	}
@@ -53,7 +59,7 @@ func (p *slabParent) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Bl
 	if p.failReallocate {
 		return b, errSlabInjected
 	}
-	n, err := p.Heap.Reallocate(b, size)
+	n, err := p.Proxy.Reallocate(b, size)
 	if err == nil {
 		delete(p.live, b)
 		p.live[n] = true
@@ -69,13 +75,10 @@ func (p *slabParent) Free(b blockalloc.Block) error {
 		return errSlabInjected
 	}
 	if p.live[b] {
-		for i := range b.Bytes() {
-			b.Bytes()[i] = 0xdd
-		}
 		delete(p.live, b)
 		p.size -= int(b.Size())
 	}
-	return p.Heap.Free(b)
+	return p.Proxy.Free(b)
 }
 
 // blocks returns how many of its blocks are live.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -53,7 +54,7 @@ func newGift(s *blockalloc.Slab, size uintptr, mark byte) (slabGift, error) {
 func TestSlabStorm(t *testing.T) {
 	for name, newParent := range slabParents() {
 		t.Run(name, func(t *testing.T) {
-			s := newSlab(t, newParent(), 4<<10)
+			s := newSlab(t, newParent(t), 4<<10)
 			s.MaxEmpty = -1
 			pin := slabAllocate(t, s, 512)
 			const workers = 4
@@ -148,7 +149,7 @@ func TestSlabStorm(t *testing.T) {
 // TestSlabProducers: some goroutines only allocate and others only free, and memory
 // does not grow by that.
 func TestSlabProducers(t *testing.T) {
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 4<<10)
 	const pairs, queue = 2, 100
 	peak := 0
@@ -200,7 +201,7 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 	}{"current": {512, true, false}, "full": {512, false, false}, "last": {512, false, true}, "large": {1000, false, false}} {
 		t.Run(name, func(t *testing.T) {
 			blockalloc.OneShard(t)
-			parent := new(slabParent)
+			parent := newSlabParent(t)
 			s := newSlab(t, parent, 4<<10)
 			s.MaxEmpty = -1
 			for i := range rounds {
@@ -248,11 +249,13 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 // other shards hold, and the empty blocks of other classes.
 func TestSlabSteals(t *testing.T) {
 	const slots = 8
+	mem := alloctest.New(t)
 	for i := range 200 {
 		if i == 100 {
 			blockalloc.OneShard(t)
 		}
-		parent := &slabParent{limit: 2}
+		parent := slabParentOf(mem)
+		parent.limit = 2
 		s := newSlab(t, parent, 4<<10)
 		for _, size := range []uintptr{512, 400, 5000, 40} { // each time all of the parent's memory
 			n := 2 * int(4<<10/size)
@@ -287,7 +290,7 @@ func TestSlabTrimStorm(t *testing.T) {
 		first int // slots that are live for a while, so that the next are in the second word
 		live  int // slots that are live all the time
 	}{{512, 0, 0}, {64, 40, 0}, {512, 0, 7}} { // 8 slots in one word, 64 in two
-		parent := new(slabParent)
+		parent := newSlabParent(t)
 		s := newSlab(t, parent, 4<<10)
 		s.MaxEmpty = -1
 		var wg sync.WaitGroup
@@ -336,7 +339,8 @@ func TestSlabTrimStorm(t *testing.T) {
 // forth. Once it is freed it can be allocated, though the block was found full just
 // then.
 func TestSlabLastSlot(t *testing.T) {
-	parent := &slabParent{limit: 1}
+	parent := newSlabParent(t)
+	parent.limit = 1
 	s := newSlab(t, parent, 4<<10)
 	var pinned []blockalloc.Block
 	for range 7 {
@@ -390,8 +394,9 @@ func TestSlabLastSlot(t *testing.T) {
 // TestSlabCloseRaces: a Slab is closed between an Allocate and the next, or refuses;
 // what is allocated is allocated before it is closed.
 func TestSlabCloseRaces(t *testing.T) {
+	mem := alloctest.New(t)
 	for i := range slabSteps() / 40 {
-		parent := new(slabParent)
+		parent := slabParentOf(mem)
 		s := newSlab(t, parent, 4<<10)
 		var wg sync.WaitGroup
 		for w := range 2 {

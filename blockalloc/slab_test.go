@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -57,18 +58,21 @@ func closeSlab(t testing.TB, s *blockalloc.Slab) {
 }
 
 // slabParents are what a Slab can stand on.
-func slabParents() map[string]func() blockalloc.Allocator {
-	parents := map[string]func() blockalloc.Allocator{
-		"Heap":    func() blockalloc.Allocator { return new(blockalloc.Heap) },
-		"Default": blockalloc.Default,
-		"Larger":  func() blockalloc.Allocator { return &slabParent{larger: 100} },
-		"Slab": func() blockalloc.Allocator { // of 64 KiB slots
-			s, _ := blockalloc.NewSlab(new(blockalloc.Heap), 1<<20)
-			return s
+func slabParents() map[string]func(testing.TB) blockalloc.Allocator {
+	parents := map[string]func(testing.TB) blockalloc.Allocator{
+		"Heap":    func(testing.TB) blockalloc.Allocator { return new(blockalloc.Heap) },
+		"Default": func(testing.TB) blockalloc.Allocator { return blockalloc.Default() },
+		"Larger": func(t testing.TB) blockalloc.Allocator {
+			parent := newSlabParent(t)
+			parent.larger = 100
+			return parent
+		},
+		"Slab": func(t testing.TB) blockalloc.Allocator { // of 64 KiB slots
+			return newSlab(t, alloctest.New(t), 1<<20)
 		},
 	}
 	if hasSystem {
-		parents["System"] = func() blockalloc.Allocator { return new(blockalloc.System) }
+		parents["System"] = func(testing.TB) blockalloc.Allocator { return new(blockalloc.System) }
 	}
 	return parents
 }
@@ -82,7 +86,7 @@ func TestSlabConforms(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", name, blockSize), func(t *testing.T) {
 				blocktest.Run(t, blocktest.Config{
 					New: func(t testing.TB) blockalloc.Allocator {
-						return newSlab(t, parent(), blockSize)
+						return newSlab(t, parent(t), blockSize)
 					},
 					MaxSize: maxSize,
 				})
@@ -93,14 +97,14 @@ func TestSlabConforms(t *testing.T) {
 
 func TestNewSlabRefuses(t *testing.T) {
 	for _, size := range []uintptr{0, 1, 2 << 10, 999, 3 << 10, 64<<10 - 1, 8 << 20, ^uintptr(0)} {
-		if _, err := blockalloc.NewSlab(new(blockalloc.Heap), size); !errors.Is(err, blockalloc.ErrBadLayout) || !strings.Contains(err.Error(), "NewSlab") {
+		if _, err := blockalloc.NewSlab(alloctest.New(t), size); !errors.Is(err, blockalloc.ErrBadLayout) || !strings.Contains(err.Error(), "NewSlab") {
 			t.Errorf("NewSlab with blocks of %d bytes: error %v, want ErrBadLayout", size, err)
 		}
 	}
 	if _, err := blockalloc.NewSlab(nil, 64<<10); err == nil || !strings.Contains(err.Error(), "parent") {
 		t.Errorf("NewSlab without a parent: error %v", err)
 	}
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 64<<10)
 	if s.Parent() != blockalloc.Allocator(parent) || parent.allocates != 0 {
 		t.Errorf("a new Slab has the parent %v and has asked it %d times", s.Parent(), parent.allocates)
@@ -111,7 +115,7 @@ func TestNewSlabRefuses(t *testing.T) {
 // enough, and not larger than promised.
 func TestSlabClasses(t *testing.T) {
 	for _, blockSize := range []uintptr{4 << 10, 64 << 10, 4 << 20} {
-		s := newSlab(t, new(slabParent), blockSize)
+		s := newSlab(t, newSlabParent(t), blockSize)
 		step := max(1, blockSize>>16)
 		if raceEnabled {
 			step *= 37
@@ -146,7 +150,7 @@ func TestSlabClasses(t *testing.T) {
 // TestSlabLarge: what is larger than an eighth of a block, or more strictly aligned,
 // is the parent's, and comes back to it.
 func TestSlabLarge(t *testing.T) {
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 64<<10)
 	for _, l := range []blockalloc.Layout{{Size: 8<<10 + 1, Align: 8}, {Size: 100, Align: 16 << 10}, {Size: 1 << 20, Align: 1 << 20}} {
 		b, err := s.Allocate(l)
@@ -175,14 +179,16 @@ func TestSlabLarge(t *testing.T) {
 			t.Errorf("second Free: error %v, want ErrDoubleFree", err)
 		}
 	}
-	if _, err := s.Allocate(blockalloc.Layout{Size: 8 << 10, Align: 8 << 10}); err != nil || s.Stats().Large != 0 {
+	b, err := s.Allocate(blockalloc.Layout{Size: 8 << 10, Align: 8 << 10})
+	if err != nil || s.Stats().Large != 0 {
 		t.Errorf("8 KiB aligned to itself: %v, %+v; want a slot", err, s.Stats())
 	}
+	slabFree(t, s, b)
 }
 
 // TestSlabReallocate follows a block through slots and the parent and back.
 func TestSlabReallocate(t *testing.T) {
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 64<<10)
 	b := slabAllocate(t, s, 100)
 	fill := func(n uintptr) {
@@ -347,7 +353,7 @@ func TestSlabAddresses(t *testing.T) {
 // TestSlabFind asks for every byte of some blocks.
 func TestSlabFind(t *testing.T) {
 	for _, size := range []uintptr{8, 24, 80, 112, 448, 1000, 8 << 10} {
-		s := newSlab(t, new(slabParent), 64<<10)
+		s := newSlab(t, newSlabParent(t), 64<<10)
 		rnd := rand.New(rand.NewPCG(1, uint64(size)))
 		live := make(map[uintptr]blockalloc.Block)
 		blocks := make(map[uintptr]unsafe.Pointer) // to some byte of each

@@ -24,7 +24,7 @@ func fillBlocks(t *testing.T, s *blockalloc.Slab, n int) []blockalloc.Block {
 func TestSlabEmptyBlocksGoBack(t *testing.T) {
 	blockalloc.OneShard(t)
 	for maxEmpty, kept := range map[int]int{0: 1, -1: 0, 3: 3} {
-		parent := new(slabParent)
+		parent := newSlabParent(t)
 		s := newSlab(t, parent, 4<<10)
 		s.MaxEmpty = maxEmpty
 		all := fillBlocks(t, s, 10)
@@ -71,7 +71,7 @@ func TestSlabEmptyBlocksGoBack(t *testing.T) {
 // and those of the block that has been waiting longest before others.
 func TestSlabFillsHoles(t *testing.T) {
 	blockalloc.OneShard(t)
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 4<<10)
 	all := fillBlocks(t, s, 10)
 	want := make(map[uintptr]bool)
@@ -103,7 +103,9 @@ func TestSlabFillsHoles(t *testing.T) {
 
 func TestSlabStats(t *testing.T) {
 	blockalloc.OneShard(t)
-	s := newSlab(t, &slabParent{larger: 100}, 64<<10)
+	parent := newSlabParent(t)
+	parent.larger = 100
+	s := newSlab(t, parent, 64<<10)
 	var held []blockalloc.Block
 	for range 1000 {
 		held = append(held, slabAllocate(t, s, 70), slabAllocate(t, s, 3000))
@@ -129,7 +131,7 @@ func TestSlabStats(t *testing.T) {
 
 func TestSlabClose(t *testing.T) {
 	blockalloc.OneShard(t)
-	parent := new(slabParent)
+	parent := newSlabParent(t)
 	s := newSlab(t, parent, 4<<10)
 	all := append(fillBlocks(t, s, 3), slabAllocate(t, s, 100))
 	slabFree(t, s, all[:9]...)
@@ -181,7 +183,8 @@ func TestSlabClose(t *testing.T) {
 // again, and given back later.
 func TestSlabParentRefusesBlock(t *testing.T) {
 	blockalloc.OneShard(t)
-	parent := &slabParent{failFree: true}
+	parent := newSlabParent(t)
+	parent.failFree = true
 	s := newSlab(t, parent, 4<<10)
 	s.MaxEmpty = -1
 	slabFree(t, s, fillBlocks(t, s, 5)...) // which succeeds
@@ -214,7 +217,8 @@ func TestSlabParentRefusesBlock(t *testing.T) {
 // TestSlabOutOfMemory: what the parent cannot give is first looked for in the Slab.
 func TestSlabOutOfMemory(t *testing.T) {
 	blockalloc.OneShard(t)
-	parent := &slabParent{limit: 3}
+	parent := newSlabParent(t)
+	parent.limit = 3
 	s := newSlab(t, parent, 4<<10)
 	all := fillBlocks(t, s, 3)
 	for _, size := range []uintptr{512, 16, 5000} {
@@ -246,7 +250,8 @@ func TestSlabOutOfMemory(t *testing.T) {
 func TestSlabFailureAtEveryAllocation(t *testing.T) {
 	blockalloc.OneShard(t)
 	for failAt := 1; ; failAt++ {
-		parent := &slabParent{failAt: failAt}
+		parent := newSlabParent(t)
+		parent.failAt = failAt
 		s := newSlab(t, parent, 4<<10)
 		failed := 0
 		check := func(err error) bool {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -75,7 +76,7 @@ func TestTreeFollowsTheBound(t *testing.T) {
 // TestRewrap: a view has other inner allocators and the same state, and the wrapper
 // itself stays as it is.
 func TestRewrap(t *testing.T) {
-	one, two, other := new(blockalloc.Heap), new(blockalloc.Heap), new(blockalloc.Heap)
+	one, two, foreign := alloctest.New(t), alloctest.New(t), borrow(t, 8, 8)
 	view := func(a blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.FailIf(a, never) // hands out and takes back the same blocks
 	}
@@ -102,7 +103,7 @@ func TestRewrap(t *testing.T) {
 			wrapped(t, v.Unwrap()[0], one, true)
 			wrapped(t, v.Unwrap()[1], two, segregate)
 		}
-		if o, ok := blockalloc.OwnerOf(v); !ok || o.Owns(mustAllocate(t, other, 8, 8)) {
+		if o, ok := blockalloc.OwnerOf(v); !ok || o.Owns(foreign) {
 			t.Errorf("a view of\n%s\nis no Owner, or owns a foreign block", before)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
@@ -20,6 +22,21 @@ func newRoot() blockalloc.Allocator {
 		return new(blockalloc.System)
 	}
 	return new(blockalloc.Heap)
+}
+
+// newHeap is for tests that also do what is wrong, to see the Heap's own error: with
+// alloctest's Debug it would fail them. That nothing leaks is checked.
+func newHeap(t testing.TB) *alloctrace.Proxy {
+	return alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap)))
+}
+
+// borrow returns a block that is nobody's until the test ends.
+func borrow(t testing.TB, size, align uintptr) blockalloc.Block {
+	t.Helper()
+	mem := alloctest.New(t)
+	b := mustAllocate(t, mem, size, align)
+	t.Cleanup(func() { mustFree(t, mem, b) })
+	return b
 }
 
 // never and reallocations are for FailIf.
@@ -95,7 +112,7 @@ func wantNoAllocations(t *testing.T, f func()) {
 type one struct{ block blockalloc.Block }
 
 func newOne(t testing.TB) *one {
-	return &one{mustAllocate(t, new(blockalloc.Heap), 4096, 4096)}
+	return &one{borrow(t, 4096, 4096)}
 }
 
 func (o *one) Allocate(blockalloc.Layout) (blockalloc.Block, error)           { return o.block, nil }
@@ -167,7 +184,7 @@ func TestWrappersKeepErrors(t *testing.T) {
 		"Locked":    func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
 		"FailAfter": func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.FailAfter(a, 1<<40) },
 	} {
-		inner := &moody{Allocator: new(blockalloc.Heap)}
+		inner := &moody{Allocator: alloctest.New(t)}
 		a := wrap(inner)
 		b := mustAllocate(t, a, 4096, 64)
 		inner.err = want

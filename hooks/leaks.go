@@ -25,7 +25,7 @@ import (
 // one that is costs its stack, by [runtime.Callers], a lock that few share, and some
 // hundred bytes on the Go heap until it is freed.
 type Leaks struct {
-	owner   func(context.Context) string // nil if nobody asks
+	owner   func(context.Context) string
 	sampler sampler
 	start   time.Time
 	serial  atomic.Uint64
@@ -76,7 +76,8 @@ type leaksOptionFunc func(*Leaks)
 func (f leaksOptionFunc) apply(l *Leaks) { f(l) }
 
 // WithOwner has f say whose a block is, by the context that the hook is told: such as
-// the region of [alloctrace.Proxy.WithContext], or the request. It is called for each
+// the region of [alloctrace.Proxy.WithContext], or the request. Otherwise it is that of
+// the child Proxy that allocated it, by [alloctrace.ChildName]. It is called for each
 // block that is remembered, concurrently.
 func WithOwner(f func(ctx context.Context) string) LeaksOption {
 	return leaksOptionFunc(func(l *Leaks) { l.owner = f })
@@ -88,7 +89,7 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 	if rate < 1 {
 		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
 	}
-	l := &Leaks{sampler: newSampler(int64(rate)), start: time.Now(), stacks: newStacks()}
+	l := &Leaks{sampler: newSampler(int64(rate)), start: time.Now(), owner: alloctrace.ChildName, stacks: newStacks()}
 	for _, o := range opts {
 		o.apply(l)
 	}
@@ -122,10 +123,7 @@ func (l *Leaks) acquire(ctx context.Context, addr, size, align uintptr, drawn ui
 		return
 	}
 	b := liveBlock{addr: addr, size: size, align: align, since: time.Since(l.start)}
-	b.stack = l.stacks.caller()
-	if l.owner != nil {
-		b.owner = l.owner(ctx)
-	}
+	b.stack, b.owner = l.stacks.caller(), l.owner(ctx)
 	l.remember(b)
 }
 
@@ -191,7 +189,7 @@ func (l *Leaks) takeBack(addr, size uintptr) {
 type LiveBlock struct {
 	Addr, Size, Align uintptr // as in the event that told of it
 	Allocated         time.Time
-	Owner             string  // by the context, "" if nobody asks
+	Owner             string  // by the context, see WithOwner; "" if it is nobody's
 	Stack             []Frame // from the function that allocated it outwards, 32 frames at most
 }
 

@@ -368,6 +368,18 @@ func TestLeaksOwner(t *testing.T) {
 	}
 }
 
+// TestLeaksOfChildren: unless told otherwise the owner is the child.
+func TestLeaksOfChildren(t *testing.T) {
+	l := NewLeaks(1)
+	p := observed(l, new(blockalloc.Heap))
+	siteA(p, 64)
+	siteA(p.Child("index"), 128)
+	live := l.Live()
+	if len(live) != 2 || live[0].Owner != "" || live[1].Owner != "index" {
+		t.Errorf("live are %+v", live)
+	}
+}
+
 // TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
 func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)

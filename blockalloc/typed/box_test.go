@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
@@ -15,7 +16,8 @@ type page struct {
 }
 
 func TestBox(t *testing.T) {
-	a := newChecked(t)
+	// Without a Debug, which would say that the Free of the copy is one too many.
+	a := checkedOver(alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap))))
 	b, err := typed.NewBox(a, [3]int64{1, 2, 3})
 	must(t, err)
 	if uintptr(unsafe.Pointer(b.Pointer()))%unsafe.Alignof(int64(0)) != 0 {
@@ -28,11 +30,11 @@ func TestBox(t *testing.T) {
 	}
 	copied.Set([3]int64{4})
 	got, err := b.Take()
-	if err != nil || got != [3]int64{4} || len(a.live) != 0 {
-		t.Errorf("Take = %v, %v with %d blocks live", got, err, len(a.live))
+	if err != nil || got != [3]int64{4} || a.live != 0 {
+		t.Errorf("Take = %v, %v with %d blocks live", got, err, a.live)
 	}
 	must(t, b.Free()) // after Take it does nothing
-	if err := copied.Free(); !errors.Is(err, blockalloc.ErrNotOwned) {
+	if err := copied.Free(); !errors.Is(err, blockalloc.ErrDoubleFree) {
 		t.Errorf("Free of a copy: error %v, want the allocator's", err)
 	}
 }
@@ -65,15 +67,15 @@ func TestBoxFunc(t *testing.T) {
 	must(t, b.Free())
 
 	none, err := typed.NewBoxFunc(a, func(*page) error { return errInjected })
-	if err != errInjected || len(a.live) > 0 {
-		t.Errorf("a fill that fails: error %v and %d blocks, want its error and none", err, len(a.live))
+	if err != errInjected || a.live > 0 {
+		t.Errorf("a fill that fails: error %v and %d blocks, want its error and none", err, a.live)
 	}
 	wantPanic(t, "use of a Box after Free", func() { none.Get() })
 	wantPanic(t, "filling", func() {
 		_, _ = typed.NewBoxFunc(a, func(*page) error { panic("filling") })
 	})
-	if len(a.live) > 0 {
-		t.Errorf("a fill that panics leaves %d blocks", len(a.live))
+	if a.live > 0 {
+		t.Errorf("a fill that panics leaves %d blocks", a.live)
 	}
 
 	failed := errors.New("fill failed")
@@ -83,9 +85,7 @@ func TestBoxFunc(t *testing.T) {
 		t.Errorf("a fill and a Free that fail: error %v, want both", err)
 	}
 	a.free = nil
-	for _, kept := range a.live {
-		must(t, a.Free(kept))
-	}
+	a.freeRefused(t, 1)
 }
 
 func TestBoxEveryFailure(t *testing.T) {
@@ -137,7 +137,7 @@ func TestBoxAfterFree(t *testing.T) {
 }
 
 func TestBoxAllocatesNothing(t *testing.T) {
-	mem := newBump(1 << 20)
+	mem := newBump(t, 1<<20)
 	b, err := typed.NewBox(mem, 1)
 	must(t, err)
 	wantAllocs(t, "Get and Set", func() { b.Set(b.Get() + 1) })
@@ -155,11 +155,11 @@ type bump struct {
 	used uintptr
 }
 
-func newBump(size uintptr) *bump {
-	b, err := new(blockalloc.Heap).Allocate(blockalloc.Layout{Size: size, Align: 64})
-	if err != nil {
-		panic(err)
-	}
+func newBump(t *testing.T, size uintptr) *bump {
+	mem := alloctest.New(t)
+	b, err := mem.Allocate(blockalloc.Layout{Size: size, Align: 64})
+	must(t, err)
+	t.Cleanup(func() { must(t, mem.Free(b)) })
 	return &bump{base: b}
 }
 

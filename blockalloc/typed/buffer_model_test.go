@@ -9,7 +9,8 @@ import (
 	"testing/iotest"
 	"unicode/utf8"
 
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -18,20 +19,21 @@ import (
 func FuzzBuffer(f *testing.F) {
 	f.Add([]byte{0, 100, 5, 30, 0, 200, 4, 5, 90, 9, 12, 10, 0, 250, 8, 20})
 	f.Add([]byte{2, 255, 7, 11, 3, 7, 11, 6, 10, 1, 66, 13, 1, 2, 80, 14, 9, 5, 15})
-	f.Fuzz(func(t *testing.T, data []byte) { replayBuffer(t, new(blockalloc.Heap), data) })
+	f.Fuzz(func(t *testing.T, data []byte) { replayBuffer(t, alloctest.New(t), data) })
 }
 
 // TestBufferModel runs FuzzBuffer's operations at random.
 func TestBufferModel(t *testing.T) {
+	mem, pool := alloctest.New(t), newPool(t)
 	random := rand.New(rand.NewPCG(3, 4))
 	for seed := range 300 {
 		data := make([]byte, 400)
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
-		replayBuffer(t, new(blockalloc.Heap), data)
+		replayBuffer(t, mem, data)
 		if seed%10 == 0 {
-			replayBuffer(t, blockalloc.Default(), data)
+			replayBuffer(t, pool, data)
 		}
 	}
 }
@@ -45,9 +47,8 @@ type bufferModel struct {
 	data []byte // operations to come
 }
 
-func replayBuffer(t *testing.T, inner blockalloc.Allocator, data []byte) {
-	a := newChecked(t)
-	a.inner = inner
+func replayBuffer(t *testing.T, mem *alloctrace.Proxy, data []byte) {
+	a := checkedOver(mem)
 	m := &bufferModel{t, a, typed.NewBuffer(a), new(bytes.Buffer), data}
 	for len(m.data) > 0 {
 		op := m.next() % 18
@@ -55,8 +56,8 @@ func replayBuffer(t *testing.T, inner blockalloc.Allocator, data []byte) {
 		if !bytes.Equal(m.buf.Bytes(), m.want.Bytes()) || m.buf.Len() != m.want.Len() || m.buf.String() != m.want.String() {
 			t.Fatalf("after operation %d: %q, want %q", op, m.buf.Bytes(), m.want.Bytes())
 		}
-		if len(a.live) > 1 {
-			t.Fatalf("after operation %d: %d blocks are live", op, len(a.live))
+		if a.live > 1 {
+			t.Fatalf("after operation %d: %d blocks are live", op, a.live)
 		}
 	}
 	must(t, m.buf.Free())
@@ -253,10 +254,8 @@ func (m *bufferModel) takeString() {
 	if m.buf.Cap() != 0 {
 		m.Fatalf("the Buffer has %d bytes after TakeString", m.buf.Cap())
 	}
-	for _, b := range m.a.live {
-		if int(b.Size()) != s.Len() && m.a.asked != uintptr(s.Len()) {
-			m.Fatalf("a String of %d bytes in %v", s.Len(), b)
-		}
+	if m.a.size != uintptr(s.Len()) && m.a.asked != uintptr(s.Len()) {
+		m.Fatalf("a String of %d bytes in %d", s.Len(), m.a.size)
 	}
 	must(m.T, s.Free(m.a))
 	m.want.Reset()

@@ -42,7 +42,7 @@ func TestBufferAsReader(t *testing.T) {
 // TestBufferAndFile: a file is read and written from the block itself.
 func TestBufferAndFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lines")
-	b := newBuffer(t, blockalloc.Default(), lines)
+	b := newBuffer(t, newPool(t), lines)
 	out, err := os.Create(name)
 	must(t, err)
 	n, err := io.Copy(out, b)

@@ -1,41 +1,38 @@
 package typed_test
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"testing"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// size is what is live in bytes.
-func (a *checked) size() (size uintptr) {
-	for _, b := range a.live {
-		size += b.Size()
-	}
-	return size
-}
-
 // TestMapEveryFailure: whichever allocation fails, the map holds what it held, and
-// the next attempt goes well.
+// the next attempt goes well, if that is not to fail too.
 func TestMapEveryFailure(t *testing.T) {
 	everyFailure(t, func(a *checked) error {
 		m := newMap[uint32, uint64](t, a)
+		defer func() { must(t, m.Free()) }()
 		var failed error
 		want := map[uint32]uint64{}
 		note := func(err error) {
-			if err != nil {
-				failed = err
-			}
+			failed = cmp.Or(failed, err)
 			if got := maps.Collect(m.All()); !maps.Equal(got, want) || m.Len() != len(want) {
-				t.Errorf("allocation %d failed: the map has %d entries, want %d", a.failAt, m.Len(), len(want))
+				t.Errorf("after %v the map has %d entries, want %d", err, m.Len(), len(want))
 			}
 		}
 		for i := range uint32(70) {
 			if err := m.Set(i, 1); err != nil {
 				note(err)
-				must(t, m.Set(i, 1))
+				if err = m.Set(i, 1); errors.Is(err, blocktest.ErrInjected) { // all fail from here on
+					note(err)
+					return failed
+				}
+				must(t, err)
 			}
 			want[i] = 1
 		}
@@ -43,7 +40,10 @@ func TestMapEveryFailure(t *testing.T) {
 			v, added, err := m.Ensure(100 + i)
 			if err != nil {
 				note(err)
-				v, added, err = m.Ensure(100 + i)
+				if v, added, err = m.Ensure(100 + i); errors.Is(err, blocktest.ErrInjected) {
+					note(err)
+					return failed
+				}
 			}
 			if !added || err != nil || *v != 0 {
 				t.Fatalf("Ensure = %v, %v, %v", v, added, err)
@@ -59,7 +59,6 @@ func TestMapEveryFailure(t *testing.T) {
 			}
 			must(t, c.Free())
 		}
-		must(t, m.Free())
 		return failed
 	})
 }
@@ -67,14 +66,13 @@ func TestMapEveryFailure(t *testing.T) {
 func TestBytesMapEveryFailure(t *testing.T) {
 	everyFailure(t, func(a *checked) error {
 		m := newBytesMap[byte](t, a)
+		defer func() { must(t, m.Free()) }()
 		var failed error
 		want := map[string]byte{}
 		note := func(err error) {
-			if err != nil {
-				failed = err
-			}
+			failed = cmp.Or(failed, err)
 			if got := entriesOf(m); !maps.Equal(got, want) || m.Len() != len(want) {
-				t.Errorf("allocation %d failed: the map has %d entries, want %d", a.failAt, m.Len(), len(want))
+				t.Errorf("after %v the map has %d entries, want %d", err, m.Len(), len(want))
 			}
 		}
 		word := []byte("a word")
@@ -82,7 +80,11 @@ func TestBytesMapEveryFailure(t *testing.T) {
 			word = append(word, 'a'+i%26)
 			if err := m.Set(word, i); err != nil {
 				note(err)
-				must(t, m.Set(word, i))
+				if err = m.Set(word, i); errors.Is(err, blocktest.ErrInjected) {
+					note(err)
+					return failed
+				}
+				must(t, err)
 			}
 			want[string(word)] = i
 		}
@@ -95,7 +97,6 @@ func TestBytesMapEveryFailure(t *testing.T) {
 			}
 			must(t, c.Free())
 		}
-		must(t, m.Free())
 		return failed
 	})
 }
@@ -126,18 +127,18 @@ func TestMapWhenFreeFails(t *testing.T) {
 			t.Errorf("%d is %d, %v", i, v, ok)
 		}
 	}
-	live := len(a.live)
+	live := a.live
 	for range 2 {
 		if err := m.Free(); err != a.free || m.Len() < 7 {
 			t.Errorf("Free: %v, %d entries", err, m.Len())
 		}
-		if err := b.Free(); err != a.free || len(a.live) != live || b.Len() != 1 {
+		if err := b.Free(); err != a.free || a.live != live || b.Len() != 1 {
 			t.Errorf("Free: %v, %d entries", err, b.Len())
 		}
 	}
 	a.free = nil
 	must(t, errors.Join(m.Free(), b.Free()))
-	clear(a.live) // the new blocks that could not be given back either
+	a.freeRefused(t, 1) // the new block that could not be given back either
 }
 
 // stubborn takes some blocks back and then refuses some.
@@ -167,8 +168,8 @@ func TestMapWhenGrowthCannotFree(t *testing.T) {
 		must(t, m.Set(i, 2*i))
 	}
 	s.refuses = 1
-	if err := m.Set(7, 14); err != errInjected || m.Len() != 7 || len(s.live) != 2 {
-		t.Errorf("error %v, %d entries in %d blocks; want 7 in 2", err, m.Len(), len(s.live))
+	if err := m.Set(7, 14); err != errInjected || m.Len() != 7 || s.live != 2 {
+		t.Errorf("error %v, %d entries in %d blocks; want 7 in 2", err, m.Len(), s.live)
 	}
 	must(t, m.Set(7, 14))
 	for i := range 8 {
@@ -231,8 +232,8 @@ func testMapMemory[K comparable, V any](key func(int) K, entry uintptr) func(t *
 				room = 2 * n
 			}
 			least := uintptr(n)*entry + uintptr(n)*44/7 // 44 where uint64 is aligned to 4
-			if most := uintptr(room+8)*(entry+1) + uintptr(2*n+8)*48/7; a.size() > most || a.size() < least {
-				t.Fatalf("%d entries take %d B, want %d to %d", n, a.size(), least, most)
+			if most := uintptr(room+8)*(entry+1) + uintptr(2*n+8)*48/7; a.size > most || a.size < least {
+				t.Fatalf("%d entries take %d B, want %d to %d", n, a.size, least, most)
 			}
 		}
 		if a.calls > 40 {
@@ -241,10 +242,10 @@ func testMapMemory[K comparable, V any](key func(int) K, entry uintptr) func(t *
 		for n := 101; n <= 20_000; n++ {
 			m.Delete(key(n))
 		}
-		before := a.size()
+		before := a.size
 		c, err := m.Clone()
 		must(t, err)
-		if size := a.size() - before; size > 100*entry+16+16*48 {
+		if size := a.size - before; size > 100*entry+16+16*48 {
 			t.Errorf("a clone of %d entries takes %d B", c.Len(), size)
 		}
 		must(t, errors.Join(m.Free(), c.Free()))
@@ -329,10 +330,7 @@ func TestMapCloneLosesABlock(t *testing.T) {
 	}
 	a.free = nil
 	must(t, m.Free())
-	if len(a.live) != 1 {
-		t.Errorf("%d blocks are left, want the one that was lost", len(a.live))
-	}
-	clear(a.live)
+	a.freeRefused(t, 1) // the one that was lost
 }
 
 // A map grows and is freed through the allocator it has by then.

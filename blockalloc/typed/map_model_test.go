@@ -9,7 +9,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -22,13 +23,14 @@ func FuzzMap(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 0 && len(data) < 1<<9 {
-			replayMap(t, new(blockalloc.Heap), data[0], data[1:])
+			replayMap(t, alloctest.New(t), data[0], data[1:])
 		}
 	})
 }
 
 // TestMapModel runs FuzzMap's operations at random, as many as take a moment.
 func TestMapModel(t *testing.T) {
+	mem, pool := alloctest.New(t), newPool(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	rounds := 16
 	if raceEnabled {
@@ -39,9 +41,9 @@ func TestMapModel(t *testing.T) {
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
-		replayMap(t, new(blockalloc.Heap), byte(seed), data)
+		replayMap(t, mem, byte(seed), data)
 		if seed%16 == 0 {
-			replayMap(t, blockalloc.Default(), byte(seed), data)
+			replayMap(t, pool, byte(seed), data)
 		}
 	}
 }
@@ -97,9 +99,8 @@ func (m wordMap[V]) All() iter.Seq2[string, V] {
 
 const mapKinds = 8
 
-func replayMap(t *testing.T, inner blockalloc.Allocator, kind byte, data []byte) {
-	a := newChecked(t)
-	a.inner = inner
+func replayMap(t *testing.T, mem *alloctrace.Proxy, kind byte, data []byte) {
+	a := checkedOver(mem)
 	u16 := func(n uint16) uint16 { return n }
 	u64 := func(n uint16) uint64 { return uint64(n) << 33 }
 	word := func(n uint16) string { return fmt.Sprintf("%.*d", n%31, n)[:n%31] + string(rune(n)) }

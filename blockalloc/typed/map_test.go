@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
@@ -325,7 +326,7 @@ func TestMapRefuses(t *testing.T) {
 
 // Several goroutines may read a map at once.
 func TestMapConcurrentReads(t *testing.T) {
-	m := numbers(t, new(blockalloc.Heap), 1000)
+	m := numbers(t, alloctest.New(t), 1000)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -346,12 +347,12 @@ func TestMapConcurrentReads(t *testing.T) {
 }
 
 func TestMapAllocatesNothing(t *testing.T) {
-	m := numbers(t, new(blockalloc.Heap), 1000)
-	b := newBytesMap[int](t, new(blockalloc.Heap))
+	m := numbers(t, alloctest.New(t), 1000)
+	b := newBytesMap[int](t, alloctest.New(t))
 	key := []byte("some words")
 	must(t, b.Set(key, 1))
 	must(t, b.Set([]byte("another"), 1))
-	f := newMap[float64, [3]float32](t, new(blockalloc.Heap))
+	f := newMap[float64, [3]float32](t, alloctest.New(t))
 	must(t, f.Set(1, [3]float32{}))
 	n := 0
 	wantAllocs(t, "Get", func() { v, _ := m.Get(7); n += v })

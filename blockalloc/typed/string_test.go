@@ -119,7 +119,7 @@ func TestStringAfterFree(t *testing.T) {
 }
 
 func TestStringAllocatesNothing(t *testing.T) {
-	mem := newBump(1 << 20)
+	mem := newBump(t, 1<<20)
 	wantAllocs(t, "NewString, View, Compare and Free", func() {
 		s, err := typed.NewString(mem, "text")
 		must(t, err)

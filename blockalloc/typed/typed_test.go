@@ -1,71 +1,83 @@
 package typed_test
 
 import (
+	"cmp"
 	"errors"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A checked allocator knows what is live, moves every block that is reallocated,
-// poisons what it takes back, grants more than is asked for, and fails on request:
-// whoever relies on old memory, or on a call that cannot fail, is found.
+// A checked allocator is over memory of alloctest, which finds what is leaked, damaged
+// or relied on after it was moved. It grants more than is asked for, counts, and fails
+// on request: whoever relies on a call that cannot fail is found.
 type checked struct {
-	inner  blockalloc.Allocator
-	slack  uintptr // bytes granted beyond those asked for
-	live   map[uintptr]blockalloc.Block
-	asked  uintptr // the size asked for last
-	calls  int     // of Allocate and Reallocate with a size
-	failAt int     // the call that fails, counted from 1
-	free   error
+	*alloctrace.Proxy
+	slack   uintptr // bytes granted beyond those asked for
+	asked   uintptr // the size asked for last
+	calls   int     // of Allocate and Reallocate with a size
+	live    int     // blocks
+	size    uintptr // of all of them
+	failAt  int     // the call that fails, counted from 1
+	failed  error   // the first that came of a call
+	free    error   // what each Free fails with
+	refused map[blockalloc.Block]bool
 }
 
 var errInjected = errors.New("injected")
 
-// newChecked returns a checked allocator over a Heap. When the test ends, nothing
-// may be live.
-func newChecked(t testing.TB) *checked {
-	a := &checked{inner: new(blockalloc.Heap), slack: 7, live: make(map[uintptr]blockalloc.Block)}
-	t.Cleanup(func() {
-		for _, b := range a.live {
-			t.Errorf("leaked %v", b)
-		}
-	})
-	return a
+// newChecked returns a checked allocator. When the test ends, nothing may be live.
+func newChecked(t testing.TB) *checked { return checkedOver(alloctest.New(t)) }
+
+func checkedOver(mem *alloctrace.Proxy) *checked {
+	return &checked{Proxy: mem, slack: 7, refused: make(map[blockalloc.Block]bool)}
+}
+
+// newPool returns memory of the default allocator, most often a Pool, which does not
+// move what it can leave in place.
+func newPool(t testing.TB) *alloctrace.Proxy {
+	return alloctest.New(t, alloctest.WithAllocator(blockalloc.Default()))
 }
 
 func (a *checked) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if l.Size == 0 {
-		return a.inner.Allocate(l)
+		return a.Proxy.Allocate(l)
 	}
-	a.asked = l.Size
-	a.calls++
-	if a.calls == a.failAt {
-		return blockalloc.Block{}, errInjected
+	if err := a.call(l.Size); err != nil {
+		return blockalloc.Block{}, err
 	}
-	b, err := a.inner.Allocate(blockalloc.Layout{Size: l.Size + a.slack, Align: l.Align})
+	b, err := a.Proxy.Allocate(blockalloc.Layout{Size: l.Size + a.slack, Align: l.Align})
 	if err == nil {
-		poison(b, 0xa5)
-		a.live[b.Addr()] = b
+		a.live++
+		a.size += b.Size()
 	}
+	a.failed = cmp.Or(a.failed, err)
 	return b, err
 }
 
 func (a *checked) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	if a.live[b.Addr()] != b {
-		return b, blockalloc.ErrNotOwned
-	}
 	if size == 0 {
 		return blockalloc.Block{}, a.Free(b)
 	}
-	n, err := a.Allocate(blockalloc.Layout{Size: size, Align: b.Align()})
-	if err != nil {
+	if err := a.call(size); err != nil {
 		return b, err
 	}
-	copy(n.Bytes(), b.Bytes())
-	return n, a.Free(b)
+	n, err := a.Proxy.Reallocate(b, size+a.slack)
+	a.size += n.Size() - b.Size()
+	a.failed = cmp.Or(a.failed, err)
+	return n, err
+}
+
+func (a *checked) call(size uintptr) error {
+	a.asked = size
+	if a.calls++; a.calls == a.failAt {
+		return errInjected
+	}
+	return nil
 }
 
 func (a *checked) Free(b blockalloc.Block) error {
@@ -73,48 +85,41 @@ func (a *checked) Free(b blockalloc.Block) error {
 		return nil
 	}
 	if a.free != nil {
+		a.refused[b] = true
 		return a.free
 	}
-	if a.live[b.Addr()] != b {
-		return blockalloc.ErrNotOwned
+	err := a.Proxy.Free(b)
+	if err == nil {
+		a.live--
+		a.size -= b.Size()
+		delete(a.refused, b)
 	}
-	poison(b, 0xdb)
-	delete(a.live, b.Addr())
-	return a.inner.Free(b)
+	return err
 }
 
-func poison(b blockalloc.Block, with byte) {
-	p := b.Bytes()
-	p[0] = with
-	for n := 1; n < len(p); n *= 2 {
-		copy(p[n:], p[:n])
+// freeRefused frees the n blocks that were refused and that nobody has freed since.
+func (a *checked) freeRefused(t *testing.T, n int) {
+	t.Helper()
+	if len(a.refused) != n {
+		t.Errorf("%d blocks could not be given back, want %d", len(a.refused), n)
+	}
+	for b := range a.refused {
+		must(t, a.Free(b))
 	}
 }
 
-// everyFailure runs a scenario again and again, and lets another of its
-// allocations fail each time, until none is left.
+// everyFailure is [alloctest.CheckAllFailures], and checks that the scenario returns
+// the first error as it is.
 func everyFailure(t *testing.T, scenario func(a *checked) error) {
 	t.Helper()
-	for failAt := 1; ; failAt++ {
-		a := newChecked(t)
-		a.failAt = failAt
+	alloctest.CheckAllFailures(t, func(mem *alloctrace.Proxy) error {
+		a := checkedOver(mem)
 		err := scenario(a)
-		if a.calls < failAt {
-			if err != nil {
-				t.Errorf("without a failure: %v", err)
-			}
-			if failAt == 1 {
-				t.Error("the scenario allocates nothing")
-			}
-			return
+		if err != a.failed {
+			t.Errorf("error %v, want the allocator's untouched: %v", err, a.failed)
 		}
-		if err != errInjected {
-			t.Errorf("allocation %d failed: error %v, want it untouched", failAt, err)
-		}
-		if len(a.live) > 0 {
-			t.Errorf("allocation %d failed: %d blocks leaked", failAt, len(a.live))
-		}
-	}
+		return err
+	})
 }
 
 // wantPanic calls f, which must panic with a text that contains part.

@@ -7,7 +7,8 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -20,38 +21,39 @@ func FuzzVec(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 0 {
-			replayVec(t, new(blockalloc.Heap), data[0], data[1:])
+			replayVec(t, alloctest.New(t), data[0], data[1:])
 		}
 	})
 }
 
 // TestVecModel runs FuzzVec's operations at random, as many as take a moment.
 func TestVecModel(t *testing.T) {
+	mem, pool := alloctest.New(t), newPool(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	for seed := range 300 {
 		data := make([]byte, 400)
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
-		replayVec(t, new(blockalloc.Heap), byte(seed), data)
+		replayVec(t, mem, byte(seed), data)
 		if seed%10 == 0 {
-			replayVec(t, blockalloc.Default(), byte(seed), data)
+			replayVec(t, pool, byte(seed), data)
 		}
 	}
 }
 
-func replayVec(t *testing.T, inner blockalloc.Allocator, kind byte, data []byte) {
+func replayVec(t *testing.T, mem *alloctrace.Proxy, kind byte, data []byte) {
 	switch kind % 5 {
 	case 0:
-		replayVecOf(t, inner, data, func(n byte) byte { return n })
+		replayVecOf(t, mem, data, func(n byte) byte { return n })
 	case 1:
-		replayVecOf(t, inner, data, func(n byte) uint64 { return uint64(n) << 40 })
+		replayVecOf(t, mem, data, func(n byte) uint64 { return uint64(n) << 40 })
 	case 2:
-		replayVecOf(t, inner, data, func(n byte) [3]uint16 { return [3]uint16{uint16(n), 1, uint16(n) << 8} })
+		replayVecOf(t, mem, data, func(n byte) [3]uint16 { return [3]uint16{uint16(n), 1, uint16(n) << 8} })
 	case 3:
-		replayVecOf(t, inner, data, func(n byte) (big [70]int32) { big[0], big[69] = int32(n), -int32(n); return big })
+		replayVecOf(t, mem, data, func(n byte) (big [70]int32) { big[0], big[69] = int32(n), -int32(n); return big })
 	case 4:
-		replayVecOf(t, inner, data, func(byte) struct{} { return struct{}{} })
+		replayVecOf(t, mem, data, func(byte) struct{} { return struct{}{} })
 	}
 }
 
@@ -65,9 +67,8 @@ type vecModel[T comparable] struct {
 	make func(byte) T
 }
 
-func replayVecOf[T comparable](t *testing.T, inner blockalloc.Allocator, data []byte, make func(byte) T) {
-	a := newChecked(t)
-	a.inner = inner
+func replayVecOf[T comparable](t *testing.T, mem *alloctrace.Proxy, data []byte, make func(byte) T) {
+	a := checkedOver(mem)
 	vec, err := typed.NewVec[T](a)
 	must(t, err)
 	m := &vecModel[T]{T: t, a: a, vec: vec, data: data, make: make}
@@ -213,13 +214,10 @@ func (m *vecModel[T]) size() int {
 
 // held returns how many bytes the Vec's block has, and fails if there are two.
 func (m *vecModel[T]) held() int {
-	if len(m.a.live) > 1 {
-		m.Fatalf("%d blocks are live", len(m.a.live))
+	if m.a.live > 1 {
+		m.Fatalf("%d blocks are live", m.a.live)
 	}
-	for _, b := range m.a.live {
-		return int(b.Size())
-	}
-	return 0
+	return int(m.a.size)
 }
 
 func (m *vecModel[T]) compare(op byte) {

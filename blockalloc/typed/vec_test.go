@@ -8,6 +8,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
@@ -22,24 +24,24 @@ func newVec[T any](t testing.TB, a blockalloc.Allocator, items ...T) *typed.Vec[
 
 // exact grants just what is asked for, and records it.
 type exact struct {
-	blockalloc.Heap
+	*alloctrace.Proxy
 	asked []uintptr
 }
 
 func (e *exact) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	e.asked = append(e.asked, l.Size)
-	return e.Heap.Allocate(l)
+	return e.Proxy.Allocate(l)
 }
 
 func (e *exact) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 	e.asked = append(e.asked, size)
-	return e.Heap.Reallocate(b, size)
+	return e.Proxy.Reallocate(b, size)
 }
 
 // TestVecGrowth holds the growth policy to what the comment says.
 func TestVecGrowth(t *testing.T) {
-	var a exact
-	v := newVec[byte](t, &a)
+	a := &exact{Proxy: alloctest.New(t)}
+	v := newVec[byte](t, a)
 	for some := make([]byte, 64); v.Len() < 3<<20; {
 		must(t, v.Append(some...))
 	}
@@ -54,7 +56,7 @@ func TestVecGrowth(t *testing.T) {
 	must(t, v.Free())
 
 	a.asked = nil
-	words := newVec[[3]uint64](t, &a, make([][3]uint64, 5)...)
+	words := newVec[[3]uint64](t, a, make([][3]uint64, 5)...)
 	must(t, words.Reserve(7))
 	must(t, words.Reserve(3))
 	must(t, words.Grow(2))
@@ -84,10 +86,10 @@ func TestVecUsesAllThatIsGranted(t *testing.T) {
 }
 
 func TestVecAlignment(t *testing.T) {
-	var a exact
+	a := alloctest.New(t)
 	for range 20 {
-		odd := newVec(t, &a, byte(1))
-		words := newVec(t, &a, uint64(1))
+		odd := newVec(t, a, byte(1))
+		words := newVec(t, a, uint64(1))
 		if p := unsafe.Pointer(unsafe.SliceData(words.Slice())); uintptr(p)%unsafe.Alignof(uint64(0)) != 0 {
 			t.Errorf("words at %p", p)
 		}
@@ -289,15 +291,15 @@ func TestVecIteratorsStop(t *testing.T) {
 	must(t, v.Free())
 }
 
-// TestVecsShareAnAllocator: Vecs of several goroutines over one Heap, read by
+// TestVecsShareAnAllocator: Vecs of several goroutines over one allocator, read by
 // others at once: for the race detector.
 func TestVecsShareAnAllocator(t *testing.T) {
-	var heap blockalloc.Heap
-	shared := newVec(t, &heap, 1, 2, 3)
+	mem := alloctest.New(t)
+	shared := newVec(t, mem, 1, 2, 3)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			v, err := typed.NewVec[int](&heap)
+			v, err := typed.NewVec[int](mem)
 			if err != nil {
 				t.Error(err)
 				return

@@ -133,9 +133,6 @@ func TestOutOfMemory(t *testing.T) {
 		if err := w.free(t.Context(), mem); err != nil {
 			t.Error(err)
 		}
-		if s := mem.Stats(); s.LiveBlocks != 0 {
-			t.Errorf("out of memory after %d operations: %v", n, s)
-		}
 		if err == nil {
 			break
 		}

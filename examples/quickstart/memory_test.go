@@ -13,9 +13,9 @@ import (
 // newMemory returns memory that the race detector sees, and checks in the end
 // that all of it was freed and that nothing failed but what was made to.
 func newMemory(t testing.TB) (*alloctrace.Proxy, *scarce) {
-	inner := &scarce{Allocator: new(blockalloc.Heap)}
+	inner := &scarce{Allocator: alloctest.New(t)}
 	inner.left.Store(1 << 62)
-	mem := alloctest.New(t, alloctest.WithAllocator(inner))
+	mem := alloctrace.Wrap(inner)
 	t.Cleanup(func() {
 		if failures := mem.Stats().Failures(); failures != inner.refused.Load() {
 			t.Errorf("%d failures, want %d", failures, inner.refused.Load())

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/jaegertest"
@@ -67,7 +68,7 @@ func regionAttributes(name string, s counter.Stats) map[string]any {
 // three operations, and checks the numbers of each against what was done.
 func work(t *testing.T, tp trace.TracerProvider) (id string, want map[string]map[string]any) {
 	t.Helper()
-	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("index"))
+	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithName("index")))
 	with := tracer.WithTracerProvider(tp)
 	ctx, load := tracer.Start(t.Context(), "load", mem, with)
 
@@ -99,7 +100,7 @@ func work(t *testing.T, tp trace.TracerProvider) (id string, want map[string]map
 	starve.End()
 	load.End()
 
-	if s := mem.Stats(); s.LiveBytes != 0 || s.LiveBlocks != 0 || s.AllocatedBytes != load.Stats().AllocatedBytes {
+	if s := mem.Stats(); s.AllocatedBytes != load.Stats().AllocatedBytes {
 		t.Fatalf("the proxy's numbers are %v, the outer region's %v", s, load.Stats())
 	}
 	if s := read.Stats(); s.AllocatedBytes != 1<<16+1<<20 || s.FreedBytes != 1<<20 || s.PeakBytes != 1<<16+1<<20 {
@@ -250,7 +251,7 @@ func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 		const spans = 10_000
 		j := jaegertest.Start(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("burst"))
-		mem := alloctrace.Wrap(&blockalloc.Heap{})
+		mem := alloctest.New(t)
 		ctx, all := tracer.Start(t.Context(), "all", mem, tracer.WithTracerProvider(p))
 		for i := range spans - 1 {
 			if err := region(ctx, all.Allocator(), p, 64<<(i%4)); err != nil {
@@ -290,7 +291,7 @@ func TestJaegerKilledMidway(t *testing.T) {
 		const before, after, queue = 500, 10_000, 1000
 		j := jaegertest.Start(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("killed"), WithQueueSize(queue), WithTimeout(time.Minute))
-		mem := alloctrace.Wrap(&blockalloc.Heap{})
+		mem := alloctest.New(t)
 		run := func(n int) {
 			t.Helper()
 			done := make(chan error, 1)
@@ -336,8 +337,7 @@ func TestJaegerKilledMidway(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "10000 of 10500 spans") {
 			t.Errorf("Shutdown returned %v, want 10000 of 10500 spans", err)
 		}
-		if m := mem.Stats(); m.Allocations != before+after || m.Frees != before+after || m.LiveBytes != 0 || m.LiveBlocks != 0 ||
-			m.AllocatedBytes != (before+after)*4096 {
+		if m := mem.Stats(); m.Allocations != before+after || m.Frees != before+after || m.AllocatedBytes != (before+after)*4096 {
 			t.Errorf("the allocator's numbers are %v", m)
 		}
 	})
