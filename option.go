@@ -23,7 +23,9 @@ func WithName(name string) Option {
 func WithHooks(hooks ...Hook) Option {
 	return optionFunc(func(p *Proxy) {
 		for _, h := range hooks {
-			p.hook = both(p.hook, h)
+			if h != nil {
+				p.hook = both(p.hook, parts(h))
+			}
 		}
 	})
 }

@@ -27,7 +27,7 @@ type Proxy struct {
 	inner   blockalloc.Allocator
 	counter *counter.Counter
 	*state
-	hook Hook // nil if nobody listens
+	hook PartsHook // nil if nobody listens
 	ctx  context.Context
 
 	name        string
@@ -81,7 +81,7 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, event(Allocated, b))
+		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
 	}
 	return b, nil
 }
@@ -93,7 +93,7 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
 	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, event(Reallocating, b))
+		p.hook.ObserveParts(p.ctx, Reallocating, b.Addr(), b.Size(), b.Align())
 	}
 	n, err := p.inner.Reallocate(b, size)
 	if err != nil {
@@ -105,7 +105,7 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		p.counter.Reallocate(b.Size(), size, n.Size())
 	}
 	if p.hook != nil && !n.IsZero() {
-		p.hook.Observe(p.ctx, event(Reallocated, n))
+		p.hook.ObserveParts(p.ctx, Reallocated, n.Addr(), n.Size(), n.Align())
 	}
 	return n, nil
 }
@@ -113,17 +113,13 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
 	if p.hook != nil && !b.IsZero() {
-		p.hook.Observe(p.ctx, event(Freeing, b))
+		p.hook.ObserveParts(p.ctx, Freeing, b.Addr(), b.Size(), b.Align())
 	}
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
 	}
 	p.counter.Free(b.Size())
 	return nil
-}
-
-func event(k Kind, b blockalloc.Block) Event {
-	return Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align()}
 }
 
 func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {

@@ -260,6 +260,43 @@ func TestChild(t *testing.T) {
 	free(t, p, parents)
 }
 
+// partsRecorder is a recorder that is told what it can be in parts.
+type partsRecorder struct {
+	recorder
+	inParts int
+}
+
+func (r *partsRecorder) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	r.inParts++
+	r.Observe(ctx, alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align})
+}
+
+// TestPartsHook: hooks of both kinds, alone and together, are told the same events, those
+// without an Err in parts if they can be.
+func TestPartsHook(t *testing.T) {
+	var alone, first, last partsRecorder
+	var plain recorder
+	inner := alloctrace.Wrap(blockalloc.FailAfter(alloctest.New(t), 2), alloctrace.WithHooks(&alone))
+	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&first, &plain), alloctrace.WithHooks(nil, &last))
+	b := allocate(t, p, page)
+	c, err := p.Reallocate(b, page.Size/2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Allocate(page); !errors.Is(err, blockalloc.ErrInjected) {
+		t.Fatal(err)
+	}
+	free(t, p, c)
+	if len(plain.events) != 5 {
+		t.Fatalf("%d events, want 5: %v", len(plain.events), plain.events)
+	}
+	for name, r := range map[string]*partsRecorder{"alone": &alone, "first": &first, "last": &last} {
+		if !slices.Equal(r.events, plain.events) || r.inParts != 4 {
+			t.Errorf("%s: %d in parts of %v, want 4 of %v", name, r.inParts, r.events, plain.events)
+		}
+	}
+}
+
 // TestChildName: hooks know a child by its name, whatever the context, and nobody else.
 func TestChildName(t *testing.T) {
 	var names []string

@@ -36,7 +36,7 @@ type Leaks struct {
 	filter [1 << filterBits]atomic.Int32
 }
 
-var _ alloctrace.Hook = (*Leaks)(nil)
+var _ alloctrace.PartsHook = (*Leaks)(nil)
 
 const (
 	leakShards = 64
@@ -98,16 +98,24 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 
 // Observe remembers and forgets blocks.
 func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
-	if e.Kind == alloctrace.Freeing || e.Kind == alloctrace.Reallocating {
-		if l.filter[filterOf(e.Addr)].Load() > 0 {
-			l.release(e.Addr, e.Size)
-		}
-	} else if e.Kind == alloctrace.Allocated || e.Kind == alloctrace.Reallocated {
-		if drawn := random.Uint32(); drawn <= l.sampler.bound(e.Size) {
-			l.acquire(ctx, e.Addr, e.Size, e.Align, drawn)
-		}
-	} else if e.Kind.Failed() {
+	if e.Kind.Failed() {
 		l.failed(e.Addr, e.Size, e.Err)
+	} else {
+		l.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
+	}
+}
+
+// ObserveParts is Observe for an event without an Err.
+func (l *Leaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	switch k {
+	case alloctrace.Allocated, alloctrace.Reallocated:
+		if drawn := random.Uint32(); drawn <= l.sampler.bound(size) {
+			l.acquire(ctx, addr, size, align, drawn)
+		}
+	case alloctrace.Freeing, alloctrace.Reallocating:
+		if l.filter[filterOf(addr)].Load() > 0 {
+			l.release(addr, size)
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ type Ring struct {
 	rare   rareEvents
 }
 
-var _ alloctrace.Hook = (*Ring)(nil)
+var _ alloctrace.PartsHook = (*Ring)(nil)
 
 // ringShard is where one writes at a time: who is on its processor, or if it is
 // shared who holds its lock.
@@ -101,21 +101,34 @@ func NewRing(n int, clock Clock) *Ring {
 }
 
 // Observe keeps e.
-func (r *Ring) Observe(_ context.Context, e alloctrace.Event) {
-	var at uint64
-	if r.clock != nil {
-		at = uint64(r.clock.Now())
+func (r *Ring) Observe(ctx context.Context, e alloctrace.Event) {
+	if e.Err == nil {
+		r.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
+	} else {
+		r.observe(e, r.now())
 	}
+}
+
+// ObserveParts keeps an event without an Err.
+func (r *Ring) ObserveParts(_ context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	at := r.now()
 	if i := shard.Enter(); shard.Exclusive && uint(i) < uint(len(r.shards)) {
 		s, turn := r.shards[i].Load(), r.turn.Load()
-		if has := int(turn >> turnShift); s != nil && (has == i || has == everyone) && e.Err == nil && excess(e.Size, e.Align) == 0 {
-			s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), packed(e.Kind, e.Size, e.Align), at)
+		if has := int(turn >> turnShift); s != nil && (has == i || has == everyone) && excess(size, align) == 0 {
+			s.write(shard.Add(&s.head, 1), turn, uint64(addr), packed(k, size, align), at)
 			shard.Leave()
 			return
 		}
 	}
 	shard.Leave()
-	r.observe(e, at)
+	r.observe(alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align}, at)
+}
+
+func (r *Ring) now() uint64 {
+	if r.clock == nil {
+		return 0
+	}
+	return uint64(r.clock.Now())
 }
 
 // excess is not zero if this does not fit into a record.
