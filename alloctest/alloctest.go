@@ -119,7 +119,7 @@ func configure(t TestingT, opts []Option) (config, error) {
 	default:
 		return c, fmt.Errorf("stacks %q: use %q, %q or %q", c.stacks, Full, Sampled, Off)
 	}
-	switch mode := cmp.Or(*debugFlag, os.Getenv("ALLOCTEST_DEBUG")); mode {
+	switch mode := debugMode(); mode {
 	case "":
 	case "guard":
 		if c.debug != nil {
@@ -132,6 +132,9 @@ func configure(t TestingT, opts []Option) (config, error) {
 	}
 	return c, nil
 }
+
+// debugMode is what the flag says, else the environment.
+func debugMode() string { return cmp.Or(*debugFlag, os.Getenv("ALLOCTEST_DEBUG")) }
 
 // paranoid returns o with all that can be looked for, and as many mappings as let the
 // proxies of a test binary share those that a process can have.

@@ -1,6 +1,7 @@
 package alloctest
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -66,7 +67,18 @@ func ReportMetrics(b *testing.B, s counter.Source) {
 // [blockalloc.Default] where that is a Pool.
 //
 //	func TestMain(m *testing.M) { alloctest.VerifyTestMain(m) }
+//
+// With -alloctest.debug=guard, where an access outside a block ends the program, the crash
+// output tells of the block: see [blockalloc.ReportFaults].
 func VerifyTestMain(m interface{ Run() int }, proxies ...*alloctrace.Proxy) {
+	if !flag.Parsed() {
+		flag.Parse()
+	}
+	if debugMode() == "guard" {
+		if err := blockalloc.ReportFaults(); err != nil {
+			fmt.Fprintf(os.Stderr, "alloctest: %v\n", err)
+		}
+	}
 	os.Exit(verifyMain(m, os.Stderr, blockalloc.Default(), proxies))
 }
 

@@ -85,6 +85,7 @@ func guardLayout(l Layout) (pages, align, front uintptr) {
 
 // giveBack ends a block's memory.
 func (d *Debug) giveBack(r *debugBlock) error {
+	r.show()
 	if !r.guarded() {
 		return d.parent.Free(r.from)
 	}
@@ -113,6 +114,8 @@ func canariesFrom(offset, n int) []byte {
 
 // mend writes the canaries.
 func (r *debugBlock) mend() {
+	r.show()
+	defer r.hide()
 	before, after := r.margins()
 	for at := -len(before); at < 0; {
 		at += copy(before[len(before)+at:], canariesFrom(at, -at))
@@ -146,6 +149,8 @@ const maxDamageBytes = 8
 // inspect returns what is wrong with the canaries, after the block or else before
 // it, or nil.
 func (r *debugBlock) inspect() *damage {
+	r.show()
+	defer r.hide()
 	before, after := r.margins()
 	if !intact(after, int(r.block.size)) {
 		return compare(after, int(r.block.size), canaryAt)

@@ -14,7 +14,7 @@ import (
 //
 // It holds for the goroutine that calls it alone. Without Catch a fault ends the
 // program with "unexpected fault address 0x…" and the stack of who did it. To find
-// the block, run what faults in Catch; or have the goroutine call
+// the block then, call [ReportFaults] when the program starts; or have the goroutine call
 // [debug.SetPanicOnFault], recover, and pass the address that the panic's Addr method
 // returns to [Debug.Fault].
 func (d *Debug) Catch(f func()) (err error) {
@@ -57,14 +57,7 @@ func (d *Debug) fault(op string, addr uintptr, now DebugStack) *DebugReport {
 	if r == nil {
 		return nil
 	}
-	kind := DebugUseAfterFree
-	if !r.dead {
-		kind = DebugOverrun
-		if addr < r.place.Addr {
-			kind = DebugUnderrun
-		}
-	}
-	report := d.report(kind, op, r, Block{}, now)
+	report := d.report(r.faultKind(addr), op, r, Block{}, now)
 	report.Offset, report.Fault = int(addr-r.place.Addr), true
 	return report
 }
@@ -78,7 +71,18 @@ func (d *Debug) faulted(addr uintptr) *debugBlock {
 			return r
 		}
 	}
-	return d.gone.find(func(r *debugBlock) bool { return r.unmapped && addr-r.place.Addr < r.place.Layout.Size })
+	return d.gone.findUnmapped(addr)
+}
+
+// faultKind says what a fault at addr was, which belongs to r.
+func (r *debugBlock) faultKind(addr uintptr) DebugKind {
+	switch {
+	case r.dead:
+		return DebugUseAfterFree
+	case addr < r.place.Addr:
+		return DebugUnderrun
+	}
+	return DebugOverrun
 }
 
 // faultStack returns where the panic under way came from.

@@ -36,6 +36,7 @@ func (q *debugQuarantine) add(r *debugBlock, maxSize int64, maxBlocks int) []*de
 
 // retire takes in a block that was claimed.
 func (d *Debug) retire(r *debugBlock) {
+	r.tellWatcher(faultFreed, r.freed)
 	if d.options.ZeroFree {
 		clear(r.block.Bytes())
 	}
@@ -44,6 +45,9 @@ func (d *Debug) retire(r *debugBlock) {
 	}
 	if !r.sealed && !d.options.NoPoison && !d.options.ZeroFree {
 		fill(r.block.Bytes(), freedPoison)
+	}
+	if !r.sealed {
+		r.hide()
 	}
 	d.mu.Lock()
 	leaving := d.quarantine.add(r, d.options.Quarantine, d.options.QuarantineBlocks)
@@ -84,6 +88,7 @@ func (d *Debug) release(r *debugBlock) error {
 	d.mu.Lock()
 	delete(d.blocks, r.place.Addr)
 	d.mu.Unlock()
+	r.tellWatcher(faultUnmapped, nil)
 	err := d.giveBack(r)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -216,7 +221,7 @@ type debugHistory struct {
 const maxHistory = 1024
 
 func (h *debugHistory) add(r *debugBlock) {
-	old := debugBlock{place: r.place, allocated: r.allocated, freed: r.freed, dead: true, unmapped: r.guarded()}
+	old := debugBlock{place: r.place, allocated: r.allocated, freed: r.freed, dead: true, unmapped: r.unmapped || r.guarded()}
 	if len(h.blocks) < maxHistory {
 		h.blocks = append(h.blocks, old)
 		return
@@ -235,4 +240,9 @@ func (h *debugHistory) find(match func(*debugBlock) bool) *debugBlock {
 		}
 	}
 	return nil
+}
+
+// findUnmapped returns the newest block in whose mapping addr was, or nil.
+func (h *debugHistory) findUnmapped(addr uintptr) *debugBlock {
+	return h.find(func(r *debugBlock) bool { return r.unmapped && addr-r.place.Addr < r.place.Layout.Size })
 }

@@ -134,6 +134,8 @@ func (d *Debug) abused(op string, r *debugBlock, now DebugStack) *DebugReport {
 	if r.sealed {
 		return nil
 	}
+	r.show()
+	defer r.hide()
 	var hurt *damage
 	switch {
 	case d.options.ZeroFree:

@@ -10,8 +10,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
-// A DebugStack is where a goroutine was: return addresses as [runtime.Callers] has
-// them, the innermost first.
+// A DebugStack is where a goroutine was: return addresses, the innermost first, for
+// [runtime.CallersFrames].
 type DebugStack []uintptr
 
 // stack returns where the caller's caller is.
@@ -19,9 +19,9 @@ func (d *Debug) stack() DebugStack {
 	if d.options.Stack == 0 {
 		return nil
 	}
-	var pcs [maxDebugStack]uintptr
-	n := runtime.Callers(3, pcs[:d.options.Stack])
-	return slices.Clone(pcs[:n])
+	var pcs [1 + maxDebugStack]uintptr
+	n := callers.Stack(pcs[:1+d.options.Stack])
+	return slices.Clone(pcs[1:n]) // the first is of this package in any case
 }
 
 // Frames returns the frames of s but for those of this library, and those of the Go
