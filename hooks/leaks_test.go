@@ -399,17 +399,31 @@ func TestLeakReportOfSizes(t *testing.T) {
 
 // TestLeakReportOfMany: 100,000 blocks of 60 sites are a line for each of 50 and one for the rest.
 func TestLeakReportOfMany(t *testing.T) {
+	text := manyLeaks(60).Report().String()
+	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
+		t.Errorf("%d lines:\n%s", n, text)
+	}
+}
+
+// manyLeaks returns a Leaks that knows 100,000 blocks of so many sites.
+func manyLeaks(sites int) *Leaks {
 	l := NewLeaks(1)
-	stacks := make([]*stack, 60)
+	stacks := make([]*stack, sites)
 	for i := range stacks {
 		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
 		l.remember(liveBlock{addr: uintptr(i+1) << 6, size: 64, align: 64, site: site{stack: stacks[i%len(stacks)]}})
 	}
-	text := l.Report().String()
-	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
-		t.Errorf("%d lines:\n%s", n, text)
+	return l
+}
+
+// BenchmarkLeakReport measures the text of a report on 100,000 blocks of 50 sites.
+func BenchmarkLeakReport(b *testing.B) {
+	l := manyLeaks(50)
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = l.Report().String()
 	}
 }
 
