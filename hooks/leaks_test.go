@@ -57,8 +57,8 @@ func TestLeaksKnowsWhatIsLive(t *testing.T) {
 	if live := l.Live(); len(live) != 0 {
 		t.Errorf("at the end %+v is live", live)
 	}
-	for i := range l.filter {
-		if n := l.filter[i].Load(); n != 0 {
+	for i := range l.live.filter {
+		if n := l.live.filter[i].Load(); n != 0 {
 			t.Errorf("filter %d has %d blocks at the end", i, n)
 		}
 	}
@@ -131,7 +131,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	l := NewLeaks(1)
 	var addrs []uintptr
 	for addr := uintptr(4096); len(addrs) < 5; addr += 64 {
-		if l.shard(addr) == l.shard(4096) {
+		if l.live.shard(addr) == l.live.shard(4096) {
 			addrs = append(addrs, addr)
 		}
 	}
@@ -159,8 +159,8 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	if live := l.Live(); len(live) != 0 {
 		t.Errorf("live are %+v, want none", live)
 	}
-	for i := range l.filter {
-		if n := l.filter[i].Load(); n != 0 {
+	for i := range l.live.filter {
+		if n := l.live.filter[i].Load(); n != 0 {
 			t.Errorf("filter %d has %d blocks at the end", i, n)
 		}
 	}
@@ -385,7 +385,7 @@ func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)
 	at := &stack{pcs: []uintptr{1}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.remember(liveBlock{addr: uintptr(9-i) << 12, size: size, align: 8, since: time.Duration(10 + i), site: site{stack: at}})
+		l.live.add(uintptr(9-i)<<12, size, origin{site{stack: at}, time.Duration(10 + i), uint64(i), 8})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
@@ -413,7 +413,7 @@ func manyLeaks(sites int) *Leaks {
 		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
-		l.remember(liveBlock{addr: uintptr(i+1) << 6, size: 64, align: 64, site: site{stack: stacks[i%len(stacks)]}})
+		l.live.add(uintptr(i+1)<<6, 64, origin{site: site{stack: stacks[i%len(stacks)]}})
 	}
 	return l
 }
