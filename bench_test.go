@@ -62,6 +62,8 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil))),
 		"leaks":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
 		"leaks_all":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(1))),
+		"profile":    alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
+		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil), hooks.NewProfile(hooks.DefaultProfileRate))),
 		"callers":    alloctrace.Wrap(inner, alloctrace.WithHooks(callers{})),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
@@ -181,7 +183,7 @@ func table(b *testing.B) {
 		switch name {
 		case "writer", "zlog", "leaks_all", "callers":
 			turn /= 10
-		case "leaks":
+		case "leaks", "profile", "all_pool":
 			turn *= 10 // of which one in 128 is remembered
 		}
 		a := all[name]
@@ -249,6 +251,8 @@ func table(b *testing.B) {
 	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
 	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
 	row("leaks_over_counted", times.Over("leaks", "counted"), "A", 1.5)
+	row("profile_over_counted", times.Over("profile", "counted"), "A", 1.5)
+	row("pool_counted_ring_profile_pair", times.Ratio("all_pool", "atomic"), "A", 10)
 	row("callers_over_counted", times.Over("callers", "counted"), "A", measure.NoBound)
 	row("leaks_all_over_callers", times.Over("leaks_all", "counted")/times.Over("callers", "counted"), "x", 1.3)
 	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)

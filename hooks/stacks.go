@@ -27,13 +27,18 @@ type stack struct {
 // maxFrames is how many frames of a stack are kept, those of this library included.
 const maxFrames = 32
 
-// stacks keeps each stack once, and for ever: there are as many as there are ways to
-// come to a place where memory is allocated. Stacks are found without a lock: what is
+// maxStacks is how many different stacks are kept: there are as many as there are ways to
+// come to a place where memory is allocated, which recursion can make many.
+const maxStacks = 1 << 16
+
+// stacks keeps each stack once, and for ever. Stacks are found without a lock: what is
 // in a bucket stays as it is, and a new one goes before it, written whole before the
 // bucket points to it.
 type stacks struct {
 	seed    maphash.Seed
 	buckets [1 << 10]atomic.Pointer[stack]
+	kept    atomic.Int64
+	other   stack // of those beyond maxStacks
 }
 
 func newStacks() *stacks { return &stacks{seed: maphash.MakeSeed()} }
@@ -53,14 +58,21 @@ func (s *stacks) caller() *stack {
 			}
 		}
 		if added == nil {
+			if s.kept.Load() >= maxStacks {
+				return &s.other
+			}
 			added = &stack{pcs: slices.Clone(pcs), hash: hash}
 		}
 		added.next = first
 		if bucket.CompareAndSwap(first, added) {
+			s.kept.Add(1)
 			return added
 		}
 	}
 }
+
+// number returns how many stacks are kept.
+func (s *stacks) number() int { return int(s.kept.Load()) }
 
 // frames returns the frames of s, from the one that asked this library for memory.
 func (s *stack) frames() []Frame {
