@@ -143,7 +143,8 @@ func number(n int64, of string) string {
 // WriteListing writes the report with all stacks, in the form of Go's heap profile
 // with debug=1.
 func (r LeakReport) WriteListing(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "heap profile: %d: %d [%[1]d: %[2]d] @ heap/%d\n", r.Blocks, r.Bytes, r.Rate)
+	// The numbers of samples are estimates already, which "heapprofile" says to go tool pprof.
+	_, err := fmt.Fprintf(w, "heap profile: %d: %d [%[1]d: %[2]d] @ heapprofile\n", r.Blocks, r.Bytes)
 	for _, s := range r.Sites {
 		if err != nil {
 			return err

@@ -139,12 +139,13 @@ func TestProfileOfAll(t *testing.T) {
 // average, whatever the rate is meanwhile.
 func TestProfileIsUnbiased(t *testing.T) {
 	sizes := []uintptr{16, 96, 1000, 4096, 65_536, 1 << 20}
-	ratios := make(map[uintptr][]float64)
+	blocks := func(size uintptr) int { return max(40, 32<<16/int(size)) }
+	errors := make(map[uintptr][4]float64) // sums of relative errors
 	const runs = 40
 	for range runs {
 		for i, size := range sizes {
 			p := NewProfile(1 << 16)
-			n := max(40, 32<<16/int(size))
+			n := blocks(size)
 			for j := range n {
 				if j == n/2 {
 					p.SetRate(1 << 15)
@@ -157,21 +158,20 @@ func TestProfileIsUnbiased(t *testing.T) {
 				}
 			}
 			sum := sums(p, func(ProfileSample) string { return "" })[""]
-			ratios[size] = append(ratios[size], float64(sum[1])/float64(n*int(size)), float64(sum[3])/float64(n/2*int(size)),
-				float64(sum[0])/float64(n), float64(sum[2])/float64(n/2))
+			of := errors[size]
+			for j, want := range []int{n, n * int(size), n / 2, n / 2 * int(size)} {
+				of[j] += float64(sum[j])/float64(want) - 1
+			}
+			errors[size] = of
 		}
 	}
-	for size, values := range ratios {
-		runs := float64(len(values))
-		var sum, squares float64
-		for _, v := range values {
-			sum += v
-			squares += v * v
-		}
-		mean := sum / runs
-		deviation := math.Sqrt(max(0, squares/runs-mean*mean) / runs)
-		if math.Abs(mean-1) > 4*deviation+0.001 {
-			t.Errorf("size %d: on average %.3f ± %.3f of the truth", size, mean, deviation)
+	for size, sums := range errors {
+		chosen := -math.Expm1(-float64(size) / (1 << 16))
+		deviation := math.Sqrt((1 - chosen) / chosen / float64(blocks(size)/2) / runs) // of live blocks, all of them at the larger rate: the most
+		for _, sum := range sums {
+			if mean := sum / runs; math.Abs(mean) > 5*deviation+0.001 {
+				t.Errorf("size %d: on average wrong by %.4f, and by chance by %.4f", size, mean, deviation)
+			}
 		}
 	}
 }
@@ -303,13 +303,13 @@ func TestProfileIsBounded(t *testing.T) {
 		return pprof.WithLabels(t.Context(), pprof.Labels("request", fmt.Sprint(i)))
 	}
 	for i := range maxStacks + 10 {
-		p.ObserveParts(labelled(i), alloctrace.Allocated, 1<<40|uintptr(i)<<4, 16, 16)
+		p.ObserveParts(labelled(i), alloctrace.Allocated, 1<<28|uintptr(i)<<4, 16, 16)
 	}
 	if got := p.Stats(); got.Places > maxStacks+got.Stacks {
 		t.Errorf("with labels of each request %+v", got)
 	}
 	p.stacks.kept.Store(maxStacks)
-	p.ObserveParts(t.Context(), alloctrace.Allocated, 1<<41, 16, 16)
+	p.ObserveParts(t.Context(), alloctrace.Allocated, 1<<29, 16, 16)
 	if !slices.ContainsFunc(p.Samples(), func(s ProfileSample) bool { return len(s.Stack) == 0 && s.LiveBytes == 16 }) {
 		t.Error("a stack too many is not put with the others")
 	}

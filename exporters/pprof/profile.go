@@ -1,0 +1,157 @@
+// Package pprof writes what a [hooks.Profile] has sampled as go tool pprof reads it, with
+// the sample types of Go's own heap profile: alloc_objects, alloc_space, inuse_objects
+// and inuse_space, so that both merge.
+//
+//	offheap := hooks.NewProfile(hooks.DefaultProfileRate)
+//	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(offheap))
+//	http.Handle("GET /debug/pprof/offheap", pprof.Handler(offheap))
+//
+// and then
+//
+//	go tool pprof -http=: http://localhost:6060/debug/pprof/offheap?combined=1
+//
+// The labels of [runtime/pprof.Labels] in the context of an allocation are labels of its
+// sample, and the name of a child Proxy is the label "allocator": -tagfocus=allocator=index.
+package pprof
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"time"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/internal/callers"
+)
+
+// Write writes what p has sampled so far, as gzipped protocol buffer. It costs some
+// microseconds for each place that has allocated; symbols are found now, and not when
+// memory is allocated.
+func Write(w io.Writer, p *hooks.Profile) error {
+	if err := build(p).Write(w); err != nil {
+		return fmt.Errorf("pprof.Write: %w", err)
+	}
+	return nil
+}
+
+// WriteCombined writes Go's heap profile and what p has sampled so far as one profile.
+// The samples of p have the label "memory" with the value "offheap". Go's are as old as
+// the last garbage collection, as ever.
+func WriteCombined(w io.Writer, p *hooks.Profile) error {
+	combined, err := combine(p)
+	if err == nil {
+		err = combined.Write(w)
+	}
+	if err != nil {
+		return fmt.Errorf("pprof.WriteCombined: %w", err)
+	}
+	return nil
+}
+
+// combine returns Go's heap profile and that of p as one.
+func combine(p *hooks.Profile) (*profile.Profile, error) {
+	var heap bytes.Buffer
+	if err := pprof.Lookup("heap").WriteTo(&heap, 0); err != nil {
+		return nil, err
+	}
+	onHeap, err := profile.Parse(&heap)
+	if err != nil {
+		return nil, err
+	}
+	off := build(p)
+	for _, s := range off.Sample {
+		if s.Label == nil {
+			s.Label = make(map[string][]string)
+		}
+		s.Label["memory"] = []string{"offheap"}
+	}
+	return profile.Merge([]*profile.Profile{onHeap, off})
+}
+
+// build makes a profile of p's samples.
+func build(p *hooks.Profile) *profile.Profile {
+	// All symbols are found here, and nobody needs the program's file to find them.
+	program, _ := os.Executable()
+	here := &profile.Mapping{ID: 1, File: program, HasFunctions: true, HasFilenames: true, HasLineNumbers: true, HasInlineFrames: true}
+	b := builder{
+		functions: make(map[functionKey]*profile.Function),
+		locations: make(map[uintptr]*profile.Location),
+		profile: &profile.Profile{
+			SampleType: []*profile.ValueType{
+				{Type: "alloc_objects", Unit: "count"}, {Type: "alloc_space", Unit: "bytes"},
+				{Type: "inuse_objects", Unit: "count"}, {Type: "inuse_space", Unit: "bytes"},
+			},
+			DefaultSampleType: "inuse_space",
+			PeriodType:        &profile.ValueType{Type: "space", Unit: "bytes"},
+			Period:            int64(p.Rate()),
+			TimeNanos:         time.Now().UnixNano(),
+			Mapping:           []*profile.Mapping{here},
+		},
+	}
+	for _, s := range p.Samples() {
+		b.add(s)
+	}
+	return b.profile
+}
+
+type builder struct {
+	profile   *profile.Profile
+	functions map[functionKey]*profile.Function
+	locations map[uintptr]*profile.Location
+}
+
+type functionKey struct{ name, file string }
+
+func (b *builder) add(s hooks.ProfileSample) {
+	sample := &profile.Sample{Value: []int64{s.AllocatedBlocks, s.AllocatedBytes, s.LiveBlocks, s.LiveBytes}}
+	for _, l := range s.Labels {
+		if sample.Label == nil {
+			sample.Label = make(map[string][]string)
+		}
+		sample.Label[l.Key] = append(sample.Label[l.Key], l.Value)
+	}
+	// Functions that were inlined come first, and then the one that has their address.
+	var inlined []runtime.Frame
+	for _, f := range callers.Frames(s.Stack) {
+		inlined = append(inlined, f)
+		if f.Func != nil {
+			sample.Location = append(sample.Location, b.location(inlined))
+			inlined = nil
+		}
+	}
+	if len(inlined) > 0 {
+		sample.Location = append(sample.Location, b.location(inlined))
+	}
+	b.profile.Sample = append(b.profile.Sample, sample)
+}
+
+// location returns that of frames which were inlined into the last of them.
+func (b *builder) location(frames []runtime.Frame) *profile.Location {
+	pc := frames[0].PC // of which there is one for each way of inlining
+	if l := b.locations[pc]; l != nil {
+		return l
+	}
+	l := &profile.Location{ID: uint64(len(b.profile.Location) + 1), Address: uint64(pc), Mapping: b.profile.Mapping[0]}
+	for _, f := range frames {
+		l.Line = append(l.Line, profile.Line{Function: b.function(f), Line: int64(f.Line)})
+	}
+	b.locations[pc] = l
+	b.profile.Location = append(b.profile.Location, l)
+	return l
+}
+
+func (b *builder) function(f runtime.Frame) *profile.Function {
+	key := functionKey{f.Function, f.File}
+	if of := b.functions[key]; of != nil {
+		return of
+	}
+	of := &profile.Function{ID: uint64(len(b.profile.Function) + 1), Name: f.Function, SystemName: f.Function, Filename: f.File}
+	b.functions[key] = of
+	b.profile.Function = append(b.profile.Function, of)
+	return of
+}
