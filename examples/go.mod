@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/alloctrace/alloctrace v0.0.0
 	github.com/alloctrace/alloctrace/exporters v0.0.0
+	github.com/google/pprof v0.0.0-20260906184651-6331bc6350fe
 	github.com/rs/zerolog v1.35.1
 	go.opentelemetry.io/otel v1.46.0
 	go.opentelemetry.io/otel/trace v1.46.0

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +26,8 @@ func TestJaeger(t *testing.T) {
 			if r.Trace.Warning != "" || r.Trace.File != "" || r.Trace.Endpoint != strings.SplitN(settings[0], "=", 2)[1] {
 				t.Errorf("the trace is said to be in %+v", r.Trace)
 			}
-			wantOneFile(t, out)
+			wantFiles(t, out, heapName, logName)
+			wantProfile(t, r)
 			j.Trace(r.Trace.ID, 1) // waits until it is there
 			found := j.FindTraces(service)
 			if len(found) != 1 {
@@ -44,11 +46,15 @@ func TestJaeger(t *testing.T) {
 	}
 }
 
-func wantOneFile(t *testing.T, dir string) {
+func wantFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 || entries[0].Name() != logName {
-		t.Errorf("%s has %v (%v), want %s alone", dir, entries, err, logName)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if err != nil || !slices.Equal(got, names) {
+		t.Errorf("%s has %q (%v), want %q", dir, got, err, names)
 	}
 }
 

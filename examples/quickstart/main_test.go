@@ -103,6 +103,7 @@ func TestSmallFolder(t *testing.T) {
 	wantAnswers(t, r.Answers, naiveAnswers(t, dir, "", "mmap", "größe", "café", "absent"))
 	wantNoLeak(t, r)
 	wantTraceFile(t, r)
+	wantProfile(t, r)
 	wantLog(t, r)
 	if filepath.Dir(r.Log) != out || filepath.Dir(r.Trace.File) != out {
 		t.Errorf("log %s and trace %s are not in %s", r.Log, r.Trace.File, out)
@@ -120,7 +121,7 @@ func TestSmallFolder(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"live bytes", "live blocks", "blocks of up to", "64 KiB", traceName + " opens in Jaeger", logName} {
+	for _, want := range []string{"live bytes", "live blocks", "blocks of up to", "64 KiB", traceName + " opens in Jaeger", heapName + " shows", logName} {
 		if !strings.Contains(text.stdout, want) {
 			t.Errorf("%q is missing in\n%s", want, text.stdout)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/alloctrace/alloctrace/exporters/otlp"
+	"github.com/alloctrace/alloctrace/exporters/pprof"
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
 // service is the name under which Jaeger lists the traces.
@@ -21,10 +23,11 @@ const service = "quickstart"
 const (
 	logName   = "quickstart.log.jsonl"
 	traceName = "quickstart.trace.json"
+	heapName  = "quickstart.heap.pb.gz"
 )
 
 // isOutput reports whether a file has one of these names. They are not indexed.
-func isOutput(name string) bool { return name == logName || name == traceName }
+func isOutput(name string) bool { return name == logName || name == traceName || name == heapName }
 
 // shutdownTimeout bounds the wait for a Jaeger that is down.
 const shutdownTimeout = 3 * time.Second
@@ -75,6 +78,16 @@ func makeDir(dir string) (string, bool, error) {
 		return dir, false, nil
 	}
 	return dir, err == nil, err
+}
+
+// writeProfile writes what is in use now, on Go's heap and outside, for go tool pprof, and
+// returns where.
+func (o *outputs) writeProfile(p *hooks.Profile) (name string, err error) {
+	f, err := os.Create(filepath.Join(filepath.Dir(o.log.Name()), heapName))
+	if err != nil {
+		return "", err
+	}
+	return f.Name(), errors.Join(pprof.WriteCombined(f, p), f.Close())
 }
 
 // logger writes to the log.

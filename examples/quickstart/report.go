@@ -21,6 +21,7 @@ type report struct {
 	End     counter.Stats `json:"end"`
 	Leaks   []leak        `json:"leaks"`
 	Log     string        `json:"log"`
+	Profile string        `json:"profile"` // of when all was indexed and nothing freed
 	Trace   traceReport   `json:"trace"`
 }
 
@@ -58,6 +59,7 @@ func (r *report) writeText(w io.Writer) error {
 		fmt.Fprintf(&b, "leak:  %d block of %s, allocated in region %q, was never freed\n", l.Blocks, counter.FormatBytes(l.Bytes), l.Region)
 	}
 	fmt.Fprintf(&b, "log:   %s has one event in %d of each kind, and every failure\n", r.Log, sampled)
+	fmt.Fprintf(&b, "heap:  go tool pprof -tagroot=memory -http=: %s shows who allocated what, on Go's heap and outside\n", r.Profile)
 	fmt.Fprintln(&b, "trace:", r.Trace)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/pprof/profile"
+
 	"github.com/alloctrace/alloctrace/exporters/jaegertest"
 )
 
@@ -27,6 +29,32 @@ func wantTraceFile(t *testing.T, r report) {
 		}
 	}
 	wantTrace(t, trace, r)
+}
+
+// wantProfile checks that the profile has Go's heap, and outside it the whole index.
+func wantProfile(t *testing.T, r report) {
+	t.Helper()
+	f, err := os.Open(r.Profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var onHeap, outside int64
+	for _, s := range p.Sample {
+		inUse := s.Value[3]
+		if s.HasLabel("memory", "offheap") {
+			outside += inUse
+		} else if s.HasLabel("memory", "heap") {
+			onHeap += inUse
+		}
+	}
+	if p.SampleType[3].Type != "inuse_space" || outside != r.Built.LiveBytes || onHeap == 0 {
+		t.Errorf("the profile's %s is %d bytes on Go's heap and %d outside, want %d outside", p.SampleType[3].Type, onHeap, outside, r.Built.LiveBytes)
+	}
 }
 
 // wantTrace checks that trace is that of the run that r reports: its regions and

@@ -21,6 +21,10 @@ import (
 // sampled is how many events of a kind there are for each that is logged.
 const sampled = 64
 
+// profileRate is for a profile of every block: there are few. Programs that allocate all
+// the time take hooks.DefaultProfileRate.
+const profileRate = 1
+
 // quickstart does the program's work. The report is complete if there is no error.
 func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	in, err := openFolder(o.dir)
@@ -33,10 +37,10 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	}
 	otel.SetTracerProvider(out.provider) // package tracer takes it from there
 
-	owners := newOwners()
+	owners, profile := newOwners(), hooks.NewProfile(profileRate)
 	mem := alloctrace.Wrap(blockalloc.Default(),
 		alloctrace.WithName("quickstart"),
-		alloctrace.WithHooks(owners, hooks.Sample(sampled, zlog.New(out.logger()))),
+		alloctrace.WithHooks(owners, profile, hooks.Sample(sampled, zlog.New(out.logger()))),
 	)
 	r := report{Folder: in.dir, Log: out.log.Name(), Trace: traceReport{File: out.traceFile, Endpoint: out.endpoint}}
 	w := &work{in: in, mem: mem, show: show}
@@ -45,6 +49,9 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	ctx, root := tracer.Start(ctx, "quickstart", mem)
 	r.Trace.ID = trace.SpanContextFromContext(ctx).TraceID().String()
 	err = w.run(ctx, root.Allocator(), o.query, &r)
+	if err == nil {
+		r.Profile, err = out.writeProfile(profile)
+	}
 	if err == nil && o.leak {
 		err = w.index.forget()
 	}

@@ -291,11 +291,8 @@ func TestCombined(t *testing.T) {
 	combined := parse(t, get(t, url+"?combined=1"))
 	var on, off bool
 	for _, s := range combined.Sample {
-		if s.HasLabel("memory", "offheap") {
-			off = true
-		} else {
-			on = true
-		}
+		on = on || s.HasLabel("memory", "heap")
+		off = off || s.HasLabel("memory", "offheap")
 	}
 	if got := of(combined, "buildIndex"); !on || !off || got[3] < 1<<20 {
 		t.Errorf("Go's heap is there: %t, what is outside: %t, of which %v", on, off, got)

@@ -40,8 +40,9 @@ func Write(w io.Writer, p *hooks.Profile) error {
 }
 
 // WriteCombined writes Go's heap profile and what p has sampled so far as one profile.
-// The samples of p have the label "memory" with the value "offheap". Go's are as old as
-// the last garbage collection, as ever.
+// Samples have the label "memory" with the value "heap" or "offheap", which go tool pprof
+// puts at the root with -tagroot=memory. Go's are as old as the last garbage collection,
+// as ever.
 func WriteCombined(w io.Writer, p *hooks.Profile) error {
 	combined, err := combine(p)
 	if err == nil {
@@ -64,12 +65,8 @@ func combine(p *hooks.Profile) (*profile.Profile, error) {
 		return nil, err
 	}
 	off := build(p)
-	for _, s := range off.Sample {
-		if s.Label == nil {
-			s.Label = make(map[string][]string)
-		}
-		s.Label["memory"] = []string{"offheap"}
-	}
+	onHeap.SetLabel("memory", []string{"heap"})
+	off.SetLabel("memory", []string{"offheap"})
 	return profile.Merge([]*profile.Profile{onHeap, off})
 }
 
