@@ -176,6 +176,33 @@ func TestProfileIsUnbiased(t *testing.T) {
 	}
 }
 
+// TestProfileSorts: what has the most in use comes first, and then what has allocated the
+// most; and half a block is rounded up.
+func TestProfileSorts(t *testing.T) {
+	p := NewProfile(1)
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
+	for i, size := range []uintptr{300, 500, 100, 400, 200} {
+		b := placeA(t, mem.WithContext(pprof.WithLabels(t.Context(), pprof.Labels("i", fmt.Sprint(i)))), size)
+		if i%2 == 0 {
+			if err := mem.Free(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got []int64
+	for _, s := range p.Samples() {
+		got = append(got, s.AllocatedBytes)
+	}
+	if want := []int64{500, 400, 300, 200, 100}; !slices.Equal(got, want) {
+		t.Errorf("in the order %d, want %d", got, want)
+	}
+	for units, want := range map[int64]int64{0: 0, blockUnit/2 - 1: 0, blockUnit / 2: 1, 3 * blockUnit / 2: 2} {
+		if got := rounded(units); got != want {
+			t.Errorf("%d units are %d blocks, want %d", units, got, want)
+		}
+	}
+}
+
 // TestProfileRates: nothing is sampled at 0, all at 1, and what cannot be panics.
 func TestProfileRates(t *testing.T) {
 	p := NewProfile(0)

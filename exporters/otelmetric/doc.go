@@ -1,0 +1,48 @@
+// Package otelmetric tells OpenTelemetry how allocators stand, through instruments
+// that are read when metrics are collected and cost an allocator nothing between:
+//
+//	sizes := new(otelmetric.Producer)
+//	reader := sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(sizes))
+//	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+//
+//	reg, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
+//	if err != nil {
+//		return err
+//	}
+//	defer reg.Stop()
+//
+// These are the metrics. Bytes are granted bytes, as in [counter.Stats].
+//
+//	Metric                      Instrument     Unit            Meaning
+//	allocator.memory.used       UpDownCounter  By              bytes of live blocks: allocated less freed
+//	allocator.memory.allocated  Counter        By              bytes allocated, in all
+//	allocator.memory.peak       Gauge          By              the most bytes that were live, as exactly as counter.Stats has it
+//	allocator.memory.reserved   UpDownCounter  By              address space that the Pool below has reserved, if there is one
+//	allocator.memory.limit      UpDownCounter  By              the lowest bound of a Limit on the way down, if there is one
+//	allocator.block.count       UpDownCounter  {block}         live blocks
+//	allocator.allocations       Counter        {allocation}    allocations that succeeded
+//	allocator.reallocations     Counter        {reallocation}  reallocations that succeeded
+//	allocator.frees             Counter        {free}          frees that succeeded; a reallocation to size zero is none
+//	allocator.failures          Counter        {failure}       operations that failed
+//	allocator.allocation.size   Histogram      By              blocks by size, as allocated and reallocated: of a Producer
+//
+// All have the attributes allocator.name and, where it is known, allocator.backend:
+// the type of the allocator at the bottom, as "Pool". allocator.failures has
+// error.type besides: allocate_failed, reallocate_failed or free_failed. No
+// attribute is an address or a stack: what is told is bounded by the number of
+// allocators.
+//
+// The numbers of one allocator in one collection, but for the histogram, reserved
+// and limit, are of one snapshot, so that they agree with each other; see
+// [counter.Counter.Stats] for what that costs. The histogram, which comes of a
+// Producer because OpenTelemetry has no instrument for it that is read when metrics
+// are collected, is of a snapshot taken just after. Reserved costs a call of
+// [blockalloc.Pool.Stats]. A collection takes some 40 µs for each allocator, most of it
+// in the SDK.
+//
+// A Proxy's numbers have those of its children in them. A child that is started as
+// well is told on its own too, and a sum over allocator.name has it twice; likewise
+// allocators that share a Pool or a Limit tell all of it each.
+//
+// Nothing is registered by importing the package.
+package otelmetric

@@ -1,0 +1,131 @@
+package otelmetric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// ScopeName is the instrumentation scope of this package's metrics.
+const ScopeName = module + "/otelmetric"
+
+const module = "github.com/alloctrace/alloctrace/exporters"
+
+// Version returns the version of this package's module in the running program, for
+// the instrumentation scope, "" if that is not known.
+func Version() string { return version() }
+
+var version = sync.OnceValue(func() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range append(info.Deps, &info.Main) {
+			if m.Path == module {
+				return m.Version
+			}
+		}
+	}
+	return ""
+})
+
+// A Registration tells how one source stands until it is stopped.
+type Registration struct {
+	source      counter.Source
+	below       below
+	instruments *instruments
+	attributes  attribute.Set
+	common      []metric.ObserveOption    // the attributes
+	failed      [3][]metric.ObserveOption // and error.type: allocate, reallocate, free
+	start       time.Time
+	callback    metric.Registration
+	producer    *Producer // nil if there is none
+}
+
+// Start tells OpenTelemetry how mem stands, which is a Proxy or any other source of
+// counts, whenever metrics are collected, until [Registration.Stop]. It may be called
+// for any number of sources; what has the same name and backend is added up, but the
+// peak is then that of one of them.
+//
+// It fails, and has then registered nothing, if mem is nil or has no name, or if the
+// provider refuses an instrument. A collection costs a snapshot of mem, two with a
+// Producer, and holds mem up no more than that does.
+func Start(mem counter.Source, opts ...Option) (*Registration, error) {
+	if mem == nil {
+		return nil, errors.New("otelmetric.Start(nil): pass a Proxy or another counter.Source")
+	}
+	r := &Registration{source: mem, below: lookBelow(mem), start: time.Now()}
+	c := config{backend: r.below.backend}
+	if named, ok := mem.(interface{ Name() string }); ok {
+		c.name = named.Name()
+	}
+	c = newConfig(c, opts)
+	if c.name == "" {
+		return nil, fmt.Errorf("otelmetric.Start: a %T without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", mem)
+	}
+	r.setAttributes(c)
+
+	meter := c.provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
+	var err error
+	if r.instruments, err = newInstruments(meter); err == nil {
+		r.callback, err = meter.RegisterCallback(r.observe, r.instruments.all...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("otelmetric.Start: the MeterProvider refuses: %w", err)
+	}
+	if r.producer = c.producer; r.producer != nil {
+		r.producer.add(r)
+	}
+	return r, nil
+}
+
+func (r *Registration) setAttributes(c config) {
+	list := []attribute.KeyValue{attribute.String("allocator.name", c.name)}
+	if c.backend != "" {
+		list = append(list, attribute.String("allocator.backend", c.backend))
+	}
+	r.attributes = attribute.NewSet(list...)
+	r.common = []metric.ObserveOption{metric.WithAttributeSet(r.attributes)}
+	for i, what := range []string{"allocate_failed", "reallocate_failed", "free_failed"} {
+		set := attribute.NewSet(append(list, attribute.String("error.type", what))...)
+		r.failed[i] = []metric.ObserveOption{metric.WithAttributeSet(set)}
+	}
+}
+
+// observe is called once a collection by each reader.
+func (r *Registration) observe(_ context.Context, o metric.Observer) error {
+	s, i := r.source.Stats(), r.instruments
+	o.ObserveInt64(i.used, s.LiveBytes, r.common...)
+	o.ObserveInt64(i.allocated, s.AllocatedBytes, r.common...)
+	o.ObserveInt64(i.peak, s.PeakBytes, r.common...)
+	o.ObserveInt64(i.blocks, s.LiveBlocks, r.common...)
+	o.ObserveInt64(i.allocations, s.Allocations, r.common...)
+	o.ObserveInt64(i.reallocations, s.Reallocations, r.common...)
+	o.ObserveInt64(i.frees, s.Frees, r.common...)
+	o.ObserveInt64(i.failures, s.FailedAllocations, r.failed[0]...)
+	o.ObserveInt64(i.failures, s.FailedReallocations, r.failed[1]...)
+	o.ObserveInt64(i.failures, s.FailedFrees, r.failed[2]...)
+	if r.below.pool != nil {
+		o.ObserveInt64(i.reserved, r.below.pool.Stats().Reserved, r.common...)
+	}
+	if r.below.limits != nil {
+		o.ObserveInt64(i.limit, r.below.limit(), r.common...)
+	}
+	return nil
+}
+
+// Stop ends what [Start] began: once it has returned, the source is not asked again
+// and may be closed. It waits for a collection that is under way, and so must not be
+// called by the source's Stats. Later calls do nothing. An error is the provider's
+// own.
+func (r *Registration) Stop() error {
+	if r.producer != nil {
+		r.producer.remove(r)
+	}
+	return r.callback.Unregister()
+}
