@@ -71,3 +71,19 @@ func TestMade(t *testing.T) {
 		t.Error("a method value is not made by the compiler")
 	}
 }
+
+func tell(stack chan<- []uintptr, _ int) { stack <- here() }
+
+// TestFramesOfAGoStatement: what the compiler puts around its call is left out.
+func TestFramesOfAGoStatement(t *testing.T) {
+	stack := make(chan []uintptr)
+	go tell(stack, 1)
+	if got, want := names(Frames(<-stack)), "callers.here callers.tell"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	var pcs [32]uintptr
+	go func(n int) { stack <- pcs[:n*0+Stack(pcs[:])] }(1)
+	if got, want := names(Frames(<-stack)), "callers.TestFramesOfAGoStatement.func1"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
