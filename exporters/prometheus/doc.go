@@ -1,0 +1,46 @@
+// Package prometheus shows Prometheus the numbers of allocators:
+//
+//	mem := alloctrace.Wrap(limit)
+//	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithLimit(limit.Max)))
+//
+// where allocprom is this package and reg a Registerer of
+// github.com/prometheus/client_golang. Nothing registers itself, and what reg.Unregister
+// is given is no longer shown. There is one [Collector] for each allocator, and any
+// number in a registry, if their names differ. The file dashboard.json is a Grafana
+// dashboard of the metrics.
+//
+// # Metrics
+//
+//	metric                                  type       unit        meaning
+//	allocator_memory_used_bytes             gauge      bytes       in live blocks
+//	allocator_memory_peak_bytes             gauge      bytes       the most that was live, since the start
+//	allocator_memory_peak_bound_bytes       gauge      bytes       how far off the peak may be; 0 if it is exact
+//	allocator_memory_limit_bytes            gauge      bytes       the most that may be live; see WithLimit
+//	allocator_memory_reserved_bytes         gauge      bytes       held of the system; see WithReserved
+//	allocator_memory_allocated_bytes_total  counter    bytes       granted to allocations and reallocations
+//	allocator_memory_freed_bytes_total      counter    bytes       given back by frees and reallocations
+//	allocator_memory_slack_bytes_total      counter    bytes       granted beyond what was asked for, in the allocated
+//	allocator_blocks                        gauge      blocks      live
+//	allocator_allocations_total             counter    operations  that succeeded
+//	allocator_reallocations_total           counter    operations  that succeeded
+//	allocator_frees_total                   counter    operations  that succeeded
+//	allocator_failures_total                counter    operations  failed; operation: allocate, reallocate or free
+//	allocator_allocation_size_bytes         histogram  bytes       blocks granted to allocations and reallocations, by size
+//
+// What each number means to the byte, Stats of package counter says. The values are exact
+// up to 2^53. The histogram is both a native one of schema 0, whose buckets are the powers
+// of two by which counters count, and a classic one, which has those from 16 B to 16 GiB.
+//
+// All have the label allocator_name, and allocator_child: empty for the allocator as a
+// whole, which for Prometheus is a label that is not there, and the name of a child, if
+// [WithChildren] asks for them. Children are part of the whole: sum over
+// {allocator_child=""}. What else is to be a label, prometheus.WrapRegistererWith adds.
+//
+// # Cost
+//
+// The allocator's operations cost nothing more. A scrape takes one snapshot of each
+// source, some two microseconds for each Counter and shard, and makes of it 47 series in
+// the text format, or 14 of which one is a native histogram. Gathering ten allocators takes
+// half a millisecond and 200 KiB of Go heap, which are garbage after it, before a handler
+// writes them.
+package prometheus
