@@ -1,0 +1,94 @@
+package alloctest
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// set sets a flag until the test ends.
+func set(t *testing.T, flag *string, value string) {
+	t.Helper()
+	before := *flag
+	t.Cleanup(func() { *flag = before })
+	*flag = value
+}
+
+// setDebug sets the flag alone.
+func setDebug(t *testing.T, value string) {
+	t.Helper()
+	t.Setenv("ALLOCTEST_DEBUG", "")
+	set(t, debugFlag, value)
+}
+
+func TestStacksFlag(t *testing.T) {
+	set(t, stacksFlag, "off")
+	var r recorder
+	if p := New(&r, WithStacks(Full)); Leaks(p) != nil {
+		t.Error("with -alloctest.stacks=off stacks are taken")
+	}
+	*stacksFlag = "some"
+	ended(func() { New(&r) })
+	if want := `alloctest: stacks "some": use "full", "sampled" or "off"`; r.fatal != want {
+		t.Errorf("%q, want %q", r.fatal, want)
+	}
+}
+
+// TestDebugFlag: the flag goes before what the test says.
+func TestDebugFlag(t *testing.T) {
+	for _, c := range []struct {
+		flag string
+		opt  Option
+		want string
+	}{
+		{"", WithStacks(Full), "Debug"},
+		{"", WithDebug(blockalloc.DebugOptions{Guard: true}), "Debug with guard pages"},
+		{"", WithAllocator(new(blockalloc.Heap)), "none"},
+		{"guard", WithStacks(Full), "Debug with guard pages"},
+		{"guard", WithDebug(blockalloc.DebugOptions{}), "Debug with guard pages"},
+		{"guard", WithAllocator(new(blockalloc.Heap)), "none"},
+		{"off", WithDebug(blockalloc.DebugOptions{}), "none"},
+	} {
+		setDebug(t, c.flag)
+		var r recorder
+		got := "none"
+		if d := Debug(New(&r, c.opt)); d != nil {
+			got = d.String()
+		}
+		if runtime.GOOS == "js" {
+			c.want = strings.TrimSuffix(c.want, " with guard pages")
+		}
+		if got != c.want {
+			t.Errorf("-alloctest.debug=%s: %s, want %s", c.flag, got, c.want)
+		}
+		r.end()
+	}
+	setDebug(t, "")
+	t.Setenv("ALLOCTEST_DEBUG", "paranoid")
+	var r recorder
+	ended(func() { New(&r) })
+	if want := `alloctest: -alloctest.debug=paranoid: use guard or off`; r.fatal != want {
+		t.Errorf("%q, want %q", r.fatal, want)
+	}
+}
+
+// TestDefaults: a test has all that is free of assumptions, a benchmark what costs
+// little.
+func TestDefaults(t *testing.T) {
+	set(t, stacksFlag, "")
+	setDebug(t, "")
+	if p := New(t); Debug(p) == nil || Leaks(p).Report().Rate != 1 {
+		t.Errorf("of a test: %v, %v", Debug(p), Leaks(p).Report().Rate)
+	}
+	testing.Benchmark(func(b *testing.B) {
+		if p := New(b); Debug(p) != nil || Leaks(p).Report().Rate == 1 {
+			t.Errorf("of a benchmark: %v, %v", Debug(p), Leaks(p).Report().Rate)
+		}
+	})
+	if d := Debug(alloctrace.Wrap(new(blockalloc.Heap))); d != nil {
+		t.Errorf("of another Proxy: %v", d)
+	}
+}
