@@ -429,3 +429,33 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+// loadCache is inlined where it is called.
+func loadCache(t testing.TB, a blockalloc.Allocator) blockalloc.Block { return cachePages(t, a) }
+
+// TestInlined: functions that were inlined are in the profile, at the address of the one
+// they were inlined into.
+func TestInlined(t *testing.T) {
+	p := hooks.NewProfile(1)
+	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
+	b := loadCache(t, mem)
+	var content bytes.Buffer
+	if err := Write(&content, p); err != nil {
+		t.Fatal(err)
+	}
+	var calls []string
+	for _, l := range parse(t, content.Bytes()).Sample[0].Location {
+		var names []string
+		for _, line := range l.Line {
+			names = append(names, line.Function.Name[strings.LastIndexByte(line.Function.Name, '.')+1:])
+		}
+		calls = append(calls, strings.Join(names, " in "))
+	}
+	want := "allocate, cachePages, loadCache in TestInlined"
+	if got := strings.Join(calls, ", "); got != want && got != strings.ReplaceAll(want, " in ", ", ") { // without optimization
+		t.Errorf("the calls are %s, want %s", got, want)
+	}
+	if err := mem.Free(b); err != nil {
+		t.Error(err)
+	}
+}
