@@ -17,8 +17,9 @@ cross: ## the other platforms: 386, Go 1.25, wasm, arm64 by qemu, Windows by Win
 bench: ## one row a measure: name value unit bound ok|over
 	.ci/steps bench
 
-screenshots: ## the README's pictures: a flame graph of go tool pprof, and a trace in Jaeger's user interface
+screenshots: ## the README's pictures: a flame graph of go tool pprof, memory limits, a trace in Jaeger's user interface
 	.ci/flamegraph
+	go run ./exporters/memlimit/plot -o exporters/memlimit/memlimit.svg
 	.ci/screenshots
 
 ci: ## everything, as CI does it; installs Debian packages that are missing

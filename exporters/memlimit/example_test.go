@@ -1,0 +1,52 @@
+package memlimit_test
+
+import (
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/memlimit"
+)
+
+// Where a machine may have no limit, as a developer's has none, a program goes on
+// without a Limiter.
+func ExampleStart() {
+	var pool blockalloc.Pool
+	mem := alloctrace.Wrap(&pool)
+	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 20))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, mem)
+	if errors.Is(err, memlimit.ErrNoBudget) {
+		return // not with a Budget: without one, if there is neither GOMEMLIMIT nor a cgroup's limit
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Stop()
+	r := l.Stats()
+	fmt.Printf("%d MiB for Go of %d MiB\n", r.Limit>>20, r.Budget>>20)
+	if err := mem.Free(block); err != nil {
+		log.Fatal(err)
+	}
+	// Output: 192 MiB for Go of 256 MiB
+}
+
+// A Pool keeps the memory of freed blocks for reuse: it is told of by a function.
+func ExampleBytes() {
+	var pool blockalloc.Pool
+	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, memlimit.Bytes(func() int64 {
+		s := pool.Stats()
+		return s.InUse + s.Cached
+	}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Stop()
+	fmt.Println(l.Stats().OffHeap)
+	// Output: 0
+}

@@ -1,0 +1,183 @@
+//go:build !race && !msan && !asan
+
+// The detectors take memory of their own, by which nothing here could be measured.
+
+package memlimit_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/memlimit/internal/growth"
+)
+
+const (
+	mib       = 1 << 20
+	container = 288 * mib
+	budget    = container * 9 / 10
+	child     = "ALLOCTRACE_GROWTH" // the variable that has this test binary be the program
+)
+
+func TestMain(m *testing.M) {
+	text := os.Getenv(child)
+	if text == "" {
+		os.Exit(m.Run())
+	}
+	var c growth.Config
+	err := json.Unmarshal([]byte(text), &c)
+	if err == nil {
+		var r growth.Result
+		if r, err = growth.Run(c); err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(r)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// grow runs the program, in the cgroup if there is one. It takes 70 % of the budget
+// off-heap, and has 12 % live in Go's heap, which GOGC=400 lets grow to 60 %.
+func grow(t *testing.T, mode growth.Mode, budgetOption int64, cgroup string) (r growth.Result, err error) {
+	t.Helper()
+	c, err := json.Marshal(growth.Config{Mode: mode, Budget: budgetOption, OffHeap: budget * 7 / 10, Live: budget * 12 / 100, Hold: 150})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, args := os.Args[0], []string(nil)
+	if cgroup != "" {
+		name, args = "/bin/sh", []string{"-c", `echo $$ > "$0"/cgroup.procs && exec "$1"`, cgroup, os.Args[0]}
+	}
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), child+"="+string(c), "GOGC=400", "GOMEMLIMIT=off")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return r, fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return r, nil
+}
+
+// survives fails t if the program with a Limiter was not well below the container's limit.
+func survives(t *testing.T, r growth.Result, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("with a Limiter: peak RSS %s; %v", counter.FormatBytes(r.Peak), r.Report)
+	if r.Peak >= container {
+		t.Errorf("with a Limiter %s were resident, the container has %s; the runtime gave up its limit at collection %d, never if 0",
+			counter.FormatBytes(r.Peak), counter.FormatBytes(container), r.GaveUp)
+	}
+	limit := r.Report.Budget - budget*7/10
+	lowest := r.Report.Budget
+	for _, s := range r.Samples {
+		lowest = min(lowest, s.Limit)
+	}
+	if band := r.Report.Budget / 100; lowest < limit-mib || lowest > limit+band+mib { // blocks of 1 MiB
+		t.Errorf("the lowest limit was %s, want %s", counter.FormatBytes(lowest), counter.FormatBytes(limit))
+	}
+	if r.Report.AtFloor != 0 {
+		t.Errorf("%d ticks at the floor, want none", r.Report.AtFloor)
+	}
+	if r.Report.Lowered > 72 { // 70 % in bands of 1 %, the call of Start, and rounding
+		t.Errorf("the limit was lowered %d times", r.Report.Lowered)
+	}
+}
+
+// TestGrowth runs a program under a simulated budget: with a Limiter it stays within its
+// container, and without one, with GOMEMLIMIT at the budget, it does not.
+func TestGrowth(t *testing.T) {
+	r, err := grow(t, growth.Limiter, budget, "")
+	survives(t, r, err)
+	r, err = grow(t, growth.Static, budget, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("without: peak RSS %s", counter.FormatBytes(r.Peak))
+	if r.Peak <= container {
+		t.Errorf("without a Limiter %s were resident, which fits the container of %s: the program shows nothing", counter.FormatBytes(r.Peak), counter.FormatBytes(container))
+	}
+}
+
+// TestOutOfMemory runs it in a real memory cgroup, which the Limiter finds by itself: with
+// it the program survives, without it the kernel kills it.
+func TestOutOfMemory(t *testing.T) {
+	cgroup := newCgroup(t)
+	r, err := grow(t, growth.Limiter, 0, cgroup)
+	survives(t, r, err)
+	if !strings.HasPrefix(r.Report.From, cgroup+"/memory.") || r.Report.Budget != budget {
+		t.Errorf("the budget is %d from %s, want %d from %s", r.Report.Budget, r.Report.From, int64(budget), cgroup)
+	}
+	_, err = grow(t, growth.Static, budget, cgroup)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("without a Limiter: %v, want signal: killed", err)
+	}
+	t.Logf("without: %v", err)
+}
+
+// newCgroup makes a cgroup that may have as much memory as the container, below that of
+// this process or, with version 2, beside it. It is removed when the test has ended.
+func newCgroup(t *testing.T) string {
+	t.Helper()
+	dir, err := func() (string, error) {
+		own, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			return "", err
+		}
+		limit, swap := "memory.max", "memory.swap.max"
+		var dir string
+		for line := range strings.Lines(string(own)) {
+			if f := strings.SplitN(strings.TrimSpace(line), ":", 3); f[1] == "memory" {
+				dir = filepath.Join("/sys/fs/cgroup/memory", f[2])
+				limit, swap = "memory.limit_in_bytes", "memory.swappiness"
+				break
+			} else if f[1] == "" {
+				dir = filepath.Dir(filepath.Join("/sys/fs/cgroup", f[2]))
+			}
+		}
+		dir = filepath.Join(dir, fmt.Sprintf("alloctrace-memlimit-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return "", err
+		}
+		t.Cleanup(func() {
+			for try := 0; ; try++ { // what was killed in it may still be going
+				err := os.Remove(dir)
+				if err == nil {
+					return
+				}
+				if try == 100 {
+					t.Errorf("the cgroup is left behind: %v", err)
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+		_ = os.WriteFile(filepath.Join(dir, swap), []byte("0"), 0o644) // not where the kernel has no swap
+		return dir, os.WriteFile(filepath.Join(dir, limit), []byte(fmt.Sprint(container)), 0o644)
+	}()
+	if err != nil {
+		const how = "no memory cgroup can be made here: run it as root, in a container with --privileged, or by systemd-run -p Delegate=memory: "
+		if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
+			t.Fatal(how, err)
+		}
+		t.Skip(how, err)
+	}
+	return dir
+}

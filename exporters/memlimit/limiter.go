@@ -1,0 +1,271 @@
+package memlimit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// ErrNoBudget is what [Start] returns, wrapped, where nothing says how much memory the
+// process may have, as on most developers' machines.
+var ErrNoBudget = errors.New("no budget")
+
+// Options configure [Start]. The zero Options are right in a container.
+type Options struct {
+	// Budget is how many bytes of memory the process may have in all. If it is 0,
+	// GOMEMLIMIT is taken as the budget if it is set, unless the cgroup has less, and
+	// otherwise the cgroup's limit times Headroom.
+	Budget int64
+
+	// Headroom is the part of a cgroup's limit that is the budget, more than 0 and at
+	// most 1; 0 means 0.9. The rest is for what is counted nowhere. It does not
+	// apply to Budget and GOMEMLIMIT.
+	Headroom float64
+
+	// Floor is how many bytes Go is left at least, whatever is off-heap. Twice the
+	// live heap is comfortable, less than it is not to be had. It can raise the floor
+	// over a tenth of the budget and 16 MiB, but not lower it.
+	Floor int64
+
+	// Interval is the time between ticks, 10 ms at least; 0 means 20 ms.
+	Interval time.Duration
+}
+
+// Bytes is a [counter.Source] that has a number only. It is for allocators that hold
+// more than is live, such as a Pool, whose freed blocks keep their memory for reuse:
+//
+//	memlimit.Bytes(func() int64 { s := pool.Stats(); return s.InUse + s.Cached })
+//
+// It is called at every tick, by one goroutine.
+type Bytes func() int64
+
+// Stats returns Stats of which only LiveBytes is set.
+func (f Bytes) Stats() counter.Stats { return counter.Stats{LiveBytes: f()} }
+
+// Limiter keeps Go's memory limit. Its methods may be called by several goroutines at
+// once. While it runs, nothing else may call [debug.SetMemoryLimit].
+type Limiter struct {
+	options Options
+	root    fs.FS
+	sources []counter.Source
+	found   int64 // the limit before Start
+	stop    func()
+	ended   chan struct{}
+
+	mu     sync.Mutex
+	law    law
+	report Report
+}
+
+// Report says how a [Limiter] stands. All but the counts are bytes.
+type Report struct {
+	Budget  int64  `json:"budget"`
+	From    string `json:"from"` // where the budget is from: Options.Budget, GOMEMLIMIT or a file
+	Floor   int64  `json:"floor"`
+	OffHeap int64  `json:"off_heap"` // at the last tick
+	Limit   int64  `json:"limit"`    // Go's, as last set
+	Ticks   int64  `json:"ticks"`
+	Lowered int64  `json:"lowered"`  // how often the limit was, Start's call included
+	Raised  int64  `json:"raised"`   // how often the limit was
+	AtFloor int64  `json:"at_floor"` // ticks at which budget - off-heap was below the floor
+}
+
+// String returns one line, for example
+//
+//	limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks
+func (r Report) String() string {
+	return fmt.Sprintf("limit %s = budget %s (%s) - off-heap %s, floor %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
+		counter.FormatBytes(r.Limit), counter.FormatBytes(r.Budget), r.From, counter.FormatBytes(r.OffHeap), counter.FormatBytes(r.Floor),
+		r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+}
+
+var running atomic.Bool
+
+// Start sets Go's memory limit to the budget less what the sources have off-heap, and
+// keeps it so until [Limiter.Stop]. What several sources count is added up, so none may
+// be part of another. It is an error if a Limiter runs already, for the limit is that
+// of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
+// has changed.
+func Start(o Options, sources ...counter.Source) (*Limiter, error) {
+	return start(o, os.DirFS("/"), sources)
+}
+
+// start is Start where root is the root of the file system.
+func start(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
+	if err := o.complete(sources); err != nil {
+		return nil, fmt.Errorf("memlimit: Start: %w", err)
+	}
+	if !running.CompareAndSwap(false, true) {
+		return nil, errors.New("memlimit: Start: a Limiter is running already: stop it first, or give it all sources")
+	}
+	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), ended: make(chan struct{})}
+	err := l.budget()
+	if err == nil && o.Floor > l.law.budget {
+		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.report.From)
+	}
+	if err != nil {
+		running.Store(false)
+		return nil, fmt.Errorf("memlimit: Start: %w", err)
+	}
+	off := l.offHeap()
+	l.set(l.law.target(off), off)
+	stop := make(chan struct{})
+	l.stop = sync.OnceFunc(func() { close(stop) })
+	go l.run(stop)
+	return l, nil
+}
+
+// complete checks o and sets what is zero to what it stands for.
+func (o *Options) complete(sources []counter.Source) error {
+	if o.Headroom == 0 {
+		o.Headroom = 0.9
+	}
+	if o.Interval == 0 {
+		o.Interval = 20 * time.Millisecond
+	}
+	switch {
+	case o.Budget < 0:
+		return fmt.Errorf("Options.Budget is %d bytes: want more than 0, or 0 for GOMEMLIMIT or the cgroup's limit", o.Budget)
+	case !(o.Headroom > 0 && o.Headroom <= 1):
+		return fmt.Errorf("Options.Headroom is %v: want more than 0 and at most 1, or 0 for 0.9", o.Headroom)
+	case o.Interval < 10*time.Millisecond:
+		return fmt.Errorf("Options.Interval is %v: want at least 10ms, or 0 for 20ms", o.Interval)
+	case o.Floor < 0:
+		return fmt.Errorf("Options.Floor is %d bytes: want 0 or more", o.Floor)
+	case len(sources) == 0:
+		return errors.New("no sources: without off-heap memory GOMEMLIMIT alone does")
+	}
+	for i, s := range sources {
+		if s == nil {
+			return fmt.Errorf("source %d is nil", i)
+		}
+	}
+	return nil
+}
+
+// budget finds the budget and sets the law by it.
+func (l *Limiter) budget() error {
+	budget, from, err := resolve(l.options, l.found, l.root)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.law = newLaw(budget, l.options.Floor, l.options.Interval)
+	l.report.Budget, l.report.From, l.report.Floor = budget, from, l.law.floor
+	return nil
+}
+
+// resolve returns the budget and where it is from. found is Go's memory limit before
+// Start.
+func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
+	if o.Budget != 0 {
+		return o.Budget, "Options.Budget", nil
+	}
+	limit, file, err := cgroupLimit(root)
+	switch {
+	case found <= limit && found != math.MaxInt64:
+		limit, file = found, "GOMEMLIMIT"
+	case err != nil:
+		return 0, "", err
+	case limit == math.MaxInt64:
+		return 0, "", fmt.Errorf("%w: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget", ErrNoBudget)
+	default:
+		limit = int64(float64(limit) * o.Headroom)
+	}
+	if limit == 0 {
+		return 0, "", fmt.Errorf("%w: %s is 0: raise it, or set Options.Budget", ErrNoBudget, file)
+	}
+	return limit, file, nil
+}
+
+// offHeap is what the sources have in all.
+func (l *Limiter) offHeap() int64 {
+	var sum int64
+	for _, s := range l.sources {
+		sum += max(0, s.Stats().LiveBytes)
+	}
+	return sum
+}
+
+const budgetAge = 10 * time.Second
+
+func (l *Limiter) run(stop <-chan struct{}) {
+	defer close(l.ended)
+	ticker := time.NewTicker(l.options.Interval)
+	defer ticker.Stop()
+	read := time.Now()
+	for {
+		select {
+		case <-stop:
+			return
+		case now := <-ticker.C:
+			if l.options.Budget == 0 && now.Sub(read) >= budgetAge {
+				read = now
+				_ = l.budget() // the one before stays in force where it cannot be read
+			}
+			off := l.offHeap()
+			l.set(l.law.next(l.report.Limit, off), off)
+		}
+	}
+}
+
+// nudge is where set allocates, so that the compiler does not drop it.
+var nudge atomic.Pointer[[64 << 10]byte]
+
+// set makes limit Go's memory limit, if it is not.
+func (l *Limiter) set(limit, off int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &l.report
+	before := r.Limit
+	if r.Ticks == 0 {
+		before = l.found
+	}
+	switch {
+	case limit < before:
+		r.Lowered++
+	case limit > before:
+		r.Raised++
+	}
+	if limit != before {
+		debug.SetMemoryLimit(limit)
+	}
+	if limit < before {
+		nudge.Store(new([64 << 10]byte))
+		nudge.Store(nil)
+	}
+	r.Ticks++
+	r.OffHeap, r.Limit = off, limit
+	if l.law.budget-off < l.law.floor {
+		r.AtFloor++
+	}
+}
+
+// Stats returns how l stands.
+func (l *Limiter) Stats() Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.report
+}
+
+// Stop ends l and restores the limit that Start found. Further calls do nothing.
+func (l *Limiter) Stop() {
+	l.stop()
+	<-l.ended
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.found >= 0 {
+		debug.SetMemoryLimit(l.found)
+		l.found = -1
+		running.Store(false)
+	}
+}
