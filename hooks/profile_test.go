@@ -150,7 +150,7 @@ func TestProfileIsUnbiased(t *testing.T) {
 				if j == n/2 {
 					p.SetRate(1 << 15)
 				}
-				e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1)<<32 | uintptr(j)<<8, Size: size, Align: 8}
+				e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1)<<28 | uintptr(j)<<8, Size: size, Align: 8}
 				p.Observe(t.Context(), e)
 				if j%2 == 0 {
 					e.Kind = alloctrace.Freeing
