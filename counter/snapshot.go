@@ -106,9 +106,11 @@ func (v view) peak(s *Stats, untold int64) {
 	if v.nodes[0].exact {
 		untold = 0
 	}
+	root := v.nodes[0]
 	if len(v.nodes) == 1 {
-		raise(&v.nodes[0].level.peak, s.LiveBytes) // what has been shown as live stays below the peak
+		raise(&root.level.peak, s.LiveBytes) // what has been shown as live stays below the peak
 	}
+	raise(&root.shown, s.LiveBytes)
 	// The peaks of several Counters need not have coincided: that of all was at
 	// most their sum, and at least the highest of them, less what others were
 	// below zero, because blocks were freed there that were allocated elsewhere.
@@ -119,7 +121,7 @@ func (v view) peak(s *Stats, untold int64) {
 		highest = max(highest, peak)
 		below -= n.lowest.Load()
 	}
-	s.PeakBytes = max(s.PeakBytes, s.LiveBytes)
+	s.PeakBytes = max(s.PeakBytes, root.shown.Load())
 	if len(v.nodes) == 1 {
 		highest, below = s.PeakBytes, 0
 	}
