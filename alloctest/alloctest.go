@@ -50,7 +50,7 @@ type Stacks string
 
 // What can be remembered.
 const (
-	Full    Stacks = "full"    // the calls of every block: some microseconds each
+	Full    Stacks = "full"    // the calls of every block: less than a microsecond each
 	Sampled Stacks = "sampled" // those of one block in 64 KiB, on average
 	Off     Stacks = "off"     // none: a report says only how many blocks of which sizes there are
 )

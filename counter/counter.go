@@ -52,7 +52,7 @@ type Counter struct {
 	failedReallocations atomic.Int64
 	failedFrees         atomic.Int64
 
-	shown    atomic.Int64 // the most that a snapshot of it and its descendants has had as live
+	shown    atomic.Int64 // the most that a snapshot of it and descendants has had as live
 	mu       sync.Mutex
 	children []*Counter
 }

@@ -103,14 +103,15 @@ func (v view) snapshot() (Stats, int64) {
 
 // peak sets s's peak, of which tallies may not have told so many bytes.
 func (v view) peak(s *Stats, untold int64) {
-	if v.nodes[0].exact {
+	root := v.nodes[0]
+	if root.exact {
 		untold = 0
 	}
-	root := v.nodes[0]
-	if len(v.nodes) == 1 {
-		raise(&root.level.peak, s.LiveBytes) // what has been shown as live stays below the peak
+	if len(v.nodes) == 1 { // what has been shown as live stays below the peak
+		raise(&root.level.peak, s.LiveBytes)
+	} else {
+		raise(&root.shown, s.LiveBytes)
 	}
-	raise(&root.shown, s.LiveBytes)
 	// The peaks of several Counters need not have coincided: that of all was at
 	// most their sum, and at least the highest of them, less what others were
 	// below zero, because blocks were freed there that were allocated elsewhere.
