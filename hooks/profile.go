@@ -64,7 +64,7 @@ type bucket struct {
 	allocatedBytes, freedBytes atomic.Int64
 }
 
-const blockUnit = 1 << 10
+const blockUnit = 1 << 16
 
 // A profiled is what a block that was sampled stands for.
 type profiled struct {
