@@ -151,6 +151,7 @@ var clauses = []struct {
 	{"InteriorFree", suite.interiorFree, always},
 	{"Raw", suite.raw, always},
 	{"Owns", suite.owns, always},
+	{"Mappings", suite.mappings, always},
 	{"PastTheEnd", suite.pastTheEnd, always},
 	{"Exhaustion", suite.exhaustion, bounded},
 	{"ShrinkAtTheEnd", suite.shrinkAtTheEnd, bounded},

@@ -15,6 +15,7 @@ type broken struct {
 	reallocate func(*blockalloc.Heap, blockalloc.Block, uintptr) (blockalloc.Block, error)
 	free       func(*blockalloc.Heap, blockalloc.Block) error
 	owns       func(blockalloc.Block) bool
+	mappings   func([]blockalloc.Mapping) []blockalloc.Mapping
 }
 
 func (b *broken) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
@@ -43,6 +44,13 @@ func (b *broken) Owns(old blockalloc.Block) bool {
 		return b.owns(old)
 	}
 	return b.Heap.Owns(old)
+}
+
+func (b *broken) Mappings() []blockalloc.Mapping {
+	if b.mappings != nil {
+		return b.mappings(b.Heap.Mappings())
+	}
+	return b.Heap.Mappings()
 }
 
 // brokenConfig describes a Heap with the defect that the clause must find.
@@ -135,6 +143,14 @@ func brokenHeaps() map[string]*broken {
 			return h.Free(b)
 		}},
 		"Owns": {owns: func(b blockalloc.Block) bool { return !b.IsZero() }},
+		"Mappings": {mappings: func(list []blockalloc.Mapping) []blockalloc.Mapping {
+			for i := range list {
+				if list[i].Size == 16<<20 {
+					list[i].Size--
+				}
+			}
+			return list
+		}},
 		"Zeroed": {allocate: func(h *blockalloc.Heap, l blockalloc.Layout) (blockalloc.Block, error) {
 			b, err := h.Allocate(l)
 			if err == nil && l.Size == 64<<10 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/rss"
 )
 
 // A report is what the program has to say in the end.
@@ -23,6 +24,7 @@ type report struct {
 	Log     string        `json:"log"`
 	Profile string        `json:"profile"` // of when all was indexed and nothing freed
 	Trace   traceReport   `json:"trace"`
+	RSS     *rss.Report   `json:"rss,omitempty"` // the resident memory, when all was indexed and nothing freed
 }
 
 // A traceReport says where the trace is: in a file or in a Jaeger.
@@ -54,6 +56,9 @@ func (r *report) writeText(w io.Writer) error {
 	}
 	writeCounters(&b, r.Built, r.End)
 	writeClasses(&b, r.Built.Classes, r.End.Classes)
+	if r.RSS != nil {
+		fmt.Fprintf(&b, "\nindex built: %v", r.RSS)
+	}
 	fmt.Fprintln(&b)
 	for _, l := range r.Leaks {
 		fmt.Fprintf(&b, "leak:  %d block of %s, allocated in region %q, was never freed\n", l.Blocks, counter.FormatBytes(l.Bytes), l.Region)

@@ -13,6 +13,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/rss"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -51,6 +52,9 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	err = w.run(ctx, root.Allocator(), o.query, &r)
 	if err == nil {
 		r.Profile, err = out.writeProfile(profile)
+		if resident, err := rss.Read(mem); err == nil { // on Linux
+			r.RSS = &resident
+		}
 	}
 	if err == nil && o.leak {
 		err = w.index.forget()

@@ -1,0 +1,87 @@
+package blockalloc
+
+// A Mapping is a range of addresses.
+type Mapping struct{ Addr, Size uintptr }
+
+// A Mapper is an allocator that can tell where its memory is, live or not, so that an
+// account of the resident memory of a process can tell it from the rest. What has no page
+// behind it may be left out. The list is of one moment, in no order, and may have ranges
+// that overlap.
+type Mapper interface{ Mappings() []Mapping }
+
+var (
+	_ Mapper = (*System)(nil)
+	_ Mapper = (*Pool)(nil)
+	_ Mapper = (*Fixed)(nil)
+	_ Mapper = (*Heap)(nil)
+	_ Mapper = (*Debug)(nil)
+	_ Mapper = Null{}
+)
+
+// Mappings returns where the memory of a is, and of the allocators below it, which it
+// wraps or takes memory from. Complete is false if one of them is no [Mapper] and has none
+// below.
+func Mappings(a Allocator) (list []Mapping, complete bool) {
+	inner := below(a)
+	complete = len(inner) > 0
+	if m, ok := a.(Mapper); ok && !isNil(a) {
+		list, complete = m.Mappings(), true
+	}
+	for _, b := range inner {
+		more, all := Mappings(b)
+		list = append(list, more...)
+		complete = complete && all
+	}
+	return list, complete
+}
+
+// Mappings returns the live blocks.
+func (s *System) Mappings() []Mapping { return s.live.mappings() }
+
+// Mappings returns the accessible part of each chunk, and the blocks that are too large
+// for one. It holds up those who need a new run meanwhile.
+func (p *Pool) Mappings() []Mapping {
+	list := p.large().Mappings()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.chunks {
+		list = append(list, Mapping{uintptr(c.base), c.committed})
+	}
+	return list
+}
+
+// Mappings returns the buffer.
+func (f *Fixed) Mappings() []Mapping { return []Mapping{{f.memory.Addr(), f.memory.size}} }
+
+// Mappings returns the live blocks. They are in the Go heap, and part of what the Go
+// runtime tells of that.
+func (h *Heap) Mappings() []Mapping { return h.live.mappings() }
+
+// Mappings returns the blocks that have mappings of their own, those in quarantine too. The
+// others are the parent's.
+func (d *Debug) Mappings() (list []Mapping) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.blocks {
+		if r.guarded() {
+			list = append(list, Mapping{r.from.Addr(), r.from.size})
+		}
+	}
+	return list
+}
+
+// Mappings returns none.
+func (Null) Mappings() []Mapping { return nil }
+
+// mappings returns where the live blocks are.
+func (r *registry[V]) mappings() (list []Mapping) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		for addr, e := range s.live {
+			list = append(list, Mapping{addr, e.size})
+		}
+		s.mu.Unlock()
+	}
+	return list
+}

@@ -1,0 +1,93 @@
+package otelmetric_test
+
+import (
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/otelmetric"
+)
+
+// cache returns a Proxy with 32 MiB in memory and 8 MiB that are not.
+func cache(t *testing.T) *alloctrace.Proxy {
+	mem := alloctrace.Wrap(new(blockalloc.System), alloctrace.WithName("cache"))
+	for _, size := range []uintptr{32 << 20, 8 << 20} {
+		b := allocate(t, mem, size)
+		t.Cleanup(func() { free(t, mem, b) })
+		for i := 0; size == 32<<20 && i < len(b.Bytes()); i += os.Getpagesize() {
+			b.Bytes()[i] = 1
+		}
+	}
+	return mem
+}
+
+var wantRSS = []string{
+	"allocator.memory.mapped By UpDownCounter {allocator.name=cache} 41943040",
+	"allocator.memory.resident By UpDownCounter {allocator.name=cache} 33554432",
+	"allocator.rss By UpDownCounter {allocator.rss.part=files} some",
+	"allocator.rss By UpDownCounter {allocator.rss.part=go_heap} some",
+	"allocator.rss By UpDownCounter {allocator.rss.part=go_other} some",
+	"allocator.rss By UpDownCounter {allocator.rss.part=tracked} 33554432",
+	"allocator.rss By UpDownCounter {allocator.rss.part=unattributed} some",
+}
+
+// some puts the word in the place of what is not known.
+func some(lines []string) (list []string) {
+	for _, l := range lines {
+		if at := strings.LastIndexByte(l, ' '); strings.HasPrefix(l, "allocator.rss ") && !strings.Contains(l, "tracked") {
+			l = l[:at] + " some"
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+func TestRSS(t *testing.T) {
+	reader, provider := newReader(new(otelmetric.Producer))
+	reg, err := otelmetric.StartRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "collected", some(collect(t, reader)), wantRSS)
+	stop(t, reg)
+	wantLines(t, "after Stop", collect(t, reader), nil)
+	if _, err := otelmetric.StartRSS([]counter.Source{nil}); err == nil || !strings.Contains(err.Error(), "source 0 is nil") {
+		t.Error(err)
+	}
+}
+
+// TestCollectorRSS sends it by OTLP to a real collector, which passes it on.
+func TestCollectorRSS(t *testing.T) {
+	next := &backend{}
+	server := httptest.NewServer(next)
+	t.Cleanup(server.Close)
+	exporter, err := otlpmetrichttp.New(t.Context(), otlpmetrichttp.WithEndpointURL(startCollector(t, server.URL).otlp+"/v1/metrics"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := sdkmetric.NewMeterProvider(
+		sdkmetric.WithResource(resource.NewSchemaless(attribute.String("service.name", "rss"))),
+		sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithInterval(time.Hour))))
+	reg, err := otelmetric.StartRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := provider.ForceFlush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, reg)
+	if err := provider.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "passed on by the collector", some(next.lines("rss")), wantRSS)
+}

@@ -1,0 +1,192 @@
+//go:build !race && !msan && !asan
+
+// The detectors take memory of their own, which nobody here could account for.
+
+package rss_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/rss"
+)
+
+// child is the variable that has this test binary be the program, a fresh process of which
+// all memory is known.
+const child = "ALLOCTRACE_RSS"
+
+const mib = 1 << 20
+
+func TestMain(m *testing.M) {
+	if os.Getenv(child) == "" {
+		os.Exit(m.Run())
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(program()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// An outcome is what was read before and after the program took its untracked memory.
+type outcome struct {
+	Before, After       rss.Report
+	RollupBefore, Total int64 // the kernel's own sums
+}
+
+// What the program has, in bytes.
+const (
+	inGo      = 48 * mib
+	goUnused  = 32 * mib // of Go's heap, never written to
+	inPool    = 64 * mib
+	poolRead  = 24 * mib // only read: the kernel's page of zeros
+	inSystem  = 16 * mib
+	onHeap    = 8 * mib
+	untracked = 64 * mib
+	onlyRead  = 16 * mib // of untracked memory
+)
+
+var kept [][]byte
+
+func program() (o outcome) {
+	pool, system, heap := new(blockalloc.Pool), new(blockalloc.System), new(blockalloc.Heap)
+	cache := alloctrace.Wrap(pool, alloctrace.WithName("cache"))
+	big := alloctrace.Wrap(blockalloc.NewLocked(system), alloctrace.WithName("big"))
+	gos := alloctrace.Wrap(heap, alloctrace.WithName("on Go's heap"))
+	for i := range (inPool + poolRead) / mib {
+		b := allocate(cache, mib)
+		if i < inPool/mib {
+			touch(b)
+		} else {
+			look(b)
+		}
+	}
+	touch(allocate(big, inSystem))
+	touch(allocate(gos, onHeap))
+	for range inGo / mib {
+		kept = append(kept, make([]byte, mib))
+		touch(kept[len(kept)-1])
+	}
+	kept = append(kept, make([]byte, goUnused))
+	read := func() rss.Report {
+		r, err := rss.Read(cache, big, gos)
+		check(err)
+		return r
+	}
+	read()
+	runtime.GC()
+	o.RollupBefore = rollup()
+	o.Before = read()
+	mem, err := unix.Mmap(-1, 0, untracked+onlyRead, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	check(err)
+	touch(mem[:untracked])
+	look(mem[untracked:])
+	o.After = read()
+	o.Total = rollup()
+	return o
+}
+
+func allocate(a blockalloc.Allocator, size uintptr) []byte {
+	b, err := a.Allocate(blockalloc.Layout{Size: size, Align: 1})
+	check(err)
+	return b.Bytes()
+}
+
+func touch(mem []byte) {
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		mem[i] = 1
+	}
+}
+
+var seen byte
+
+func look(mem []byte) {
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		seen += mem[i]
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// rollup returns the resident memory as the kernel sums it up.
+func rollup() int64 {
+	text, err := os.ReadFile("/proc/self/smaps_rollup")
+	check(err)
+	kib, err := strconv.ParseInt(string(regexp.MustCompile(`(?m)^Rss: +(\d+) kB$`).FindSubmatch(text)[1]), 10, 64)
+	check(err)
+	return kib << 10
+}
+
+// TestProgram compares what is told of a program with what it has.
+func TestProgram(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), child+"=1")
+	cmd.Stderr = t.Output()
+	text, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o outcome
+	if err := json.Unmarshal(text, &o); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(o.Before, "\n", o.After)
+	for when, r := range map[string]struct {
+		rss.Report
+		rollup, untracked int64
+	}{"before": {o.Before, o.RollupBefore, 0}, "after": {o.After, o.Total, untracked}} {
+		within := r.RSS / 50
+		near := func(what string, got, want int64) {
+			t.Helper()
+			if got < want-within || got > want+within {
+				t.Errorf("%s: %s is %d, want %d within 2 %% of RSS, %d", when, what, got, want, within)
+			}
+		}
+		near("RSS", r.RSS, r.rollup)
+		near("Go heap", r.GoHeap, inGo+onHeap)
+		near("tracked", r.Tracked, inPool+inSystem)
+		near("unattributed", r.Unattributed, r.untracked)
+		if sum := r.Go() + r.Tracked + r.Files + r.Unattributed; sum != r.RSS {
+			t.Errorf("%s: the parts add up to %d, want %d", when, sum, r.RSS)
+		}
+		var rest int64
+		for _, m := range r.Rest {
+			rest += m.Resident
+		}
+		if rest != r.Unattributed {
+			t.Errorf("%s: the mappings have %d, want %d", when, rest, r.Unattributed)
+		}
+		for i, want := range []rss.Allocator{
+			{Name: "cache", Live: inPool + poolRead, Resident: inPool},
+			{Name: "big", Live: inSystem, Resident: inSystem, Mapped: inSystem},
+			{Name: "on Go's heap", Live: onHeap, Resident: onHeap, Mapped: onHeap},
+		} {
+			got := r.Allocators[i]
+			near("resident of "+want.Name, got.Resident, want.Resident)
+			if i == 0 {
+				want.Mapped = max(got.Mapped, want.Live)
+			}
+			want.Resident = got.Resident
+			if got != want {
+				t.Errorf("%s: %+v, want %+v", when, got, want)
+			}
+		}
+	}
+	if rest := o.After.Rest[0]; rest.Resident < untracked-o.After.RSS/50 || rest.Resident > untracked+mib || rest.Name != "" {
+		t.Errorf("it is not shown: %+v", rest)
+	}
+}

@@ -1,0 +1,175 @@
+package rss
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// Read explains the resident memory of the process. Sources are those whose allocators are
+// to be told from the rest: Proxies, and other sources of counts that are allocators,
+// or are not, and have Live only. A Proxy's children are part of it. It may be called by several goroutines at
+// once.
+func Read(sources ...counter.Source) (Report, error) {
+	r := Report{Allocators: make([]Allocator, len(sources))}
+	own := make([]ranges, len(sources))
+	for i, s := range sources {
+		if s == nil {
+			return Report{}, fmt.Errorf("rss: Read: source %d is nil: pass a Proxy", i)
+		}
+		r.Allocators[i], own[i] = describe(s)
+	}
+	if err := r.read(own); err != nil {
+		return Report{}, fmt.Errorf("rss: Read: %w", err)
+	}
+	return r, nil
+}
+
+// describe returns what a source tells, and its ranges.
+func describe(s counter.Source) (Allocator, ranges) {
+	a := Allocator{Live: s.Stats().LiveBytes, Assumed: true}
+	if named, ok := s.(interface{ Name() string }); ok {
+		a.Name = named.Name()
+	}
+	allocator, ok := s.(blockalloc.Allocator)
+	if !ok {
+		a.Name = cmp.Or(a.Name, fmt.Sprintf("%T", s))
+		a.Mapped = a.Live
+		return a, nil
+	}
+	a.Name = cmp.Or(a.Name, strings.SplitN(blockalloc.Tree(allocator), "\n", 2)[0])
+	list, complete := blockalloc.Mappings(allocator)
+	if !complete {
+		a.Mapped = a.Live
+		return a, nil
+	}
+	own := union(list)
+	a.Assumed, a.Mapped = false, own.size()
+	return a, own
+}
+
+// read reads what the kernel has.
+func (r *Report) read(own []ranges) error {
+	pages, err := openPages()
+	if err != nil {
+		return err
+	}
+	defer pages.Close()
+	maps, err := readMappings("/proc/self/smaps")
+	if err != nil {
+		return err
+	}
+	r.sum(maps, pages, own)
+	return pages.err
+}
+
+// sum sums up what is in maps.
+func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
+	a := account{r, pages, own, union(slices.Concat(own...)), atStart.ranges, heapRange(maps)}
+	goNamed := slices.ContainsFunc(maps, func(m mapping) bool { return strings.HasPrefix(m.name, goNames) })
+	if goNamed {
+		a.goEarly = nil
+	}
+	for i := range maps {
+		if m := &maps[i]; m.rss > 0 {
+			a.add(m, maps[:i])
+		}
+	}
+	slices.SortStableFunc(r.Rest, func(a, b Mapping) int { return cmp.Compare(b.Resident, a.Resident) })
+	r.assume()
+	if !goNamed {
+		r.estimate()
+	}
+}
+
+// An account is what a Report is made by.
+type account struct {
+	*Report
+	pages   *pages
+	own     []ranges // of each allocator
+	tracked ranges   // of all of them
+	goEarly ranges
+	goHeap  mapping
+}
+
+// add adds what is resident of m. Below are the mappings at lower addresses.
+func (a *account) add(m *mapping, below []mapping) {
+	a.RSS += m.rss
+	tracked := a.allocators(m)
+	switch {
+	case m.start >= a.goHeap.start && m.end <= a.goHeap.end || m.name == goHeapName:
+		a.GoHeap += m.rss
+		return
+	case strings.HasPrefix(m.name, goNames):
+		a.GoOther += m.rss
+		return
+	}
+	a.Tracked += tracked
+	left := m.rss - tracked
+	switch {
+	case m.isFile() || m.isProgram(below):
+		a.Files += left
+		return
+	case m.name == "[stack]":
+		a.GoOther += left
+		return
+	}
+	early := min(a.pages.resident(m, a.goEarly), left)
+	a.GoOther += early
+	if left -= early; left > 0 {
+		a.Unattributed += left
+		a.Rest = append(a.Rest, Mapping{m.start, m.end - m.start, left, m.name})
+	}
+}
+
+// allocators adds to each allocator what it has in m, and returns what all have.
+func (a *account) allocators(m *mapping) (tracked int64) {
+	have := 0
+	for i, o := range a.own {
+		if n := a.pages.resident(m, o); n > 0 {
+			a.Allocators[i].Resident += n
+			tracked = n
+			have++
+		}
+	}
+	if have > 1 { // perhaps of the same pages
+		tracked = a.pages.resident(m, a.tracked)
+	}
+	return min(tracked, m.rss)
+}
+
+// assume counts as tracked what is live in allocators that do not tell where. It is taken
+// from the largest mappings.
+func (r *Report) assume() {
+	for i := range r.Allocators {
+		if a := &r.Allocators[i]; a.Assumed {
+			a.Resident = min(a.Live, r.Unattributed)
+			r.Tracked += a.Resident
+			r.take(a.Resident, func() int { return 0 })
+		}
+	}
+}
+
+// estimate counts as Go's what the runtime has got beside its heap since the start. It is
+// taken from the smallest mappings.
+func (r *Report) estimate() {
+	n := min(max(besideHeap()-atStart.besideHeap, 0), r.Unattributed)
+	r.GoOther += n
+	r.take(n, func() int { return len(r.Rest) - 1 })
+}
+
+// take takes n bytes, which there are, from what is unattributed, where next says.
+func (r *Report) take(n int64, next func() int) {
+	for r.Unattributed -= n; n > 0; {
+		i := next()
+		part := min(n, r.Rest[i].Resident)
+		n -= part
+		if r.Rest[i].Resident -= part; r.Rest[i].Resident == 0 {
+			r.Rest = slices.Delete(r.Rest, i, i+1)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package rss
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// A Report is where the resident memory of the process is: sizes in bytes, of which
+// GoHeap, GoOther, Tracked, Files and Unattributed add up to RSS.
+type Report struct {
+	RSS          int64       `json:"rss"`
+	GoHeap       int64       `json:"go_heap"`      // the garbage-collected heap and goroutines' stacks
+	GoOther      int64       `json:"go_other"`     // the runtime's own: partly an estimate
+	Tracked      int64       `json:"tracked"`      // of the allocators, each page once
+	Files        int64       `json:"files"`        // the program and other files
+	Unattributed int64       `json:"unattributed"` // the rest
+	Allocators   []Allocator `json:"allocators"`   // as they were passed to Read
+	Rest         []Mapping   `json:"rest"`         // where Unattributed is, the largest first
+}
+
+// An Allocator is one that was passed to [Read]. Two that have their memory of one
+// allocator each have all of it here.
+type Allocator struct {
+	Name     string `json:"name"`
+	Live     int64  `json:"live"`     // bytes of live blocks, granted
+	Mapped   int64  `json:"mapped"`   // bytes of accessible address space
+	Resident int64  `json:"resident"` // of them in memory; as far as they are on the Go heap, they are in GoHeap and not in Tracked
+	Assumed  bool   `json:"assumed"`  // it does not tell where its memory is: Live is taken for Mapped and Resident, as far as there is as much unattributed
+}
+
+// A Mapping is one in which there is unattributed memory.
+type Mapping struct {
+	Addr     uintptr `json:"addr"`
+	Size     uintptr `json:"size"`
+	Resident int64   `json:"resident"` // what is nobody's; estimates of what is somebody's are taken off the smallest mappings, and of allocators off the largest
+	Name     string  `json:"name"`     // as the kernel has it: "[heap]" is C's; "" if it has none
+}
+
+// Go returns what is Go's.
+func (r *Report) Go() int64 { return r.GoHeap + r.GoOther }
+
+// A Part is one of those that RSS is made of.
+type Part struct {
+	Name  string // as in JSON
+	Bytes int64
+}
+
+// Parts returns the five parts that add up to RSS.
+func (r *Report) Parts() []Part {
+	return []Part{{"go_heap", r.GoHeap}, {"go_other", r.GoOther}, {"tracked", r.Tracked}, {"files", r.Files}, {"unattributed", r.Unattributed}}
+}
+
+// shown is how many mappings String shows.
+const shown = 3
+
+// String returns a table.
+func (r Report) String() string {
+	size := counter.FormatBytes
+	var b strings.Builder
+	fmt.Fprintf(&b, "RSS %s = Go %s + tracked %s + files %s + unattributed %s\n",
+		size(r.RSS), size(r.Go()), size(r.Tracked), size(r.Files), size(r.Unattributed))
+	fmt.Fprintf(&b, "\n%-28s%12s%12s%12s\n", "", "live", "mapped", "resident")
+	for _, a := range r.Allocators {
+		resident := size(a.Resident)
+		if a.Assumed {
+			resident = "≤ " + resident
+		}
+		fmt.Fprintf(&b, "%-28s%12s%12s%12s\n", a.Name, size(a.Live), size(a.Mapped), resident)
+	}
+	for _, row := range []struct {
+		name  string
+		bytes int64
+	}{
+		{"Go heap", r.GoHeap},
+		{"Go runtime beside its heap", r.GoOther},
+		{"files", r.Files},
+		{"unattributed", r.Unattributed},
+	} {
+		fmt.Fprintf(&b, "%-28s%36s\n", row.name, size(row.bytes))
+	}
+	for _, m := range r.Rest[:min(len(r.Rest), shown)] {
+		fmt.Fprintf(&b, "  %-26s%24s%12s\n", fmt.Sprintf("%#x %s", m.Addr, m.Name), size(int64(m.Size)), size(m.Resident))
+	}
+	return b.String()
+}
