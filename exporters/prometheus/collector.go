@@ -81,7 +81,7 @@ func NewCollector(source counter.Source, name string, opts ...Option) *Collector
 		source:       source,
 		limitDesc:    desc("allocator_memory_limit_bytes", "The most bytes that may be live."),
 		reservedDesc: desc("allocator_memory_reserved_bytes", "Bytes held of the system."),
-		failed:       desc("allocator_failures_total", "Operations that failed.", "operation"),
+		failed:       desc("allocator_failures_total", "Operations that failed.", "error_type"),
 		size:         desc("allocator_allocation_size_bytes", "Sizes of the blocks granted to allocations and reallocations."),
 	}
 	for _, v := range values {
@@ -145,9 +145,9 @@ func (c *Collector) send(ch chan<- prometheus.Metric, path string, s *counter.St
 	for i, v := range values {
 		ch <- prometheus.MustNewConstMetric(c.values[i], v.kind, float64(v.of(s)), path)
 	}
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedAllocations), path, "allocate")
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedReallocations), path, "reallocate")
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedFrees), path, "free")
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedAllocations), path, "allocate_failed")
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedReallocations), path, "reallocate_failed")
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedFrees), path, "free_failed")
 	ch <- newSizes(c.size, s, path)
 }
 

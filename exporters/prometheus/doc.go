@@ -24,7 +24,7 @@
 //	allocator_allocations_total             counter    operations  that succeeded
 //	allocator_reallocations_total           counter    operations  that succeeded
 //	allocator_frees_total                   counter    operations  that succeeded
-//	allocator_failures_total                counter    operations  failed; operation: allocate, reallocate or free
+//	allocator_failures_total                counter    operations  failed; error_type: allocate_failed, reallocate_failed or free_failed
 //	allocator_allocation_size_bytes         histogram  bytes       blocks granted to allocations and reallocations, by size
 //
 // What each number means to the byte, Stats of package counter says. The values are exact
