@@ -49,6 +49,8 @@ var (
 	_ blockalloc.Allocator = (*Proxy)(nil)
 	_ blockalloc.Owner     = (*Proxy)(nil)
 	_ counter.Source       = (*Proxy)(nil)
+
+	_ blockalloc.ContextAllocator = (*Proxy)(nil)
 )
 
 // Wrap returns a Proxy around inner. It panics if inner is nil.
@@ -76,6 +78,24 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
 	}
 	b, err := p.inner.Allocate(l)
+	if err != nil {
+		return b, p.allocateFailed(l, err)
+	}
+	p.counter.Allocate(l.Size, b.Size())
+	if p.hook != nil && !b.IsZero() {
+		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
+	}
+	return b, nil
+}
+
+// AllocateContext is Allocate by [blockalloc.AllocateContext]: where a [blockalloc.Limit]
+// below is in the way it waits until ctx is done, and only then has failed. Other
+// allocators between that and the Proxy do not wait. Hooks are told the Proxy's own context.
+func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
+	if p.closed.Load() {
+		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("AllocateContext"))
+	}
+	b, err := blockalloc.AllocateContext(ctx, p.inner, l)
 	if err != nil {
 		return b, p.allocateFailed(l, err)
 	}

@@ -160,7 +160,8 @@ func (l *Limit) Max() int64 {
 // SetMax changes the bound to max bytes, for all views, at once: no request is
 // granted after it has returned that would not fit the new bound. Less than what
 // is used frees nothing: requests are refused until enough has been freed. A
-// negative bound is as good as zero.
+// negative bound is as good as zero. Requests that wait in [Limit.AllocateContext] are
+// granted or refused accordingly.
 func (l *Limit) SetMax(max int64) {
 	if max < 0 {
 		max = 0
@@ -169,6 +170,8 @@ func (l *Limit) SetMax(max int64) {
 	defer l.bound.mu.Unlock()
 	l.bound.free.Add(max - l.bound.max)
 	l.bound.max = max
+	l.bound.refuse()
+	l.bound.serve()
 }
 
 // bound is what the views of one Limit share. The bytes that are left are kept as
@@ -177,8 +180,11 @@ func (l *Limit) SetMax(max int64) {
 type bound struct {
 	free atomic.Int64 // max less what is used; below zero if max was lowered that far
 
-	mu  sync.Mutex // held to change max, so that with it max less free is what is used
-	max int64
+	waiting atomic.Int64 // len(queue)
+
+	mu    sync.Mutex // held to change max, so that with it max less free is what is used
+	max   int64
+	queue []*waiter // in the order in which they came
 }
 
 // reserve takes size bytes, which must be more than zero, if so many are left. It
@@ -195,7 +201,14 @@ func (s *bound) reserve(size int64) (free int64, ok bool) {
 	}
 }
 
-func (s *bound) release(size int64) { s.free.Add(size) }
+func (s *bound) release(size int64) {
+	s.free.Add(size)
+	if s.waiting.Load() > 0 {
+		s.mu.Lock()
+		s.serve()
+		s.mu.Unlock()
+	}
+}
 
 // refusal says why granted bytes were not to be had when free were left.
 func (s *bound) refusal(asked, granted, free int64) error {

@@ -38,7 +38,8 @@
 // The limit is soft. Under the floor it does not go, for a heap that does not fit
 // its limit is collected without end: the runtime stops at half of the processor's time
 // and exceeds the limit. Report.AtFloor counts the ticks at which the budget was not to
-// be had; then bound the off-heap memory too, by [blockalloc.Limit]. What grows within
+// be had; then bound the off-heap memory too, by [blockalloc.Limit], whose AllocateContext
+// holds producers back until there is room again. What grows within
 // a tick is seen only at its end, and what neither Go nor a source counts is not seen:
 // code, C, what a pool holds for reuse (see [Bytes]), page tables. Headroom is for these.
 //

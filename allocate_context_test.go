@@ -1,0 +1,77 @@
+package alloctrace_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// TestAllocateContext: a Proxy waits where a Limit below it does, counts a request once
+// when it is over, and tells it like any other.
+func TestAllocateContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := &recorder{}
+		mem := alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(new(blockalloc.Heap)), 8<<10), alloctrace.WithHooks(told))
+		first, second := allocate(t, mem, page), allocate(t, mem, page)
+		var third blockalloc.Block
+		go func() {
+			var err error
+			if third, err = mem.AllocateContext(t.Context(), page); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		if s := mem.Stats(); !third.IsZero() || s.Allocations != 2 || s.Failures() != 0 {
+			t.Fatalf("while it waits: %v, %v", third, s)
+		}
+		free(t, mem, first)
+		synctest.Wait()
+		if third.Size() != page.Size {
+			t.Fatal("it was not granted")
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := mem.AllocateContext(ctx, page); !errors.Is(err, context.Canceled) || !errors.Is(err, blockalloc.ErrLimit) {
+			t.Error(err)
+		}
+		free(t, mem, second, third)
+		if err := mem.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := mem.AllocateContext(t.Context(), page); !errors.Is(err, blockalloc.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		var kinds []alloctrace.Kind
+		for _, e := range told.events {
+			kinds = append(kinds, e.Kind)
+		}
+		if want := []alloctrace.Kind{
+			alloctrace.Allocated, alloctrace.Allocated, alloctrace.Freeing, alloctrace.Allocated,
+			alloctrace.AllocateFailed, alloctrace.Freeing, alloctrace.Freeing, alloctrace.AllocateFailed,
+		}; !slices.Equal(kinds, want) {
+			t.Errorf("hooks were told %v, want %v", kinds, want)
+		}
+		if s := mem.Stats(); s.Allocations != 3 || s.FailedAllocations != 2 || s.Frees != 3 {
+			t.Error(s)
+		}
+	})
+}
+
+// TestAllocateContextElsewhere: what cannot wait does not.
+func TestAllocateContextElsewhere(t *testing.T) {
+	mem := alloctrace.Wrap(blockalloc.NewLocked(blockalloc.NewLimit(new(blockalloc.Heap), 4<<10)))
+	b, err := mem.AllocateContext(t.Context(), page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mem.AllocateContext(t.Context(), page); !errors.Is(err, blockalloc.ErrLimit) {
+		t.Error(err)
+	}
+	free(t, mem, b)
+}
