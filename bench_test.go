@@ -52,6 +52,7 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"exact":      alloctrace.Wrap(inner, alloctrace.WithCounter(counter.Exact())),
 		"child":      alloctrace.Wrap(inner).Child("child"),
 		"noop_hook":  alloctrace.Wrap(inner, alloctrace.WithHooks(&nothing{})),
+		"meter":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewMeter(&nothing{}))),
 		"writer":     alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewWriter(io.Discard))),
 		"zlog":       alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog))),
 		"zlog_off":   alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog.Level(zerolog.Disabled)))),
@@ -242,6 +243,7 @@ func table(b *testing.B) {
 	row("shared_counter_1_over_bare", times.Over("shared_1", "bare"), "A", measure.NoBound)
 	row("shared_counter_2_over_1", times.Ratio("shared_2", "shared_1"), "x", 1/1.7)
 	row("noop_hook_over_counted", times.Over("noop_hook", "counted"), "A", 1)
+	row("meter_over_counted", times.Over("meter", "counted"), "A", 2.5)
 	row("ring_event_over_counted", times.Over("ring", "counted")/2, "A", 1.5)
 	row("ring_large_event_over_counted", times.Over("ring_large", "counted")/2, "A", measure.NoBound)
 	row("pool_counted_ring_pair", times.Ratio("ring_pool", "atomic"), "A", 9)

@@ -23,9 +23,13 @@ func WithName(name string) Option {
 func WithHooks(hooks ...Hook) Option {
 	return optionFunc(func(p *Proxy) {
 		for _, h := range hooks {
-			if h != nil {
-				p.hook = both(p.hook, parts(h))
+			if h == nil {
+				continue
 			}
+			if p.hook != nil {
+				p.first = both(p.first, p.hook)
+			}
+			p.hook = parts(h)
 		}
 	})
 }

@@ -27,9 +27,10 @@ type Proxy struct {
 	inner   blockalloc.Allocator
 	counter *counter.Counter
 	*state
-	hook PartsHook // nil if nobody listens
+	hook PartsHook // the last one, nil if nobody listens
 	ctx  context.Context
 
+	first       PartsHook // those before the last, nil if there are none: a call less than if one passed on to both
 	name        string
 	child       bool
 	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
@@ -83,6 +84,9 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
+		if p.first != nil {
+			p.first.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
+		}
 		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
 	}
 	return b, nil
@@ -101,6 +105,9 @@ func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (block
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
+		if p.first != nil {
+			p.first.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
+		}
 		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
 	}
 	return b, nil
@@ -113,6 +120,9 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
 	if p.hook != nil && !b.IsZero() {
+		if p.first != nil {
+			p.first.ObserveParts(p.ctx, Reallocating, b.Addr(), b.Size(), b.Align())
+		}
 		p.hook.ObserveParts(p.ctx, Reallocating, b.Addr(), b.Size(), b.Align())
 	}
 	n, err := p.inner.Reallocate(b, size)
@@ -125,6 +135,9 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		p.counter.Reallocate(b.Size(), size, n.Size())
 	}
 	if p.hook != nil && !n.IsZero() {
+		if p.first != nil {
+			p.first.ObserveParts(p.ctx, Reallocated, n.Addr(), n.Size(), n.Align())
+		}
 		p.hook.ObserveParts(p.ctx, Reallocated, n.Addr(), n.Size(), n.Align())
 	}
 	return n, nil
@@ -133,6 +146,9 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
 	if p.hook != nil && !b.IsZero() {
+		if p.first != nil {
+			p.first.ObserveParts(p.ctx, Freeing, b.Addr(), b.Size(), b.Align())
+		}
 		p.hook.ObserveParts(p.ctx, Freeing, b.Addr(), b.Size(), b.Align())
 	}
 	if err := p.inner.Free(b); err != nil {
@@ -144,17 +160,13 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 
 func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {
 	p.counter.FailAllocate()
-	if p.hook != nil {
-		p.hook.Observe(p.ctx, Event{AllocateFailed, 0, l.Size, l.Align, err})
-	}
+	p.failed(Event{AllocateFailed, 0, l.Size, l.Align, err})
 	return err
 }
 
 func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
 	p.counter.FailReallocate()
-	if p.hook != nil {
-		p.hook.Observe(p.ctx, Event{ReallocateFailed, b.Addr(), b.Size(), b.Align(), err})
-	}
+	p.failed(Event{ReallocateFailed, b.Addr(), b.Size(), b.Align(), err})
 	return err
 }
 
@@ -163,10 +175,18 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 		return err
 	}
 	p.counter.FailFree()
-	if p.hook != nil {
-		p.hook.Observe(p.ctx, Event{FreeFailed, b.Addr(), b.Size(), b.Align(), err})
-	}
+	p.failed(Event{FreeFailed, b.Addr(), b.Size(), b.Align(), err})
 	return err
+}
+
+// failed tells hooks of a failure.
+func (p *Proxy) failed(e Event) {
+	if p.first != nil {
+		p.first.Observe(p.ctx, e)
+	}
+	if p.hook != nil {
+		p.hook.Observe(p.ctx, e)
+	}
 }
 
 func (p *Proxy) closedError(op string) error {
@@ -207,6 +227,7 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		inner:   p.inner,
 		counter: p.counter.Child(),
 		hook:    p.hook,
+		first:   p.first,
 		ctx:     p.ctx,
 		name:    name,
 		child:   true,
@@ -280,7 +301,7 @@ func (p *Proxy) setContext(ctx context.Context) {
 // quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
-	v.hook = nil
+	v.hook, v.first = nil, nil
 	v.inner, _ = viewed(p.inner, (*Proxy).Quiet)
 	return &v
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 )
@@ -98,6 +99,18 @@ func (d *Drainer) Dropped() uint64 { return d.dropped.Load() }
 
 // Told returns how many events were told.
 func (d *Drainer) Told() uint64 { return d.told.Load() }
+
+// Usage returns what d has done and takes, without what the Ring and the hook do. Those who
+// allocate do not wait for a Drainer. Usage does not wait for the hook.
+func (d *Drainer) Usage() Usage {
+	told, dropped := int64(d.Told()), int64(d.Dropped())
+	return Usage{
+		Events:  told + dropped,
+		Sampled: told,
+		Dropped: dropped,
+		Bytes:   grantedPointers(unsafe.Sizeof(*d)) + mapBytes[*ringShard, uint64](len(d.ring.all())),
+	}
+}
 
 // Close tells what is left and ends the Drainer. Events that come later stay in the
 // Ring; one that was never written to its end counts as dropped.

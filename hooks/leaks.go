@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/random"
@@ -20,7 +21,7 @@ import (
 // It remembers each block, or with a rate one in so many bytes, of which it makes
 // estimates that are right on average. A block that is not remembered costs some loads;
 // one that is costs some 30 atomic additions for its stack, two locks that few share,
-// and some hundred bytes on the Go heap until it is freed.
+// and some hundred bytes on the Go heap that later ones use again.
 type Leaks struct {
 	owner   func(context.Context) string
 	sampler sampler
@@ -108,6 +109,15 @@ func (l *Leaks) acquire(ctx context.Context, addr, size, align uintptr, drawn ui
 	if l.sampler.chosen(drawn, size) {
 		by := site{l.stacks.caller(), l.owner(ctx)}
 		l.live.add(addr, size, origin{by, time.Since(l.start), l.serial.Add(1), align})
+	}
+}
+
+// Usage returns what l has done and takes. Sampled are the blocks that were remembered. Bytes
+// are without the texts that the function of [WithOwner] has made.
+func (l *Leaks) Usage() Usage {
+	return Usage{
+		Sampled: int64(l.serial.Load()),
+		Bytes:   grantedPointers(unsafe.Sizeof(*l)) + l.stacks.bytes() + l.live.bytes(),
 	}
 }
 

@@ -2,8 +2,10 @@ package hooks
 
 import (
 	"errors"
+	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
@@ -28,7 +30,7 @@ const (
 // A liveShard has the blocks of some addresses.
 type liveShard[T any] struct {
 	mu   sync.Mutex
-	live map[uintptr]live[T]
+	live slots[T]
 	// The blocks that were released last are kept, for a release that is taken back. A
 	// Proxy tells of a release before it is tried, and of its failure after that.
 	released [lately]struct {
@@ -64,13 +66,9 @@ func (t *liveTable[T]) add(addr, size uintptr, of T) {
 }
 
 func (t *liveTable[T]) addTo(s *liveShard[T], addr uintptr, l live[T]) {
-	if s.live == nil {
-		s.live = make(map[uintptr]live[T])
-	}
-	if _, there := s.live[addr]; !there {
+	if s.live.put(addr, l) {
 		t.filter[filterOf(addr)].Add(1)
 	}
-	s.live[addr] = l
 }
 
 // release takes out the block at addr, if that is its size, and reports whether it was
@@ -79,11 +77,12 @@ func (t *liveTable[T]) release(addr, size uintptr) (of T, was bool) {
 	s := t.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, there := s.live[addr]
-	if !there || l.size != size {
+	i, there := s.live.find(addr)
+	if !there || s.live.at[i].size != size {
 		return of, false
 	}
-	delete(s.live, addr)
+	l := s.live.at[i].live
+	s.live.remove(i)
 	t.filter[filterOf(addr)].Add(-1)
 	s.released[s.next].addr, s.released[s.next].live = addr, l
 	s.next = (s.next + 1) % len(s.released)
@@ -100,7 +99,7 @@ func (t *liveTable[T]) failed(addr, size uintptr, err error) (of T, was bool) {
 	s := t.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, there := s.live[addr]; there {
+	if _, there := s.live.find(addr); there {
 		return of, false
 	}
 	for i := range s.released {
@@ -119,9 +118,91 @@ func (t *liveTable[T]) each(f func(addr, size uintptr, of T)) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		for addr, l := range s.live {
-			f(addr, l.size, l.of)
+		for i := range s.live.at {
+			if l := &s.live.at[i]; l.key != 0 {
+				f(^l.key, l.size, l.of)
+			}
 		}
 		s.mu.Unlock()
 	}
+}
+
+// bytes returns what t holds on the Go heap beside itself.
+func (t *liveTable[T]) bytes() (sum int64) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		n := len(s.live.at)
+		s.mu.Unlock()
+		sum += grantedPointers(uintptr(n) * unsafe.Sizeof(slot[T]{}))
+	}
+	return sum
+}
+
+// slots are blocks by address: a table that is at most three quarters full, in which a block is
+// at the place that its hash says, or after it without a gap. Unlike a map, what it
+// takes is known, and blocks that come and go do not make it grow.
+type slots[T any] struct {
+	at   []slot[T] // a power of two, or none
+	used int
+}
+
+type slot[T any] struct {
+	key uintptr // the complement of the address, where no block is; 0 if the slot is free
+	live[T]
+}
+
+// home returns where the search for a key begins.
+func (s *slots[T]) home(key uintptr) int {
+	return int(hashOf(key) >> (64 - bits.TrailingZeros(uint(len(s.at)))))
+}
+
+// search returns the place of a key, or of the free slot that ends the search.
+func (s *slots[T]) search(key uintptr) int {
+	i := s.home(key)
+	for s.at[i].key != key && s.at[i].key != 0 {
+		i = (i + 1) & (len(s.at) - 1)
+	}
+	return i
+}
+
+// find returns the place of the block at addr, and whether there is one.
+func (s *slots[T]) find(addr uintptr) (i int, there bool) {
+	if s.used == 0 {
+		return 0, false
+	}
+	i = s.search(^addr)
+	return i, s.at[i].key != 0
+}
+
+// put takes in a block, instead of what is at its address, and reports whether nothing was.
+func (s *slots[T]) put(addr uintptr, l live[T]) (added bool) {
+	if 4*(s.used+1) > 3*len(s.at) {
+		old := s.at
+		s.at = make([]slot[T], max(8, 2*len(old)))
+		for i := range old {
+			if old[i].key != 0 {
+				s.at[s.search(old[i].key)] = old[i]
+			}
+		}
+	}
+	i := s.search(^addr)
+	if added = s.at[i].key == 0; added {
+		s.used++
+	}
+	s.at[i] = slot[T]{^addr, l}
+	return added
+}
+
+// remove takes out the block at place i, and moves those up that would not be found then.
+func (s *slots[T]) remove(i int) {
+	mask := len(s.at) - 1
+	for j := (i + 1) & mask; s.at[j].key != 0; j = (j + 1) & mask {
+		if (j-s.home(s.at[j].key))&mask >= (j-i)&mask {
+			s.at[i] = s.at[j]
+			i = j
+		}
+	}
+	s.at[i] = slot[T]{}
+	s.used--
 }

@@ -226,6 +226,19 @@ func (r *Ring) all() []*ringShard {
 	return list
 }
 
+// Usage returns what r has done and takes. It keeps all events, and that it writes over them
+// is no loss: what a [Drainer] misses of them, that one has dropped.
+func (r *Ring) Usage() Usage {
+	told := int64(r.Told())
+	shards := r.all()
+	return Usage{
+		Events:  told,
+		Sampled: told,
+		Bytes: grantedPointers(unsafe.Sizeof(*r)) + grantedPointers(uintptr(len(r.shards))*wordSize) +
+			int64(len(shards))*(grantedPointers(unsafe.Sizeof(ringShard{}))+granted(uintptr(r.size)*unsafe.Sizeof(record{}))),
+	}
+}
+
 // place returns where record n lies, or one that is a multiple of the Ring's size away.
 func (s *ringShard) place(n uint64) *record {
 	return (*record)(unsafe.Add(unsafe.Pointer(s.records), n&s.mask*uint64(unsafe.Sizeof(record{}))))

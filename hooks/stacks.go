@@ -38,7 +38,8 @@ type stacks struct {
 	seed    maphash.Seed
 	buckets [1 << 10]atomic.Pointer[stack]
 	kept    atomic.Int64
-	other   stack // of those beyond maxStacks
+	frames  atomic.Int64 // that there is room for in those kept
+	other   stack        // of those beyond maxStacks
 }
 
 func newStacks() *stacks { return &stacks{seed: maphash.MakeSeed()} }
@@ -66,6 +67,7 @@ func (s *stacks) caller() *stack {
 		added.next = first
 		if bucket.CompareAndSwap(first, added) {
 			s.kept.Add(1)
+			s.frames.Add(int64(cap(added.pcs)))
 			return added
 		}
 	}
@@ -73,6 +75,11 @@ func (s *stacks) caller() *stack {
 
 // number returns how many stacks are kept.
 func (s *stacks) number() int { return int(s.kept.Load()) }
+
+// bytes returns what s holds on the Go heap.
+func (s *stacks) bytes() int64 {
+	return grantedPointers(unsafe.Sizeof(*s)) + s.kept.Load()*grantedPointers(unsafe.Sizeof(stack{})) + s.frames.Load()*int64(wordSize)
+}
 
 // frames returns the frames of s, from the one that asked this library for memory.
 func (s *stack) frames() []Frame {

@@ -44,5 +44,19 @@
 // well is told on its own too, and a sum over allocator.name has it twice; likewise
 // allocators that share a Pool or a Limit tell all of it each.
 //
+// [StartHook] tells what a hook that looks on takes itself, with the attribute
+// allocator.instrumentation.hook:
+//
+//	Instrument     Metric                             Unit      Meaning
+//	Counter        allocator.instrumentation.events   {event}   that it was told of
+//	Counter        allocator.instrumentation.sampled  {sample}  blocks or events that it has kept, or told another
+//	Counter        allocator.instrumentation.dropped  {sample}  blocks or events that it could not keep, or not tell
+//	UpDownCounter  allocator.instrumentation.memory   By        of the Go heap that it holds
+//	Counter        allocator.instrumentation.time     s         for which those who allocate have waited for it
+//
+// What each means for a hook, its method Usage says. Events and time are not there while
+// they are 0: a hook need not count events, and time is an estimate that only a
+// hooks.Meter around the hook makes.
+//
 // Nothing is registered by importing the package.
 package otelmetric

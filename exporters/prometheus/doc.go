@@ -36,11 +36,24 @@
 // [WithChildren] asks for them. Children are part of the whole: sum over
 // {allocator_child=""}. What else is to be a label, prometheus.WrapRegistererWith adds.
 //
+// A [HookCollector] shows what a hook that looks on takes itself, with the label hook:
+//
+//	type     metric                                        unit     meaning
+//	counter  allocator_instrumentation_events_total        events   that it was told of
+//	counter  allocator_instrumentation_sampled_total       samples  blocks or events that it has kept, or told another
+//	counter  allocator_instrumentation_dropped_total       samples  blocks or events that it could not keep, or not tell
+//	gauge    allocator_instrumentation_memory_bytes        bytes    of the Go heap that it holds
+//	counter  allocator_instrumentation_time_seconds_total  seconds  for which those who allocate have waited for it
+//
+// What each means for a hook, its method Usage says. Events and time are not there while
+// they are 0: a hook need not count events, and time is an estimate that only a hooks.Meter
+// around the hook makes.
+//
 // # Cost
 //
 // The allocator's operations cost nothing more. A scrape takes one snapshot of each
 // source, some two microseconds for each Counter and shard, and makes of it 47 series in
 // the text format, or 14 of which one is a native histogram. Gathering ten allocators takes
 // half a millisecond and 200 KiB of Go heap, which are garbage after it, before a handler
-// writes them.
+// writes them. A hook adds five series at most, and some microseconds.
 package prometheus

@@ -1,0 +1,29 @@
+package hooks_test
+
+import (
+	"fmt"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/hooks"
+)
+
+// A Meter around a hook estimates what the hook costs, and tells what it takes. Of so few events
+// it may have timed some, or none.
+func ExampleNewMeter() {
+	ring := hooks.NewRing(1024, nil)
+	meter := hooks.NewMeter(ring)
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(meter))
+	for range 1000 {
+		block, err := mem.Allocate(blockalloc.BlockLayout(4096))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer mem.Free(block)
+	}
+
+	u := meter.Usage()
+	fmt.Println(u.Events, "events,", u.Dropped, "dropped, more than 32 KiB:", u.Bytes > 32<<10)
+	// Output: 1000 events, 0 dropped, more than 32 KiB: true
+}

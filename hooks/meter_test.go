@@ -1,0 +1,182 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// A fakeClock goes on when it is read, and when a hook says so.
+type fakeClock struct{ at time.Duration }
+
+func (c *fakeClock) now() time.Duration {
+	c.at += 13 // before it is read
+	at := c.at
+	c.at += 24 // after it
+	return at
+}
+
+// lingering is a hook that takes as many nanoseconds as the block is large.
+type lingering struct {
+	clock *fakeClock
+	calls int
+}
+
+func (l *lingering) Observe(_ context.Context, e alloctrace.Event) {
+	l.calls++
+	l.clock.at += time.Duration(e.Size)
+}
+
+// lingeringParts is one that takes events in parts.
+type lingeringParts struct{ lingering }
+
+func (l *lingeringParts) ObserveParts(_ context.Context, _ alloctrace.Kind, _, size, _ uintptr) {
+	l.calls++
+	l.clock.at += time.Duration(size)
+}
+
+// TestMeterIsUnbiased: over many Meters, times and events are right on average, and as far off as
+// each says. Most events take less than the clock does, and some ten times as long.
+func TestMeterIsUnbiased(t *testing.T) {
+	const runs, events = 200, 1 << 15
+	clock := new(fakeClock)
+	whole, parts := &lingering{clock: clock}, &lingeringParts{lingering{clock: clock}}
+	size := func(i int) uintptr {
+		if i%8 == 0 {
+			return 200
+		}
+		return 20 + uintptr(i%8)
+	}
+	var total, squares float64
+	for i := range events {
+		total += float64(size(i))
+		squares += float64(size(i)) * float64(size(i))
+	}
+	var time, variance, counted float64
+	for run := range runs {
+		var hook alloctrace.Hook = whole
+		if run%2 == 0 {
+			hook = parts
+		}
+		m := NewMeter(hook)
+		m.now = clock.now
+		for i := range events {
+			if i%4 < 2 {
+				m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: size(i), Align: 1})
+			} else {
+				m.ObserveParts(t.Context(), alloctrace.Allocated, 64, size(i), 1)
+			}
+		}
+		u := m.Usage()
+		time += float64(u.Time)
+		variance += float64(u.TimeError) * float64(u.TimeError)
+		counted += float64(u.Events)
+	}
+	if calls := whole.calls + parts.calls; calls != runs*events {
+		t.Errorf("the hooks were told %d events, want %d", calls, runs*events)
+	}
+	const n = meterEvery
+	deviation := math.Sqrt(runs * (n - 1) * squares)
+	if off := time - runs*total; math.Abs(off) > 5*deviation {
+		t.Errorf("the sum of times is wrong by %.0f ns of %.0f ns, and by chance by %.0f ns", off, runs*total, deviation)
+	}
+	if off := counted - runs*events; math.Abs(off) > 5*math.Sqrt(runs*events*(n-1)) {
+		t.Errorf("the sum of events is wrong by %.0f of %d, and by chance by %.0f", off, runs*events, math.Sqrt(runs*events*(n-1)))
+	}
+	// Likewise the variances that are told.
+	fourth := 0.0
+	for i := range events {
+		fourth += math.Pow(float64(size(i)), 4)
+	}
+	if off, deviation := variance-runs*(n-1)*squares, math.Sqrt(runs*n*n*(n-1)*fourth); math.Abs(off) > 5*deviation {
+		t.Errorf("the sum of variances is wrong by %.3g of %.3g, and by chance by %.3g", off, runs*(n-1)*squares, deviation)
+	}
+}
+
+// TestMeterTogether: several goroutines tell a Meter, and nothing that it counts is lost.
+func TestMeterTogether(t *testing.T) {
+	const goroutines, each = 8, 20_000
+	var calls atomic.Int64
+	m := NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { calls.Add(1) }))
+	m.now = func() time.Duration { return 0 }
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				m.ObserveParts(context.Background(), alloctrace.Allocated, 64, 64, 64)
+				if i%1000 == 0 {
+					m.Usage()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	const n = goroutines * each
+	if u := m.Usage(); calls.Load() != n || u.Time != 0 || u.TimeError != 0 || math.Abs(float64(u.Events-n)) > 5*math.Sqrt(n*(meterEvery-1)) {
+		t.Errorf("of %d events %d were told, and the usage is %+v", n, calls.Load(), u)
+	}
+
+	const adds = 100_000
+	timed := m.timed.Load()
+	for range goroutines {
+		wg.Go(func() {
+			for range adds {
+				m.add(100, 150, 150+50+3)
+			}
+		})
+	}
+	wg.Wait()
+	if m.timed.Load()-timed != goroutines*adds || m.Usage().Time != 3*goroutines*adds*meterEvery || math.Float64frombits(m.squares.Load()) != 9*goroutines*adds {
+		t.Errorf("%d events of 3 ns are %+v, from %d times", goroutines*adds, m.Usage(), m.timed.Load()-timed)
+	}
+}
+
+// TestMeterUsage: what the hook tells is told too, and time does not step back.
+func TestMeterUsage(t *testing.T) {
+	failure := errors.New("not today")
+	ring := NewRing(64, nil)
+	m := NewMeter(ring)
+	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64, Err: failure})
+	m.ObserveParts(t.Context(), alloctrace.Allocated, 4096, 64, 64)
+	if u, of := m.Usage(), ring.Usage(); u.Events != 2 || u.Sampled != of.Sampled || u.Bytes != of.Bytes {
+		t.Errorf("the usage is %+v, and the hook's %+v", u, of)
+	}
+	records := ring.Records()
+	if len(records) != 2 || records[0].Err != failure || records[1].Addr != 4096 {
+		t.Errorf("the hook was told %+v", records)
+	}
+
+	m = NewMeter(NewLeaks(1 << 30))
+	for _, step := range []struct{ took, want time.Duration }{{-5, 0}, {105, 100}, {-30, 100}, {20, 100}, {20, 110}} {
+		m.add(0, 10, 20+step.took)
+		if u := m.Usage(); u.Time != step.want*meterEvery {
+			t.Errorf("after %d ns more the time is %d times %v, want %v", step.took, meterEvery, u.Time/meterEvery, step.want)
+		}
+	}
+	if u := m.Usage(); u.Events != 5*meterEvery || u.Bytes == 0 || u.TimeError != time.Duration(math.Sqrt(meterEvery*(meterEvery-1)*(25+105*105+900+400+400))) {
+		t.Errorf("the usage is %+v", u)
+	}
+}
+
+// TestMeterAllocatesNothing: neither events that are timed nor others cost anything on the Go
+// heap, whether the hook takes parts or not.
+func TestMeterAllocatesNothing(t *testing.T) {
+	for _, hook := range []alloctrace.Hook{NewRing(64, nil), alloctrace.HookFunc(func(context.Context, alloctrace.Event) {})} {
+		m := NewMeter(hook)
+		e := alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}
+		if n := testing.AllocsPerRun(10, func() {
+			for range 20 * meterEvery {
+				m.ObserveParts(t.Context(), alloctrace.Allocated, 4096, 64, 64)
+				m.Observe(t.Context(), e)
+			}
+		}); n != 0 {
+			t.Errorf("around a %T: %v allocations", hook, n)
+		}
+	}
+}

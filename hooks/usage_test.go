@@ -1,0 +1,190 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"runtime/pprof"
+	"testing"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// heapTaken returns what make and what it returns have taken of the Go heap, and keeps.
+func heapTaken(make func() UsageSource) (UsageSource, float64) {
+	heap := func() float64 {
+		runtime.GC()
+		runtime.GC() // what a pool let go of
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	before := heap()
+	h := make()
+	return h, heap() - before
+}
+
+// wantBytes fails the test if Usage.Bytes is not what the Go heap has grown by, a tenth of it
+// and 4 KiB more or less: others allocate too.
+func wantBytes(t *testing.T, what string, make func() UsageSource) {
+	t.Helper()
+	sizeClasses()
+	h, taken := heapTaken(make)
+	if bytes := float64(h.Usage().Bytes); math.Abs(bytes-taken) > taken/10+4096 {
+		t.Errorf("%s: %.0f bytes, and the Go heap has grown by %.0f, which is %.2f times as much", what, bytes, taken, taken/bytes)
+	}
+	runtime.KeepAlive(h)
+}
+
+// hookOfParts is a hook that is told by way of stacks that differ.
+type hookOfParts struct{ alloctrace.PartsHook }
+
+// by tells the hook by so many calls that way is told from others.
+func (h hookOfParts) by(way int, ctx context.Context, k alloctrace.Kind, addr uintptr) {
+	switch {
+	case way == 0:
+		h.ObserveParts(ctx, k, addr, 64, 64)
+	case way%2 == 0:
+		h.by(way/2, ctx, k, addr)
+	default:
+		h.by(way/2, ctx, k, addr)
+	}
+}
+
+// TestUsageBytes holds what hooks say to take of the Go heap against what that has grown by: for
+// several numbers of live blocks, of stacks and of labels, after blocks have come and gone, and
+// after all have gone.
+func TestUsageBytes(t *testing.T) {
+	type load struct{ blocks, stacks, labels, passing, freed int }
+	loads := []load{
+		{0, 1, 0, 0, 0}, {200, 10, 0, 0, 0}, {10_000, 1000, 100, 0, 0}, {40_000, 10, 0, 0, 0},
+		{100_000, 20_000, 0, 0, 0}, {100_000, 10, 30_000, 0, 0}, {100_000, 10, 0, 200_000, 0}, {100_000, 10, 0, 0, 100_000},
+	}
+	if testing.Short() {
+		loads = loads[:4]
+	}
+	run := func(h alloctrace.PartsHook, l load) {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		by, addrs := hookOfParts{h}, make([]uintptr, l.blocks)
+		for i := range addrs {
+			ctx := context.Background()
+			if l.labels > 0 {
+				ctx = pprof.WithLabels(ctx, pprof.Labels("request", fmt.Sprint(i%l.labels), "job", "merge"))
+			}
+			addrs[i] = uintptr(i+1) << 6
+			by.by(1+i%l.stacks, ctx, alloctrace.Allocated, addrs[i])
+		}
+		for n := range l.passing {
+			i := rnd.IntN(len(addrs))
+			by.by(1, context.Background(), alloctrace.Freeing, addrs[i])
+			addrs[i] = uintptr(l.blocks+1+n) << 6
+			by.by(1, context.Background(), alloctrace.Allocated, addrs[i])
+		}
+		for _, addr := range addrs[:l.freed] {
+			by.by(1, context.Background(), alloctrace.Freeing, addr)
+		}
+	}
+	for _, l := range loads {
+		t.Run(fmt.Sprintf("%+v", l), func(t *testing.T) {
+			wantBytes(t, "Leaks", func() UsageSource {
+				h := NewLeaks(1)
+				run(h, l)
+				return h
+			})
+			wantBytes(t, "Profile", func() UsageSource {
+				h := NewProfile(1)
+				run(h, l)
+				return h
+			})
+		})
+	}
+	for _, size := range []int{1, 256, 10_000, 1 << 17} {
+		wantBytes(t, fmt.Sprintf("Ring of %d", size), func() UsageSource {
+			h := NewRing(size, nil)
+			run(h, load{blocks: 10_000, stacks: 10})
+			return h
+		})
+	}
+}
+
+// TestGranted: what is granted is what Go makes of a slice's capacity.
+func TestGranted(t *testing.T) {
+	for size := 1; size <= 100_000; size += 1 + size/50 {
+		if got, want := granted(uintptr(size)), int64(cap(append([]byte(nil), make([]byte, size)...))); got != want {
+			t.Errorf("of %d bytes %d are granted, want %d", size, got, want)
+		}
+	}
+	if got := granted(0); got != 0 {
+		t.Errorf("of no byte %d are granted", got)
+	}
+}
+
+// TestUsageCounts: what hooks have been told of, have kept, and have dropped.
+func TestUsageCounts(t *testing.T) {
+	tell := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
+		for i := from; i < to; i++ {
+			e := alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 6, Size: 64, Align: 64}
+			if kind.Failed() {
+				e.Err = errors.New("not today")
+			}
+			h.Observe(t.Context(), e)
+		}
+	}
+	want := func(h UsageSource, events, sampled, dropped int64) {
+		t.Helper()
+		if u := h.Usage(); u.Events != events || u.Sampled != sampled || u.Dropped != dropped || u.Time != 0 || u.TimeError != 0 || u.Bytes <= 0 {
+			t.Errorf("the usage of a %T is %+v, want %d events, %d sampled, %d dropped", h, u, events, sampled, dropped)
+		}
+	}
+
+	ring := NewRing(8, nil)
+	want(ring, 0, 0, 0)
+	tell(ring, alloctrace.Allocated, 0, 5)
+	tell(ring, alloctrace.FreeFailed, 0, 2)
+	want(ring, 7, 7, 0)
+
+	calls := 0
+	lone := NewRing(8, nil)
+	drainer := Drain(lone, alloctrace.HookFunc(func(context.Context, alloctrace.Event) { calls++ }), time.Hour)
+	want(drainer, 0, 0, 0)
+	tell(lone, alloctrace.Allocated, 0, 1000) // by whatever processors
+	if err := drainer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if calls == 1000 {
+		t.Error("a Ring of 8 has kept 1000 events")
+	}
+	want(drainer, 1000, int64(calls), int64(1000-calls))
+
+	leaks := NewLeaks(1)
+	tell(leaks, alloctrace.Allocated, 0, 100)
+	tell(leaks, alloctrace.Freeing, 0, 60)
+	tell(leaks, alloctrace.FreeFailed, 0, 1)
+	want(leaks, 0, 100, 0)
+
+	profile := NewProfile(1)
+	tell(profile, alloctrace.Allocated, 0, 100)
+	tell(profile, alloctrace.Freeing, 0, 60)
+	profile.inUse.Store(maxProfiled) // as if there were so many
+	tell(profile, alloctrace.Allocated, 200, 207)
+	want(profile, 0, 107, 7)
+}
+
+// TestDrainerUsageDoesNotWait: a hook that is told by a Drainer may ask for its usage.
+func TestDrainerUsageDoesNotWait(t *testing.T) {
+	ring := NewRing(8, nil)
+	var drainer *Drainer
+	var got Usage
+	drainer = Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event) { got = drainer.Usage() }), time.Hour)
+	ring.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64})
+	if err := drainer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got.Events != 1 {
+		t.Errorf("the usage is %+v, want that of one event", got)
+	}
+}
