@@ -1,14 +1,21 @@
 package prometheus_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
 // dashboard is what Grafana reads of dashboard.json and these tests check.
@@ -45,6 +52,22 @@ func readDashboard(t *testing.T) (d dashboard) {
 	return d
 }
 
+// registeredAll returns a registry with all that the dashboard shows, and the Proxy.
+func registeredAll(t *testing.T) (*prometheus.Registry, *alloctrace.Proxy) {
+	t.Helper()
+	r, mem := registered(t)
+	resident, err := allocprom.NewRSSCollector(mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { time.Sleep(time.Microsecond) }))
+	for slow.Usage().Time == 0 { // none was timed
+		slow.Observe(t.Context(), alloctrace.Event{})
+	}
+	r.MustRegister(resident, allocprom.NewHookCollector(slow, "slow"))
+	return r, mem
+}
+
 // The dashboard asks for what is exported, and for all of it; its panels have a place of
 // their own each, and its variables are there.
 func TestDashboard(t *testing.T) {
@@ -52,7 +75,7 @@ func TestDashboard(t *testing.T) {
 	if d.UID == "" || d.Title == "" || d.SchemaVersion == 0 || len(d.Panels) == 0 {
 		t.Fatalf("this is no dashboard: %+v", d)
 	}
-	r, _ := registered(t)
+	r, _ := registeredAll(t)
 	exported := families(t, r)
 	asked := make(map[string]bool)
 	variables := make(map[string]bool)
@@ -111,7 +134,7 @@ func TestDashboard(t *testing.T) {
 // histogram and from the native one.
 func TestDashboardAnswers(t *testing.T) {
 	d := readDashboard(t)
-	r, mem := registered(t)
+	r, mem := registeredAll(t)
 	s := serve(t, r)
 	s.await(t, `count(count_over_time(allocator_blocks{allocator_child=""}[1m]) >= 2)`, 2)
 	allocations := func() (float64, error) {
