@@ -3,10 +3,10 @@ package blockalloc
 // A Mapping is a range of addresses.
 type Mapping struct{ Addr, Size uintptr }
 
-// A Mapper is an allocator that can tell where its memory is, live or not, so that an
-// account of the resident memory of a process can tell it from the rest. What has no page
-// behind it may be left out. The list is of one moment, in no order, and may have ranges
-// that overlap.
+// A Mapper is an allocator that can tell where its memory is, live or not, with the address
+// space that it has reserved, so that an account of the resident memory of a process can
+// tell it from the rest. The list is of one moment, in no order, and may have ranges that
+// overlap.
 type Mapper interface{ Mappings() []Mapping }
 
 var (
@@ -38,14 +38,14 @@ func Mappings(a Allocator) (list []Mapping, complete bool) {
 // Mappings returns the live blocks.
 func (s *System) Mappings() []Mapping { return s.live.mappings() }
 
-// Mappings returns the accessible part of each chunk, and the blocks that are too large
-// for one. It holds up those who need a new run meanwhile.
+// Mappings returns the address space that is reserved, and the blocks that are too large for
+// it. It holds up those who need a new run meanwhile.
 func (p *Pool) Mappings() []Mapping {
 	list := p.large().Mappings()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range p.chunks {
-		list = append(list, Mapping{uintptr(c.base), c.committed})
+	for _, a := range p.arenas {
+		list = append(list, Mapping{uintptr(a.base), uintptr(len(a.chunks)) * chunkSize})
 	}
 	return list
 }
@@ -64,7 +64,7 @@ func (d *Debug) Mappings() (list []Mapping) {
 	defer d.mu.Unlock()
 	for _, r := range d.blocks {
 		if r.guarded() {
-			list = append(list, Mapping{r.from.Addr(), r.from.size})
+			list = append(list, Mapping{r.region.Addr(), r.region.size})
 		}
 	}
 	return list

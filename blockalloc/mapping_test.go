@@ -57,7 +57,7 @@ func TestPoolMappings(t *testing.T) {
 		for _, m := range pool.Mappings() {
 			bytes += int64(m.Size)
 		}
-		if want := pool.Stats().Committed; bytes != want {
+		if want := pool.Stats().Reserved; bytes != want {
 			t.Errorf("%s: %d bytes, want %d", when, bytes, want)
 		}
 	}

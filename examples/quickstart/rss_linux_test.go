@@ -18,7 +18,7 @@ func TestRSS(t *testing.T) {
 		t.Errorf("the parts add up to %d: %v", parts, r.RSS)
 	}
 	mem := r.RSS.Allocators[0]
-	if mem.Live != r.Built.LiveBytes || r.RSS.Tracked != mem.Resident || mem.Resident < mem.Live*9/10 || mem.Mapped < mem.Resident {
+	if mem.Live != r.Built.LiveBytes || r.RSS.Tracked != mem.Resident || mem.Resident < mem.Live*9/10 || mem.Reserved < mem.Resident {
 		t.Errorf("live is %d: %v", r.Built.LiveBytes, r.RSS)
 	}
 }

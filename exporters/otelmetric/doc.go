@@ -58,5 +58,13 @@
 // they are 0: a hook need not count events, and time is an estimate that only a
 // hooks.Meter around the hook makes.
 //
+// [StartRSS] tells what the resident memory of the process is made of, by package rss:
+//
+//	Instrument     Metric                     Unit  Meaning
+//	UpDownCounter  allocator.rss              By    of the process, by allocator.rss.part: go_heap, go_other, tracked, files or unattributed
+//	UpDownCounter  allocator.memory.resident  By    of an allocator that are in memory, live or not
+//
+// The parts add up to what is resident. The second has allocator.name.
+//
 // Nothing is registered by importing the package.
 package otelmetric

@@ -30,10 +30,8 @@ func StartRSS(sources []counter.Source, opts ...Option) (*Registration, error) {
 		metric.WithDescription("Resident memory of the process, by what it is of."))
 	resident, err2 := meter.Int64ObservableUpDownCounter("allocator.memory.resident", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of an allocator that are in memory, live or not."))
-	mapped, err3 := meter.Int64ObservableUpDownCounter("allocator.memory.mapped", metric.WithUnit("By"),
-		metric.WithDescription("Bytes of address space that an allocator has accessible."))
 	r := &Registration{}
-	if err = errors.Join(err, err2, err3); err == nil {
+	if err = errors.Join(err, err2); err == nil {
 		r.callback, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 			report, err := rss.Read(sources...)
 			if err != nil {
@@ -43,12 +41,10 @@ func StartRSS(sources []counter.Source, opts ...Option) (*Registration, error) {
 				o.ObserveInt64(parts, p.Bytes, metric.WithAttributes(attribute.String("allocator.rss.part", p.Name)))
 			}
 			for _, a := range report.Allocators {
-				name := metric.WithAttributes(attribute.String("allocator.name", a.Name))
-				o.ObserveInt64(resident, a.Resident, name)
-				o.ObserveInt64(mapped, a.Mapped, name)
+				o.ObserveInt64(resident, a.Resident, metric.WithAttributes(attribute.String("allocator.name", a.Name)))
 			}
 			return nil
-		}, parts, resident, mapped)
+		}, parts, resident)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("otelmetric.StartRSS: the MeterProvider refuses: %w", err)

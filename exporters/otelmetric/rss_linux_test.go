@@ -32,7 +32,6 @@ func cache(t *testing.T) *alloctrace.Proxy {
 }
 
 var wantRSS = []string{
-	"allocator.memory.mapped By UpDownCounter {allocator.name=cache} 41943040",
 	"allocator.memory.resident By UpDownCounter {allocator.name=cache} 33554432",
 	"allocator.rss By UpDownCounter {allocator.rss.part=files} some",
 	"allocator.rss By UpDownCounter {allocator.rss.part=go_heap} some",

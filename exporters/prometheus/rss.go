@@ -12,8 +12,8 @@ import (
 // An RSSCollector is a [prometheus.Collector] of what the resident memory of the process is
 // made of, by package rss. It may be used by several goroutines at once.
 type RSSCollector struct {
-	sources                 []counter.Source
-	parts, resident, mapped *prometheus.Desc
+	sources         []counter.Source
+	parts, resident *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*RSSCollector)(nil)
@@ -37,7 +37,6 @@ func NewRSSCollector(sources ...counter.Source) (*RSSCollector, error) {
 		sources:  sources,
 		parts:    prometheus.NewDesc("allocator_rss_bytes", "Resident memory of the process, by what it is of.", []string{"part"}, nil),
 		resident: prometheus.NewDesc("allocator_memory_resident_bytes", "Bytes of an allocator that are in memory, live or not.", []string{"allocator_name"}, nil),
-		mapped:   prometheus.NewDesc("allocator_memory_mapped_bytes", "Bytes of address space that an allocator has accessible.", []string{"allocator_name"}, nil),
 	}, nil
 }
 
@@ -45,7 +44,6 @@ func NewRSSCollector(sources ...counter.Source) (*RSSCollector, error) {
 func (c *RSSCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.parts
 	ch <- c.resident
-	ch <- c.mapped
 }
 
 // Collect implements [prometheus.Collector]. It reads one report.
@@ -60,6 +58,5 @@ func (c *RSSCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, a := range report.Allocators {
 		ch <- prometheus.MustNewConstMetric(c.resident, gauge, float64(a.Resident), a.Name)
-		ch <- prometheus.MustNewConstMetric(c.mapped, gauge, float64(a.Mapped), a.Name)
 	}
 }

@@ -32,13 +32,13 @@ func wantRSS(t *testing.T, got map[string]float64) {
 	t.Helper()
 	names := slices.Sorted(maps.Keys(got))
 	if want := []string{
-		"allocator_memory_mapped_bytes cache", "allocator_memory_resident_bytes cache", "allocator_rss_bytes files", "allocator_rss_bytes go_heap",
+		"allocator_memory_resident_bytes cache", "allocator_rss_bytes files", "allocator_rss_bytes go_heap",
 		"allocator_rss_bytes go_other", "allocator_rss_bytes tracked", "allocator_rss_bytes unattributed",
 	}; !slices.Equal(names, want) {
 		t.Errorf("there are\n%s\nwant\n%s", strings.Join(names, "\n"), strings.Join(want, "\n"))
 	}
 	for name, want := range map[string]float64{
-		"allocator_memory_mapped_bytes cache": 40 << 20, "allocator_memory_resident_bytes cache": 32 << 20, "allocator_rss_bytes tracked": 32 << 20,
+		"allocator_memory_resident_bytes cache": 32 << 20, "allocator_rss_bytes tracked": 32 << 20,
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)

@@ -10,7 +10,16 @@
 //
 // prints a table:
 //
-//	RSS 204.6 MiB = Go 51.6 MiB + tracked 80.0 MiB + files 5.4 MiB + unattributed 67.6 MiB
+//	RSS 205.48 MiB = Go 58.64 MiB + tracked 80 MiB + files 3.31 MiB + unattributed 63.54 MiB
+//
+//	                                    live       slack    reserved    resident
+//	cache                             88 MiB         0 B     128 MiB      64 MiB
+//	big                               16 MiB         0 B      16 MiB      16 MiB
+//	Go heap                                                            56.98 MiB
+//	Go runtime beside its heap                                          1.66 MiB
+//	files                                                               3.31 MiB
+//	unattributed                                                       63.54 MiB
+//	  0x7fbce6000000                                         120 MiB   63.54 MiB
 //
 // What is resident is asked of the kernel, page by page where need be, and not of
 // counters: a block that was never written to takes no memory, and one that was freed may
@@ -39,7 +48,7 @@
 // # Cost
 //
 // The kernel walks the page tables of the process: some 5 µs for each mapping and 10 ms
-// for each GiB that allocators have accessible. The process can go on meanwhile, but
+// for each GiB that allocators have in memory. The process can go on meanwhile, but
 // cannot map memory while one mapping is looked at. It is for a table in a log and
 // for metrics, not for each request. [BenchmarkRead] measures it.
 //

@@ -172,13 +172,13 @@ func TestProgram(t *testing.T) {
 		}
 		for i, want := range []rss.Allocator{
 			{Name: "cache", Live: inPool + poolRead, Resident: inPool},
-			{Name: "big", Live: inSystem, Resident: inSystem, Mapped: inSystem},
-			{Name: "on Go's heap", Live: onHeap, Resident: onHeap, Mapped: onHeap},
+			{Name: "big", Live: inSystem, Resident: inSystem, Reserved: inSystem},
+			{Name: "on Go's heap", Live: onHeap, Resident: onHeap, Reserved: onHeap},
 		} {
 			got := r.Allocators[i]
 			near("resident of "+want.Name, got.Resident, want.Resident)
 			if i == 0 {
-				want.Mapped = max(got.Mapped, want.Live)
+				want.Reserved = max(got.Reserved, want.Live)
 			}
 			want.Resident = got.Resident
 			if got != want {

@@ -11,9 +11,9 @@ import (
 )
 
 // Read explains the resident memory of the process. Sources are those whose allocators are
-// to be told from the rest: Proxies, and other sources of counts that are allocators,
-// or are not, and have Live only. A Proxy's children are part of it. It may be called by several goroutines at
-// once.
+// to be told from the rest: Proxies, of which their children are part, and other sources of
+// counts, which are Assumed if they are no allocators. It may be called by several
+// goroutines at once.
 func Read(sources ...counter.Source) (Report, error) {
 	r := Report{Allocators: make([]Allocator, len(sources))}
 	own := make([]ranges, len(sources))
@@ -31,24 +31,26 @@ func Read(sources ...counter.Source) (Report, error) {
 
 // describe returns what a source tells, and its ranges.
 func describe(s counter.Source) (Allocator, ranges) {
-	a := Allocator{Live: s.Stats().LiveBytes, Assumed: true}
+	stats := s.Stats()
+	a := Allocator{Live: stats.LiveBytes, Reserved: stats.LiveBytes, Assumed: true}
+	if stats.AllocatedBytes > 0 {
+		a.Slack = int64(float64(a.Live) * (1 - float64(stats.RequestedBytes)/float64(stats.AllocatedBytes)))
+	}
 	if named, ok := s.(interface{ Name() string }); ok {
 		a.Name = named.Name()
 	}
 	allocator, ok := s.(blockalloc.Allocator)
 	if !ok {
 		a.Name = cmp.Or(a.Name, fmt.Sprintf("%T", s))
-		a.Mapped = a.Live
 		return a, nil
 	}
 	a.Name = cmp.Or(a.Name, strings.SplitN(blockalloc.Tree(allocator), "\n", 2)[0])
 	list, complete := blockalloc.Mappings(allocator)
 	if !complete {
-		a.Mapped = a.Live
 		return a, nil
 	}
 	own := union(list)
-	a.Assumed, a.Mapped = false, own.size()
+	a.Assumed, a.Reserved = false, own.size()
 	return a, own
 }
 

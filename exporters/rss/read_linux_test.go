@@ -177,16 +177,16 @@ func TestAssumed(t *testing.T) {
 		b.Bytes()[i] = 1
 	}
 	counted := new(counter.Counter)
-	counted.Allocate(1<<30, 1<<30)
+	counted.Allocate(3<<28, 1<<30) // a quarter is slack
 	r, err := Read(mem, counted)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Allocator{"foreign", live, live, live, true}); r.Allocators[0] != want {
+	if want := (Allocator{"foreign", live, 0, live, live, true}); r.Allocators[0] != want {
 		t.Errorf("%+v, want %+v", r.Allocators[0], want)
 	}
 	rest := r.Tracked - live
-	if want := (Allocator{"*counter.Counter", 1 << 30, 1 << 30, rest, true}); r.Allocators[1] != want {
+	if want := (Allocator{"*counter.Counter", 1 << 30, 1 << 28, 1 << 30, rest, true}); r.Allocators[1] != want {
 		t.Errorf("%+v, want %+v", r.Allocators[1], want)
 	}
 	if r.Unattributed != 0 || len(r.Rest) != 0 || r.Go()+r.Tracked+r.Files != r.RSS {
@@ -215,7 +215,7 @@ func TestShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second := r.Allocators[0], r.Allocators[1]
-	if first.Name != "Proxy" || first.Live != 1<<20 || first.Resident < 2<<20 || second.Resident != first.Resident || second.Mapped != first.Mapped {
+	if first.Name != "Proxy" || first.Live != 1<<20 || first.Resident < 2<<20 || second.Resident != first.Resident || second.Reserved != first.Reserved {
 		t.Errorf("%+v, %+v", first, second)
 	}
 	if r.Tracked > first.Resident {

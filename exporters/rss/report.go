@@ -24,10 +24,11 @@ type Report struct {
 // allocator each have all of it here.
 type Allocator struct {
 	Name     string `json:"name"`
-	Live     int64  `json:"live"`     // bytes of live blocks, granted
-	Mapped   int64  `json:"mapped"`   // bytes of accessible address space
-	Resident int64  `json:"resident"` // of them in memory; as far as they are on the Go heap, they are in GoHeap and not in Tracked
-	Assumed  bool   `json:"assumed"`  // it does not tell where its memory is: Live is taken for Mapped and Resident, as far as there is as much unattributed
+	Live     int64  `json:"live"`     // bytes of live blocks, as granted
+	Slack    int64  `json:"slack"`    // of them nobody asked for: an estimate by the slack of all blocks that were allocated
+	Reserved int64  `json:"reserved"` // bytes of address space
+	Resident int64  `json:"resident"` // of them in memory, live or not; as far as they are on the Go heap, they are in GoHeap and not in Tracked
+	Assumed  bool   `json:"assumed"`  // it does not tell where its memory is: Live is taken for Reserved and Resident, as far as there is as much unattributed
 }
 
 // A Mapping is one in which there is unattributed memory.
@@ -61,13 +62,13 @@ func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "RSS %s = Go %s + tracked %s + files %s + unattributed %s\n",
 		size(r.RSS), size(r.Go()), size(r.Tracked), size(r.Files), size(r.Unattributed))
-	fmt.Fprintf(&b, "\n%-28s%12s%12s%12s\n", "", "live", "mapped", "resident")
+	fmt.Fprintf(&b, "\n%-28s%12s%12s%12s%12s\n", "", "live", "slack", "reserved", "resident")
 	for _, a := range r.Allocators {
 		resident := size(a.Resident)
 		if a.Assumed {
 			resident = "≤ " + resident
 		}
-		fmt.Fprintf(&b, "%-28s%12s%12s%12s\n", a.Name, size(a.Live), size(a.Mapped), resident)
+		fmt.Fprintf(&b, "%-28s%12s%12s%12s%12s\n", a.Name, size(a.Live), size(a.Slack), size(a.Reserved), resident)
 	}
 	for _, row := range []struct {
 		name  string
@@ -78,10 +79,10 @@ func (r Report) String() string {
 		{"files", r.Files},
 		{"unattributed", r.Unattributed},
 	} {
-		fmt.Fprintf(&b, "%-28s%36s\n", row.name, size(row.bytes))
+		fmt.Fprintf(&b, "%-28s%48s\n", row.name, size(row.bytes))
 	}
 	for _, m := range r.Rest[:min(len(r.Rest), shown)] {
-		fmt.Fprintf(&b, "  %-26s%24s%12s\n", fmt.Sprintf("%#x %s", m.Addr, m.Name), size(int64(m.Size)), size(m.Resident))
+		fmt.Fprintf(&b, "  %-26s%36s%12s\n", fmt.Sprintf("%#x %s", m.Addr, m.Name), size(int64(m.Size)), size(m.Resident))
 	}
 	return b.String()
 }
