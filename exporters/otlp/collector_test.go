@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
 // A collector is an OTLP server in this process. reply, which may be nil,
@@ -224,6 +226,10 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func wantStats(t *testing.T, p *Provider, want Stats) {
 	t.Helper()
+	usage := hooks.Usage{Events: want.Accepted + want.Dropped, Sampled: want.Exported, Dropped: want.Failed + want.Dropped}
+	if got := p.Usage(); got != usage {
+		t.Errorf("usage %+v, want %+v", got, usage)
+	}
 	if got := p.Stats(); got != want {
 		t.Errorf("stats are %+v, want %+v", got, want)
 	}

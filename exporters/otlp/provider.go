@@ -13,6 +13,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
+
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
 // A Provider is a TracerProvider whose spans go to a collector or a file. Its
@@ -149,6 +151,15 @@ func (p *Provider) Stats() Stats {
 	s, _ := p.ledger.snapshot()
 	return s
 }
+
+// Usage returns the counts as a hook's, for metrics of what is lost: Events are the spans that
+// have ended, Sampled those that have arrived. It does not say what the queue takes.
+func (p *Provider) Usage() hooks.Usage {
+	s := p.Stats()
+	return hooks.Usage{Events: s.Accepted + s.Dropped, Sampled: s.Exported, Dropped: s.Lost()}
+}
+
+var _ hooks.UsageSource = (*Provider)(nil)
 
 // Err returns the newest reason for which spans failed, or nil. It is never
 // cleared: compare [Stats].Failed over time to see whether it still applies.

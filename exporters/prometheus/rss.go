@@ -2,6 +2,8 @@ package prometheus
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,17 +30,21 @@ func NewRSSCollector(sources ...counter.Source) (*RSSCollector, error) {
 	}
 	names := make(map[string]bool)
 	for i, a := range report.Allocators {
-		if names[a.Name] {
-			return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d has the name %q of one before it: give each a name of its own by alloctrace.WithName", i, a.Name)
+		name := validName(a)
+		if names[name] {
+			return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d has the name %q of one before it: give each a name of its own by alloctrace.WithName", i, name)
 		}
-		names[a.Name] = true
+		names[name] = true
 	}
 	return &RSSCollector{
-		sources:  sources,
+		sources:  slices.Clone(sources),
 		parts:    prometheus.NewDesc("allocator_rss_bytes", "Resident memory of the process, by what it is of.", []string{"part"}, nil),
 		resident: prometheus.NewDesc("allocator_memory_resident_bytes", "Bytes of an allocator that are in memory, live or not.", []string{"allocator_name"}, nil),
 	}, nil
 }
+
+// validName returns a name of which a label can be made.
+func validName(a rss.Allocator) string { return strings.ToValidUTF8(a.Name, "\uFFFD") }
 
 // Describe implements [prometheus.Collector].
 func (c *RSSCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -57,6 +63,6 @@ func (c *RSSCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.parts, gauge, float64(p.Bytes), p.Name)
 	}
 	for _, a := range report.Allocators {
-		ch <- prometheus.MustNewConstMetric(c.resident, gauge, float64(a.Resident), a.Name)
+		ch <- prometheus.MustNewConstMetric(c.resident, gauge, float64(a.Resident), validName(a))
 	}
 }

@@ -72,6 +72,22 @@ func TestRSSOnce(t *testing.T) {
 	if _, err := allocprom.NewRSSCollector(mem, nil); err == nil || !strings.Contains(err.Error(), "source 1 is nil") {
 		t.Error(err)
 	}
+	bad := [2]*alloctrace.Proxy{}
+	for i, name := range []string{"a\xff", "a\xfe"} {
+		bad[i] = alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName(name))
+	}
+	if _, err := allocprom.NewRSSCollector(bad[0], bad[1]); err == nil {
+		t.Error("names that are the same once they are text are taken")
+	}
+	c, err := allocprom.NewRSSCollector(bad[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	if got := gather(t, r); got["allocator_memory_resident_bytes a\uFFFD"] != 0 || len(got) != 6 {
+		t.Errorf("with a name that is no text: %v", got)
+	}
 	if _, err := allocprom.NewRSSCollector(mem, mem); err == nil || !strings.Contains(err.Error(), `source 1 has the name "cache"`) {
 		t.Error(err)
 	}
