@@ -40,7 +40,7 @@
 // (CONFIG_ANON_VMA_NAME), as Go asks it to, what is Go's is known. Elsewhere the heap is
 // found by the address of something in it; and of what the runtime has beside the heap,
 // what was there when this package was initialized by its addresses, and what came later
-// by [runtime/metrics], which does not tell whether it is resident: one or two MiB of what is
+// by [runtime/metrics], which does not tell whether it is resident: up to a MiB of what is
 // unattributed can so count as Go's. So does anonymous memory that C or packages initialized
 // earlier had mapped by that time. Pages that are shared with a forked process count
 // as unattributed. Swapped pages and huge pages of hugetlbfs are no part of RSS.

@@ -2,6 +2,7 @@ package rss
 
 import (
 	"runtime/metrics"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -23,53 +24,54 @@ var atStart = func() (at struct {
 	if err != nil {
 		return at // then Read fails too
 	}
-	heap := heapRange(maps)
+	heap := findHeap(maps)
 	var list []blockalloc.Mapping
 	for _, m := range maps {
 		if m.name == "" && (m.end <= heap.start || heap.end <= m.start) {
 			list = append(list, blockalloc.Mapping{Addr: m.start, Size: m.end - m.start})
 		}
 	}
-	at.ranges, at.besideHeap = union(list), besideHeap()
+	at.ranges, at.besideHeap = union(list), heap.beside()
 	return at
 }()
 
-// heapRange returns where the Go heap is: the mappings without a name that follow on
-// each other, and one of which has an object of the heap in it. The runtime takes address
-// space for the heap where what it has ends, far from where the kernel maps what others ask
-// for.
-func heapRange(maps []mapping) (heap mapping) {
+// A goHeap is where the Go heap is.
+type goHeap struct {
+	start, end uintptr
+	mapped     int64 // bytes of it that are
+}
+
+// findHeap finds the heap: the mappings without a name that follow on each other, and one of
+// which has an object of the heap in it. The runtime takes address space for the heap
+// where what it has ends, far from where the kernel maps what others ask for.
+func findHeap(maps []mapping) (heap goHeap) {
 	object := uintptr(unsafe.Pointer(unsafe.SliceData(maps)))
-	for i, m := range maps {
-		if m.start > object || object >= m.end {
-			continue
-		}
-		first, last := i, i
-		for first > 0 && maps[first-1].end == maps[first].start && maps[first-1].isHeapName() {
-			first--
-		}
-		for last+1 < len(maps) && maps[last+1].start == maps[last].end && maps[last+1].isHeapName() {
-			last++
-		}
-		return mapping{start: maps[first].start, end: maps[last].end}
+	i := slices.IndexFunc(maps, func(m mapping) bool { return m.start <= object && object < m.end })
+	if i < 0 {
+		return heap
 	}
-	return mapping{}
+	for i > 0 && maps[i-1].end == maps[i].start && maps[i-1].isHeapName() {
+		i--
+	}
+	heap.start, heap.end = maps[i].start, maps[i].start
+	for ; i < len(maps) && maps[i].start == heap.end && maps[i].isHeapName(); i++ {
+		heap.end = maps[i].end
+		if maps[i].writable {
+			heap.mapped += int64(maps[i].end - maps[i].start)
+		}
+	}
+	return heap
 }
 
 func (m *mapping) isHeapName() bool {
 	return m.name == "" || strings.HasPrefix(m.name, goNames+"heap")
 }
 
-// besideHeap returns how much memory the Go runtime has beside the heap, in bytes, by its
-// own account, whether that is resident or not.
-func besideHeap() (bytes int64) {
-	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
-	metrics.Read(samples)
-	bytes = int64(samples[0].Value.Uint64())
-	for _, s := range samples[1:] {
-		bytes -= int64(s.Value.Uint64())
-	}
-	return bytes
+// beside returns how much memory the Go runtime has beside the heap, in bytes, by its own
+// account, whether that is resident or not. What it has in the heap's pages for itself is
+// none of it.
+func (h *goHeap) beside() int64 {
+	total := []metrics.Sample{{Name: "/memory/classes/total:bytes"}}
+	metrics.Read(total)
+	return int64(total[0].Value.Uint64()) - h.mapped
 }

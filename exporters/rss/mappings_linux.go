@@ -13,7 +13,8 @@ import (
 type mapping struct {
 	start, end uintptr
 	rss        int64 // bytes; 0 if only maps was read
-	inode      bool  // it is of a file
+	writable   bool
+	inode      bool // it is of a file
 	name       string
 }
 
@@ -76,7 +77,10 @@ func parseMapping(line string) (mapping, error) {
 	if err != nil {
 		return mapping{}, err
 	}
-	return mapping{start: uintptr(start), end: uintptr(end), inode: fields[4] != "0", name: strings.TrimLeft(rest, " ")}, nil
+	return mapping{
+		start: uintptr(start), end: uintptr(end), writable: strings.HasPrefix(fields[1], "rw"),
+		inode: fields[4] != "0", name: strings.TrimLeft(rest, " "),
+	}, nil
 }
 
 // isFile reports whether the memory is a file's: not if the file is nothing but memory.

@@ -71,7 +71,7 @@ func (r *Report) read(own []ranges) error {
 
 // sum sums up what is in maps.
 func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
-	a := account{r, pages, own, union(slices.Concat(own...)), atStart.ranges, heapRange(maps)}
+	a := account{r, pages, own, union(slices.Concat(own...)), atStart.ranges, findHeap(maps)}
 	goNamed := slices.ContainsFunc(maps, func(m mapping) bool { return strings.HasPrefix(m.name, goNames) })
 	if goNamed {
 		a.goEarly = nil
@@ -84,7 +84,7 @@ func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
 	slices.SortStableFunc(r.Rest, func(a, b Mapping) int { return cmp.Compare(b.Resident, a.Resident) })
 	r.assume()
 	if !goNamed {
-		r.estimate()
+		r.estimate(&a.goHeap)
 	}
 }
 
@@ -95,7 +95,7 @@ type account struct {
 	own     []ranges // of each allocator
 	tracked ranges   // of all of them
 	goEarly ranges
-	goHeap  mapping
+	goHeap  goHeap
 }
 
 // add adds what is resident of m. Below are the mappings at lower addresses.
@@ -158,8 +158,8 @@ func (r *Report) assume() {
 
 // estimate counts as Go's what the runtime has got beside its heap since the start. It is
 // taken from the smallest mappings.
-func (r *Report) estimate() {
-	n := min(max(besideHeap()-atStart.besideHeap, 0), r.Unattributed)
+func (r *Report) estimate(h *goHeap) {
+	n := min(max(h.beside()-atStart.besideHeap, 0), r.Unattributed)
 	r.GoOther += n
 	r.take(n, func() int { return len(r.Rest) - 1 })
 }

@@ -64,7 +64,7 @@ func TestUnnamed(t *testing.T) {
 	before := atStart
 	defer func() { atStart = before }()
 	atStart.ranges = ranges{{Addr: 0x71000000, Size: 1 << 20}}
-	atStart.besideHeap = besideHeap() - 200*kib
+	atStart.besideHeap = new(goHeap).beside() - 200*kib
 	var r Report
 	r.sum(maps, nil, nil)
 	more := r.GoOther - (100+12)*kib
@@ -79,8 +79,8 @@ func TestUnnamed(t *testing.T) {
 	}
 }
 
-// TestHeapRange looks for the heap among mappings around a real object.
-func TestHeapRange(t *testing.T) {
+// TestFindHeap looks for the heap among mappings around a real object.
+func TestFindHeap(t *testing.T) {
 	const page = 1 << 12
 	maps := make([]mapping, 9)
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(maps))) &^ (page - 1)
@@ -90,10 +90,11 @@ func TestHeapRange(t *testing.T) {
 	maps[0].end -= page / 2 // a gap
 	maps[7].name = "/lib/libc.so.6"
 	maps[3].name = "[anon: Go: heap reservation]"
-	if got, want := heapRange(maps), (mapping{start: at - 3*page, end: at + 3*page}); got != want {
+	maps[2].writable, maps[4].writable, maps[8].writable = true, true, true
+	if got, want := findHeap(maps), (goHeap{at - 3*page, at + 3*page, 2 * page}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if got := heapRange(maps[:4]); got != (mapping{}) {
+	if got := findHeap(maps[:4]); got != (goHeap{}) {
 		t.Errorf("%+v, where the object is not", got)
 	}
 }
