@@ -27,7 +27,7 @@ var atStart = func() (at struct {
 	heap := findHeap(maps)
 	var list []blockalloc.Mapping
 	for _, m := range maps {
-		if m.name == "" && (m.end <= heap.start || heap.end <= m.start) {
+		if m.name == "" {
 			list = append(list, blockalloc.Mapping{Addr: m.start, Size: m.end - m.start})
 		}
 	}
