@@ -22,9 +22,9 @@ func (s suite) mappings(t *testing.T) {
 	for _, b := range slices.Backward(blocks) {
 		free(t, a, b)
 	}
-	largest := allocate(t, a, layout(s.MaxSize, 1))
-	covered(t, a, largest)
-	free(t, a, largest)
+	large := allocate(t, a, layout(s.fit(16<<20), 1))
+	covered(t, a, large)
+	free(t, a, large)
 }
 
 // covered checks that each block lies in the allocator's mappings.
