@@ -21,7 +21,7 @@ var ErrLive = blockalloc.ErrLive
 //
 // A Proxy may be used by several goroutines at once if the inner allocator may.
 // Its methods cost no allocation on the Go heap but for those that return a
-// Proxy.
+// Proxy, and where AllocateContext has to wait.
 type Proxy struct {
 	// What each operation reads fills one cache line.
 	inner   blockalloc.Allocator
