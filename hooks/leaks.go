@@ -90,17 +90,16 @@ func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
 	}
 }
 
-// ObserveParts is Observe for an event without an Err.
+// ObserveParts is Observe for an event without an Err, which is no failure.
 func (l *Leaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	switch k {
-	case alloctrace.Allocated, alloctrace.Reallocated:
-		if drawn := random.Uint32(); drawn <= l.sampler.bound(size) {
-			l.acquire(ctx, addr, size, align, drawn)
-		}
-	case alloctrace.Freeing, alloctrace.Reallocating:
+	if k == alloctrace.Freeing || k == alloctrace.Reallocating {
 		if l.live.mayHave(addr) {
 			l.live.release(addr, size)
 		}
+		return
+	}
+	if drawn := random.Uint32(); drawn <= l.sampler.bound(size) {
+		l.acquire(ctx, addr, size, align, drawn)
 	}
 }
 

@@ -115,18 +115,17 @@ func (p *Profile) Observe(ctx context.Context, e alloctrace.Event) {
 	}
 }
 
-// ObserveParts is Observe for an event without an Err.
+// ObserveParts is Observe for an event without an Err, which is no failure.
 func (p *Profile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, _ uintptr) {
-	switch k {
-	case alloctrace.Allocated, alloctrace.Reallocated:
-		if s := p.sampler.Load(); s != nil {
-			if drawn := random.Uint32(); drawn <= s.bound(size) {
-				p.acquire(ctx, s, addr, size, drawn)
-			}
-		}
-	case alloctrace.Freeing, alloctrace.Reallocating:
+	if k == alloctrace.Freeing || k == alloctrace.Reallocating {
 		if p.live.mayHave(addr) {
 			p.release(addr, size)
+		}
+		return
+	}
+	if s := p.sampler.Load(); s != nil {
+		if drawn := random.Uint32(); drawn <= s.bound(size) {
+			p.acquire(ctx, s, addr, size, drawn)
 		}
 	}
 }

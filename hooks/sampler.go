@@ -11,7 +11,7 @@ import (
 // [runtime.MemProfileRate] does, without a distance to keep.
 type sampler struct {
 	rate   int64
-	likely [65]uint32 // by the binary logarithm of the size, rounded up: at least the probability, in units of 1/(1<<32)
+	likely [65]uint32 // by the binary logarithm of the size, rounded up, or 1: at least the probability, in units of 1/(1<<32)
 }
 
 // newSampler returns a sampler with this rate; 1 chooses every block.
@@ -32,10 +32,10 @@ func (s *sampler) probability(size float64) float64 {
 
 // A block of size bytes is to be sampled if a number that is drawn for it, from 0 to
 // 1<<32-1, is at most s.bound(size), as few are, and s.chosen of both then.
-func (s *sampler) bound(size uintptr) uint32 { return s.likely[bits.Len64(uint64(size-1))] }
+func (s *sampler) bound(size uintptr) uint32 { return s.likely[bits.Len64(uint64(size-1)|1)] }
 
 func (s *sampler) chosen(drawn uint32, size uintptr) bool {
-	return size&(size-1) == 0 || float64(drawn) < s.probability(float64(size))*(1<<32)
+	return size > 1 && size&(size-1) == 0 || float64(drawn) < s.probability(float64(size))*(1<<32)
 }
 
 // weight returns how many blocks of size bytes one that was chosen stands for.
