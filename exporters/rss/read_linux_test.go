@@ -68,14 +68,16 @@ func TestUnnamed(t *testing.T) {
 	var r Report
 	r.sum(maps, nil, nil)
 	more := r.GoOther - (100+12)*kib
-	if more < 200*kib || more > 1<<20 { // and what the runtime has got meanwhile
-		t.Errorf("the Go runtime has %d more beside its heap, want 200 KiB", more)
+	if more < 200*kib { // and what the runtime has got meanwhile
+		t.Errorf("the Go runtime has %d more beside its heap, want 200 KiB or more", more)
 	}
 	if want := (640+1536+1024+128+48)*kib - more; r.Unattributed != want || r.GoHeap != 0 {
 		t.Errorf("%+v: want %d unattributed", r, want)
 	}
-	if last := r.Rest[len(r.Rest)-1]; len(r.Rest) > 4 || last.Resident >= 640*kib {
-		t.Errorf("%+v: want it taken from the smallest", r.Rest)
+	for _, m := range r.Rest {
+		if m.Resident < 640*kib && m.Name != "[heap]" {
+			t.Errorf("%+v: want it taken from the smallest", r.Rest)
+		}
 	}
 }
 
