@@ -79,7 +79,7 @@ func (l *Limit) Waiting() int { return int(l.bound.waiting.Load()) }
 type waiter struct {
 	need, have int64 // bytes; have of them are reserved by now
 	done       chan struct{}
-	refused    bool // the bound is too low for it
+	refused    bool // when it is done: the bound was too low for it
 }
 
 // wait reserves size bytes for a request of so many that were asked for.
@@ -92,14 +92,14 @@ func (s *bound) wait(ctx context.Context, asked, size int64) error {
 	}
 	w := &waiter{need: size, done: make(chan struct{})}
 	s.mu.Lock()
-	w.refused = size > s.max
-	if !w.refused {
+	fits := size <= s.max
+	if fits {
 		s.queue = append(s.queue, w)
 		s.waiting.Add(1)
 		s.serve()
 	}
 	s.mu.Unlock()
-	if w.refused {
+	if !fits {
 		return s.refusal(asked, size, s.free.Load())
 	}
 	select {
