@@ -102,7 +102,7 @@ func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
 }
 
 // model does random operations: 20,000, or, with ALLOCTRACE_REQUIRE_ALL=1, up to two
-// million, but fewer where that takes more than a second, or two. With a NewOver,
+// million, but fewer where that takes more than a second, or three. With a NewOver,
 // half of them are done over a parent.
 func (s suite) model(t *testing.T) {
 	if s.playGiven(t) {
@@ -111,7 +111,7 @@ func (s suite) model(t *testing.T) {
 	rounds, length, limit := 20, 1000, time.Second
 	switch {
 	case longRun:
-		rounds, length, limit = 100, 20_000, 2*time.Second
+		rounds, length, limit = 100, 20_000, 3*time.Second
 	case testing.Short():
 		length = 200
 	}

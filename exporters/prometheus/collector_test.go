@@ -240,19 +240,19 @@ func TestNames(t *testing.T) {
 	if _, err := allocprom.Register(r, &none, "index"); err != nil {
 		t.Errorf("after the first is gone: %v", err)
 	}
-	for _, f := range []func(){
-		func() { allocprom.NewCollector(nil, "index") },
-		func() { allocprom.NewCollector(&none, "") },
-	} {
-		func() {
-			defer func() {
-				if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "prometheus: NewCollector(") {
-					t.Errorf("NewCollector panics with %s", s)
-				}
-			}()
-			f()
-		}()
-	}
+	panics(t, "NewCollector", func() { allocprom.NewCollector(nil, "index") })
+	panics(t, "NewCollector", func() { allocprom.NewCollector(&none, "") })
+}
+
+// panics checks that a call of a function of this package panics, and says whose it is.
+func panics(t *testing.T, function string, call func()) {
+	t.Helper()
+	defer func() {
+		if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "prometheus: "+function+"(") {
+			t.Errorf("%s panics with %s", function, s)
+		}
+	}()
+	call()
 }
 
 // During a storm nothing that is scraped is negative, counters never step back, and live

@@ -110,19 +110,8 @@ func TestHookNames(t *testing.T) {
 	if _, ok := gather(t, r)["allocator_instrumentation_memory_bytes ring"]; ok {
 		t.Error("what is unregistered is shown")
 	}
-	for _, f := range []func(){
-		func() { allocprom.NewHookCollector(nil, "ring") },
-		func() { allocprom.NewHookCollector(new(asked), "") },
-	} {
-		func() {
-			defer func() {
-				if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "prometheus: NewHookCollector(") {
-					t.Errorf("NewHookCollector panics with %s", s)
-				}
-			}()
-			f()
-		}()
-	}
+	panics(t, "NewHookCollector", func() { allocprom.NewHookCollector(nil, "ring") })
+	panics(t, "NewHookCollector", func() { allocprom.NewHookCollector(new(asked), "") })
 }
 
 // A Prometheus scrapes hooks that a proxy tells, and answers what they say.

@@ -151,7 +151,7 @@ func (r *Report) assume() {
 		if a := &r.Allocators[i]; a.Assumed {
 			a.Resident = min(a.Live, r.Unattributed)
 			r.Tracked += a.Resident
-			r.take(a.Resident, func() int { return 0 })
+			r.take(a.Resident, false)
 		}
 	}
 }
@@ -161,13 +161,17 @@ func (r *Report) assume() {
 func (r *Report) estimate(h *goHeap) {
 	n := min(max(h.beside()-atStart.besideHeap, 0), r.Unattributed)
 	r.GoOther += n
-	r.take(n, func() int { return len(r.Rest) - 1 })
+	r.take(n, true)
 }
 
-// take takes n bytes, which there are, from what is unattributed, where next says.
-func (r *Report) take(n int64, next func() int) {
+// take takes n bytes, which there are, from what is unattributed: from the largest mappings
+// or the smallest.
+func (r *Report) take(n int64, smallest bool) {
 	for r.Unattributed -= n; n > 0; {
-		i := next()
+		i := 0
+		if smallest {
+			i = len(r.Rest) - 1
+		}
 		part := min(n, r.Rest[i].Resident)
 		n -= part
 		if r.Rest[i].Resident -= part; r.Rest[i].Resident == 0 {
