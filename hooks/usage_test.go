@@ -188,3 +188,22 @@ func TestDrainerUsageDoesNotWait(t *testing.T) {
 		t.Errorf("the usage is %+v, want that of one event", got)
 	}
 }
+
+// BenchmarkUsage measures what it costs to ask hooks for their usage.
+func BenchmarkUsage(b *testing.B) {
+	ring, leaks, profile := NewRing(256, nil), NewLeaks(1), NewProfile(1)
+	meter := NewMeter(profile)
+	for i := range uintptr(1000) {
+		for _, h := range []alloctrace.PartsHook{ring, leaks, meter} {
+			h.ObserveParts(context.Background(), alloctrace.Allocated, (i+1)<<6, 64, 64)
+		}
+	}
+	for name, h := range map[string]UsageSource{"Ring": ring, "Leaks": leaks, "Profile": profile, "Meter": meter} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.Usage()
+			}
+		})
+	}
+}
