@@ -81,7 +81,7 @@ func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
 			a.add(m, maps[:i])
 		}
 	}
-	slices.SortStableFunc(r.Rest, func(a, b Mapping) int { return cmp.Compare(b.Resident, a.Resident) })
+	r.sortRest()
 	r.assume()
 	if !goNamed {
 		r.estimate(&a.goHeap)
@@ -154,6 +154,11 @@ func (r *Report) assume() {
 			r.take(a.Resident, false)
 		}
 	}
+	r.sortRest() // the first may have little left
+}
+
+func (r *Report) sortRest() {
+	slices.SortStableFunc(r.Rest, func(a, b Mapping) int { return cmp.Compare(b.Resident, a.Resident) })
 }
 
 // estimate counts as Go's what the runtime has got beside its heap since the start. It is

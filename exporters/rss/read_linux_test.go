@@ -200,6 +200,18 @@ func TestAssumed(t *testing.T) {
 	}
 }
 
+// TestAssumedRest: what is assumed leaves the mappings in order.
+func TestAssumedRest(t *testing.T) {
+	r := Report{
+		Unattributed: 60, Rest: []Mapping{{Resident: 30}, {Resident: 20}, {Resident: 10}},
+		Allocators: []Allocator{{Live: 5}, {Live: 25, Assumed: true}},
+	}
+	r.assume()
+	if want := []Mapping{{Resident: 20}, {Resident: 10}, {Resident: 5}}; !slices.Equal(r.Rest, want) || r.Unattributed != 35 || r.Tracked != 25 {
+		t.Errorf("%+v, want the mappings %+v", r, want)
+	}
+}
+
 // TestShared reads of two Proxies on one Pool, and of none.
 func TestShared(t *testing.T) {
 	pool := new(blockalloc.Pool)
