@@ -23,7 +23,7 @@ var ErrLive = blockalloc.ErrLive
 // Its methods cost no allocation on the Go heap but for those that return a
 // Proxy, and where AllocateContext has to wait.
 type Proxy struct {
-	// What each operation reads fills one cache line.
+	// What each operation reads fills one cache line. With hooks it reads first, too.
 	inner   blockalloc.Allocator
 	counter *counter.Counter
 	*state

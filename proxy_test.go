@@ -182,17 +182,48 @@ func TestDoubleFreeHidesNoLeak(t *testing.T) {
 	free(t, p, leaked)
 }
 
+// TestHooksRunInOrder: each event is told to all hooks in the order given, of a child too, and
+// by a quiet view to none.
 func TestHooksRunInOrder(t *testing.T) {
 	var order []string
 	hook := func(name string) alloctrace.Hook {
-		return alloctrace.HookFunc(func(context.Context, alloctrace.Event) { order = append(order, name) })
+		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { order = append(order, name+" "+e.Kind.String()) })
 	}
 	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
-	b := allocate(t, p, page)
-	if got := strings.Join(order, ""); got != "abc" {
-		t.Errorf("hooks ran in order %q, want abc", got)
+	told := func(p *alloctrace.Proxy, names ...string) {
+		t.Helper()
+		order = nil
+		b := allocate(t, p, page)
+		grown, err := p.Reallocate(b, 2*page.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		free(t, p, grown)
+		waited, err := p.AllocateContext(t.Context(), page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		free(t, p, waited)
+		if _, err := p.Allocate(blockalloc.Layout{Size: 1, Align: 3}); err == nil {
+			t.Error("a bad layout is taken")
+		}
+		var want []string
+		for _, kind := range []alloctrace.Kind{
+			alloctrace.Allocated, alloctrace.Reallocating, alloctrace.Reallocated, alloctrace.Freeing,
+			alloctrace.Allocated, alloctrace.Freeing, alloctrace.AllocateFailed,
+		} {
+			for _, name := range names {
+				want = append(want, name+" "+kind.String())
+			}
+		}
+		if !slices.Equal(order, want) {
+			t.Errorf("hooks were told\n%q, want\n%q", order, want)
+		}
 	}
-	free(t, p, b)
+	told(p, "a", "b", "c")
+	told(p.Child("child", alloctrace.WithHooks(hook("d"))), "a", "b", "c", "d")
+	told(p.Quiet())
+	told(alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"))), "a")
 }
 
 func TestWithContext(t *testing.T) {
