@@ -2,7 +2,6 @@ package alloctrace_test
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
@@ -13,16 +12,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/rs/zerolog"
-	"go.opentelemetry.io/otel/trace/noop"
-
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
-	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/measure"
-	"github.com/alloctrace/alloctrace/tracer"
 )
 
 // nothing is a hook that does nothing.
@@ -43,9 +37,7 @@ func (callers) Observe(_ context.Context, e alloctrace.Event) {
 // pairs are the allocators whose Allocate and Free are measured, around an inner
 // allocator that costs no more than its call.
 func pairs(tb testing.TB) map[string]blockalloc.Allocator {
-	inner := newSingle(tb)
-	quietLog := zerolog.New(io.Discard)
-	_, region := tracer.Start(context.Background(), "region", alloctrace.Wrap(inner), tracer.WithTracerProvider(noop.NewTracerProvider()))
+	inner := measure.NewInner()
 	return map[string]blockalloc.Allocator{
 		"bare":       inner,
 		"counted":    alloctrace.Wrap(inner),
@@ -54,10 +46,6 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"noop_hook":  alloctrace.Wrap(inner, alloctrace.WithHooks(&nothing{})),
 		"meter":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewMeter(&nothing{}))),
 		"writer":     alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewWriter(io.Discard))),
-		"zlog":       alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog))),
-		"zlog_off":   alloctrace.Wrap(inner, alloctrace.WithHooks(zlog.New(quietLog.Level(zerolog.Disabled)))),
-		"sample_64":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.Sample(64, zlog.New(quietLog)))),
-		"region_off": region.Allocator(),
 		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil))),
 		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1<<16, nil))), // larger than caches
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil))),
@@ -109,7 +97,7 @@ func BenchmarkPair(b *testing.B) {
 // Proxy.
 func BenchmarkPairParallel(b *testing.B) {
 	all := pairs(b)
-	for _, name := range []string{"bare", "counted", "noop_hook", "zlog"} {
+	for _, name := range []string{"bare", "counted", "noop_hook"} {
 		a := all[name]
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -123,19 +111,10 @@ func BenchmarkPairParallel(b *testing.B) {
 }
 
 func BenchmarkStats(b *testing.B) {
-	p := alloctrace.Wrap(newSingle(b))
+	p := alloctrace.Wrap(measure.NewInner())
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = p.Stats()
-	}
-}
-
-func BenchmarkRegion(b *testing.B) {
-	p := alloctrace.Wrap(newSingle(b))
-	b.ReportAllocs()
-	for b.Loop() {
-		_, r := tracer.Start(context.Background(), "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
-		r.End()
 	}
 }
 
@@ -143,10 +122,11 @@ func BenchmarkRegion(b *testing.B) {
 //
 //	name value unit bound ok|over
 //
-// The unit A is one uncontended atomic addition, called. All subjects are timed in turns
-// of a fraction of a millisecond, and a value is the median of the ratios within a
-// turn, so that it means something on a machine that is busy or changes its
-// speed. A dash means no bound.
+// The unit A is one uncontended atomic addition, called; P and M are the yardsticks
+// [measure.Plain] and [measure.Mixed], which are made of the same kinds of instructions
+// as what is held against them. All subjects are timed in turns of a fraction of a
+// millisecond, and a value is the median of the ratios within a turn, so that it means
+// something on a machine that is busy or changes its speed. A dash means no bound.
 func BenchmarkTable(b *testing.B) {
 	for b.Loop() {
 		table(b)
@@ -159,42 +139,19 @@ const (
 )
 
 func table(b *testing.B) {
-	logger := zerolog.New(io.Discard)
-	hook := zlog.New(logger)
-	event := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 4096, Align: 4096}
-	ctx := context.Background()
-	subjects := []measure.Subject{
-		measure.Atomic(),
-		{Name: "zerolog_event", Turn: tableTurn / 10, Run: func(n int) {
-			for range n {
-				var addr [8]byte
-				binary.BigEndian.PutUint64(addr[:], uint64(event.Addr))
-				logger.Debug().Hex("addr", addr[:]).Uint64("size", uint64(event.Size)).Uint64("align", uint64(event.Align)).Msg(event.Kind.String())
-			}
-		}},
-		{Name: "zlog_event", Turn: tableTurn / 10, Run: func(n int) {
-			for range n {
-				hook.Observe(ctx, event)
-			}
-		}},
-	}
+	subjects := []measure.Subject{measure.Atomic(), measure.Plain(), measure.Mixed()}
 	all := pairs(b)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		turn := tableTurn
 		switch name {
-		case "writer", "zlog", "leaks_all", "callers":
+		case "writer", "leaks_all", "callers":
 			turn /= 10
 		case "leaks", "profile", "all_pool":
 			turn *= 10 // of which one in 128 is remembered
 		}
-		a := all[name]
-		subjects = append(subjects, measure.Subject{Name: name, Turn: turn, Run: func(n int) {
-			for range n {
-				pair(a)
-			}
-		}})
+		subjects = append(subjects, measure.Pairs(name, turn, all[name]))
 	}
-	shared := alloctrace.Wrap(newSingle(b)) // which has spread, once two goroutines have met in it
+	shared := alloctrace.Wrap(measure.NewInner()) // which has spread, once two goroutines have met in it
 	on := func(goroutines int) func(n int) {
 		return func(n int) {
 			var wg sync.WaitGroup
@@ -209,58 +166,51 @@ func table(b *testing.B) {
 		}
 	}
 	on(2)(1_000_000)
-	var words [2]struct { // of which no two goroutines write one: as well as two can scale here
-		atomic.Int64
-		_ [120]byte
-	}
 	subjects = append(subjects,
 		measure.Subject{Name: "shared_1", Turn: 10 * tableTurn, Run: on(1)},
 		measure.Subject{Name: "shared_2", Turn: 10 * tableTurn, Run: on(2)},
-		measure.Subject{Name: "words_2", Turn: 10 * tableTurn, Run: func(n int) {
-			var wg sync.WaitGroup
-			for g := range words {
-				wg.Go(func() {
-					for range n / len(words) {
-						measure.AddOne(&words[g].Int64)
-					}
-				})
-			}
-			wg.Wait()
-		}},
+		measure.PlainOn(1, 10*tableTurn),
+		measure.PlainOn(2, 10*tableTurn),
 	)
 
 	times := measure.Run(tableRounds, subjects)
 	row := func(name string, value float64, unit string, bound float64) {
 		measure.Row(os.Stdout, b, name, value, unit, bound)
 	}
+	over := func(name, base, yardstick string, bound float64) {
+		row(name+"_over_"+base, times.Over(name, base, "atomic"), "A", measure.NoBound)
+		row(name+"_over_"+base, times.Over(name, base, yardstick), units[yardstick], bound)
+	}
 	fmt.Println()
 	row("atomic_add", times.Median("atomic"), "ns", measure.NoBound)
+	row("plain", times.Median("plain"), "ns", measure.NoBound)
+	row("mixed", times.Median("mixed"), "ns", measure.NoBound)
 	row("bare_pair", times.Ratio("bare", "atomic"), "A", measure.NoBound)
-	row("counted_pair_over_bare", times.Over("counted", "bare"), "A", 2.4)
-	row("child_pair_over_bare", times.Over("child", "bare"), "A", 2.4)
-	row("exact_pair_over_bare", times.Over("exact", "bare"), "A", 4.5)
-	row("atomic_adds_apart_2_over_1", times.Ratio("words_2", "atomic"), "x", measure.NoBound)
-	row("shared_counter_1_over_bare", times.Over("shared_1", "bare"), "A", measure.NoBound)
-	row("shared_counter_2_over_1", times.Ratio("shared_2", "shared_1"), "x", 1/1.7)
-	row("noop_hook_over_counted", times.Over("noop_hook", "counted"), "A", 1)
-	row("meter_over_counted", times.Over("meter", "counted"), "A", 2.5)
-	row("ring_event_over_counted", times.Over("ring", "counted")/2, "A", 1.5)
-	row("ring_large_event_over_counted", times.Over("ring_large", "counted")/2, "A", measure.NoBound)
-	row("pool_counted_ring_pair", times.Ratio("ring_pool", "atomic"), "A", 9)
-	row("zlog_event_over_zerolog", times.Ratio("zlog_event", "zerolog_event"), "x", 1.10)
-	row("zlog_off_over_counted", times.Over("zlog_off", "counted"), "A", measure.NoBound)
-	row("zlog_over_counted", times.Over("zlog", "counted"), "A", measure.NoBound)
-	row("sample_64_over_counted", times.Over("sample_64", "counted"), "A", measure.NoBound)
-	row("writer_over_counted", times.Over("writer", "counted"), "A", measure.NoBound)
-	row("leaks_over_counted", times.Over("leaks", "counted"), "A", 1.5)
-	row("profile_over_counted", times.Over("profile", "counted"), "A", 1.5)
-	row("pool_counted_ring_profile_pair", times.Ratio("all_pool", "atomic"), "A", 10)
-	row("callers_over_counted", times.Over("callers", "counted"), "A", measure.NoBound)
-	row("leaks_all_over_callers", times.Over("leaks_all", "counted")/times.Over("callers", "counted"), "x", 1.3)
-	row("region_off_over_counted", times.Over("region_off", "counted"), "A", measure.NoBound)
-	row("pool_pair", times.Ratio("pool", "atomic"), "A", 4.5)
-	row("pool_counted_pair", times.Ratio("pool_count", "atomic"), "A", 6.5)
-	for _, name := range []string{"counted", "writer", "zlog", "region_off"} {
+	over("counted", "bare", "plain", 9)
+	over("child", "bare", "plain", 9)
+	over("exact", "bare", "mixed", 9)
+	alone, together := times.Ratio("plain_on_2", "plain_on_1"), times.Ratio("shared_2", "shared_1")
+	row("plain_2_over_1", alone, "x", measure.NoBound)
+	row("shared_counter_2_over_1", together, "x", measure.NoBound)
+	row("shared_counter_over_plain_2_over_1", together/alone, "x", 9)
+	over("noop_hook", "counted", "plain", 9)
+	over("meter", "counted", "plain", 9)
+	over("ring", "counted", "plain", 9)
+	over("ring_large", "counted", "plain", measure.NoBound)
+	over("writer", "counted", "plain", measure.NoBound)
+	over("leaks", "counted", "plain", 9)
+	over("profile", "counted", "plain", 9)
+	over("callers", "counted", "plain", measure.NoBound)
+	row("leaks_all_over_callers", times.Over("leaks_all", "counted", "atomic")/times.Over("callers", "counted", "atomic"), "x", 1.3)
+	row("pool_pair", times.Ratio("pool", "atomic"), "A", measure.NoBound)
+	row("pool_pair", times.Ratio("pool", "mixed"), "M", 9)
+	over("pool_count", "pool", "plain", 9)
+	over("ring_pool", "pool", "plain", 9)
+	over("all_pool", "pool", "plain", 9)
+	row("all_pool_pair", times.Ratio("all_pool", "atomic"), "A", measure.NoBound)
+	for _, name := range []string{"counted", "writer"} {
 		row(name+"_allocations", testing.AllocsPerRun(1000, func() { pair(all[name]) }), "allocs/op", 0)
 	}
 }
+
+var units = map[string]string{"atomic": "A", "plain": "P", "mixed": "M"}

@@ -19,7 +19,7 @@ const module = "github.com/alloctrace/alloctrace"
 var allowed = map[string][]string{
 	"internal/bugs":         {module + "/blockalloc"},
 	"internal/callers":      {},
-	"internal/measure":      {},
+	"internal/measure":      {module + "/blockalloc"},
 	"internal/random":       {},
 	"internal/shard":        {},
 	"counter":               {module + "/internal/shard"},

@@ -3,33 +3,11 @@ package alloctrace_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"testing"
-
-	"github.com/rs/zerolog"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/hooks/zlog"
 )
-
-// The README shows the bodies of these functions; TestREADME compares.
-
-func ExampleWrap() {
-	log := zerolog.New(os.Stderr).With().Str("allocator", "cache").Logger()
-	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(zlog.New(log)))
-
-	b, err := mem.Allocate(blockalloc.BlockLayout(64 << 10)) // 64 KiB at a multiple of 64 KiB
-	if err != nil {
-		log.Fatal().Err(err).Send()
-	}
-	copy(b.Bytes(), "outside the Go heap")
-	fmt.Println(mem.Stats())
-	fmt.Println(mem.Free(b), mem.Stats().LiveBytes)
-	// Output:
-	// live 64 KiB in 1 block, peak 64 KiB; 1 allocation, 0 reallocations, 0 frees, 0 failures; allocated 64 KiB, freed 0 B
-	// <nil> 0
-}
 
 // useCache stands for the code under test.
 func useCache(mem blockalloc.Allocator) {

@@ -35,21 +35,6 @@ func free(t testing.TB, a blockalloc.Allocator, blocks ...blockalloc.Block) {
 	}
 }
 
-// single is an allocator with one block, at the cost of a call.
-type single struct{ block blockalloc.Block }
-
-func newSingle(tb testing.TB) *single {
-	return &single{allocate(tb, &blockalloc.Heap{}, page)}
-}
-
-func (s *single) Allocate(blockalloc.Layout) (blockalloc.Block, error) { return s.block, nil }
-
-func (s *single) Reallocate(blockalloc.Block, uintptr) (blockalloc.Block, error) {
-	return s.block, nil
-}
-
-func (s *single) Free(blockalloc.Block) error { return nil }
-
 // recorder keeps the events that it is told.
 type recorder struct {
 	mu     sync.Mutex

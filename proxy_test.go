@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // TestProxyConformance: with no Debug, for the suite misuses memory on purpose.
@@ -352,7 +353,7 @@ func TestChildName(t *testing.T) {
 }
 
 func TestOwnsWithoutOwner(t *testing.T) {
-	p := alloctrace.Wrap(newSingle(t))
+	p := alloctrace.Wrap(measure.NewInner())
 	if _, ok := blockalloc.OwnerOf(alloctrace.Wrap(p)); ok {
 		t.Error("a Proxy around an allocator that is no Owner counts as one")
 	}

@@ -26,7 +26,7 @@ func TestREADME(t *testing.T) {
 		}
 		t.Skip("the exporters module, which is not where this one was downloaded alone, has some of the code: run this in a clone")
 	}
-	examples := flat("example_test.go") + flat("alloctest/example_test.go") + flat("exporters/otlp/example_test.go")
+	examples := flat("hooks/zlog/example_test.go") + flat("alloctest/example_test.go") + flat("exporters/otlp/example_test.go")
 	blocks := strings.Split(flat("README.md"), "```go\n")[1:]
 	if len(blocks) != 3 {
 		t.Errorf("%d blocks of Go, want 3", len(blocks))

@@ -9,6 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // wrappers are ways to put another allocator between two Proxies.
@@ -173,9 +174,9 @@ func TestViewNoAllocations(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			inner := alloctrace.Wrap(ownedSingle{newSingle(t)})
+			inner := alloctrace.Wrap(ownedInner{measure.NewInner()})
 			view := alloctrace.Wrap(wrap(inner)).WithContext(t.Context())
-			wantAllocs(t, 0, func() {
+			measure.WantAllocs(t, 0, func() {
 				b, err := view.Allocate(page)
 				if err != nil || !view.Owns(b) {
 					t.Fatal(err)
@@ -188,10 +189,13 @@ func TestViewNoAllocations(t *testing.T) {
 	}
 }
 
-// ownedSingle is a single that is an Owner.
-type ownedSingle struct{ *single }
+// ownedInner is an Inner that is an Owner.
+type ownedInner struct{ *measure.Inner }
 
-func (s ownedSingle) Owns(b blockalloc.Block) bool { return b == s.block }
+func (s ownedInner) Owns(b blockalloc.Block) bool {
+	own, err := s.Allocate(page)
+	return err == nil && b == own
+}
 
 func TestString(t *testing.T) {
 	p := alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(&blockalloc.Heap{}), 1<<30), alloctrace.WithName("db"))

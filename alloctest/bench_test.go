@@ -47,7 +47,7 @@ func BenchmarkOptions(b *testing.B) {
 		times := measure.Run(256, subjects)
 		fmt.Println()
 		for _, o := range options {
-			measure.Row(os.Stdout, b, "alloctest_"+o.name+"_over_heap", times.Over(o.name, "heap"), "A", measure.NoBound)
+			measure.Row(os.Stdout, b, "alloctest_"+o.name+"_over_heap", times.Over(o.name, "heap", "atomic"), "A", measure.NoBound)
 		}
 		for _, o := range options {
 			measure.Row(os.Stdout, b, "alloctest_"+o.name+"_memory", memory(b, New(b, o.opts...)), "B/block", measure.NoBound)

@@ -166,7 +166,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 	inner.End()
 	outer.End()
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(2) {
-		t.Errorf("allocator.failures of the outer region = %v, want 2", got.String())
+		t.Errorf("allocator.failures of the outer region = %v, want 2", got.Emit())
 	}
 }
 
@@ -224,7 +224,7 @@ func TestFailureBudget(t *testing.T) {
 		t.Errorf("%d spans, want the region and 3 failures", len(spans.spans))
 	}
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(100) {
-		t.Errorf("allocator.failures = %v, want 100", got.String())
+		t.Errorf("allocator.failures = %v, want 100", got.Emit())
 	}
 }
 

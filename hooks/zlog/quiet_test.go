@@ -1,4 +1,4 @@
-package alloctrace_test
+package zlog_test
 
 import (
 	"testing"
@@ -50,14 +50,21 @@ func TestAllocatingLogger(t *testing.T) {
 			var w blockWriter
 			p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(zlog.New(zerolog.New(&w))))
 			w.mem = c.view(p)
-			b := allocate(t, p, page)
+			b, err := p.Allocate(blockalloc.BlockLayout(4096))
+			if err != nil {
+				t.Fatal(err)
+			}
 			if w.deepest != c.deepest {
 				t.Errorf("the writer calls itself to depth %d, want %d", w.deepest, c.deepest)
 			}
 			if got, want := p.Stats().LiveBlocks, int64(1+len(w.lines)); got != want {
 				t.Errorf("%d live blocks, want %d: the caller's and the writer's", got, want)
 			}
-			free(t, p.Quiet(), append(w.lines, b)...)
+			for _, b := range append(w.lines, b) {
+				if err := p.Quiet().Free(b); err != nil {
+					t.Error(err)
+				}
+			}
 		})
 	}
 }

@@ -3,7 +3,6 @@ package zlog_test
 import (
 	"bytes"
 	"context"
-	"os"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -48,12 +47,4 @@ func TestLines(t *testing.T) {
 			}
 		})
 	}
-}
-
-func Example() {
-	log := zerolog.New(os.Stdout).With().Str("allocator", "cache").Logger()
-	mem := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(zlog.New(log)))
-	_, _ = mem.Allocate(blockalloc.BlockLayout(4096))
-	// Output:
-	// {"level":"warn","allocator":"cache","addr":"0000000000000000","size":4096,"align":4096,"error":"blockalloc: Null.Allocate(4096 B aligned to 4096): out of memory","message":"allocate failed"}
 }

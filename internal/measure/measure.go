@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
 // A Subject is timed by running n of its operations.
@@ -36,6 +38,17 @@ func Atomic() Subject {
 //
 //go:noinline
 func AddOne(word *atomic.Int64) { word.Add(1) }
+
+// Pairs is the subject that allocates and frees a block of 4 KiB.
+func Pairs(name string, turn int, a blockalloc.Allocator) Subject {
+	page := blockalloc.BlockLayout(4 << 10)
+	return Subject{name, turn, func(n int) {
+		for range n {
+			b, _ := a.Allocate(page)
+			_ = a.Free(b)
+		}
+	}}
+}
 
 // Times are nanoseconds an operation, by subject and round.
 type Times struct {
@@ -129,9 +142,9 @@ func (t *Times) Ratio(x, y string) float64 {
 	return t.median(func(i int) float64 { return t.times[x][i] / t.times[y][i] })
 }
 
-// Over returns how much more x costs than y, in A.
-func (t *Times) Over(x, y string) float64 {
-	return t.median(func(i int) float64 { return (t.times[x][i] - t.times[y][i]) / t.times["atomic"][i] })
+// Over returns how much more x costs than y, in what the subject unit costs.
+func (t *Times) Over(x, y, unit string) float64 {
+	return t.median(func(i int) float64 { return (t.times[x][i] - t.times[y][i]) / t.times[unit][i] })
 }
 
 // NoBound is the bound of a row that is there to be read.

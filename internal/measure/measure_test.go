@@ -44,7 +44,7 @@ func TestRatios(t *testing.T) {
 	if r := got.Ratio("thrice", "once"); r != 3 {
 		t.Errorf("Ratio = %v, want 3 of 3, 2.5 and 3", r)
 	}
-	if a := got.Over("thrice", "once"); a != 2 {
+	if a := got.Over("thrice", "once", "atomic"); a != 2 {
 		t.Errorf("Over = %v, want 2 of 2, 1.5 and 3", a)
 	}
 	if m := got.Median("thrice"); m != 10 {
