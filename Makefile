@@ -11,8 +11,8 @@ check: ## gofmt, tests, vet, staticcheck, govulncheck where it can run, tests wi
 integration: ## all tests with nothing left out: a real Jaeger (built once, in 4 to 10 minutes) and the long storms
 	.ci/steps integration
 
-cross: ## the other platforms: 386, Go 1.25, wasm, arm64 by qemu, Windows by Wine, and vet for those that cannot run here
-	.ci/steps i386 older emulated platforms
+cross: ## the other platforms: 386, the other Go release, wasm, arm64 by qemu, Windows by Wine, and vet for those that cannot run here
+	.ci/steps i386 releases emulated platforms
 
 bench: ## one row a measure: name value unit bound ok|over
 	.ci/steps bench

@@ -1,40 +1,170 @@
 package alloctrace_test
 
 import (
+	"encoding/json"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/alloctrace/alloctrace"
 )
 
-// TestREADME: the README's Go code is, but for indentation, the bodies of examples
-// that compile and run.
-func TestREADME(t *testing.T) {
-	flat := func(path string) string {
-		data, err := os.ReadFile(path)
-		if err != nil {
+// needClone skips a test that reads other modules or documents of the repository.
+func needClone(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("exporters/go.mod"); err != nil {
+		if requireAll {
 			t.Fatal(err)
 		}
+		t.Skip("the exporters, which are not where this module was downloaded alone, have some of what the README says: run this in a clone")
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(data), "\r\n", "\n")
+}
+
+// TestREADME: the README's Go code is, but for indentation, the body of an example that
+// compiles and runs, and its imports are among that example's.
+func TestREADME(t *testing.T) {
+	needClone(t)
+	flat := func(s string) string {
 		var b strings.Builder
-		for line := range strings.Lines(string(data)) {
+		for line := range strings.Lines(s) {
 			b.WriteString(strings.TrimSpace(line) + "\n")
 		}
 		return b.String()
 	}
-	if _, err := os.Stat("exporters"); err != nil {
-		if requireAll {
-			t.Fatal(err)
-		}
-		t.Skip("the exporters module, which is not where this one was downloaded alone, has some of the code: run this in a clone")
+	var examples []string
+	for _, path := range []string{"hooks/zlog/example_test.go", "alloctest/example_test.go", "exporters/otlp/example_test.go"} {
+		examples = append(examples, flat(readFile(t, path)))
 	}
-	examples := flat("hooks/zlog/example_test.go") + flat("alloctest/example_test.go") + flat("exporters/otlp/example_test.go")
-	blocks := strings.Split(flat("README.md"), "```go\n")[1:]
-	if len(blocks) != 3 {
-		t.Errorf("%d blocks of Go, want 3", len(blocks))
+	blocks := strings.Split(flat(readFile(t, "README.md")), "```go\n")[1:]
+	if len(blocks) != len(examples) {
+		t.Errorf("%d blocks of Go, want %d", len(blocks), len(examples))
 	}
 	for _, block := range blocks {
 		code, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(examples, code) {
-			t.Errorf("no example has this code:\n%s", code)
+		imports, body, ok := strings.Cut(strings.TrimPrefix(code, "import (\n"), "\n)\n\n")
+		if !ok {
+			t.Errorf("this block does not say what it imports:\n%s", code)
+			continue
+		}
+		i := slices.IndexFunc(examples, func(e string) bool { return strings.Contains(e, body) })
+		if i < 0 {
+			t.Errorf("no example has this code:\n%s", body)
+			continue
+		}
+		for path := range strings.Lines(imports) {
+			if path = strings.TrimSpace(path); path != "" && !strings.Contains(examples[i], "\n"+path+"\n") {
+				t.Errorf("the example does not import %s, as the README does", path)
+			}
+		}
+	}
+	if lines := strings.Count(readFile(t, "README.md"), "\n"); lines > 150 {
+		t.Errorf("the README has %d lines, want 150 at most: the guides are in docs", lines)
+	}
+}
+
+// TestLinks: what README and the guides link to within the repository is there.
+func TestLinks(t *testing.T) {
+	needClone(t)
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#]+)`)
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "PERFORMANCE.md") {
+		for _, m := range link.FindAllStringSubmatch(readFile(t, page), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+			}
+		}
+	}
+}
+
+// TestLogLine: the line of log in the README is one of its program, whose memory is a mapping and not on the Go heap.
+func TestLogLine(t *testing.T) {
+	needClone(t)
+	_, rest, _ := strings.Cut(readFile(t, "README.md"), "```json\n")
+	text, _, _ := strings.Cut(rest, "\n")
+	var line struct {
+		Level, Allocator, Addr, Message string
+		Size, Align                     uint64
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&line); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	if !regexp.MustCompile(`^00007[0-9a-f]{7}0000$`).MatchString(line.Addr) {
+		t.Errorf("the address %s is not that of a mapping at a multiple of 64 KiB", line.Addr)
+	}
+	if line.Size != 64<<10 || line.Align != 64<<10 || line.Allocator != "cache" || line.Message != alloctrace.Allocated.String() {
+		t.Errorf("%s is not what the README's program logs", text)
+	}
+}
+
+// TestModules: docs/compatibility.md has each module with its packages, and the versions that go.mod requires.
+func TestModules(t *testing.T) {
+	needClone(t)
+	page := readFile(t, "docs/compatibility.md")
+	row := func(first string) string {
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, "| "+first+" |") {
+				return line
+			}
+		}
+		t.Errorf("docs/compatibility.md has no row %q", first)
+		return ""
+	}
+	for _, dir := range strings.Fields(readFile(t, ".ci/modules")) {
+		if dir == "examples" {
+			continue
+		}
+		name := "`" + dir + "`"
+		if dir == "." {
+			name = "`alloctrace`"
+		}
+		modules := row(name)
+		if dir != "exporters" {
+			continue
+		}
+		packages, err := filepath.Glob("exporters/*/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range packages {
+			dir := filepath.Dir(path)
+			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil && !strings.Contains(modules, "`"+filepath.Base(dir)+"`") {
+				t.Errorf("docs/compatibility.md does not have package %s in module exporters", dir)
+			}
+		}
+	}
+	for _, r := range []struct{ first, file, module string }{
+		{"Go", "go.mod", "go"},
+		{"OpenTelemetry: root, `exporters/otelmetric`", "go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: `exporters/otlp`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
+		{"zerolog", "go.mod", "github.com/rs/zerolog"},
+		{"client_golang: `exporters/prometheus`", "exporters/prometheus/go.mod", "github.com/prometheus/client_golang"},
+	} {
+		m := regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(r.module) + ` v?(\d+\.\d+)`).FindStringSubmatch(readFile(t, r.file))
+		if m == nil {
+			t.Errorf("%s does not require %s", r.file, r.module)
+		} else if cells := strings.Split(row(r.first), "|"); strings.TrimSpace(cells[2]) != m[1] {
+			t.Errorf("docs/compatibility.md says %s for %s, and %s %s", cells[2], r.first, r.file, m[1])
 		}
 	}
 }
