@@ -4,7 +4,10 @@ import (
 	"context"
 	"reflect"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
 // A gate stands before the SDK's batch processor, which drops spans without
@@ -30,47 +33,67 @@ func (g *gate) ForceFlush(ctx context.Context) error { return g.next.ForceFlush(
 
 func (g *gate) Shutdown(ctx context.Context) error { return g.next.Shutdown(ctx) }
 
-// A counting exporter stands behind the batch processor and records what
-// became of each batch. It hands no export error back, for the processor
-// would pass it on to OpenTelemetry's global handler, which prints it.
-type countingExporter struct {
-	ledger *ledger
-	inner  sdktrace.SpanExporter
-	abort  context.Context // ends when Shutdown gives up
+// A courier stands between the OpenTelemetry exporter, which makes requests of
+// batches, and the client that sends them. It makes requests fit to be sent,
+// and records what became of their spans. It hands no error of a delivery back,
+// for the batch processor would pass it on to OpenTelemetry's global handler,
+// which prints it.
+type courier struct {
+	otlptrace.Client
+	ledger   *ledger
+	abort    context.Context // ends when Shutdown gives up
+	resource *resourcepb.Resource
 }
 
-var _ sdktrace.SpanExporter = (*countingExporter)(nil)
+var _ otlptrace.Client = (*courier)(nil)
 
-func (e *countingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	n := int64(len(spans))
-	if e.abort.Err() != nil {
-		e.ledger.settle(0, n, errGivenUp)
-		return nil
-	}
+func (c *courier) UploadTraces(ctx context.Context, batch []*tracepb.ResourceSpans) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(e.abort, func() { cancel(errGivenUp) })
+	stop := context.AfterFunc(c.abort, func() { cancel(errGivenUp) })
 	defer stop()
 
-	err := e.inner.ExportSpans(ctx, spans)
+	for _, rs := range batch {
+		rs.Resource = c.resource
+	}
+	makeValid(batch)
+	for _, request := range split(batch, maxRequest) {
+		c.upload(ctx, request)
+	}
+	return nil
+}
+
+func (c *courier) upload(ctx context.Context, request []*tracepb.ResourceSpans) {
+	n := countSpans(request)
+	if c.abort.Err() != nil {
+		c.ledger.settle(0, n, errGivenUp)
+		return
+	}
+	err := c.Client.UploadTraces(ctx, request)
 	if err == nil {
-		e.ledger.settle(n, 0, nil)
-		return nil
+		c.ledger.settle(n, 0, nil)
+		return
 	}
 	failed := n
 	if rejected, partial := rejectedSpans(err); partial {
 		failed = min(rejected, n)
 	}
 	if failed == 0 {
-		err = nil // a collector's remark on a batch that it took whole
+		err = nil // a collector's remark on a request that it took whole
 	}
-	e.ledger.settle(n-failed, failed, err)
-	return nil
+	c.ledger.settle(n-failed, failed, err)
 }
 
-func (e *countingExporter) Shutdown(ctx context.Context) error { return e.inner.Shutdown(ctx) }
+func countSpans(request []*tracepb.ResourceSpans) (n int64) {
+	for _, rs := range request {
+		for _, ss := range rs.ScopeSpans {
+			n += int64(len(ss.Spans))
+		}
+	}
+	return n
+}
 
-// rejectedSpans returns how many spans of a batch a collector turned down if
+// rejectedSpans returns how many spans of a request a collector turned down if
 // err says that it answered with a partial success. OpenTelemetry keeps the
 // type of that error internal, so it is known by its name and read by its
 // field; a partial success beside another error is no success at all.

@@ -5,20 +5,24 @@ import (
 	"context"
 	"encoding/hex"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/alloctrace/alloctrace/hooks"
@@ -36,9 +40,11 @@ type collector struct {
 	reply    func(ctx context.Context, request int, spans int) (*collectorpb.ExportTraceServiceResponse, error)
 	requests int
 	spans    []*tracepb.Span
+	scopes   []*tracepb.ScopeSpans
 	resource map[string]string
 	header   http.Header // of the newest request
 	path     string
+	uri      string // path as it was sent
 }
 
 func (c *collector) Export(ctx context.Context, r *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
@@ -57,6 +63,7 @@ func (c *collector) Export(ctx context.Context, r *collectorpb.ExportTraceServic
 		for _, kv := range rs.GetResource().GetAttributes() {
 			c.resource[kv.Key] = kv.GetValue().GetStringValue()
 		}
+		c.scopes = append(c.scopes, rs.ScopeSpans...)
 		for _, ss := range rs.ScopeSpans {
 			spans = append(spans, ss.Spans...)
 		}
@@ -80,7 +87,7 @@ func (c *collector) Export(ctx context.Context, r *collectorpb.ExportTraceServic
 
 func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	c.header, c.path = r.Header.Clone(), r.URL.Path
+	c.header, c.path, c.uri = r.Header.Clone(), r.URL.Path, r.RequestURI
 	c.mu.Unlock()
 	var in io.Reader = r.Body
 	if r.Header.Get("Content-Encoding") == "gzip" {
@@ -97,7 +104,13 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var req collectorpb.ExportTraceServiceRequest
-	if err := proto.Unmarshal(body, &req); err != nil {
+	unmarshal, marshal := proto.Unmarshal, proto.Marshal
+	kind := r.Header.Get("Content-Type")
+	if kind == "application/json" {
+		// protojson has base64 for ids, which any id in hex is too.
+		unmarshal, marshal = protojson.Unmarshal, protojson.Marshal
+	}
+	if err := unmarshal(body, &req); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -106,12 +119,12 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	out, err := proto.Marshal(resp)
+	out, err := marshal(resp)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-protobuf")
+	w.Header().Set("Content-Type", kind)
 	w.Write(out)
 }
 
@@ -131,20 +144,28 @@ func startCollector(t *testing.T, p Protocol) *collector {
 		c.URL = s.URL
 		c.stop = sync.OnceFunc(func() { s.CloseClientConnections(); s.Close() })
 	} else {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := grpc.NewServer()
-		collectorpb.RegisterTraceServiceServer(s, c)
-		done := make(chan struct{})
-		go func() { defer close(done); s.Serve(l) }()
-		c.URL = "http://" + l.Addr().String()
-		c.stop = sync.OnceFunc(func() { s.Stop(); <-done })
+		startGRPC(t, c)
 	}
 	t.Cleanup(c.stop)
 	return c
 }
+
+func startGRPC(t *testing.T, c *collector, opts ...grpc.ServerOption) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(opts...)
+	collectorpb.RegisterTraceServiceServer(s, c)
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }()
+	c.URL = "http://" + l.Addr().String()
+	c.stop = sync.OnceFunc(func() { s.Stop(); <-done })
+	t.Cleanup(c.stop)
+}
+
+var discardLog = log.New(io.Discard, "", 0)
 
 // silentEndpoint accepts connections and never answers.
 func silentEndpoint(t *testing.T) (url string) {
@@ -263,4 +284,14 @@ func attributes(kvs []*commonpb.KeyValue) map[string]*commonpb.AnyValue {
 		m[kv.Key] = kv.Value
 	}
 	return m
+}
+
+// emitLarge is emit with 16 kB in each span.
+func emitLarge(tp trace.TracerProvider, n int) {
+	tr := tp.Tracer("test")
+	text := strings.Repeat("0123456789", 1600)
+	for range n {
+		_, s := tr.Start(context.Background(), "large", trace.WithAttributes(attribute.String("text", text)))
+		s.End()
+	}
 }

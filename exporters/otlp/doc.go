@@ -19,21 +19,85 @@
 // bounded (see [WithQueueSize] for its memory), and Shutdown is bounded by
 // its context or by [DefaultShutdownTimeout].
 //
+// # What counts as delivered
+//
+// By HTTP, spans are exported when the answer is a 2xx whose body is the OTLP
+// response in the content type of the request, or is empty. Anything else, such
+// as the page of a login or of another server, means failed. Redirects are not
+// followed, for they would take the headers, and the keys in them, to another
+// host. The spans that a collector rejects of a batch count as failed.
+//
+// A batch of more than 2 MiB is sent in several requests, so that it fits into
+// the 4 MiB that a collector takes by gRPC by default.
+//
+// # Strings
+//
+// Every string is sent as valid UTF-8, for a receiver refuses all spans of a
+// batch for one that is not. Each byte that is part of no rune becomes U+FFFD.
+// Names and attribute keys are cut to 1 KiB; attribute values and the
+// descriptions of statuses to 16 KiB. What was cut ends with "…". Keys of one
+// span that become equal get a number, as in "key#2".
+//
 // # Environment
 //
-// Options win over variables, and variables over defaults.
+// Options win over variables, variables for traces over those for all signals,
+// and variables over defaults. A blank value counts as unset. Words are taken in
+// lower and upper case. Numbers go up to 2147483647, and times are whole
+// milliseconds.
 //
-//	OTEL_EXPORTER_OTLP_ENDPOINT            base URL; HTTP adds /v1/traces
-//	OTEL_EXPORTER_OTLP_TRACES_ENDPOINT     URL taken as it stands
-//	OTEL_EXPORTER_OTLP[_TRACES]_PROTOCOL   grpc, http/protobuf or http/json
-//	OTEL_EXPORTER_OTLP[_TRACES]_TIMEOUT    milliseconds for one batch
-//	OTEL_EXPORTER_OTLP[_TRACES]_HEADERS, _COMPRESSION, _CERTIFICATE,
-//	  _CLIENT_CERTIFICATE, _CLIENT_KEY     read by the OpenTelemetry exporter
-//	OTEL_SERVICE_NAME                      service name
-//	OTEL_RESOURCE_ATTRIBUTES               k=v,k=v
-//	OTEL_TRACES_SAMPLER[_ARG], OTEL_SPAN_*, OTEL_BSP_SCHEDULE_DELAY,
-//	  OTEL_BSP_MAX_EXPORT_BATCH_SIZE       read by the OpenTelemetry SDK
+// [New] returns an error for a value that makes no sense. The error names the
+// variable, the value and what would be right, but shows no value of a header.
+// The OpenTelemetry specification has such values ignored with a warning;
+// this package has no log to warn in, and a caller to return an error to.
 //
-// The scheme of the URL alone decides on TLS: OTEL_EXPORTER_OTLP_INSECURE is
-// not needed. With [WithFile] the OTEL_EXPORTER_OTLP_* variables have no say.
+//	OTEL_SDK_DISABLED                  true: spans are neither made nor counted,
+//	                                     no other variable is read, and no file
+//	                                     is made; or false
+//	OTEL_TRACES_EXPORTER               otlp, the default; console (or otlp/stdout)
+//	                                     for OTLP/JSON lines on standard output;
+//	                                     none: spans are made, but go nowhere and
+//	                                     are not counted. WithFile and
+//	                                     WithEndpoint win over it
+//	OTEL_TRACES_SAMPLER                always_on, always_off or traceidratio, alone
+//	                                     or after parentbased_; by default
+//	                                     parentbased_always_on
+//	OTEL_TRACES_SAMPLER_ARG            for traceidratio, from 0 to 1; 1 by default
+//	OTEL_SERVICE_NAME                  service name
+//	OTEL_RESOURCE_ATTRIBUTES           key=value,key=value with percent encoding;
+//	                                     empty members are passed over
+//	OTEL_BSP_SCHEDULE_DELAY            milliseconds until a batch that is not full
+//	                                     is sent, 5000 by default; 0 means 1
+//	OTEL_BSP_MAX_EXPORT_BATCH_SIZE     spans in a batch, 512 by default; no more
+//	                                     than the queue has places
+//	OTEL_BSP_EXPORT_TIMEOUT            milliseconds for one batch; the shorter of
+//	                                     this and the timeout below holds
+//	OTEL_BSP_MAX_QUEUE_SIZE            not read: use WithQueueSize
+//	OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,   attributes of a span, 128 by default
+//	OTEL_ATTRIBUTE_COUNT_LIMIT
+//	OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,  characters of an attribute's value,
+//	OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT          unlimited by default
+//	OTEL_SPAN_EVENT_COUNT_LIMIT        events of a span, 128 by default
+//	OTEL_SPAN_LINK_COUNT_LIMIT         links of a span, 128 by default
+//	OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT   attributes of an event, 128 by default
+//	OTEL_LINK_ATTRIBUTE_COUNT_LIMIT    attributes of a link, 128 by default
+//	OTEL_LOG_LEVEL, OTEL_PROPAGATORS,  not read: this package neither logs nor
+//	OTEL_CONFIG_FILE, OTEL_ENTITIES      propagates, and reads no file of settings
+//
+// Those for where spans go have no say with [WithFile] or another exporter than
+// otlp. Each has a form for traces, such as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT:
+//
+//	OTEL_EXPORTER_OTLP_ENDPOINT            http or https URL. HTTP adds v1/traces to
+//	                                         the path; with _TRACES_ the URL is taken
+//	                                         as it stands. gRPC takes no path
+//	OTEL_EXPORTER_OTLP_PROTOCOL            grpc, http/protobuf or http/json
+//	OTEL_EXPORTER_OTLP_TIMEOUT             milliseconds for one batch with all
+//	                                         retries, 10000 by default; 0: no limit
+//	OTEL_EXPORTER_OTLP_HEADERS             key=value,key=value with percent encoding
+//	OTEL_EXPORTER_OTLP_COMPRESSION         gzip or none
+//	OTEL_EXPORTER_OTLP_CERTIFICATE         PEM file of whom to trust with https,
+//	                                         instead of the system's authorities
+//	OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, PEM files of who this program is, both or
+//	OTEL_EXPORTER_OTLP_CLIENT_KEY            none
+//	OTEL_EXPORTER_OTLP_INSECURE            not read: the scheme of the URL alone
+//	                                         decides on TLS
 package otlp

@@ -1,62 +1,77 @@
 package otlp
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"path"
 	"strconv"
 	"strings"
 	"time"
 )
 
-const (
-	envPrefix  = "OTEL_EXPORTER_OTLP_"
-	tracesPath = "/v1/traces"
-)
-
-// lookup returns the first of the named OTEL_EXPORTER_OTLP_ variables that is
-// set to something, and its full name. A blank value counts as unset, as the
-// OpenTelemetry specification has it.
-func lookup(names ...string) (name, value string) {
-	for _, n := range names {
-		if v := strings.TrimSpace(os.Getenv(envPrefix + n)); v != "" {
-			return envPrefix + n, v
-		}
-	}
-	return "", ""
-}
+const tracesPath = "v1/traces"
 
 // A target says where spans go and how.
 type target struct {
 	protocol Protocol
 	url      string // complete, for HTTP with the path to post to
 	timeout  time.Duration
+	json     bool // OTLP/JSON by HTTP
+	gzip     bool
+	headers  map[string]string
+	tls      *tls.Config // nil if no certificate is set
 }
 
-// resolveTarget settles endpoint, protocol and timeout from the options, then
-// the environment, then the defaults.
-func resolveTarget(c *config) (target, error) {
-	t := target{protocol: c.protocol, timeout: c.timeout}
+// resolveTarget settles the target from the options, then the environment,
+// then the defaults.
+func resolveTarget(c *config, b batching) (target, error) {
+	t := target{protocol: c.protocol}
 	var err error
-	if t.timeout == 0 {
-		if t.timeout, err = envTimeout(); err != nil {
-			return t, err
-		}
+	if t.timeout, err = resolveTimeout(c, b); err != nil {
+		return t, err
 	}
 	if t.protocol == 0 {
-		if t.protocol, err = envProtocol(); err != nil {
+		if t.protocol, t.json, err = envProtocol(); err != nil {
 			return t, err
 		}
 	}
+	if err := t.resolveURL(c); err != nil {
+		return t, err
+	}
+	if t.gzip, err = envCompression(); err != nil {
+		return t, err
+	}
+	if t.headers, err = envHeaders(t.protocol); err != nil {
+		return t, err
+	}
+	t.tls, err = envTLS()
+	return t, err
+}
 
+// resolveTimeout returns the bound for one batch. Without an option it is the
+// shorter of what the exporter and what the processor may take.
+func resolveTimeout(c *config, b batching) (time.Duration, error) {
+	if c.timeout != 0 {
+		return c.timeout, nil
+	}
+	traces, general := otlpNames("TIMEOUT")
+	timeout, err := envMilliseconds(unlimited, DefaultTimeout, traces, general)
+	if b.timeout != 0 {
+		timeout = min(timeout, b.timeout)
+	}
+	return timeout, err
+}
+
+// resolveURL settles the URL, and the protocol if it is open.
+func (t *target) resolveURL(c *config) error {
+	traces, _ := otlpNames("ENDPOINT")
 	raw, source, base := c.endpoint, fmt.Sprintf("WithEndpoint(%q)", c.endpoint), false
 	if raw == "" {
 		var name string
-		name, raw = lookup("TRACES_ENDPOINT", "ENDPOINT")
+		name, raw = lookupOTLP("ENDPOINT")
 		source = fmt.Sprintf("%s=%q", name, raw)
-		base = name != envPrefix+"TRACES_ENDPOINT" // the path is added to it, whatever it ends in
+		base = name != traces // the path is added to it, whatever it ends in
 	}
 	if raw == "" {
 		raw = "http://localhost:4318"
@@ -66,7 +81,7 @@ func resolveTarget(c *config) (target, error) {
 	}
 	u, err := parseEndpoint(raw)
 	if err != nil {
-		return t, fmt.Errorf("%s: %w", source, err)
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	if t.protocol == 0 {
 		t.protocol = HTTP
@@ -74,21 +89,24 @@ func resolveTarget(c *config) (target, error) {
 			t.protocol = GRPC
 		}
 	}
+	path := u.EscapedPath() // %2F is not a slash
 	switch {
 	case t.protocol == GRPC:
-		if u.Path != "" && u.Path != "/" {
-			return t, fmt.Errorf("%s: gRPC takes no path; remove %q or use HTTP", source, u.Path)
+		if path != "" && path != "/" {
+			return fmt.Errorf("%s: gRPC takes no path; remove %q or use HTTP", source, path)
 		}
-		u.Path = ""
-	case base:
-		u.Path = path.Join("/", u.Path, tracesPath)
-	case c.endpoint != "" && (u.Path == "" || u.Path == "/"):
-		u.Path = tracesPath
-	case u.Path == "":
-		u.Path = "/"
+		path = ""
+	case base, c.endpoint != "" && (path == "" || path == "/"):
+		path = strings.TrimSuffix(path, "/") + "/" + tracesPath
+	case path == "":
+		path = "/"
 	}
+	if u.Path, err = url.PathUnescape(path); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	u.RawPath, u.ForceQuery = path, false
 	t.url = u.String()
-	return t, nil
+	return nil
 }
 
 // parseEndpoint returns the parts of a collector's URL, or an error that says
@@ -110,8 +128,10 @@ func parseEndpoint(raw string) (*url.URL, error) {
 		return nil, fmt.Errorf("unknown scheme %q; use http, or https for TLS", u.Scheme)
 	case u.Hostname() == "":
 		return nil, errors.New(`the host is missing; write it as in "http://localhost:4318"`)
+	case strings.Contains(u.Hostname(), ":") && u.Host[0] != '[':
+		return nil, errors.New(`an IPv6 address without brackets; write it as in "http://[::1]:4318"`)
 	case u.User != nil:
-		return nil, errors.New("a user in the URL is never sent; pass credentials in " + envPrefix + "HEADERS")
+		return nil, errors.New("a user in the URL is never sent; pass credentials in OTEL_EXPORTER_OTLP_HEADERS")
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("a query or fragment is never sent; end the URL after its path")
 	}
@@ -124,27 +144,28 @@ func parseEndpoint(raw string) (*url.URL, error) {
 }
 
 // envProtocol returns 0 when the environment names no protocol.
-func envProtocol() (Protocol, error) {
-	name, v := lookup("TRACES_PROTOCOL", "PROTOCOL")
-	switch v {
+func envProtocol() (p Protocol, json bool, err error) {
+	name, v := lookupOTLP("PROTOCOL")
+	switch strings.ToLower(v) {
 	case "":
-		return 0, nil
+		return 0, false, nil
 	case "grpc":
-		return GRPC, nil
-	case "http/protobuf", "http/json":
-		return HTTP, nil
+		return GRPC, false, nil
+	case "http/protobuf":
+		return HTTP, false, nil
+	case "http/json":
+		return HTTP, true, nil
 	}
-	return 0, fmt.Errorf("%s=%q: unknown protocol; use grpc, http/protobuf or http/json", name, v)
+	return 0, false, envError(name, v, "unknown protocol", "use grpc, http/protobuf or http/json")
 }
 
-func envTimeout() (time.Duration, error) {
-	name, v := lookup("TRACES_TIMEOUT", "TIMEOUT")
-	if v == "" {
-		return DefaultTimeout, nil
+func envCompression() (gzip bool, err error) {
+	name, v := lookupOTLP("COMPRESSION")
+	switch strings.ToLower(v) {
+	case "", "none":
+		return false, nil
+	case "gzip":
+		return true, nil
 	}
-	ms, err := strconv.ParseInt(v, 10, 32)
-	if err != nil || ms <= 0 {
-		return 0, fmt.Errorf("%s=%q: not a timeout; use a whole number of milliseconds above zero, such as 10000", name, v)
-	}
-	return time.Duration(ms) * time.Millisecond, nil
+	return false, envError(name, v, "unknown compression", "use gzip or none")
 }

@@ -3,65 +3,103 @@ package otlp
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
-// An exporter with something to release after its own Shutdown.
-type closingExporter struct {
-	sdktrace.SpanExporter
+// A closingClient has something to release after its own Stop.
+type closingClient struct {
+	otlptrace.Client
 	close func() error
 }
 
-func (e *closingExporter) Shutdown(ctx context.Context) error {
-	return errors.Join(e.SpanExporter.Shutdown(ctx), e.close())
+func (c *closingClient) Stop(ctx context.Context) error {
+	return errors.Join(c.Client.Stop(ctx), c.close())
 }
 
-// newGRPCExporter does not connect; the first batch does.
-func newGRPCExporter(ctx context.Context, t target) (sdktrace.SpanExporter, error) {
-	return otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(t.url), otlptracegrpc.WithTimeout(t.timeout))
-}
-
-func newHTTPExporter(ctx context.Context, t target) (sdktrace.SpanExporter, error) {
-	opts := []otlptracehttp.Option{otlptracehttp.WithEndpointURL(t.url), otlptracehttp.WithTimeout(t.timeout)}
-	if name, _ := lookup("TRACES_CERTIFICATE", "CERTIFICATE", "TRACES_CLIENT_CERTIFICATE", "CLIENT_CERTIFICATE"); name != "" {
-		// Certificates are read into the exporter's own HTTP client only. Its
-		// idle connections outlive Shutdown by at most 90 seconds.
-		return otlptracehttp.New(ctx, opts...)
+// newGRPCClient does not connect; the first batch does. Each setting that the
+// variables of the environment could change is set here, for the OpenTelemetry
+// client reads them in its own way.
+func newGRPCClient(t target) (otlptrace.Client, error) {
+	u, err := url.Parse(t.url)
+	if err != nil {
+		return nil, err
 	}
-	// A transport of our own, so that its idle connections end with Shutdown.
+	creds, port := insecure.NewCredentials(), "80"
+	if u.Scheme == "https" {
+		creds, port = credentials.NewTLS(t.tls), "443"
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	host := net.JoinHostPort(u.Hostname(), port)
+	opts := []otlptracegrpc.Option{
+		// The zone of an IPv6 address has a % of its own.
+		otlptracegrpc.WithEndpoint(strings.ReplaceAll(host, "%", "%25")),
+		otlptracegrpc.WithTLSCredentials(creds),
+		otlptracegrpc.WithTimeout(t.timeout),
+		otlptracegrpc.WithHeaders(t.headers),
+	}
+	if t.gzip {
+		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
+	}
+	return otlptracegrpc.NewClient(opts...), nil
+}
+
+// newHTTPClient sets what the environment could change, as newGRPCClient does.
+// It has a transport of its own, so that its idle connections end with Stop.
+func newHTTPClient(t target) (otlptrace.Client, error) {
+	u, err := url.Parse(t.url)
+	if err != nil {
+		return nil, err
+	}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: t.timeout,
+		TLSClientConfig:     t.tls,
 	}
-	client := &http.Client{Transport: transport, Timeout: t.timeout}
-	exp, err := otlptracehttp.New(ctx, append(opts, otlptracehttp.WithHTTPClient(client))...)
-	if err != nil {
-		return nil, err
+	opts := []otlptracehttp.Option{
+		otlptracehttp.WithEndpointURL(t.url),
+		otlptracehttp.WithTLSClientConfig(nil), // the transport has it
+		otlptracehttp.WithTimeout(t.timeout),
+		otlptracehttp.WithHeaders(t.headers),
+		otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
+		otlptracehttp.WithCompression(otlptracehttp.NoCompression),
+		otlptracehttp.WithHTTPClient(&http.Client{
+			Transport: &deliveryTransport{url: u, base: transport},
+			Timeout:   t.timeout,
+		}),
 	}
-	return &closingExporter{exp, func() error { transport.CloseIdleConnections(); return nil }}, nil
+	if t.json {
+		opts = append(opts, otlptracehttp.WithEncoding(otlptracehttp.EncodingJSON))
+	}
+	if t.gzip {
+		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
+	}
+	return &closingClient{otlptracehttp.NewClient(opts...), func() error { transport.CloseIdleConnections(); return nil }}, nil
 }
 
-// newFileExporter encodes with the HTTP exporter. Every setting that its
-// environment variables could have changed is set again here; retrying a
-// write that failed would help nobody.
-func newFileExporter(ctx context.Context, f *fileTransport, timeout time.Duration) (sdktrace.SpanExporter, error) {
-	exp, err := otlptracehttp.New(ctx,
-		otlptracehttp.WithEndpointURL("https://file.invalid"+tracesPath),
+// newFileClient encodes with the HTTP client. Retrying a write that failed
+// would help nobody.
+func newFileClient(f *fileTransport, timeout time.Duration) otlptrace.Client {
+	return &closingClient{otlptracehttp.NewClient(
+		otlptracehttp.WithEndpointURL("https://file.invalid/"+tracesPath),
+		otlptracehttp.WithTLSClientConfig(nil),
 		otlptracehttp.WithEncoding(otlptracehttp.EncodingJSON),
 		otlptracehttp.WithCompression(otlptracehttp.NoCompression),
 		otlptracehttp.WithHeaders(nil),
 		otlptracehttp.WithTimeout(timeout),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
 		otlptracehttp.WithHTTPClient(&http.Client{Transport: f}),
-	)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &closingExporter{exp, f.Close}, nil
+	), f.Close}
 }

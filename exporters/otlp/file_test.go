@@ -47,8 +47,21 @@ type (
 		Kind              int    // a number, not a name
 		StartTimeUnixNano string // 64-bit numbers are strings
 		EndTimeUnixNano   string
+		TraceState        string
 		Attributes        []fileAttribute
-		Status            struct {
+		Events            []struct {
+			Name         string
+			TimeUnixNano string
+			Attributes   []fileAttribute
+		}
+		Links []struct {
+			TraceID    string `json:"traceId"`
+			SpanID     string `json:"spanId"`
+			TraceState string
+			Attributes []fileAttribute
+			Flags      uint32
+		}
+		Status struct {
 			Code    int
 			Message string
 		}
@@ -65,7 +78,7 @@ type (
 	}
 )
 
-var hexID = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+var hexID = regexp.MustCompile(`^[0-9a-f]+$`) // lower case, as in logs and W3C Trace Context
 
 // readFile decodes a file strictly: complete lines, one object on each, no
 // unknown field, hex ids of the right length.
@@ -153,7 +166,7 @@ func checkFile(t *testing.T, path string, outer, inner trace.Span) {
 		{"service.name", resource["service.name"], "svc"},
 		{"status message", i.Status.Message, "out of memory"},
 	} {
-		if !strings.EqualFold(x.got, x.want) {
+		if x.got != x.want {
 			t.Errorf("%s is %q, want %q", x.what, x.got, x.want)
 		}
 	}
@@ -247,6 +260,111 @@ func TestFileOfNoSpans(t *testing.T) {
 	}
 }
 
+// After another program has copied and truncated the file, the next line is the
+// first.
+func TestFileSurvivesTruncation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	for _, n := range []int{10, 3, 1000, 1} {
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		emit(p, n)
+		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if spans, _ := readFile(t, path); len(spans) != n {
+			t.Fatalf("the file holds %d spans after it was truncated, want %d", len(spans), n)
+		}
+	}
+}
+
+// At whatever moment it is truncated, the file holds whole lines.
+func TestFileTruncatedWhileItIsWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := os.Truncate(path, 0); err != nil {
+				t.Error(err)
+				return
+			}
+			runtime.Gosched()
+		}
+	})
+	for range 200 {
+		emit(p, 5)
+		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	emit(p, 1)
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	wantStats(t, p, Stats{Accepted: 1001, Exported: 1001})
+	if spans, _ := readFile(t, path); len(spans) == 0 {
+		t.Error("the file holds no span, want the last one at least")
+	}
+}
+
+// A file that was renamed is still the provider's.
+func TestFileRenamed(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows renames no open file")
+	}
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	emit(p, 2)
+	if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	emit(p, 3)
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if spans, _ := readFile(t, path+".1"); len(spans) != 5 {
+		t.Errorf("the renamed file holds %d spans, want 5", len(spans))
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("a file was made under the old name: %v", err)
+	}
+}
+
+// Ids look as they do in logs, and nothing else that looks like one changes.
+func TestFileHasLowerCaseIDs(t *testing.T) {
+	const text = `"traceId":"ABCDEF","spanId":"ABCDEF" parentSpanId`
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, WithFile(path))
+	for range 100 {
+		ctx, outer := p.Tracer(text).Start(t.Context(), text)
+		_, inner := p.Tracer(text).Start(ctx, text, trace.WithLinks(trace.LinkFromContext(ctx, attribute.String("traceId", text))))
+		inner.End()
+		outer.End()
+		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		spans, _ := readFile(t, path) // knows lower case only
+		i, o := spans[len(spans)-2], spans[len(spans)-1]
+		if i.Name != text || o.TraceID != outer.SpanContext().TraceID().String() || i.ParentSpanID != o.SpanID || len(i.Links) != 1 ||
+			i.Links[0].TraceID != o.TraceID || i.Links[0].SpanID != o.SpanID || *i.Links[0].Attributes[0].Value.StringValue != text {
+			t.Fatalf("the spans are %+v and %+v", i, o)
+		}
+	}
+}
+
 // A faultyFile is a disk with room for so many bytes.
 type faultyFile struct {
 	*os.File
@@ -254,6 +372,8 @@ type faultyFile struct {
 	truncateErr error
 	closeErr    error
 	writes      int
+
+	beforeStat func()
 }
 
 var errFull = errors.New("no space left on device")
@@ -269,6 +389,13 @@ func (f *faultyFile) Write(b []byte) (int, error) {
 	return n, err
 }
 
+func (f *faultyFile) Stat() (os.FileInfo, error) {
+	if f.beforeStat != nil {
+		f.beforeStat()
+	}
+	return f.File.Stat()
+}
+
 func (f *faultyFile) Truncate(size int64) error {
 	if f.truncateErr != nil {
 		return f.truncateErr
@@ -280,12 +407,12 @@ func (f *faultyFile) Close() error { return errors.Join(f.File.Close(), f.closeE
 
 func newFaultyFile(t *testing.T, room int) (*faultyFile, string) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	f, err := os.Create(path)
+	tr, err := createFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	return &faultyFile{File: f, room: room}, path
+	t.Cleanup(func() { tr.Close() })
+	return &faultyFile{File: tr.file.(*os.File), room: room}, path
 }
 
 func TestFileOnAFullDisk(t *testing.T) {
@@ -308,6 +435,21 @@ func TestFileOnAFullDisk(t *testing.T) {
 		t.Errorf("the file holds %q, want two whole lines", got)
 	}
 
+	f.room = 5
+	f.beforeStat = func() { os.Truncate(path, 0) } // by another program
+	if err := tr.appendLine([]byte("a line that does not fit")); !errors.Is(err, errFull) {
+		t.Fatalf("a line too long gave %v, want %v", err, errFull)
+	}
+	f.room, f.beforeStat = 100, nil
+	for _, line := range []string{"first line", "second line"} {
+		if err := tr.appendLine([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\n" {
+		t.Errorf("the file holds %q, want two whole lines", got)
+	}
+
 	f.room, f.truncateErr = 3, errors.New("read-only now")
 	if err := tr.appendLine([]byte("third line")); !errors.Is(err, errFull) || !errors.Is(err, f.truncateErr) {
 		t.Errorf("a half line that stays gave %v, want both reasons", err)
@@ -321,16 +463,26 @@ func TestFileOnAFullDisk(t *testing.T) {
 	}
 }
 
-func TestFileErrorsSurfaceAtShutdown(t *testing.T) {
-	f, _ := newFaultyFile(t, 0)
-	f.closeErr = errors.New("lost on close")
-	exp, err := newFileExporter(t.Context(), &fileTransport{file: f}, time.Minute)
+// startFile returns a provider that writes to f.
+func startFile(t *testing.T, f lineFile) *Provider {
+	t.Helper()
+	s, err := newSettings(t.Context(), &config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := start(exp, 100, time.Minute, "trace.json", nil)
+	p, err := start(t.Context(), newFileClient(&fileTransport{file: f}, time.Minute), 100, time.Minute, "trace.json", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestFileErrorsSurfaceAtShutdown(t *testing.T) {
+	f, _ := newFaultyFile(t, 0)
+	f.closeErr = errors.New("lost on close")
+	p := startFile(t, f)
 	emit(p, 5)
-	err = p.Shutdown(within(t, time.Minute))
+	err := p.Shutdown(within(t, time.Minute))
 	if !errors.Is(err, errFull) || !errors.Is(err, f.closeErr) || !strings.Contains(err.Error(), "5 of 5 spans did not reach trace.json") {
 		t.Errorf("Shutdown returned %v, want the lost spans, the full disk and the failed close", err)
 	}

@@ -32,7 +32,8 @@ type ledger struct {
 
 	mu       sync.Mutex
 	stats    Stats
-	closed   bool
+	closed   bool // no span is admitted any more
+	finished bool // no span is pending any more
 	lastErr  error
 	reported int64 // losses that a ForceFlush has already told
 }
@@ -56,6 +57,9 @@ func (l *ledger) admit(enqueue func()) {
 func (l *ledger) settle(exported, failed int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.finished {
+		return // they are counted as failed
+	}
 	l.stats.Exported += exported
 	l.stats.Failed += failed
 	if err != nil && (l.lastErr == nil || err != errGivenUp) {
@@ -71,6 +75,26 @@ func (l *ledger) close() bool {
 	first := !l.closed
 	l.closed = true
 	return first
+}
+
+func (l *ledger) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// finish counts the spans that are still pending as failed, for good. It
+// comes after close.
+func (l *ledger) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.finished = true
+	if n := l.stats.Pending(); n > 0 {
+		l.stats.Failed += n
+		if l.lastErr == nil {
+			l.lastErr = errGivenUp
+		}
+	}
 }
 
 func (l *ledger) snapshot() (Stats, error) {

@@ -100,6 +100,11 @@ func WithServiceName(name string) Option {
 // fit on the disk: only a program killed in the middle of a write can leave a
 // half line, and then it is the last; remove it before you open the file.
 //
+// Lines are appended: a program that rotates files by copying and truncating
+// them, such as logrotate with copytruncate, may do so at any time. A file that
+// is renamed is written on under its new name; to rotate by renaming, make a new
+// provider afterwards. Ids are in lower case, as in logs.
+//
 // The path must name a regular file, or one that can be made, in an existing
 // folder. One file belongs to one provider. WithFile cannot be combined with
 // WithEndpoint or WithProtocol.

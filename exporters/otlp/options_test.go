@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -121,33 +122,33 @@ func TestTarget(t *testing.T) {
 		opts []Option
 		want target
 	}{
-		{name: "nothing", want: target{HTTP, "http://localhost:4318/v1/traces", DefaultTimeout}},
-		{name: "grpc", opts: []Option{WithProtocol(GRPC)}, want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
-		{name: "env grpc", env: map[string]string{"PROTOCOL": "grpc"}, want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
+		{name: "nothing", want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: DefaultTimeout}},
+		{name: "grpc", opts: []Option{WithProtocol(GRPC)}, want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
+		{name: "env grpc", env: map[string]string{"PROTOCOL": "grpc"}, want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
 		{name: "traces protocol wins", env: map[string]string{"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/json"},
-			want: target{HTTP, "http://localhost:4318/v1/traces", DefaultTimeout}},
+			want: target{protocol: HTTP, json: true, url: "http://localhost:4318/v1/traces", timeout: DefaultTimeout}},
 		{name: "option wins", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithProtocol(GRPC)},
-			want: target{GRPC, "http://localhost:4317", DefaultTimeout}},
-		{name: "port 4317", opts: []Option{WithEndpoint("http://h:4317")}, want: target{GRPC, "http://h:4317", DefaultTimeout}},
-		{name: "port 4317 by env", env: map[string]string{"ENDPOINT": "http://h:4317/"}, want: target{GRPC, "http://h:4317", DefaultTimeout}},
+			want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
+		{name: "port 4317", opts: []Option{WithEndpoint("http://h:4317")}, want: target{protocol: GRPC, url: "http://h:4317", timeout: DefaultTimeout}},
+		{name: "port 4317 by env", env: map[string]string{"ENDPOINT": "http://h:4317/"}, want: target{protocol: GRPC, url: "http://h:4317", timeout: DefaultTimeout}},
 		{name: "port 4317 with HTTP", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithEndpoint("http://h:4317")},
-			want: target{HTTP, "http://h:4317/v1/traces", DefaultTimeout}},
-		{name: "other port", opts: []Option{WithEndpoint("https://h:9999/")}, want: target{HTTP, "https://h:9999/v1/traces", DefaultTimeout}},
-		{name: "own path", opts: []Option{WithEndpoint("https://h/otlp/in")}, want: target{HTTP, "https://h/otlp/in", DefaultTimeout}},
-		{name: "IPv6", opts: []Option{WithEndpoint("http://[::1]:4318")}, want: target{HTTP, "http://[::1]:4318/v1/traces", DefaultTimeout}},
-		{name: "base", env: map[string]string{"ENDPOINT": "https://h/otlp/"}, want: target{HTTP, "https://h/otlp/v1/traces", DefaultTimeout}},
+			want: target{protocol: HTTP, url: "http://h:4317/v1/traces", timeout: DefaultTimeout}},
+		{name: "other port", opts: []Option{WithEndpoint("https://h:9999/")}, want: target{protocol: HTTP, url: "https://h:9999/v1/traces", timeout: DefaultTimeout}},
+		{name: "own path", opts: []Option{WithEndpoint("https://h/otlp/in")}, want: target{protocol: HTTP, url: "https://h/otlp/in", timeout: DefaultTimeout}},
+		{name: "IPv6", opts: []Option{WithEndpoint("http://[::1]:4318")}, want: target{protocol: HTTP, url: "http://[::1]:4318/v1/traces", timeout: DefaultTimeout}},
+		{name: "base", env: map[string]string{"ENDPOINT": "https://h/otlp/"}, want: target{protocol: HTTP, url: "https://h/otlp/v1/traces", timeout: DefaultTimeout}},
 		{name: "as it stands", env: map[string]string{"TRACES_ENDPOINT": "https://h/in", "ENDPOINT": "http://other"},
-			want: target{HTTP, "https://h/in", DefaultTimeout}},
-		{name: "as it stands, no path", env: map[string]string{"TRACES_ENDPOINT": "https://h"}, want: target{HTTP, "https://h/", DefaultTimeout}},
+			want: target{protocol: HTTP, url: "https://h/in", timeout: DefaultTimeout}},
+		{name: "as it stands, no path", env: map[string]string{"TRACES_ENDPOINT": "https://h"}, want: target{protocol: HTTP, url: "https://h/", timeout: DefaultTimeout}},
 		{name: "option over env", env: map[string]string{"TRACES_ENDPOINT": "https://h/in"}, opts: []Option{WithEndpoint("http://mine")},
-			want: target{HTTP, "http://mine/v1/traces", DefaultTimeout}},
+			want: target{protocol: HTTP, url: "http://mine/v1/traces", timeout: DefaultTimeout}},
 		{name: "blank is unset", env: map[string]string{"TRACES_ENDPOINT": " ", "ENDPOINT": "http://h", "TIMEOUT": ""},
-			want: target{HTTP, "http://h/v1/traces", DefaultTimeout}},
-		{name: "timeout", env: map[string]string{"TIMEOUT": "1500"}, want: target{HTTP, "http://localhost:4318/v1/traces", 1500 * time.Millisecond}},
+			want: target{protocol: HTTP, url: "http://h/v1/traces", timeout: DefaultTimeout}},
+		{name: "timeout", env: map[string]string{"TIMEOUT": "1500"}, want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: 1500 * time.Millisecond}},
 		{name: "traces timeout", env: map[string]string{"TIMEOUT": "1500", "TRACES_TIMEOUT": "7"},
-			want: target{HTTP, "http://localhost:4318/v1/traces", 7 * time.Millisecond}},
+			want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: 7 * time.Millisecond}},
 		{name: "timeout option", env: map[string]string{"TIMEOUT": "1500"}, opts: []Option{WithTimeout(time.Hour), nil},
-			want: target{HTTP, "http://localhost:4318/v1/traces", time.Hour}},
+			want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: time.Hour}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for k, v := range x.env {
@@ -157,11 +158,11 @@ func TestTarget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := resolveTarget(c)
+			got, err := resolveTarget(c, batching{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != x.want {
+			if !reflect.DeepEqual(got, x.want) {
 				t.Errorf("got %+v, want %+v", got, x.want)
 			}
 		})

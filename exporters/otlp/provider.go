@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +10,14 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
+	"go.opentelemetry.io/otel/trace/noop"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/alloctrace/alloctrace/hooks"
 )
@@ -22,13 +27,14 @@ import (
 type Provider struct {
 	embedded.TracerProvider
 
-	sdk         *sdktrace.TracerProvider
-	gate        *gate
+	tracers     trace.TracerProvider
+	gate        *gate // nil if the environment has switched the export off
 	ledger      *ledger
 	destination string             // for error messages
 	giveUp      context.CancelFunc // makes every export fail at once
 	life        context.Context    // ends with giveUp
 	flushing    chan struct{}      // holds a token while a flush is under way
+	down        chan struct{}      // closed once Shutdown is done
 }
 
 var _ trace.TracerProvider = (*Provider)(nil)
@@ -56,94 +62,167 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := newResource(ctx, c.service)
+	disabled, err := envDisabled()
 	if err != nil {
 		return nil, err
 	}
-	exp, timeout, destination, err := newExporter(ctx, c)
+	if disabled {
+		return withoutExport(noop.NewTracerProvider()), nil
+	}
+	s, err := newSettings(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-
-	return start(exp, c.queue, timeout, destination, res), nil
+	exporter := "otlp"
+	if c.file == "" && c.endpoint == "" {
+		if exporter, err = envExporter(); err != nil {
+			return nil, err
+		}
+	}
+	if exporter == "none" {
+		return withoutExport(sdktrace.NewTracerProvider(s.options()...)), nil
+	}
+	client, timeout, destination, err := newClient(c, exporter, s.batching)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, client, c.queue, timeout, destination, s)
+	if err != nil {
+		client.Stop(ctx) // closes the file
+		return nil, fmt.Errorf("sending to %s: %w", destination, err)
+	}
+	return p, nil
 }
 
-// start puts the gate, the SDK's batch processor and exp together.
-func start(exp sdktrace.SpanExporter, queue int, timeout time.Duration, destination string, res *resource.Resource) *Provider {
+// settings are what the options and the environment say about the making of
+// spans and batches.
+type settings struct {
+	batching
+	sampler  sdktrace.Sampler
+	limits   sdktrace.SpanLimits
+	resource *resource.Resource
+}
+
+func newSettings(ctx context.Context, c *config) (s settings, err error) {
+	if s.sampler, err = envSampler(); err != nil {
+		return s, err
+	}
+	if s.limits, err = envLimits(); err != nil {
+		return s, err
+	}
+	if s.batching, err = envBatching(); err != nil {
+		return s, err
+	}
+	s.resource, err = newResource(ctx, c.service)
+	return s, err
+}
+
+func (s settings) options() []sdktrace.TracerProviderOption {
+	return []sdktrace.TracerProviderOption{
+		sdktrace.WithSampler(s.sampler),
+		sdktrace.WithRawSpanLimits(s.limits),
+		sdktrace.WithResource(s.resource),
+	}
+}
+
+// withoutExport returns a provider whose spans go nowhere and are not counted.
+func withoutExport(tracers trace.TracerProvider) *Provider {
+	return &Provider{tracers: tracers, ledger: &ledger{}}
+}
+
+// start puts the gate, the SDK's batch processor and client together.
+func start(ctx context.Context, client otlptrace.Client, queue int, timeout time.Duration, destination string, s settings) (*Provider, error) {
 	life, giveUp := context.WithCancel(context.Background())
 	led := &ledger{limit: int64(queue)}
-	bsp := sdktrace.NewBatchSpanProcessor(
-		&countingExporter{ledger: led, inner: exp, abort: life},
-		func(o *sdktrace.BatchSpanProcessorOptions) {
-			// One place more than the gate lets in, for the mark that
-			// ForceFlush puts into the queue.
-			o.MaxQueueSize = queue + 1
-			// A batch larger than the gate would never fill up.
-			o.MaxExportBatchSize = min(o.MaxExportBatchSize, queue)
-			o.ExportTimeout = timeout
-		},
-	)
+	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: led, abort: life, resource: protoResource(s.resource)})
+	if err != nil {
+		giveUp()
+		return nil, err
+	}
+	bsp := sdktrace.NewBatchSpanProcessor(exp, func(o *sdktrace.BatchSpanProcessorOptions) {
+		// One place more than the gate lets in, for the mark that
+		// ForceFlush puts into the queue.
+		o.MaxQueueSize = queue + 1
+		// A batch larger than the gate would never fill up.
+		o.MaxExportBatchSize = min(s.size, queue)
+		o.BatchTimeout = s.delay
+		o.ExportTimeout = timeout
+	})
 	g := &gate{ledger: led, next: bsp}
 	return &Provider{
-		sdk:         sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSpanProcessor(g)),
+		tracers:     sdktrace.NewTracerProvider(append(s.options(), sdktrace.WithSpanProcessor(g))...),
 		gate:        g,
 		ledger:      led,
 		destination: destination,
 		giveUp:      giveUp,
 		life:        life,
 		flushing:    make(chan struct{}, 1),
-	}
+		down:        make(chan struct{}),
+	}, nil
 }
 
-// newExporter also returns the time that one batch may take and where it goes.
-func newExporter(ctx context.Context, c *config) (sdktrace.SpanExporter, time.Duration, string, error) {
-	if c.file != "" {
-		timeout := c.timeout
-		if timeout == 0 {
-			timeout = DefaultTimeout
+// newClient also returns the time that one batch may take and where it goes.
+func newClient(c *config, exporter string, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
+	if c.file != "" || exporter == "console" {
+		timeout = cmp.Or(c.timeout, b.timeout, DefaultTimeout)
+		if c.file == "" {
+			return newFileClient(&fileTransport{file: console{os.Stdout}}, timeout), timeout, "standard output", nil
 		}
 		f, err := createFile(c.file)
 		if err != nil {
 			return nil, 0, "", err
 		}
-		exp, err := newFileExporter(ctx, f, timeout)
-		return exp, timeout, c.file, err
+		return newFileClient(f, timeout), timeout, c.file, nil
 	}
-	t, err := resolveTarget(c)
+	t, err := resolveTarget(c, b)
 	if err != nil {
 		return nil, 0, "", err
 	}
-	build := newHTTPExporter
 	if t.protocol == GRPC {
-		build = newGRPCExporter
+		client, err = newGRPCClient(t)
+	} else {
+		client, err = newHTTPClient(t)
 	}
-	exp, err := build(ctx, t)
-	return exp, t.timeout, t.url, err
+	return client, t.timeout, t.url, err
 }
 
+// newResource returns the attributes of the program, all of which are strings.
 func newResource(ctx context.Context, service string) (*resource.Resource, error) {
 	program := "go"
 	if path, err := os.Executable(); err == nil {
 		program = filepath.Base(path)
 	}
+	fromEnv, err := envResource()
+	if err != nil {
+		return nil, err
+	}
 	opts := []resource.Option{
 		resource.WithAttributes(attribute.String("service.name", "unknown_service:"+program)),
 		resource.WithTelemetrySDK(),
-		resource.WithFromEnv(),
+		resource.WithAttributes(fromEnv...),
 	}
 	if service != "" {
 		opts = append(opts, resource.WithAttributes(attribute.String("service.name", service)))
 	}
-	res, err := resource.New(ctx, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES=%q: %w; write it as key=value,key=value", os.Getenv("OTEL_RESOURCE_ATTRIBUTES"), err)
+	return resource.New(ctx, opts...)
+}
+
+// protoResource returns the resource as it is sent. The SDK adds what it reads
+// from OTEL_RESOURCE_ATTRIBUTES itself, with keys that it does not decode.
+func protoResource(r *resource.Resource) *resourcepb.Resource {
+	out := &resourcepb.Resource{}
+	for _, kv := range r.Attributes() {
+		out.Attributes = append(out.Attributes, &commonpb.KeyValue{
+			Key:   string(kv.Key),
+			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: kv.Value.AsString()}},
+		})
 	}
-	return res, nil
+	return out
 }
 
 // Tracer returns a tracer for the instrumentation scope name.
 func (p *Provider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer {
-	return p.sdk.Tracer(name, opts...)
+	return p.tracers.Tracer(name, opts...)
 }
 
 // Stats returns the counts of this moment. It is cheap: one uncontended lock.
@@ -171,9 +250,20 @@ func (p *Provider) Err() error {
 // ForceFlush sends all spans that have ended and waits until that is done or
 // ctx ends; without a deadline in ctx it waits for [DefaultShutdownTimeout] at
 // most. It returns an error that tells how many spans did not arrive since the
-// last ForceFlush, and why. A flush cut short by ctx goes on behind the scene.
-// After Shutdown it does nothing.
+// last ForceFlush, and why. When it returns nil, all spans that had ended before
+// are exported. A flush cut short by ctx goes on behind the scene.
+//
+// While Shutdown runs, which sends them too, it waits for that and leaves the
+// losses to its error. After Shutdown it does nothing.
 func (p *Provider) ForceFlush(ctx context.Context) error {
+	if p.gate == nil {
+		return nil
+	}
+	select {
+	case <-p.down:
+		return nil
+	default:
+	}
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	// One flush at a time: its mark in the queue has one place reserved.
@@ -184,13 +274,18 @@ func (p *Provider) ForceFlush(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- p.gate.ForceFlush(p.life)
+		err := p.gate.ForceFlush(p.life)
+		if p.ledger.isClosed() {
+			<-p.down // the processor returns at once while it shuts down
+			err = nil
+		}
+		done <- err
 		<-p.flushing
 	}()
 	select {
 	case err := <-done:
-		if p.life.Err() != nil {
-			return nil // shut down meanwhile, and that call tells what was lost
+		if p.ledger.isClosed() {
+			return nil
 		}
 		return errors.Join(err, p.ledger.newLosses("ForceFlush", p.destination))
 	case <-ctx.Done():
@@ -204,31 +299,50 @@ func (p *Provider) ForceFlush(ctx context.Context) error {
 // as failed. It returns an error that tells how many of all the provider's
 // spans did not arrive, and why; an error of the file is among the reasons.
 //
-// Spans that end later are dropped and counted. Later calls do nothing and
-// return nil.
+// Once it returns, no span is pending. A file system or a pipe that hangs in
+// the middle of a write is waited for by one second at most; it may still take
+// the spans that are counted as failed then.
+//
+// Spans that end later are dropped and counted. Later calls wait until the
+// first is done, giving up what is left if their ctx ends before, and return
+// nil.
 func (p *Provider) Shutdown(ctx context.Context) error {
-	if !p.ledger.close() {
+	if p.gate == nil {
 		return nil
 	}
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
+	if !p.ledger.close() {
+		select {
+		case <-p.down:
+		case <-ctx.Done():
+			p.giveUp()
+			<-p.down
+		}
+		return nil
+	}
+	defer close(p.down)
 	done := make(chan error, 1)
 	go func() { done <- p.gate.Shutdown(context.Background()) }()
 
-	var closeErr error
+	var closeErr, ctxErr error
 	select {
 	case closeErr = <-done:
 	case <-ctx.Done():
+		ctxErr = ctx.Err()
 		p.giveUp()
+	case <-p.life.Done(): // another call has given up
+	}
+	if p.life.Err() != nil {
 		// Exports now fail at once, so that the counts are final in a moment.
-		// Only a file system that hangs can hold them up; it is not waited for.
 		select {
 		case closeErr = <-done:
 		case <-time.After(giveUpGrace):
 		}
 	}
 	p.giveUp()
-	return errors.Join(p.ledger.unfinished("Shutdown", p.destination, ctx.Err()), closeErr)
+	p.ledger.finish()
+	return errors.Join(p.ledger.unfinished("Shutdown", p.destination, ctxErr), closeErr)
 }
 
 // giveUpGrace is how long Shutdown outstays its context in the worst case.
