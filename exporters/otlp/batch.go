@@ -8,6 +8,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A gate stands before the SDK's batch processor, which drops spans without
@@ -81,7 +83,28 @@ func (c *courier) upload(ctx context.Context, request []*tracepb.ResourceSpans) 
 	if failed == 0 {
 		err = nil // a collector's remark on a request that it took whole
 	}
-	c.ledger.settle(n-failed, failed, err)
+	c.ledger.settle(n-failed, failed, bounded(err))
+}
+
+// A boundedError is an error whose text a collector has made too long or more
+// than a line.
+type boundedError struct {
+	error
+	text string
+}
+
+func (e *boundedError) Error() string { return e.text }
+func (e *boundedError) Unwrap() error { return e.error }
+
+func bounded(err error) error {
+	if err == nil {
+		return nil
+	}
+	whole := err.Error()
+	if line := text.Line(whole, 2*text.MaxName); line != whole {
+		return &boundedError{err, line}
+	}
+	return err
 }
 
 func countSpans(request []*tracepb.ResourceSpans) (n int64) {

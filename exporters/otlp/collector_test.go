@@ -156,6 +156,10 @@ func startGRPC(t *testing.T, c *collector, opts ...grpc.ServerOption) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveGRPC(t, c, l, opts...)
+}
+
+func serveGRPC(t *testing.T, c *collector, l net.Listener, opts ...grpc.ServerOption) {
 	s := grpc.NewServer(opts...)
 	collectorpb.RegisterTraceServiceServer(s, c)
 	done := make(chan struct{})

@@ -33,9 +33,9 @@ const maxAnswer = 4 << 20
 
 func (t *deliveryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	asked := r.Header.Get("Content-Type")
-	to := *r
+	to := r.WithContext(r.Context()) // a copy: the request is not ours
 	to.URL = t.url
-	resp, err := t.base.RoundTrip(&to)
+	resp, err := t.base.RoundTrip(to)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -195,6 +198,83 @@ func TestWebServerIsNoGRPCCollector(t *testing.T) {
 		wantStats(t, p, Stats{Accepted: 10, Failed: 10})
 		s.Close()
 	}
+}
+
+// The words of a collector fit on a line of a log, whatever they are.
+func TestLongWordsOfACollector(t *testing.T) {
+	long := strings.Repeat("no\n", 30_000)
+	eachProtocol(t, func(t *testing.T, proto Protocol) {
+		c := startCollector(t, proto)
+		c.reply = func(_ context.Context, request, _ int) (*collectorpb.ExportTraceServiceResponse, error) {
+			if request == 1 && proto == HTTP {
+				return nil, status.Error(codes.InvalidArgument, long)
+			}
+			if request == 1 {
+				return nil, status.Error(codes.InvalidArgument, long[:3000]) // more does not fit into a header
+			}
+			return &collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 1, ErrorMessage: long}}, nil
+		}
+		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		for range 2 {
+			emit(p, 1)
+			err := p.ForceFlush(within(t, time.Minute))
+			if err == nil || !strings.Contains(err.Error(), `no\nno`) || len(err.Error()) > 4096 || strings.Contains(err.Error(), "\n") {
+				t.Errorf("ForceFlush returned %.5000v, want one line with the collector's words", err)
+			}
+		}
+		wantStats(t, p, Stats{Accepted: 2, Failed: 2})
+	})
+}
+
+// IPv6 addresses work, also with a zone.
+func TestIPv6(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	l.Close()
+	hosts := []string{"::1"}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagLoopback != 0 {
+			hosts = append(hosts, "::1%"+i.Name)
+		}
+	}
+	eachProtocol(t, func(t *testing.T, proto Protocol) {
+		for _, host := range hosts {
+			c := &collector{}
+			l, err := net.Listen("tcp", "[::1]:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, port, _ := net.SplitHostPort(l.Addr().String())
+			conn, err := net.Dial("tcp", net.JoinHostPort(host, port))
+			if err != nil {
+				l.Close()
+				t.Logf("this system knows no %s: %v", host, err)
+				continue
+			}
+			conn.Close()
+			if proto == HTTP {
+				s := httptest.NewUnstartedServer(c)
+				s.Listener.Close()
+				s.Listener = l
+				s.Start()
+				t.Cleanup(s.Close)
+			} else {
+				serveGRPC(t, c, l)
+			}
+			p := newTestProvider(t, WithEndpoint("http://["+strings.ReplaceAll(host, "%", "%25")+"]:"+port), WithProtocol(proto))
+			emit(p, 1)
+			if err := p.Shutdown(within(t, time.Minute)); err != nil {
+				t.Errorf("%s: %v", host, err)
+			}
+			wantStats(t, p, Stats{Accepted: 1, Exported: 1})
+		}
+	})
 }
 
 // Several requests of one batch are counted one by one, each with what the

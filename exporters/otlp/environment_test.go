@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func TestRefusedEnvironment(t *testing.T) {
 			setenv(t, x.env, "$DIR", dir)
 			first, _, _ := strings.Cut(x.env, "\n")
 			name, value, _ := strings.Cut(first, "=")
-			wantNewError(t, nil, name+`="`+strings.ReplaceAll(value, "$DIR", dir)+`"`, x.want)
+			wantNewError(t, nil, name+"="+strconv.Quote(strings.ReplaceAll(value, "$DIR", dir)), x.want)
 		})
 	}
 	for _, name := range numbers {
@@ -362,7 +363,13 @@ var acceptedEnvironment = []struct {
 	{"OTEL_SERVICE_NAME=indexer\nOTEL_RESOURCE_ATTRIBUTES=service.name=other", wantResource("service.name", "indexer")},
 	{"OTEL_SERVICE_NAME= \nOTEL_RESOURCE_ATTRIBUTES=service.name=other", wantResource("service.name", "other")},
 	{"OTEL_SERVICE_NAME=in\xffdexer", wantResource("service.name", "in\ufffddexer")},
-	{"OTEL_RESOURCE_ATTRIBUTES=service.name=", wantResource("service.name", "unknown_service:"+filepath.Base(os.Args[0]))},
+	{"OTEL_RESOURCE_ATTRIBUTES=service.name=", func(t *testing.T, o outcome) {
+		program, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantResource("service.name", "unknown_service:"+filepath.Base(program))(t, o)
+	}},
 	{"OTEL_RESOURCE_ATTRIBUTES=a=b,", wantResource("a", "b")},
 	{"OTEL_RESOURCE_ATTRIBUTES=,, a = b ,,c=d,", wantResource("c", "d")},
 	{"OTEL_RESOURCE_ATTRIBUTES=,", wantNames(allSpans)},

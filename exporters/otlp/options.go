@@ -142,7 +142,8 @@ func WithQueueSize(spans int) Option {
 const maxQueueSize = 1 << 24
 
 // WithTimeout bounds the sending of one batch, retries included, after which
-// the spans in it count as failed. It wins over OTEL_EXPORTER_OTLP_TIMEOUT.
+// the spans in it count as failed. It wins over OTEL_EXPORTER_OTLP_TIMEOUT
+// and OTEL_BSP_EXPORT_TIMEOUT.
 // The default is [DefaultTimeout].
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
