@@ -66,7 +66,7 @@
 //	OTEL_RESOURCE_ATTRIBUTES           key=value,key=value with percent encoding;
 //	                                     empty members are passed over
 //	OTEL_BSP_SCHEDULE_DELAY            milliseconds until a batch that is not full
-//	                                     is sent, 5000 by default; 0 means 1
+//	                                     is sent, 5000 by default; less than 10 is 10
 //	OTEL_BSP_MAX_EXPORT_BATCH_SIZE     spans in a batch, 512 by default; no more
 //	                                     than the queue has places
 //	OTEL_BSP_EXPORT_TIMEOUT            milliseconds for one batch; the shorter of

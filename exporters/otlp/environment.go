@@ -169,12 +169,16 @@ type batching struct {
 	timeout time.Duration // for one batch, 0 if unset
 }
 
-// envBatching reads OTEL_BSP_*, but for OTEL_BSP_MAX_QUEUE_SIZE. A delay of 0
-// becomes the shortest that does not spin.
+// minDelay keeps the processor's timer, which runs also while there are no
+// spans, from taking more than 1 % of a core.
+const minDelay = 10 * time.Millisecond
+
+// envBatching reads OTEL_BSP_*, but for OTEL_BSP_MAX_QUEUE_SIZE.
 func envBatching() (b batching, err error) {
-	if b.delay, err = envMilliseconds(time.Millisecond, sdktrace.DefaultScheduleDelay*time.Millisecond, "OTEL_BSP_SCHEDULE_DELAY"); err != nil {
+	if b.delay, err = envMilliseconds(0, sdktrace.DefaultScheduleDelay*time.Millisecond, "OTEL_BSP_SCHEDULE_DELAY"); err != nil {
 		return b, err
 	}
+	b.delay = max(b.delay, minDelay)
 	if b.timeout, err = envMilliseconds(unlimited, 0, "OTEL_BSP_EXPORT_TIMEOUT"); err != nil {
 		return b, err
 	}

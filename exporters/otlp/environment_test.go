@@ -386,7 +386,8 @@ var acceptedEnvironment = []struct {
 	}},
 	{"OTEL_RESOURCE_ATTRIBUTES=a=%FF", wantResource("a", "\ufffd")},
 	{"OTEL_BSP_SCHEDULE_DELAY=", wantBatching(batching{5 * time.Second, 512, 0})},
-	{"OTEL_BSP_SCHEDULE_DELAY=0", wantBatching(batching{time.Millisecond, 512, 0})},
+	{"OTEL_BSP_SCHEDULE_DELAY=0", wantBatching(batching{minDelay, 512, 0})},
+	{"OTEL_BSP_SCHEDULE_DELAY=1", wantBatching(batching{minDelay, 512, 0})},
 	{"OTEL_BSP_SCHEDULE_DELAY= 1500 ", wantBatching(batching{1500 * time.Millisecond, 512, 0})},
 	{"OTEL_BSP_SCHEDULE_DELAY=2147483647", wantBatching(batching{unlimited, 512, 0})},
 	{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE=1", func(t *testing.T, o outcome) {

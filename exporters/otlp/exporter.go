@@ -34,17 +34,12 @@ func newGRPCClient(t target) (otlptrace.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	creds, port := insecure.NewCredentials(), "80"
+	creds := insecure.NewCredentials()
 	if u.Scheme == "https" {
-		creds, port = credentials.NewTLS(t.tls), "443"
+		creds = credentials.NewTLS(t.tls)
 	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
-	host := net.JoinHostPort(u.Hostname(), port)
 	opts := []otlptracegrpc.Option{
-		// The zone of an IPv6 address has a % of its own.
-		otlptracegrpc.WithEndpoint(strings.ReplaceAll(host, "%", "%25")),
+		otlptracegrpc.WithEndpoint(grpcAddress(u)),
 		otlptracegrpc.WithTLSCredentials(creds),
 		otlptracegrpc.WithTimeout(t.timeout),
 		otlptracegrpc.WithHeaders(t.headers),
@@ -53,6 +48,21 @@ func newGRPCClient(t target) (otlptrace.Client, error) {
 		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
 	}
 	return otlptracegrpc.NewClient(opts...), nil
+}
+
+// grpcAddress returns host and port as gRPC has them, with the port of the
+// scheme if there is none: gRPC would take 443 for http, too.
+func grpcAddress(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	// The zone of an IPv6 address has a % of its own.
+	return strings.ReplaceAll(net.JoinHostPort(u.Hostname(), port), "%", "%25")
 }
 
 // newHTTPClient sets what the environment could change, as newGRPCClient does.

@@ -53,8 +53,9 @@ type config struct {
 type Option func(*config) error
 
 // WithEndpoint sets the collector's URL, for example "http://localhost:4317".
-// The scheme is http or https. Without a path, HTTP posts to /v1/traces; with
-// one, the URL is taken as it stands. gRPC takes no path.
+// The scheme is http or https, and means port 80 or 443 where the URL has none.
+// Without a path, HTTP posts to /v1/traces; with one, the URL is taken as it
+// stands. gRPC takes no path.
 //
 // The default comes from the environment, and is
 // "http://localhost:4318", or 4317 with gRPC, when that is silent too.

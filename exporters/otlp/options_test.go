@@ -169,7 +169,31 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// The variables that the OpenTelemetry exporters and SDK read themselves.
+func TestGRPCAddress(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://h":                  "h:80",
+		"https://h":                 "h:443",
+		"http://h:":                 "h:80",
+		"HTTPS://h:/":               "h:443",
+		"http://h:4317/":            "h:4317",
+		"http://[::1]:4317":         "[::1]:4317",
+		"http://[::1]":              "[::1]:80",
+		"https://[fe80::1%25eth0]/": "[fe80::1%25eth0]:443",
+	} {
+		u, err := parseEndpoint(raw)
+		if err != nil {
+			t.Errorf("%s: %v", raw, err)
+			continue
+		}
+		if got := grpcAddress(u); got != want {
+			t.Errorf("%s is %s, want %s", raw, got, want)
+		}
+		newTestProvider(t, WithEndpoint(raw), WithProtocol(GRPC))
+		newTestProvider(t, WithEndpoint(raw), WithProtocol(HTTP))
+	}
+}
+
+// Variables that go together.
 func TestEnvironment(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		c := startCollector(t, proto)
