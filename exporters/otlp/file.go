@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 )
 
@@ -36,11 +37,28 @@ func createFile(path string) (*fileTransport, error) {
 	}
 	// With O_APPEND a line goes to the end of the file, also after somebody else
 	// has truncated it: at an offset of our own it would leave a hole.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o666)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err == nil {
+		if err = (appendFile{f}).Truncate(0); err != nil {
+			f.Close()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("WithFile(%q): the file cannot be written (%w); give a path in a folder that exists and that you may write to", path, bare(err))
 	}
-	return &fileTransport{file: f}, nil
+	return &fileTransport{file: appendFile{f}}, nil
+}
+
+// An appendFile was opened with O_APPEND.
+type appendFile struct{ *os.File }
+
+func (f appendFile) Truncate(size int64) error {
+	if runtime.GOOS == "windows" {
+		// A handle that appends may not truncate, and one that may truncate
+		// does not append.
+		return os.Truncate(f.Name(), size)
+	}
+	return f.File.Truncate(size)
 }
 
 // bare returns an error of the file system without the operation and the path.

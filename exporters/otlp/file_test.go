@@ -367,7 +367,7 @@ func TestFileHasLowerCaseIDs(t *testing.T) {
 
 // A faultyFile is a disk with room for so many bytes.
 type faultyFile struct {
-	*os.File
+	appendFile
 	room        int
 	truncateErr error
 	closeErr    error
@@ -382,7 +382,7 @@ func (f *faultyFile) Write(b []byte) (int, error) {
 	f.writes++
 	n := min(len(b), f.room)
 	f.room -= n
-	n, err := f.File.Write(b[:n])
+	n, err := f.appendFile.Write(b[:n])
 	if err == nil && n < len(b) {
 		err = errFull
 	}
@@ -393,17 +393,17 @@ func (f *faultyFile) Stat() (os.FileInfo, error) {
 	if f.beforeStat != nil {
 		f.beforeStat()
 	}
-	return f.File.Stat()
+	return f.appendFile.Stat()
 }
 
 func (f *faultyFile) Truncate(size int64) error {
 	if f.truncateErr != nil {
 		return f.truncateErr
 	}
-	return f.File.Truncate(size)
+	return f.appendFile.Truncate(size)
 }
 
-func (f *faultyFile) Close() error { return errors.Join(f.File.Close(), f.closeErr) }
+func (f *faultyFile) Close() error { return errors.Join(f.appendFile.Close(), f.closeErr) }
 
 func newFaultyFile(t *testing.T, room int) (*faultyFile, string) {
 	path := filepath.Join(t.TempDir(), "trace.json")
@@ -412,7 +412,7 @@ func newFaultyFile(t *testing.T, room int) (*faultyFile, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tr.Close() })
-	return &faultyFile{File: tr.file.(*os.File), room: room}, path
+	return &faultyFile{appendFile: tr.file.(appendFile), room: room}, path
 }
 
 func TestFileOnAFullDisk(t *testing.T) {

@@ -3,7 +3,6 @@ package otlp
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -185,13 +184,13 @@ func TestShortestShutdownGivesUp(t *testing.T) {
 
 // A stuckFile is one on a file system that hangs: no context ends a write.
 type stuckFile struct {
-	*os.File
+	appendFile
 	release <-chan struct{}
 }
 
 func (f stuckFile) Write(b []byte) (int, error) {
 	<-f.release
-	return f.File.Write(b)
+	return f.appendFile.Write(b)
 }
 
 // What is stuck in a write when Shutdown gives up has failed, also if the
@@ -203,7 +202,7 @@ func TestShutdownOfAStuckFile(t *testing.T) {
 	}
 	release := make(chan struct{})
 	before := runtime.NumGoroutine()
-	p := startFile(t, stuckFile{tr.file.(*os.File), release})
+	p := startFile(t, stuckFile{tr.file.(appendFile), release})
 	emit(p, 10)
 	err = p.Shutdown(within(t, time.Millisecond))
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "10 of 10 spans") || !strings.Contains(err.Error(), "10 failed, 0 dropped, 0 pending") {
