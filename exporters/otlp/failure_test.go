@@ -3,6 +3,7 @@ package otlp
 import (
 	"context"
 	"errors"
+	"log"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +25,9 @@ func countGlobalErrors(t *testing.T) *atomic.Int64 {
 		n.Add(1)
 		t.Logf("global handler: %v", err)
 	}))
+	t.Cleanup(func() { // t must not be used any more
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Print(err) }))
+	})
 	return &n
 }
 
