@@ -3,12 +3,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 )
 
@@ -21,6 +23,11 @@ func (o *one) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error
 
 func (o *one) Free(blockalloc.Block) error { return nil }
 
+// nothing is a hook that does nothing.
+type nothing struct{}
+
+func (nothing) Observe(context.Context, alloctrace.Event) {}
+
 func main() {
 	page := blockalloc.BlockLayout(4 << 10)
 	block, err := new(blockalloc.Heap).Allocate(page)
@@ -30,8 +37,11 @@ func main() {
 	subjects := map[string]blockalloc.Allocator{
 		"bare":         &one{block},
 		"counted":      alloctrace.Wrap(&one{block}),
+		"exact":        alloctrace.Wrap(&one{block}, alloctrace.WithCounter(counter.Exact())),
+		"noop":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(nothing{})),
 		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
 		"leaks":        alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
+		"profile":      alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
 		"pool":         &blockalloc.Pool{},
 		"pool_counted": alloctrace.Wrap(&blockalloc.Pool{}),
 	}

@@ -144,7 +144,7 @@ func BenchmarkFamily(b *testing.B) {
 }
 
 func family(b *testing.B) {
-	subjects := []measure.Subject{measure.Atomic()}
+	subjects := []measure.Subject{measure.Atomic(), measure.PlainOn(1, 20000), measure.PlainOn(2, 20000)}
 	name := func(c contender, size string, goroutines int) string {
 		return fmt.Sprintf("%s_%s_%d", c.name, size, goroutines)
 	}
@@ -158,14 +158,16 @@ func family(b *testing.B) {
 	times := measure.Run(201, subjects)
 	fmt.Println()
 	measure.Row(os.Stdout, b, "atomic_add", times.Median("atomic"), "ns", measure.NoBound)
+	plain := times.Ratio("plain_on_2", "plain_on_1") // as well as anything scales here
+	measure.Row(os.Stdout, b, "plain_2_over_1", plain, "x", measure.NoBound)
 	for _, c := range contenders {
 		for _, s := range sizes {
 			one, two := name(c, s.name, 1), name(c, s.name, 2)
-			bound, scaling := float64(measure.NoBound), float64(measure.NoBound)
+			scaling := float64(measure.NoBound)
 			if c.name == "pool" && s.name == "4KiB" {
-				bound, scaling = 4.5, 1/1.7
+				scaling = 1.2 * plain
 			}
-			measure.Row(os.Stdout, b, one, times.Ratio(one, "atomic"), "A", bound)
+			measure.Row(os.Stdout, b, one, times.Ratio(one, "atomic"), "A", measure.NoBound)
 			measure.Row(os.Stdout, b, two, times.Ratio(two, "atomic"), "A", measure.NoBound)
 			measure.Row(os.Stdout, b, two+"_over_1", times.Ratio(two, one), "x", scaling)
 		}
