@@ -2,7 +2,6 @@ package tracer
 
 import (
 	"context"
-	"errors"
 	"math"
 	"sync/atomic"
 
@@ -18,9 +17,10 @@ import (
 // of regions too: named "allocate", "reallocate" or "free", of status Error with
 // the error's text, a child of the span in the Proxy's context, with attributes
 //
-//	allocator.size    By      what was asked for, or the block's size
-//	allocator.align   By
-//	error.type        string  out_of_memory, bad_layout, unsupported_align, not_owned, double_free, limit, scoped, closed or _OTHER
+//	allocator.operation  string  allocate, reallocate or free, as in the metrics of the exporters
+//	allocator.size       By      what was asked for, or the block's size; 2^63-1 if it is more
+//	allocator.align      By      likewise
+//	error.type           string  out_of_memory, limit, double_free and so on, by blockalloc.ErrorType
 //
 // A [Region] does this by itself: a failure is told once, by the innermost region
 // that it happened in, and by this Hook if there is none. All failures are told
@@ -56,35 +56,15 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
 		return
 	}
 	_, span := f.config.tracer(ctx).Start(ctx, e.Kind.Op(), trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
-		attribute.Int64("allocator.size", int64(e.Size)),
-		attribute.Int64("allocator.align", int64(e.Align)),
-		attribute.String("error.type", errorType(e.Err)),
+		attribute.String("allocator.operation", e.Kind.Op()),
+		attribute.Int64("allocator.size", bytes(e.Size)),
+		attribute.Int64("allocator.align", bytes(e.Align)),
+		attribute.String("error.type", blockalloc.ErrorType(e.Err)),
 	))
 	span.SetStatus(codes.Error, e.Err.Error())
 	span.End()
 }
 
-// errorType gives each of blockalloc's errors a name of low cardinality; _OTHER is
-// OpenTelemetry's word for the rest.
-func errorType(err error) string {
-	for _, t := range errorTypes {
-		if errors.Is(err, t.err) {
-			return t.name
-		}
-	}
-	return "_OTHER"
-}
-
-var errorTypes = []struct {
-	err  error
-	name string
-}{
-	{blockalloc.ErrOutOfMemory, "out_of_memory"},
-	{blockalloc.ErrBadLayout, "bad_layout"},
-	{blockalloc.ErrUnsupportedAlign, "unsupported_align"},
-	{blockalloc.ErrNotOwned, "not_owned"},
-	{blockalloc.ErrDoubleFree, "double_free"},
-	{blockalloc.ErrLimit, "limit"},
-	{blockalloc.ErrScoped, "scoped"},
-	{blockalloc.ErrClosed, "closed"},
-}
+// bytes is an attribute's value of a size: the largest there is where size is larger, as
+// what a failure asked for can be.
+func bytes(size uintptr) int64 { return int64(min(uint64(size), math.MaxInt64)) }

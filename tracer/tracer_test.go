@@ -2,8 +2,10 @@ package tracer_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"sync"
 	"testing"
 
@@ -145,9 +147,10 @@ func TestFailureIsToldOnce(t *testing.T) {
 		}
 		s := spans.spans[n]
 		want := map[attribute.Key]attribute.Value{
-			"allocator.size":  attribute.Int64Value(4096),
-			"allocator.align": attribute.Int64Value(4096),
-			"error.type":      attribute.StringValue("out_of_memory"),
+			"allocator.operation": attribute.StringValue("allocate"),
+			"allocator.size":      attribute.Int64Value(4096),
+			"allocator.align":     attribute.Int64Value(4096),
+			"error.type":          attribute.StringValue("out_of_memory"),
 		}
 		if s.name != "allocate" || s.status != codes.Error || s.description != err.Error() || s.ends != 1 || !maps.Equal(s.attributes, want) {
 			t.Errorf("span %q, status %v %q, ended %d times, attributes %v", s.name, s.status, s.description, s.ends, s.attributes)
@@ -228,23 +231,56 @@ func TestFailureBudget(t *testing.T) {
 	}
 }
 
+// TestErrorTypes: the most specific error has its name, of what a real Limit returns too.
 func TestErrorTypes(t *testing.T) {
 	for err, want := range map[error]string{
-		blockalloc.ErrOutOfMemory:                         "out_of_memory",
-		blockalloc.ErrBadLayout:                           "bad_layout",
-		blockalloc.ErrUnsupportedAlign:                    "unsupported_align",
-		fmt.Errorf("wrapped: %w", blockalloc.ErrNotOwned): "not_owned",
-		blockalloc.ErrDoubleFree:                          "double_free",
-		blockalloc.ErrLimit:                               "limit",
-		blockalloc.ErrScoped:                              "scoped",
-		blockalloc.ErrClosed:                              "closed",
-		context.Canceled:                                  "_OTHER",
+		blockalloc.ErrOutOfMemory:                                   "out_of_memory",
+		fmt.Errorf("wrapped: %w", blockalloc.ErrNotOwned):           "not_owned",
+		errors.Join(blockalloc.ErrOutOfMemory, blockalloc.ErrLimit): "limit",
+		context.Canceled: blockalloc.ErrorTypeOther,
 	} {
 		var spans recorder
 		h := tracer.Failures(tracer.WithTracerProvider(&spans))
 		h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: err})
 		if got := spans.spans[0].attributes["error.type"].AsString(); got != want || spans.spans[0].name != "free" {
 			t.Errorf("error.type of %v = %q in span %q, want %q in free", err, got, spans.spans[0].name, want)
+		}
+	}
+	var spans recorder
+	p := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 4096), alloctrace.WithHooks(tracer.Failures(tracer.WithTracerProvider(&spans))))
+	_, _ = p.Allocate(blockalloc.BlockLayout(8192))
+	if got := spans.spans[0].attributes["error.type"].AsString(); got != "limit" {
+		t.Errorf("error.type of a Limit's error = %q, want limit", got)
+	}
+}
+
+// TestSizesBeyondInt64: an attribute has 63 bits; a larger size is the largest of these.
+func TestSizesBeyondInt64(t *testing.T) {
+	const half = ^uintptr(0)>>1 + 1 // 2^63, or 2^31
+	for size, want := range map[uintptr]int64{
+		0: 0, 4096: 4096, half - 1: int64(half - 1),
+		half:            int64(min(uint64(half), math.MaxInt64)),
+		^uintptr(0):     int64(min(uint64(^uintptr(0)), math.MaxInt64)),
+		^uintptr(0) - 7: int64(min(uint64(^uintptr(0)-7), math.MaxInt64)),
+	} {
+		var spans recorder
+		p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(tracer.WithTracerProvider(&spans))))
+		_, _ = p.Allocate(blockalloc.Layout{Size: size, Align: 8})
+		_, _ = p.Allocate(blockalloc.Layout{Size: 8, Align: size})
+		n := 0
+		for _, s := range spans.spans {
+			for _, key := range []attribute.Key{"allocator.size", "allocator.align"} {
+				switch got := s.attributes[key].AsInt64(); got {
+				case 8:
+				case want:
+					n++
+				default:
+					t.Errorf("%s of %d = %d, want %d", key, size, got, want)
+				}
+			}
+		}
+		if n < 1 {
+			t.Errorf("no attribute of %d", size)
 		}
 	}
 }
