@@ -73,25 +73,26 @@ func TestCollector(t *testing.T) {
 func wantScraped() []string {
 	var want []string
 	scope := fmt.Sprintf(`otel_scope_name=%q,otel_scope_schema_url="",otel_scope_version=%q`, otelmetric.ScopeName, otelmetric.Version())
-	sample := func(name, errorType, service, bound, value string) {
-		want = append(want, fmt.Sprintf(`%s{allocator_backend="Heap",allocator_name="db",%sjob=%q,%s%s} %s`, name, errorType, service, scope, bound, value))
+	sample := func(name, operation, service, bound, value string) {
+		want = append(want, fmt.Sprintf(`%s{allocator_backend="Heap",allocator_name="db",%sjob=%q,%s%s} %s`, name, operation, service, scope, bound, value))
 	}
-	for _, m := range []struct{ name, kind, errorType, value string }{
+	for _, m := range []struct{ name, kind, operation, value string }{
 		{"allocator_allocations_total", "counter", "", "6"},
 		{"allocator_block_count", "gauge", "", "3"},
-		{"allocator_failures_total", "counter", `error_type="allocate_failed",`, "2"},
-		{"allocator_failures_total", "counter", `error_type="free_failed",`, "3"},
-		{"allocator_failures_total", "counter", `error_type="reallocate_failed",`, "1"},
+		{"allocator_failures_total", "counter", `allocator_operation="allocate",`, "2"},
+		{"allocator_failures_total", "counter", `allocator_operation="free",`, "3"},
+		{"allocator_failures_total", "counter", `allocator_operation="reallocate",`, "1"},
 		{"allocator_frees_total", "counter", "", "2"},
 		{"allocator_memory_allocated_bytes_total", "counter", "", "1.061775e+06"},
 		{"allocator_memory_limit_bytes", "gauge", "", "8.388608e+06"},
 		{"allocator_memory_peak_bytes", "gauge", "", "1.056775e+06"},
 		{"allocator_memory_used_bytes", "gauge", "", "9097"},
+		{"allocator_read_failures_total", "counter", "", "0"},
 		{"allocator_reallocations_total", "counter", "", "2"},
 	} {
 		want = append(want, "# TYPE "+m.name+" "+m.kind)
-		sample(m.name, m.errorType, "explicit", "", m.value)
-		sample(m.name, m.errorType, "exponential", "", m.value)
+		sample(m.name, m.operation, "explicit", "", m.value)
+		sample(m.name, m.operation, "exponential", "", m.value)
 	}
 	const histogram = "allocator_allocation_size_bytes"
 	want = append(want, "# TYPE "+histogram+" histogram")

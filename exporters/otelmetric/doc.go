@@ -15,7 +15,7 @@
 //
 //	Metric                      Instrument     Unit            Meaning
 //	allocator.memory.used       UpDownCounter  By              bytes of live blocks: allocated less freed
-//	allocator.memory.allocated  Counter        By              bytes allocated, in all
+//	allocator.memory.allocated  Counter        By              bytes granted to allocations and reallocations, in all
 //	allocator.memory.peak       Gauge          By              the most bytes that were live, as exactly as counter.Stats has it
 //	allocator.memory.reserved   UpDownCounter  By              address space that the Pool below has reserved, if there is one
 //	allocator.memory.limit      UpDownCounter  By              the lowest bound of a Limit on the way down, if there is one
@@ -24,13 +24,23 @@
 //	allocator.reallocations     Counter        {reallocation}  reallocations that succeeded
 //	allocator.frees             Counter        {free}          frees that succeeded; a reallocation to size zero is none
 //	allocator.failures          Counter        {failure}       operations that failed
+//	allocator.read_failures     Counter        {failure}       times that what is here could not be read
 //	allocator.allocation.size   Histogram      By              blocks by size, as allocated and reallocated: of a Producer
 //
 // All have the attributes allocator.name and, where it is known, allocator.backend:
 // the type of the allocator at the bottom, as "Pool". allocator.failures has
-// error.type besides: allocate_failed, reallocate_failed or free_failed. No
-// attribute is an address or a stack: what is told is bounded by the number of
-// allocators.
+// allocator.operation besides, as the spans of package tracer have it: allocate,
+// reallocate or free. No attribute is an address or a stack: what is told is bounded by
+// the number of allocators.
+//
+// A receiver of OTLP refuses all metrics for one attribute that is not valid UTF-8. So in
+// names each byte that is no part of a character becomes U+FFFD, and a name of more than
+// 1 KiB is cut and ends in "…". Allocators whose names become equal are added up.
+//
+// The SDK sends no metrics at all once one callback returns an error. So what cannot be
+// read is left out and counted by the metrics of read failures: if a source or a hook
+// panics, or if the process may not read its own /proc/self/pagemap or has no file
+// descriptor left.
 //
 // The numbers of one allocator in one collection, but for the histogram, reserved
 // and limit, are of one snapshot, so that they agree with each other; see
@@ -47,12 +57,13 @@
 // [StartHook] tells what a hook that looks on takes itself, with the attribute
 // allocator.instrumentation.hook:
 //
-//	Instrument     Metric                             Unit      Meaning
-//	Counter        allocator.instrumentation.events   {event}   that it was told of
-//	Counter        allocator.instrumentation.sampled  {sample}  blocks or events that it has kept, or told another
-//	Counter        allocator.instrumentation.dropped  {sample}  blocks or events that it could not keep, or not tell
-//	UpDownCounter  allocator.instrumentation.memory   By        of the Go heap that it holds
-//	Counter        allocator.instrumentation.time     s         for which those who allocate have waited for it
+//	Instrument     Metric                                   Unit       Meaning
+//	Counter        allocator.instrumentation.events         {event}    that were delivered to it
+//	Counter        allocator.instrumentation.sampled        {sample}   blocks or events that it has kept or passed on
+//	Counter        allocator.instrumentation.dropped        {sample}   blocks or events that it could not keep or pass on
+//	UpDownCounter  allocator.instrumentation.memory         By         of the Go heap that it holds
+//	Counter        allocator.instrumentation.time           s          for which those who allocate have waited for it
+//	Counter        allocator.instrumentation.read_failures  {failure}  times that what is here could not be read
 //
 // What each means for a hook, its method Usage says. Events and time are not there while
 // they are 0: a hook need not count events, and time is an estimate that only a
@@ -60,9 +71,10 @@
 //
 // [StartRSS] tells what the resident memory of the process is made of, by package rss:
 //
-//	Instrument     Metric                     Unit  Meaning
-//	UpDownCounter  allocator.rss              By    of the process, by allocator.rss.part: go_heap, go_other, tracked, files or unattributed
-//	UpDownCounter  allocator.memory.resident  By    of an allocator that are in memory, live or not
+//	Instrument     Metric                       Unit       Meaning
+//	UpDownCounter  allocator.rss                By         of the process, by allocator.rss.part: go_heap, go_other, tracked, files or unattributed
+//	UpDownCounter  allocator.memory.resident    By         of an allocator that are in memory, live or not
+//	Counter        allocator.rss.read_failures  {failure}  times that what is here could not be read
 //
 // The parts add up to what is resident. The second has allocator.name.
 //

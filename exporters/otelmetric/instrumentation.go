@@ -9,6 +9,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/internal/metrics"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // StartHook tells OpenTelemetry what a hook has done and takes, such as a hooks.Ring, a
@@ -23,35 +25,29 @@ func StartHook(hook hooks.UsageSource, name string, opts ...Option) (*Registrati
 		return nil, fmt.Errorf("otelmetric.StartHook(%v, %q): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it", hook, name)
 	}
 	meter := newConfig(config{}, opts).provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
-	var failed error
-	counter := func(name, unit, description string) metric.Int64ObservableCounter {
-		c, err := meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(description))
-		failed = errors.Join(failed, err)
-		return c
-	}
-	events := counter("allocator.instrumentation.events", "{event}", "Events that the hook was told of.")
-	sampled := counter("allocator.instrumentation.sampled", "{sample}", "Blocks or events that the hook has kept, or told another.")
-	dropped := counter("allocator.instrumentation.dropped", "{sample}", "Blocks or events that the hook could not keep, or not tell.")
-	memory, err := meter.Int64ObservableUpDownCounter("allocator.instrumentation.memory", metric.WithUnit("By"),
-		metric.WithDescription("Bytes of the Go heap that the hook holds."))
-	times, err2 := meter.Float64ObservableCounter("allocator.instrumentation.time", metric.WithUnit("s"),
-		metric.WithDescription("For how long those who allocate have waited for the hook."))
+	add := adder{meter: meter}
+	events, sampled, dropped := add.int64(metrics.HookEvents), add.int64(metrics.HookSampled), add.int64(metrics.HookDropped)
+	memory, readFailures := add.int64(metrics.HookMemory), add.int64(metrics.HookReadFailures)
+	times, err := meter.Float64ObservableCounter(metrics.HookTime.Name, metric.WithUnit(metrics.HookTime.Unit), metric.WithDescription(metrics.HookTime.Help))
 	r := &Registration{}
-	if err = errors.Join(failed, err, err2); err == nil {
-		of := metric.WithAttributes(attribute.String("allocator.instrumentation.hook", name))
+	if err = errors.Join(add.err, err); err == nil {
+		of := metric.WithAttributes(attribute.String("allocator.instrumentation.hook", text.Name(name)))
 		r.callback, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-			u := hook.Usage()
-			if u.Events != 0 { // else nobody may have counted
-				o.ObserveInt64(events, u.Events, of)
+			var u hooks.Usage
+			if r.try(func() error { u = hook.Usage(); return nil }) {
+				if u.Events != 0 { // else nobody may have counted
+					o.ObserveInt64(events, u.Events, of)
+				}
+				o.ObserveInt64(sampled, u.Sampled, of)
+				o.ObserveInt64(dropped, u.Dropped, of)
+				o.ObserveInt64(memory, u.Bytes, of)
+				if u.Time != 0 {
+					o.ObserveFloat64(times, u.Time.Seconds(), of)
+				}
 			}
-			o.ObserveInt64(sampled, u.Sampled, of)
-			o.ObserveInt64(dropped, u.Dropped, of)
-			o.ObserveInt64(memory, u.Bytes, of)
-			if u.Time != 0 {
-				o.ObserveFloat64(times, u.Time.Seconds(), of)
-			}
+			o.ObserveInt64(readFailures, r.unread.Load(), of)
 			return nil
-		}, events, sampled, dropped, memory, times)
+		}, append(add.all, times)...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("otelmetric.StartHook: the MeterProvider refuses: %w", err)

@@ -51,6 +51,8 @@ var wantHooks = []string{
 	"allocator.instrumentation.events {event} Counter {allocator.instrumentation.hook=all} 4096",
 	"allocator.instrumentation.memory By UpDownCounter {allocator.instrumentation.hook=all} 1048576",
 	"allocator.instrumentation.memory By UpDownCounter {allocator.instrumentation.hook=some} 99",
+	"allocator.instrumentation.read_failures {failure} Counter {allocator.instrumentation.hook=all} 0",
+	"allocator.instrumentation.read_failures {failure} Counter {allocator.instrumentation.hook=some} 0",
 	"allocator.instrumentation.sampled {sample} Counter {allocator.instrumentation.hook=all} 70",
 	"allocator.instrumentation.sampled {sample} Counter {allocator.instrumentation.hook=some} 5",
 	"allocator.instrumentation.time s Counter {allocator.instrumentation.hook=all} 1.5",
@@ -151,6 +153,7 @@ func TestCollectorHooks(t *testing.T) {
 		{"dropped_total", "counter", "7", "0"},
 		{"events_total", "counter", "4096", ""},
 		{"memory_bytes", "gauge", "1.048576e+06", "99"},
+		{"read_failures_total", "counter", "0", "0"},
 		{"sampled_total", "counter", "70", "5"},
 		{"time_seconds_total", "counter", "1.5", ""},
 	} {

@@ -4,42 +4,56 @@ import (
 	"errors"
 
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/alloctrace/alloctrace/internal/metrics"
 )
 
 // instruments are those of one meter. The meter returns the same ones each time.
 type instruments struct {
-	used, allocated, peak, reserved, limit              metric.Int64Observable
-	blocks, allocations, reallocations, frees, failures metric.Int64Observable
+	used, allocated, peak, reserved, limit                            metric.Int64Observable
+	blocks, allocations, reallocations, frees, failures, readFailures metric.Int64Observable
 
 	all []metric.Observable
 }
 
 func newInstruments(meter metric.Meter) (*instruments, error) {
 	i := &instruments{}
-	var failed error
-	add := func(o metric.Int64Observable, err error) metric.Int64Observable {
-		i.all = append(i.all, o)
-		failed = errors.Join(failed, err)
-		return o
+	add := adder{meter: meter}
+	i.used = add.int64(metrics.MemoryUsed)
+	i.allocated = add.int64(metrics.MemoryAllocated)
+	i.peak = add.int64(metrics.MemoryPeak)
+	i.reserved = add.int64(metrics.MemoryReserved)
+	i.limit = add.int64(metrics.MemoryLimit)
+	i.blocks = add.int64(metrics.BlockCount)
+	i.allocations = add.int64(metrics.Allocations)
+	i.reallocations = add.int64(metrics.Reallocations)
+	i.frees = add.int64(metrics.Frees)
+	i.failures = add.int64(metrics.Failures)
+	i.readFailures = add.int64(metrics.ReadFailures)
+	i.all = add.all
+	return i, add.err
+}
+
+// An adder adds instruments to a meter.
+type adder struct {
+	meter metric.Meter
+	all   []metric.Observable
+	err   error // of all that were refused
+}
+
+func (a *adder) int64(m metrics.Metric) metric.Int64Observable {
+	unit, description := metric.WithUnit(m.Unit), metric.WithDescription(m.Help)
+	var o metric.Int64Observable
+	var err error
+	switch m.Kind {
+	case metrics.Counter:
+		o, err = a.meter.Int64ObservableCounter(m.Name, unit, description)
+	case metrics.UpDownCounter:
+		o, err = a.meter.Int64ObservableUpDownCounter(m.Name, unit, description)
+	default:
+		o, err = a.meter.Int64ObservableGauge(m.Name, unit, description)
 	}
-	counter := func(name, unit, description string) metric.Int64Observable {
-		return add(meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(description)))
-	}
-	upDownCounter := func(name, unit, description string) metric.Int64Observable {
-		return add(meter.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(description)))
-	}
-	gauge := func(name, unit, description string) metric.Int64Observable {
-		return add(meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(description)))
-	}
-	i.used = upDownCounter("allocator.memory.used", "By", "Bytes of live blocks.")
-	i.allocated = counter("allocator.memory.allocated", "By", "Bytes allocated, in all.")
-	i.peak = gauge("allocator.memory.peak", "By", "The most bytes that were live.")
-	i.reserved = upDownCounter("allocator.memory.reserved", "By", "Address space reserved by the pool below.")
-	i.limit = upDownCounter("allocator.memory.limit", "By", "The most bytes that may be live.")
-	i.blocks = upDownCounter("allocator.block.count", "{block}", "Live blocks.")
-	i.allocations = counter("allocator.allocations", "{allocation}", "Allocations that succeeded.")
-	i.reallocations = counter("allocator.reallocations", "{reallocation}", "Reallocations that succeeded.")
-	i.frees = counter("allocator.frees", "{free}", "Frees that succeeded.")
-	i.failures = counter("allocator.failures", "{failure}", "Operations that failed.")
-	return i, failed
+	a.all = append(a.all, o)
+	a.err = errors.Join(a.err, err)
+	return o
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/metrics"
 )
 
 // A Producer makes the histogram allocator.allocation.size of the sources that were
@@ -52,7 +53,7 @@ func (p *Producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	m := metricdata.Metrics{Name: "allocator.allocation.size", Unit: "By", Description: "Blocks by size, as allocated and reallocated."}
+	m := metricdata.Metrics{Name: metrics.AllocationSize.Name, Unit: metrics.AllocationSize.Unit, Description: metrics.AllocationSize.Help}
 	if p.Explicit {
 		m.Data = explicit(list, time.Now())
 	} else {
@@ -76,13 +77,16 @@ func (p *Producer) sizes() []*sizes {
 	var list []*sizes
 	found := make(map[attribute.Distinct]*sizes)
 	for _, r := range p.regs {
+		var s counter.Stats
+		if !r.try(func() error { s = r.source.Stats(); return nil }) {
+			continue
+		}
 		z := found[r.attributes.Equivalent()]
 		if z == nil {
 			z = &sizes{Registration: r}
 			found[r.attributes.Equivalent()] = z
 			list = append(list, z)
 		}
-		s := r.source.Stats()
 		z.sum += s.AllocatedBytes
 		for i, class := range s.Classes {
 			z.classes[i] += uint64(class.Allocated)

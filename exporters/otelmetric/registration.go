@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/sources"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // ScopeName is the instrumentation scope of this package's metrics.
@@ -36,15 +40,16 @@ var version = sync.OnceValue(func() string {
 
 // A Registration tells how one source stands until it is stopped.
 type Registration struct {
-	source      counter.Source
-	below       below
-	instruments *instruments
-	attributes  attribute.Set
-	common      []metric.ObserveOption    // the attributes
-	failed      [3][]metric.ObserveOption // and error.type: allocate, reallocate, free
-	start       time.Time
-	callback    metric.Registration
-	producer    *Producer // nil if there is none
+	source          counter.Source
+	limit, reserved func() int64 // nil if there is none
+	instruments     *instruments
+	attributes      attribute.Set
+	common          []metric.ObserveOption    // the attributes
+	failed          [3][]metric.ObserveOption // and allocator.operation: allocate, reallocate, free
+	start           time.Time
+	callback        metric.Registration
+	producer        *Producer    // nil if there is none
+	unread          atomic.Int64 // how often something could not be read and was left out
 }
 
 // Start tells OpenTelemetry how mem stands, which is a Proxy or any other source of
@@ -59,8 +64,9 @@ func Start(mem counter.Source, opts ...Option) (*Registration, error) {
 	if mem == nil {
 		return nil, errors.New("otelmetric.Start(nil): pass a Proxy or another counter.Source")
 	}
-	r := &Registration{source: mem, below: lookBelow(mem), start: time.Now()}
-	c := config{backend: r.below.backend}
+	below := sources.LookBelow(mem)
+	r := &Registration{source: mem, limit: below.Limit(), reserved: below.Reserved(), start: time.Now()}
+	c := config{backend: below.Backend}
 	if named, ok := mem.(interface{ Name() string }); ok {
 		c.name = named.Name()
 	}
@@ -85,38 +91,52 @@ func Start(mem counter.Source, opts ...Option) (*Registration, error) {
 }
 
 func (r *Registration) setAttributes(c config) {
-	list := []attribute.KeyValue{attribute.String("allocator.name", c.name)}
+	list := []attribute.KeyValue{attribute.String("allocator.name", text.Name(c.name))}
 	if c.backend != "" {
-		list = append(list, attribute.String("allocator.backend", c.backend))
+		list = append(list, attribute.String("allocator.backend", text.Name(c.backend)))
 	}
 	r.attributes = attribute.NewSet(list...)
 	r.common = []metric.ObserveOption{metric.WithAttributeSet(r.attributes)}
-	for i, what := range []string{"allocate_failed", "reallocate_failed", "free_failed"} {
-		set := attribute.NewSet(append(list, attribute.String("error.type", what))...)
+	for i, kind := range []alloctrace.Kind{alloctrace.AllocateFailed, alloctrace.ReallocateFailed, alloctrace.FreeFailed} {
+		set := attribute.NewSet(append(list, attribute.String("allocator.operation", kind.Op()))...)
 		r.failed[i] = []metric.ObserveOption{metric.WithAttributeSet(set)}
 	}
 }
 
-// observe is called once a collection by each reader.
+// observe is called once a collection by each reader. It returns no error, for which the
+// SDK would send nothing at all, of other sources neither.
 func (r *Registration) observe(_ context.Context, o metric.Observer) error {
-	s, i := r.source.Stats(), r.instruments
-	o.ObserveInt64(i.used, s.LiveBytes, r.common...)
-	o.ObserveInt64(i.allocated, s.AllocatedBytes, r.common...)
-	o.ObserveInt64(i.peak, s.PeakBytes, r.common...)
-	o.ObserveInt64(i.blocks, s.LiveBlocks, r.common...)
-	o.ObserveInt64(i.allocations, s.Allocations, r.common...)
-	o.ObserveInt64(i.reallocations, s.Reallocations, r.common...)
-	o.ObserveInt64(i.frees, s.Frees, r.common...)
-	o.ObserveInt64(i.failures, s.FailedAllocations, r.failed[0]...)
-	o.ObserveInt64(i.failures, s.FailedReallocations, r.failed[1]...)
-	o.ObserveInt64(i.failures, s.FailedFrees, r.failed[2]...)
-	if r.below.pool != nil {
-		o.ObserveInt64(i.reserved, r.below.pool.Stats().Reserved, r.common...)
+	i := r.instruments
+	var s counter.Stats
+	if r.try(func() error { s = r.source.Stats(); return nil }) {
+		o.ObserveInt64(i.used, s.LiveBytes, r.common...)
+		o.ObserveInt64(i.allocated, s.AllocatedBytes, r.common...)
+		o.ObserveInt64(i.peak, s.PeakBytes, r.common...)
+		o.ObserveInt64(i.blocks, s.LiveBlocks, r.common...)
+		o.ObserveInt64(i.allocations, s.Allocations, r.common...)
+		o.ObserveInt64(i.reallocations, s.Reallocations, r.common...)
+		o.ObserveInt64(i.frees, s.Frees, r.common...)
+		o.ObserveInt64(i.failures, s.FailedAllocations, r.failed[0]...)
+		o.ObserveInt64(i.failures, s.FailedReallocations, r.failed[1]...)
+		o.ObserveInt64(i.failures, s.FailedFrees, r.failed[2]...)
 	}
-	if r.below.limits != nil {
-		o.ObserveInt64(i.limit, r.below.limit(), r.common...)
+	if r.reserved != nil {
+		o.ObserveInt64(i.reserved, r.reserved(), r.common...)
 	}
+	if r.limit != nil {
+		o.ObserveInt64(i.limit, r.limit(), r.common...)
+	}
+	o.ObserveInt64(i.readFailures, r.unread.Load(), r.common...)
 	return nil
+}
+
+// try calls f, and reports whether it returned and without an error.
+func (r *Registration) try(f func() error) bool {
+	if sources.Try(f) != nil {
+		r.unread.Add(1)
+		return false
+	}
+	return true
 }
 
 // Stop ends what [Start] began: once it has returned, the source is not asked again

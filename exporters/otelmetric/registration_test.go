@@ -106,14 +106,15 @@ var wantWorked = []string{
 	"allocator.allocation.size By ExponentialHistogram {allocator.backend=Heap,allocator.name=db} count=7 sum=1061775 scale=0 1:1 2:1 4:1 4096:1 8192:2 1048576:1",
 	"allocator.allocations {allocation} Counter {allocator.backend=Heap,allocator.name=db} 6",
 	"allocator.block.count {block} UpDownCounter {allocator.backend=Heap,allocator.name=db} 3",
-	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,error.type=allocate_failed} 2",
-	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,error.type=free_failed} 3",
-	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,error.type=reallocate_failed} 1",
+	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,allocator.operation=allocate} 2",
+	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,allocator.operation=free} 3",
+	"allocator.failures {failure} Counter {allocator.backend=Heap,allocator.name=db,allocator.operation=reallocate} 1",
 	"allocator.frees {free} Counter {allocator.backend=Heap,allocator.name=db} 2",
 	"allocator.memory.allocated By Counter {allocator.backend=Heap,allocator.name=db} 1061775",
 	"allocator.memory.limit By UpDownCounter {allocator.backend=Heap,allocator.name=db} 8388608",
 	"allocator.memory.peak By Gauge {allocator.backend=Heap,allocator.name=db} 1056775",
 	"allocator.memory.used By UpDownCounter {allocator.backend=Heap,allocator.name=db} 9097",
+	"allocator.read_failures {failure} Counter {allocator.backend=Heap,allocator.name=db} 0",
 	"allocator.reallocations {reallocation} Counter {allocator.backend=Heap,allocator.name=db} 2",
 }
 

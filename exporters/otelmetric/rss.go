@@ -11,40 +11,47 @@ import (
 
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/rss"
+	"github.com/alloctrace/alloctrace/internal/metrics"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
 // StartRSS tells OpenTelemetry what the resident memory of the process is made of, by
-// package rss, whenever metrics are collected, until [Registration.Stop]. Sources are
+// package rss, whenever metrics are collected, until [Registration.Stop]. Allocators are
 // those whose memory is told from the rest; what has the same name is added up. Of the
 // options it heeds [WithMeterProvider].
 //
-// It fails, and has then registered nothing, where [rss.Read] does, anywhere but on
-// Linux, or if the provider refuses an instrument. A collection costs a Read.
-func StartRSS(sources []counter.Source, opts ...Option) (*Registration, error) {
-	sources = slices.Clone(sources)
-	if _, err := rss.Read(sources...); err != nil {
+// It fails, and has then registered nothing, anywhere but on Linux, if an allocator is nil, or
+// if the provider refuses an instrument. It does not fail where the process has no right to
+// read, or no file descriptor left: that can change. A collection costs an [rss.Read].
+func StartRSS(allocators []counter.Source, opts ...Option) (*Registration, error) {
+	allocators = slices.Clone(allocators)
+	if i := slices.Index(allocators, nil); i >= 0 {
+		return nil, fmt.Errorf("otelmetric.StartRSS: source %d is nil: pass a Proxy", i)
+	}
+	if _, err := rss.Read(); errors.Is(err, errors.ErrUnsupported) {
 		return nil, fmt.Errorf("otelmetric.StartRSS: %w", err)
 	}
 	meter := newConfig(config{}, opts).provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
-	parts, err := meter.Int64ObservableUpDownCounter("allocator.rss", metric.WithUnit("By"),
-		metric.WithDescription("Resident memory of the process, by what it is of."))
-	resident, err2 := meter.Int64ObservableUpDownCounter("allocator.memory.resident", metric.WithUnit("By"),
-		metric.WithDescription("Bytes of an allocator that are in memory, live or not."))
+	add := adder{meter: meter}
+	parts, resident, readFailures := add.int64(metrics.RSS), add.int64(metrics.MemoryResident), add.int64(metrics.RSSReadFailures)
 	r := &Registration{}
-	if err = errors.Join(err, err2); err == nil {
+	err := add.err
+	if err == nil {
 		r.callback, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-			report, err := rss.Read(sources...)
-			if err != nil {
-				return err
+			readable, failed := sources.Readable(allocators)
+			r.unread.Add(failed)
+			var report rss.Report
+			if r.try(func() (err error) { report, err = rss.Read(readable...); return err }) {
+				for _, p := range report.Parts() {
+					o.ObserveInt64(parts, p.Bytes, metric.WithAttributes(attribute.String("allocator.rss.part", p.Name)))
+				}
+				for _, a := range report.Allocators {
+					o.ObserveInt64(resident, a.Resident, metric.WithAttributes(attribute.String("allocator.name", a.Name)))
+				}
 			}
-			for _, p := range report.Parts() {
-				o.ObserveInt64(parts, p.Bytes, metric.WithAttributes(attribute.String("allocator.rss.part", p.Name)))
-			}
-			for _, a := range report.Allocators {
-				o.ObserveInt64(resident, a.Resident, metric.WithAttributes(attribute.String("allocator.name", a.Name)))
-			}
+			o.ObserveInt64(readFailures, r.unread.Load())
 			return nil
-		}, parts, resident)
+		}, add.all...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("otelmetric.StartRSS: the MeterProvider refuses: %w", err)

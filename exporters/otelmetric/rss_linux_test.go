@@ -38,6 +38,7 @@ var wantRSS = []string{
 	"allocator.rss By UpDownCounter {allocator.rss.part=go_other} some",
 	"allocator.rss By UpDownCounter {allocator.rss.part=tracked} 33554432",
 	"allocator.rss By UpDownCounter {allocator.rss.part=unattributed} some",
+	"allocator.rss.read_failures {failure} Counter {} 0",
 }
 
 // some puts the word in the place of what is not known.

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/metrics"
+	"github.com/alloctrace/alloctrace/internal/sources"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // An Option changes what a [Collector] shows. The options of this package are the only
@@ -17,18 +21,20 @@ type Option func(*Collector)
 
 // WithChildren shows the children of the source, and theirs, as series of their own, with
 // their names in the label allocator_child: "parser", or "parser/tokens" for a child's
-// child. Children of one name are shown as one, and those without a name only as part of
-// the whole. Each name costs as many series as the whole: a name for each request is too
-// many. Sources other than an [alloctrace.Proxy] have no children.
+// child. Children of one name are shown as one. Those without a name, and those whose path
+// has more than 16 KiB, are shown only as part of what they are children of. Each name costs
+// as many series as the whole: a name for each request is too many. Sources other than an
+// [alloctrace.Proxy] have no children.
 func WithChildren() Option { return func(c *Collector) { c.children = true } }
 
-// WithLimit shows what limit returns, in bytes, as allocator_memory_limit_bytes: the Max of
-// a blockalloc.Limit, say. It is called once a scrape, by several goroutines at once.
+// WithLimit shows what limit returns, in bytes, as allocator_memory_limit_bytes, in place of
+// the lowest bound of the Limits below the source. It is called once a scrape, by several
+// goroutines at once.
 func WithLimit(limit func() int64) Option { return func(c *Collector) { c.limit = limit } }
 
-// WithReserved shows what reserved returns, in bytes, as allocator_memory_reserved_bytes:
-// the figure of a blockalloc.Pool's Stats that is of interest, say. It is called once a
-// scrape, by several goroutines at once.
+// WithReserved shows what reserved returns, in bytes, as allocator_memory_reserved_bytes, in
+// place of what the Pool below the source has reserved. It is called once a scrape, by
+// several goroutines at once.
 func WithReserved(reserved func() int64) Option {
 	return func(c *Collector) { c.reserved = reserved }
 }
@@ -42,6 +48,7 @@ type Collector struct {
 
 	values                                []*prometheus.Desc // of each in values
 	limitDesc, reservedDesc, failed, size *prometheus.Desc
+	unread                                unread
 }
 
 var _ prometheus.Collector = (*Collector)(nil)
@@ -56,33 +63,40 @@ var values = [...]struct {
 	name, help string
 	of         func(*counter.Stats) int64
 }{
-	{gauge, "allocator_memory_used_bytes", "Bytes in live blocks.", func(s *counter.Stats) int64 { return s.LiveBytes }},
-	{gauge, "allocator_memory_peak_bytes", "The most bytes that were live, give or take the peak bound.", func(s *counter.Stats) int64 { return s.PeakBytes }},
+	{gauge, metrics.MemoryUsed.Prometheus, metrics.MemoryUsed.Help, func(s *counter.Stats) int64 { return s.LiveBytes }},
+	{gauge, metrics.MemoryPeak.Prometheus, metrics.MemoryPeak.Help, func(s *counter.Stats) int64 { return s.PeakBytes }},
 	{gauge, "allocator_memory_peak_bound_bytes", "By how many bytes the peak may be off, 0 if it is exact.", func(s *counter.Stats) int64 { return s.PeakBound }},
-	{count, "allocator_memory_allocated_bytes_total", "Bytes granted to allocations and reallocations.", func(s *counter.Stats) int64 { return s.AllocatedBytes }},
+	{count, metrics.MemoryAllocated.Prometheus, metrics.MemoryAllocated.Help, func(s *counter.Stats) int64 { return s.AllocatedBytes }},
 	{count, "allocator_memory_freed_bytes_total", "Bytes given back by frees and reallocations.", func(s *counter.Stats) int64 { return s.FreedBytes }},
 	{count, "allocator_memory_slack_bytes_total", "Bytes granted beyond what was asked for.", func(s *counter.Stats) int64 { return s.AllocatedBytes - s.RequestedBytes }},
 	{gauge, "allocator_blocks", "Live blocks.", func(s *counter.Stats) int64 { return s.LiveBlocks }},
-	{count, "allocator_allocations_total", "Allocations that succeeded.", func(s *counter.Stats) int64 { return s.Allocations }},
-	{count, "allocator_reallocations_total", "Reallocations that succeeded.", func(s *counter.Stats) int64 { return s.Reallocations }},
-	{count, "allocator_frees_total", "Frees that succeeded.", func(s *counter.Stats) int64 { return s.Frees }},
+	{count, metrics.Allocations.Prometheus, metrics.Allocations.Help, func(s *counter.Stats) int64 { return s.Allocations }},
+	{count, metrics.Reallocations.Prometheus, metrics.Reallocations.Help, func(s *counter.Stats) int64 { return s.Reallocations }},
+	{count, metrics.Frees.Prometheus, metrics.Frees.Help, func(s *counter.Stats) int64 { return s.Frees }},
 }
 
-// NewCollector returns a Collector of source, whose label allocator_name is name. It
-// panics if source is nil or name empty.
+// NewCollector returns a Collector of source, whose label allocator_name is name, made valid
+// as the package says. It panics if source is nil or name empty.
 func NewCollector(source counter.Source, name string, opts ...Option) *Collector {
 	if source == nil || name == "" {
 		panic(fmt.Sprintf("prometheus: NewCollector(%v, %q): pass a source, such as a Proxy, and a name for it", source, name))
 	}
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(metric, help, append([]string{"allocator_child"}, labels...), prometheus.Labels{"allocator_name": name})
+		return prometheus.NewDesc(metric, help, append([]string{"allocator_child"}, labels...), prometheus.Labels{"allocator_name": text.Name(name)})
 	}
+	shared := func(m metrics.Metric, labels ...string) *prometheus.Desc {
+		return desc(m.Prometheus, m.Help, labels...)
+	}
+	below := sources.LookBelow(source)
 	c := &Collector{
 		source:       source,
-		limitDesc:    desc("allocator_memory_limit_bytes", "The most bytes that may be live."),
-		reservedDesc: desc("allocator_memory_reserved_bytes", "Bytes held of the system."),
-		failed:       desc("allocator_failures_total", "Operations that failed.", "error_type"),
-		size:         desc("allocator_allocation_size_bytes", "Sizes of the blocks granted to allocations and reallocations."),
+		limit:        below.Limit(),
+		reserved:     below.Reserved(),
+		limitDesc:    shared(metrics.MemoryLimit),
+		reservedDesc: shared(metrics.MemoryReserved),
+		failed:       shared(metrics.Failures, "allocator_operation"),
+		size:         shared(metrics.AllocationSize),
+		unread:       unread{desc: shared(metrics.ReadFailures)},
 	}
 	for _, v := range values {
 		c.values = append(c.values, desc(v.name, v.help))
@@ -119,24 +133,33 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.reservedDesc
 	ch <- c.failed
 	ch <- c.size
+	ch <- c.unread.desc
 }
 
 // Collect implements [prometheus.Collector]. It takes one snapshot of the source.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if c.children { // before the whole, of which they are part, so that it has no less than they
 		children := make(map[string]counter.Stats)
-		collect(children, "", c.source)
-		for path, s := range children {
-			c.send(ch, path, &s)
+		if c.unread.try(func() error { collect(children, "", c.source); return nil }) {
+			for path, s := range children {
+				c.send(ch, path, &s)
+			}
 		}
 	}
-	s := c.source.Stats()
-	c.send(ch, "", &s)
-	if c.limit != nil {
-		ch <- prometheus.MustNewConstMetric(c.limitDesc, gauge, float64(c.limit()), "")
+	var s counter.Stats
+	if c.unread.try(func() error { s = c.source.Stats(); return nil }) {
+		c.send(ch, "", &s)
 	}
-	if c.reserved != nil {
-		ch <- prometheus.MustNewConstMetric(c.reservedDesc, gauge, float64(c.reserved()), "")
+	c.sendValue(ch, c.limitDesc, c.limit)
+	c.sendValue(ch, c.reservedDesc, c.reserved)
+	c.unread.send(ch, "")
+}
+
+// sendValue sends what of returns, unless that is nil.
+func (c *Collector) sendValue(ch chan<- prometheus.Metric, desc *prometheus.Desc, of func() int64) {
+	var v int64
+	if of != nil && c.unread.try(func() error { v = of(); return nil }) {
+		ch <- prometheus.MustNewConstMetric(desc, gauge, float64(v), "")
 	}
 }
 
@@ -145,10 +168,36 @@ func (c *Collector) send(ch chan<- prometheus.Metric, path string, s *counter.St
 	for i, v := range values {
 		ch <- prometheus.MustNewConstMetric(c.values[i], v.kind, float64(v.of(s)), path)
 	}
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedAllocations), path, "allocate_failed")
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedReallocations), path, "reallocate_failed")
-	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedFrees), path, "free_failed")
-	ch <- newSizes(c.size, s, path)
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedAllocations), path, alloctrace.AllocateFailed.Op())
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedReallocations), path, alloctrace.ReallocateFailed.Op())
+	ch <- prometheus.MustNewConstMetric(c.failed, count, float64(s.FailedFrees), path, alloctrace.FreeFailed.Op())
+	c.unread.try(func() error {
+		size, err := newSizes(c.size, s, path)
+		if err == nil {
+			ch <- size
+		}
+		return err
+	})
+}
+
+// An unread counts what could not be read and was left out.
+type unread struct {
+	desc *prometheus.Desc
+	n    atomic.Int64
+}
+
+// try calls f, and reports whether it returned and without an error.
+func (u *unread) try(f func() error) bool {
+	if sources.Try(f) != nil {
+		u.n.Add(1)
+		return false
+	}
+	return true
+}
+
+// send sends how much it was, once all else was read.
+func (u *unread) send(ch chan<- prometheus.Metric, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(u.desc, count, float64(u.n.Load()), labels...)
 }
 
 // collect adds the children of source, and theirs, to those in at, by path.
@@ -159,8 +208,11 @@ func collect(at map[string]counter.Stats, path string, source counter.Source) {
 	}
 	for _, child := range parent.Children() {
 		below := path
-		if name := strings.ToValidUTF8(child.Name(), "\uFFFD"); name != "" {
+		if name := text.Name(child.Name()); name != "" {
 			below = strings.TrimPrefix(path+"/"+name, "/")
+			if len(below) > text.MaxText {
+				continue
+			}
 			at[below] = plus(at[below], child.Stats())
 		}
 		collect(at, below, child)

@@ -82,7 +82,7 @@ func TestDashboard(t *testing.T) {
 	check := func(where, expr string) {
 		for _, name := range regexp.MustCompile(`\ballocator_\w+`).FindAllString(expr, -1) {
 			switch name {
-			case "allocator_name", "allocator_child":
+			case "allocator_name", "allocator_child", "allocator_operation":
 				continue
 			}
 			if base := strings.TrimSuffix(name, "_bucket"); exported[base].GetType().String() == "HISTOGRAM" {

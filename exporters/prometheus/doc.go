@@ -1,7 +1,7 @@
 // Package prometheus shows Prometheus the numbers of allocators:
 //
-//	mem := alloctrace.Wrap(limit)
-//	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithLimit(limit.Max)))
+//	mem := alloctrace.Wrap(blockalloc.NewLimit(blockalloc.Default(), 1<<30))
+//	reg.MustRegister(allocprom.NewCollector(mem, "index"))
 //
 // where allocprom is this package and reg a Registerer of
 // github.com/prometheus/client_golang. Nothing registers itself, and what reg.Unregister
@@ -15,8 +15,8 @@
 //	allocator_memory_used_bytes             gauge      bytes       in live blocks
 //	allocator_memory_peak_bytes             gauge      bytes       the most that was live, since the start
 //	allocator_memory_peak_bound_bytes       gauge      bytes       how far off the peak may be; 0 if it is exact
-//	allocator_memory_limit_bytes            gauge      bytes       the most that may be live; see WithLimit
-//	allocator_memory_reserved_bytes         gauge      bytes       held of the system; see WithReserved
+//	allocator_memory_limit_bytes            gauge      bytes       the most that may be live: the lowest bound of a Limit on the way down, if there is one
+//	allocator_memory_reserved_bytes         gauge      bytes       of address space that the Pool below has reserved, if there is one
 //	allocator_memory_allocated_bytes_total  counter    bytes       granted to allocations and reallocations
 //	allocator_memory_freed_bytes_total      counter    bytes       given back by frees and reallocations
 //	allocator_memory_slack_bytes_total      counter    bytes       granted beyond what was asked for, in the allocated
@@ -24,7 +24,8 @@
 //	allocator_allocations_total             counter    operations  that succeeded
 //	allocator_reallocations_total           counter    operations  that succeeded
 //	allocator_frees_total                   counter    operations  that succeeded
-//	allocator_failures_total                counter    operations  failed; error_type: allocate_failed, reallocate_failed or free_failed
+//	allocator_failures_total                counter    operations  that failed; allocator_operation: allocate, reallocate or free
+//	allocator_read_failures_total           counter    failures    to read what is above; see Failures
 //	allocator_allocation_size_bytes         histogram  bytes       blocks granted to allocations and reallocations, by size
 //
 // What each number means to the byte, Stats of package counter says. The values are exact
@@ -38,12 +39,13 @@
 //
 // A [HookCollector] shows what a hook that looks on takes itself, with the label hook:
 //
-//	type     metric                                        unit     meaning
-//	counter  allocator_instrumentation_events_total        events   that it was told of
-//	counter  allocator_instrumentation_sampled_total       samples  blocks or events that it has kept, or told another
-//	counter  allocator_instrumentation_dropped_total       samples  blocks or events that it could not keep, or not tell
-//	gauge    allocator_instrumentation_memory_bytes        bytes    of the Go heap that it holds
-//	counter  allocator_instrumentation_time_seconds_total  seconds  for which those who allocate have waited for it
+//	type     metric                                         unit      meaning
+//	counter  allocator_instrumentation_events_total         events    that were delivered to it
+//	counter  allocator_instrumentation_sampled_total        samples   blocks or events that it has kept or passed on
+//	counter  allocator_instrumentation_dropped_total        samples   blocks or events that it could not keep or pass on
+//	gauge    allocator_instrumentation_memory_bytes         bytes     of the Go heap that it holds
+//	counter  allocator_instrumentation_time_seconds_total   seconds   for which those who allocate have waited for it
+//	counter  allocator_instrumentation_read_failures_total  failures  to read what is above; see Failures
 //
 // What each means for a hook, its method Usage says. Events and time are not there while
 // they are 0: a hook need not count events, and time is an estimate that only a hooks.Meter
@@ -51,18 +53,36 @@
 //
 // An [RSSCollector] shows what the resident memory of the process is made of, by package rss:
 //
-//	type   metric                           unit   meaning
-//	gauge  allocator_rss_bytes              bytes  of the process; part: go_heap, go_other, tracked, files or unattributed
-//	gauge  allocator_memory_resident_bytes  bytes  of an allocator that are in memory, live or not
+//	type     metric                             unit      meaning
+//	gauge    allocator_rss_bytes                bytes     of the process; part: go_heap, go_other, tracked, files or unattributed
+//	gauge    allocator_memory_resident_bytes    bytes     of an allocator that are in memory, live or not
+//	counter  allocator_rss_read_failures_total  failures  to read what is above; see Failures
 //
 // The parts add up to what is resident. The second has the label allocator_name.
+//
+// Package otelmetric has the same metrics by OpenTelemetry's names, with the same types and
+// descriptions, so that OpenTelemetry's exporter to Prometheus can share a registry.
+//
+// # Names
+//
+// Prometheus refuses a scrape with a label that is not valid UTF-8. So in names each byte that is
+// no part of a character becomes U+FFFD, and a name of more than 1 KiB is cut and ends in "…".
+// Names can become equal by that: [Register] then returns an error for the second
+// allocator, and children are added up.
+//
+// # Failures
+//
+// What cannot be read is left out of a scrape, and all else is there. That happens if a
+// source, a hook or a function panics, or if the process may not read its own /proc/self/pagemap
+// or has no file descriptor left. The counters of read failures, which are always there, say
+// how often.
 //
 // # Cost
 //
 // The allocator's operations cost nothing more. A scrape takes one snapshot of each
-// source, some two microseconds for each Counter and shard, and makes of it 47 series in
-// the text format, or 14 of which one is a native histogram. Gathering ten allocators takes
+// source, some two microseconds for each Counter and shard, and makes of it 48 series in
+// the text format, or 15 of which one is a native histogram. Gathering ten allocators takes
 // half a millisecond and 200 KiB of Go heap, which are garbage after it, before a handler
-// writes them. A hook adds five series at most, and some microseconds; an RSSCollector the
+// writes them. A hook adds six series at most, and some microseconds; an RSSCollector the
 // milliseconds of rss.Read.
 package prometheus

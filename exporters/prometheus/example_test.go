@@ -15,10 +15,9 @@ import (
 )
 
 func ExampleNewCollector() {
-	limit := blockalloc.NewLimit(blockalloc.Default(), 1<<30)
-	mem := alloctrace.Wrap(limit)
+	mem := alloctrace.Wrap(blockalloc.NewLimit(blockalloc.Default(), 1<<30))
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithLimit(limit.Max)))
+	reg.MustRegister(allocprom.NewCollector(mem, "index"))
 	http.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 10))

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/internal/metrics"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A HookCollector is a [prometheus.Collector] of what a hook has done and takes: the cost of
@@ -13,6 +15,7 @@ import (
 type HookCollector struct {
 	hook                                    hooks.UsageSource
 	events, sampled, dropped, memory, times *prometheus.Desc
+	unread                                  unread
 }
 
 var _ prometheus.Collector = (*HookCollector)(nil)
@@ -23,29 +26,34 @@ func NewHookCollector(hook hooks.UsageSource, name string) *HookCollector {
 	if hook == nil || name == "" {
 		panic(fmt.Sprintf("prometheus: NewHookCollector(%v, %q): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it", hook, name))
 	}
-	desc := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc("allocator_instrumentation_"+metric, help, nil, prometheus.Labels{"hook": name})
+	desc := func(m metrics.Metric) *prometheus.Desc {
+		return prometheus.NewDesc(m.Prometheus, m.Help, nil, prometheus.Labels{"hook": text.Name(name)})
 	}
 	return &HookCollector{
 		hook:    hook,
-		events:  desc("events_total", "Events that the hook was told of."),
-		sampled: desc("sampled_total", "Blocks or events that the hook has kept, or told another."),
-		dropped: desc("dropped_total", "Blocks or events that the hook could not keep, or not tell."),
-		memory:  desc("memory_bytes", "Bytes of the Go heap that the hook holds."),
-		times:   desc("time_seconds_total", "For how long those who allocate have waited for the hook."),
+		events:  desc(metrics.HookEvents),
+		sampled: desc(metrics.HookSampled),
+		dropped: desc(metrics.HookDropped),
+		memory:  desc(metrics.HookMemory),
+		times:   desc(metrics.HookTime),
+		unread:  unread{desc: desc(metrics.HookReadFailures)},
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (c *HookCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.events, c.sampled, c.dropped, c.memory, c.times} {
+	for _, d := range []*prometheus.Desc{c.events, c.sampled, c.dropped, c.memory, c.times, c.unread.desc} {
 		ch <- d
 	}
 }
 
 // Collect implements [prometheus.Collector]. It asks the hook once.
 func (c *HookCollector) Collect(ch chan<- prometheus.Metric) {
-	u := c.hook.Usage()
+	defer c.unread.send(ch)
+	var u hooks.Usage
+	if !c.unread.try(func() error { u = c.hook.Usage(); return nil }) {
+		return
+	}
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v)
 	}

@@ -40,14 +40,16 @@ func registeredHooks() (prometheus.Gatherer, *asked) {
 }
 
 var wantHooks = map[string]float64{
-	"allocator_instrumentation_events_total all":       4096,
-	"allocator_instrumentation_sampled_total all":      70,
-	"allocator_instrumentation_dropped_total all":      7,
-	"allocator_instrumentation_memory_bytes all":       1 << 20,
-	"allocator_instrumentation_time_seconds_total all": 1.5,
-	"allocator_instrumentation_sampled_total some":     5,
-	"allocator_instrumentation_dropped_total some":     0,
-	"allocator_instrumentation_memory_bytes some":      99,
+	"allocator_instrumentation_events_total all":         4096,
+	"allocator_instrumentation_sampled_total all":        70,
+	"allocator_instrumentation_dropped_total all":        7,
+	"allocator_instrumentation_memory_bytes all":         1 << 20,
+	"allocator_instrumentation_time_seconds_total all":   1.5,
+	"allocator_instrumentation_read_failures_total all":  0,
+	"allocator_instrumentation_read_failures_total some": 0,
+	"allocator_instrumentation_sampled_total some":       5,
+	"allocator_instrumentation_dropped_total some":       0,
+	"allocator_instrumentation_memory_bytes some":        99,
 }
 
 func TestHooks(t *testing.T) {

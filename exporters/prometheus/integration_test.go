@@ -42,7 +42,7 @@ func TestPrometheus(t *testing.T) {
 	mem := alloctest.New(t, alloctest.WithAllocator(limit), alloctest.WithStacks(alloctest.Off))
 	child := mem.Child("parser")
 	r := prometheus.NewRegistry()
-	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithChildren(), allocprom.WithLimit(limit.Max)))
+	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithChildren()))
 	s := serve(t, r)
 	s.await(t, `count(allocator_blocks{allocator_child=""} == 0)`, 2)
 
@@ -83,7 +83,7 @@ func TestPrometheus(t *testing.T) {
 	}
 
 	for job, labels := range map[string]string{"native": `{job="native"`, "classic": `{job="classic"`} {
-		s.await(t, `allocator_failures_total`+labels+`,allocator_child="",error_type="allocate_failed"}`, 1)
+		s.await(t, `allocator_failures_total`+labels+`,allocator_child="",allocator_operation="allocate"}`, 1)
 		for childLabel, source := range map[string]counter.Source{`,allocator_child=""`: mem, `,allocator_child="parser"`: child} {
 			sel, want := labels+childLabel+`,allocator_name="index"}`, source.Stats()
 			for name, v := range map[string]int64{
@@ -100,8 +100,8 @@ func TestPrometheus(t *testing.T) {
 			} {
 				s.check(t, "allocator_"+name+sel, float64(v))
 			}
-			for errorType, v := range map[string]int64{"allocate_failed": want.FailedAllocations, "reallocate_failed": 0, "free_failed": 0} {
-				s.check(t, `sum(allocator_failures_total`+labels+childLabel+`,error_type="`+errorType+`"})`, float64(v))
+			for op, v := range map[string]int64{"allocate": want.FailedAllocations, "reallocate": 0, "free": 0} {
+				s.check(t, `sum(allocator_failures_total`+labels+childLabel+`,allocator_operation="`+op+`"})`, float64(v))
 			}
 			// What happened since the first scrape, in which all was zero; what rate()
 			// says of it is extrapolated.

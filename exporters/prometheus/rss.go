@@ -1,68 +1,83 @@
 package prometheus
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/rss"
+	"github.com/alloctrace/alloctrace/internal/metrics"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
 // An RSSCollector is a [prometheus.Collector] of what the resident memory of the process is
 // made of, by package rss. It may be used by several goroutines at once.
 type RSSCollector struct {
-	sources         []counter.Source
+	allocators      []counter.Source
 	parts, resident *prometheus.Desc
+	unread          unread
 }
 
 var _ prometheus.Collector = (*RSSCollector)(nil)
 
-// NewRSSCollector returns an RSSCollector that tells the memory of sources from the rest.
-// A process needs one, with all its allocators, whose names must differ. It fails where
-// [rss.Read] does: anywhere but on Linux.
-func NewRSSCollector(sources ...counter.Source) (*RSSCollector, error) {
-	report, err := rss.Read(sources...)
-	if err != nil {
+// NewRSSCollector returns an RSSCollector that tells the memory of allocators from the rest.
+// A process needs one, with all of them, whose names must differ. It fails anywhere
+// but on Linux, and if an allocator is nil or has the name of another. It does not fail where
+// the process has no right to read, or no file descriptor left: that can change.
+func NewRSSCollector(allocators ...counter.Source) (*RSSCollector, error) {
+	if i := slices.Index(allocators, nil); i >= 0 {
+		return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d is nil: pass a Proxy", i)
+	}
+	var report rss.Report
+	err := sources.Try(func() (err error) { report, err = rss.Read(allocators...); return err })
+	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, fmt.Errorf("prometheus: NewRSSCollector: %w", err)
 	}
 	names := make(map[string]bool)
 	for i, a := range report.Allocators {
-		name := validName(a)
-		if names[name] {
-			return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d has the name %q of one before it: give each a name of its own by alloctrace.WithName", i, name)
+		if names[a.Name] {
+			return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d has the name %q of one before it: give each a name of its own by alloctrace.WithName", i, a.Name)
 		}
-		names[name] = true
+		names[a.Name] = true
+	}
+	desc := func(m metrics.Metric, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(m.Prometheus, m.Help, labels, nil)
 	}
 	return &RSSCollector{
-		sources:  slices.Clone(sources),
-		parts:    prometheus.NewDesc("allocator_rss_bytes", "Resident memory of the process, by what it is of.", []string{"part"}, nil),
-		resident: prometheus.NewDesc("allocator_memory_resident_bytes", "Bytes of an allocator that are in memory, live or not.", []string{"allocator_name"}, nil),
+		allocators: slices.Clone(allocators),
+		parts:      desc(metrics.RSS, "part"),
+		resident:   desc(metrics.MemoryResident, "allocator_name"),
+		unread:     unread{desc: desc(metrics.RSSReadFailures)},
 	}, nil
 }
-
-// validName returns a name of which a label can be made.
-func validName(a rss.Allocator) string { return strings.ToValidUTF8(a.Name, "\uFFFD") }
 
 // Describe implements [prometheus.Collector].
 func (c *RSSCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.parts
 	ch <- c.resident
+	ch <- c.unread.desc
 }
 
 // Collect implements [prometheus.Collector]. It reads one report.
 func (c *RSSCollector) Collect(ch chan<- prometheus.Metric) {
-	report, err := rss.Read(c.sources...)
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(c.parts, err)
+	defer c.unread.send(ch)
+	readable, failed := sources.Readable(c.allocators)
+	c.unread.n.Add(failed)
+	var report rss.Report
+	if !c.unread.try(func() (err error) { report, err = rss.Read(readable...); return err }) {
 		return
 	}
 	for _, p := range report.Parts() {
 		ch <- prometheus.MustNewConstMetric(c.parts, gauge, float64(p.Bytes), p.Name)
 	}
+	resident := make(map[string]int64) // a name that is made of what is below can become another's
 	for _, a := range report.Allocators {
-		ch <- prometheus.MustNewConstMetric(c.resident, gauge, float64(a.Resident), validName(a))
+		resident[a.Name] += a.Resident
+	}
+	for name, bytes := range resident {
+		ch <- prometheus.MustNewConstMetric(c.resident, gauge, float64(bytes), name)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
 )
 
@@ -33,7 +34,7 @@ func wantRSS(t *testing.T, got map[string]float64) {
 	names := slices.Sorted(maps.Keys(got))
 	if want := []string{
 		"allocator_memory_resident_bytes cache", "allocator_rss_bytes files", "allocator_rss_bytes go_heap",
-		"allocator_rss_bytes go_other", "allocator_rss_bytes tracked", "allocator_rss_bytes unattributed",
+		"allocator_rss_bytes go_other", "allocator_rss_bytes tracked", "allocator_rss_bytes unattributed", "allocator_rss_read_failures_total",
 	}; !slices.Equal(names, want) {
 		t.Errorf("there are\n%s\nwant\n%s", strings.Join(names, "\n"), strings.Join(want, "\n"))
 	}
@@ -85,7 +86,7 @@ func TestRSSOnce(t *testing.T) {
 	}
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(c)
-	if got := gather(t, r); got["allocator_memory_resident_bytes a\uFFFD"] != 0 || len(got) != 6 {
+	if got := gather(t, r); got["allocator_memory_resident_bytes a\uFFFD"] != 0 || len(got) != 7 {
 		t.Errorf("with a name that is no text: %v", got)
 	}
 	if _, err := allocprom.NewRSSCollector(mem, mem); err == nil || !strings.Contains(err.Error(), `source 1 has the name "cache"`) {
@@ -99,4 +100,40 @@ func TestPrometheusRSS(t *testing.T) {
 	s.await(t, `allocator_rss_bytes{job="native",part="tracked"}`, 32<<20)
 	s.check(t, `allocator_memory_resident_bytes{job="native",allocator_name="cache"}`, 32<<20)
 	s.check(t, `sum(allocator_rss_bytes{job="native"}) > bool 40e6`, 1)
+}
+
+// renamed has another name each time it is asked.
+type renamed struct {
+	sourceFunc
+	names *[]string
+}
+
+func (r renamed) Name() string {
+	name := (*r.names)[0]
+	*r.names = (*r.names)[1:]
+	return name
+}
+
+// TestRSSFailing has a source that cannot be read, and two that take a common name later on.
+func TestRSSFailing(t *testing.T) {
+	none := func() counter.Stats { return counter.Stats{} }
+	c, err := allocprom.NewRSSCollector(sourceFunc(func() counter.Stats { panic("no stats") }), cache(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := allocprom.NewRSSCollector(renamed{none, &[]string{"a", "same"}}, renamed{none, &[]string{"b", "same"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	got := gather(t, r)
+	if got["allocator_memory_resident_bytes cache"] != 32<<20 || got["allocator_rss_read_failures_total"] != 1 {
+		t.Errorf("with a source that cannot be read there is %v", got)
+	}
+	r = prometheus.NewPedanticRegistry()
+	r.MustRegister(both)
+	if got := gather(t, r); len(got) != 7 || got["allocator_rss_read_failures_total"] != 0 {
+		t.Errorf("with two of a name there is %v", got)
+	}
 }

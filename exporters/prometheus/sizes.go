@@ -1,6 +1,7 @@
 package prometheus
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,12 +32,15 @@ type sizes struct {
 
 // newSizes returns the sizes that s has counted. Class i is bucket i of schema 0: more than
 // 1<<(i-1) and at most 1<<i bytes.
-func newSizes(desc *prometheus.Desc, s *counter.Stats, path string) prometheus.Metric {
+func newSizes(desc *prometheus.Desc, s *counter.Stats, path string) (prometheus.Metric, error) {
 	var count uint64
 	native := make(map[int]int64)
 	classic := make([]*dto.Bucket, highest-lowest+1)
 	buckets, counts := make([]dto.Bucket, len(classic)), make([]uint64, len(classic)) // all in two allocations
 	for i, class := range s.Classes {
+		if class.Allocated < 0 { // no snapshot but some difference: Prometheus would refuse the scrape
+			return nil, fmt.Errorf("%d blocks of class %d", class.Allocated, i)
+		}
 		if class.Allocated != 0 {
 			native[i] = class.Allocated
 			count += uint64(class.Allocated)
@@ -53,11 +57,11 @@ func newSizes(desc *prometheus.Desc, s *counter.Stats, path string) prometheus.M
 		err = n.Write(&m)
 	}
 	if err != nil {
-		return prometheus.NewInvalidMetric(desc, err)
+		return nil, err
 	}
 	m.Histogram.Bucket = classic
 	m.Histogram.CreatedTimestamp = nil // nobody knows it
-	return &sizes{desc, m.Label, m.Histogram}
+	return &sizes{desc, m.Label, m.Histogram}, nil
 }
 
 // Desc implements [prometheus.Metric].

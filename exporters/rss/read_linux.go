@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // Read explains the resident memory of the process. Sources are those whose allocators are
@@ -37,14 +38,14 @@ func describe(s counter.Source) (Allocator, ranges) {
 		a.Slack = int64(float64(a.Live) * (1 - float64(stats.RequestedBytes)/float64(stats.AllocatedBytes)))
 	}
 	if named, ok := s.(interface{ Name() string }); ok {
-		a.Name = named.Name()
+		a.Name = text.Name(named.Name())
 	}
 	allocator, ok := s.(blockalloc.Allocator)
 	if !ok {
 		a.Name = cmp.Or(a.Name, fmt.Sprintf("%T", s))
 		return a, nil
 	}
-	a.Name = cmp.Or(a.Name, strings.SplitN(blockalloc.Tree(allocator), "\n", 2)[0])
+	a.Name = cmp.Or(a.Name, text.Name(strings.SplitN(blockalloc.Tree(allocator), "\n", 2)[0]))
 	list, complete := blockalloc.Mappings(allocator)
 	if !complete {
 		return a, nil
@@ -124,7 +125,7 @@ func (a *account) add(m *mapping, below []mapping) {
 	a.GoOther += early
 	if left -= early; left > 0 {
 		a.Unattributed += left
-		a.Rest = append(a.Rest, Mapping{m.start, m.end - m.start, left, m.name})
+		a.Rest = append(a.Rest, Mapping{m.start, m.end - m.start, left, text.Name(m.name)})
 	}
 }
 

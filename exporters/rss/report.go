@@ -5,10 +5,13 @@ import (
 	"strings"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A Report is where the resident memory of the process is: sizes in bytes, of which
-// GoHeap, GoOther, Tracked, Files and Unattributed add up to RSS.
+// GoHeap, GoOther, Tracked, Files and Unattributed add up to RSS. Names in it are valid UTF-8
+// of at most 1 KiB: a byte that is no part of a character becomes U+FFFD, and what was
+// longer ends in "…".
 type Report struct {
 	RSS          int64       `json:"rss"`
 	GoHeap       int64       `json:"go_heap"`      // the garbage-collected heap and goroutines' stacks
@@ -56,7 +59,7 @@ func (r *Report) Parts() []Part {
 // shown is how many mappings String shows.
 const shown = 3
 
-// String returns a table.
+// String returns a table. Control characters of names are escaped as in Go.
 func (r Report) String() string {
 	size := counter.FormatBytes
 	var b strings.Builder
@@ -68,7 +71,7 @@ func (r Report) String() string {
 		if a.Assumed {
 			resident = "≤ " + resident
 		}
-		fmt.Fprintf(&b, "%-28s%12s%12s%12s%12s\n", a.Name, size(a.Live), size(a.Slack), size(a.Reserved), resident)
+		fmt.Fprintf(&b, "%-28s%12s%12s%12s%12s\n", text.Line(a.Name, text.MaxName), size(a.Live), size(a.Slack), size(a.Reserved), resident)
 	}
 	for _, row := range []struct {
 		name  string
@@ -82,7 +85,7 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, "%-28s%48s\n", row.name, size(row.bytes))
 	}
 	for _, m := range r.Rest[:min(len(r.Rest), shown)] {
-		fmt.Fprintf(&b, "  %-26s%36s%12s\n", fmt.Sprintf("%#x %s", m.Addr, m.Name), size(int64(m.Size)), size(m.Resident))
+		fmt.Fprintf(&b, "  %-26s%36s%12s\n", fmt.Sprintf("%#x %s", m.Addr, text.Line(m.Name, text.MaxName)), size(int64(m.Size)), size(m.Resident))
 	}
 	return b.String()
 }

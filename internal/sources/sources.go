@@ -1,0 +1,92 @@
+// Package sources has what exporters of metrics do with a [counter.Source] alike: find the
+// allocators below it, and read it whatever happens.
+package sources
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
+)
+
+// Below is what there is to know of the allocators below a source.
+type Below struct {
+	Backend string // the type of the last one, as "Pool"; "" if the source is no allocator
+	pool    *blockalloc.Pool
+	limits  []*blockalloc.Limit
+}
+
+// LookBelow follows Unwrap and Parent as far as they lead to one allocator.
+func LookBelow(s counter.Source) Below {
+	var b Below
+	a, _ := s.(blockalloc.Allocator)
+	for a != nil {
+		b.Backend = strings.TrimPrefix(strings.TrimPrefix(fmt.Sprintf("%T", a), "*"), "blockalloc.")
+		switch a := a.(type) {
+		case *blockalloc.Limit:
+			b.limits = append(b.limits, a)
+		case *blockalloc.Pool:
+			b.pool = a
+		}
+		switch w := a.(type) {
+		case interface{ Unwrap() blockalloc.Allocator }:
+			a = w.Unwrap()
+		case interface{ Parent() blockalloc.Allocator }:
+			a = w.Parent()
+		default:
+			a = nil
+		}
+	}
+	return b
+}
+
+// Limit returns a function that returns the lowest bound of a Limit on the way down, in
+// bytes, and nil if there is none.
+func (b *Below) Limit() func() int64 {
+	if len(b.limits) == 0 {
+		return nil
+	}
+	limits := b.limits
+	return func() int64 {
+		bytes := limits[0].Max()
+		for _, l := range limits[1:] {
+			bytes = min(bytes, l.Max())
+		}
+		return bytes
+	}
+}
+
+// Reserved returns a function that returns the address space that the Pool below has
+// reserved, in bytes, and nil if there is none. A call costs one of [blockalloc.Pool.Stats].
+func (b *Below) Reserved() func() int64 {
+	pool := b.pool
+	if pool == nil {
+		return nil
+	}
+	return func() int64 { return pool.Stats().Reserved }
+}
+
+// Try calls f and returns its error, or one that says that it panicked. A metric is not
+// worth a program: an exporter leaves out what it could not read, and counts it.
+func Try(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it panicked: %v", r)
+		}
+	}()
+	return f()
+}
+
+// Readable returns those of sources whose numbers can be read, and how many cannot. It
+// costs a snapshot of each.
+func Readable(sources []counter.Source) (readable []counter.Source, failed int64) {
+	for _, s := range sources {
+		if Try(func() error { s.Stats(); return nil }) != nil {
+			failed++
+			continue
+		}
+		readable = append(readable, s)
+	}
+	return readable, failed
+}
