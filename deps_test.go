@@ -58,6 +58,7 @@ var exporters = map[string][]string{
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", module + "/exporters/rss"},
+	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/..."},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},

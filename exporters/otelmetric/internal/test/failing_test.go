@@ -1,4 +1,4 @@
-package otelmetric_test
+package test_test
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package otelmetric_test
+package test_test
 
 import (
 	"errors"
@@ -110,7 +110,7 @@ func TestHooks(t *testing.T) {
 
 // TestHookTable compares the package comment's table of a hook with the metrics there are.
 func TestHookTable(t *testing.T) {
-	doc, err := os.ReadFile("doc.go")
+	doc, err := os.ReadFile("../../doc.go")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package otelmetric_test
+package test_test
 
 import (
 	"errors"
@@ -163,7 +163,7 @@ func TestTable(t *testing.T) {
 		f := strings.Fields(l)
 		got = append(got, fmt.Sprint(f[0], " ", strings.TrimPrefix(f[2], "Exponential"), " ", f[1]))
 	}
-	doc, err := os.ReadFile("doc.go")
+	doc, err := os.ReadFile("../../doc.go")
 	if err != nil {
 		t.Fatal(err)
 	}
