@@ -136,10 +136,9 @@ func configure(t TestingT, opts []Option) (config, error) {
 // debugMode is what the flag says, else the environment.
 func debugMode() string { return cmp.Or(*debugFlag, os.Getenv("ALLOCTEST_DEBUG")) }
 
-// paranoid returns o with all that can be looked for, and as many mappings as let the
-// proxies of a test binary share those that a process can have.
+// paranoid returns o with all that can be looked for.
 func paranoid(o blockalloc.DebugOptions) *blockalloc.DebugOptions {
-	o.Guard, o.MaxGuarded = true, 4096
+	o.Guard, o.MaxGuarded = true, 0
 	o.Canary, o.NoPoison, o.ZeroFree = 0, false, true
 	o.Quarantine, o.QuarantineBlocks, o.Stack = 1<<30, 0, 64
 	return &o

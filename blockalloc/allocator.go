@@ -33,6 +33,15 @@ package blockalloc
 //   - Free gives back a block of this allocator. Freeing the empty Block does
 //     nothing. A block that is not live is refused with [ErrDoubleFree] or
 //     [ErrNotOwned], and nothing else happens.
+//   - If a call of the allocator below panics or ends the goroutine ([runtime.Goexit]),
+//     that goes on to the caller, and nothing stays locked. A block that was to be
+//     freed or reallocated is then live or freed, as an [Owner] tells, and no other
+//     block is lost.
+//
+// A Block is a value. A copy of one that was freed cannot be told from a new block at the
+// same address and of the same size: to free the copy then frees the new block. A wrapper
+// takes back every block of the allocator that it wraps, also one that was not allocated
+// through the wrapper.
 //
 // Each implementation says whether it may be used by several goroutines at
 // once and whether fresh memory is zeroed.
@@ -42,8 +51,9 @@ type Allocator interface {
 	Free(b Block) error
 }
 
-// An Owner is an [Allocator] that can tell its own live blocks from others.
-// The empty Block is owned by nobody. Find it with [OwnerOf].
+// An Owner is an [Allocator] that can tell its own live blocks from others. A wrapper
+// owns what the allocator that it wraps owns, by whichever way that was allocated. The
+// empty Block is owned by nobody. Find an Owner with [OwnerOf].
 type Owner interface {
 	Owns(b Block) bool
 }

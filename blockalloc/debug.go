@@ -98,15 +98,17 @@ type DebugOptions struct {
 	// first byte past the end faults, as far as the alignment allows: what
 	// remains on either side, less than a page, is made of canaries. In quarantine
 	// the whole is inaccessible, and without memory behind it. The parent is
-	// asked only once MaxGuarded blocks are mapped, and on the platforms that have
-	// no mappings, which are those where [System] has none. See [Debug.Catch] and
+	// asked only once MaxGuarded blocks are mapped, where the operating system refuses a
+	// mapping, and on the platforms that have none, which are those where [System] has
+	// none. DebugStats.GuardedBlocks says how many have one. See [Debug.Catch] and
 	// [ReportFaults].
 	Guard bool
 
 	// MaxGuarded is how many blocks, those in quarantine included, may have a mapping
 	// at once; further ones come from the parent. Linux allows a process 65,530
 	// mappings, three to a live block, and Go programs end where there are no more.
-	// Zero means 16,384.
+	// Zero means 16,384. All Debugs of a process together take no more than that
+	// either, unless MaxGuarded is more.
 	MaxGuarded int
 
 	// Canary is how many bytes before and after each block have a pattern that is
@@ -161,7 +163,7 @@ func NewDebug(parent Allocator, options DebugOptions) *Debug {
 		panic("blockalloc: NewDebug: the parent must not be nil: pass one, such as Default()")
 	}
 	o := options
-	o.MaxGuarded = zeroMeans(o.MaxGuarded, 16<<10)
+	o.MaxGuarded = zeroMeans(o.MaxGuarded, defaultMaxGuarded)
 	o.Canary = min(zeroMeans(o.Canary, 16), maxCanary)
 	o.Quarantine = zeroMeans(o.Quarantine, 16<<20)
 	o.QuarantineBlocks = zeroMeans(o.QuarantineBlocks, 1024)
@@ -186,13 +188,16 @@ func (d *Debug) Allocate(l Layout) (Block, error) {
 		return Block{}, nil
 	}
 	stack := d.stack()
-	defer d.tell()
+	var made Block
+	var returns bool
+	defer d.finish(&made, &returns)
 	d.gate.RLock()
 	defer d.gate.RUnlock()
 	b, err := d.allocate("Allocate", l, stack)
 	if err != nil && !isReport(err) {
 		err = allocateError("Debug", l, err)
 	}
+	made, returns = b, true
 	return b, err
 }
 
@@ -201,7 +206,7 @@ func (d *Debug) allocate(op string, l Layout, now DebugStack) (Block, error) {
 		return Block{}, ErrClosed
 	}
 	r, err := d.obtain(l)
-	if errors.Is(err, ErrOutOfMemory) && d.dismissAll() {
+	if isOutOfMemory(err) && d.dismissAll() {
 		r, err = d.obtain(l)
 	}
 	if err == nil {
@@ -228,7 +233,8 @@ func (d *Debug) prepare(op string, r *debugBlock, now DebugStack) error {
 		if hurt := differs(r.block.Bytes(), 0); hurt != nil {
 			report := d.report(DebugNotZeroed, op, r, Block{}, now)
 			report.set(hurt)
-			return errors.Join(report, d.giveBack(r))
+			r.dead = true
+			return errors.Join(report, d.release(r))
 		}
 	}
 	if !d.options.Zeroed && !d.options.NoPoison {
@@ -248,26 +254,63 @@ func (d *Debug) Reallocate(b Block, size uintptr) (Block, error) {
 		return b, reallocateError("Debug", b, size, err)
 	}
 	stack := d.stack()
-	defer d.tell()
+	var made Block
+	var returns bool
+	defer d.finish(&made, &returns)
 	d.gate.RLock()
 	defer d.gate.RUnlock()
 	r, err := d.claim("Reallocate", b, stack)
 	if err != nil {
 		return b, err
 	}
-	var n Block
 	if size > 0 {
-		if n, err = d.allocate("Reallocate", l, stack); err != nil {
-			d.unclaim(r)
+		if made, err = d.allocateFor(r, l, stack); err != nil {
 			if !isReport(err) {
 				err = reallocateError("Debug", b, size, err)
 			}
 			return b, err
 		}
-		copy(n.Bytes(), b.Bytes())
+		copy(made.Bytes(), b.Bytes())
 	}
 	d.retire(r)
-	return n, nil
+	returns = true
+	return made, nil
+}
+
+// allocateFor returns a block that is to take the place of r, which was claimed, or undoes
+// that if there is none.
+func (d *Debug) allocateFor(r *debugBlock, l Layout, now DebugStack) (b Block, err error) {
+	defer func() {
+		if b.IsZero() { // also if the parent panics or ends the goroutine
+			d.unclaim(r)
+		}
+	}()
+	return d.allocate("Reallocate", l, now)
+}
+
+// finish ends an operation that returns a block, if it has made one. If the operation does
+// not return, because the parent or DebugOptions.Report panics or ends the goroutine, nobody
+// has the block, and it is withheld.
+func (d *Debug) finish(made *Block, returns *bool) {
+	told := false
+	defer func() {
+		if !made.IsZero() && !(told && *returns) {
+			d.withhold(*made)
+		}
+	}()
+	d.tell()
+	told = true
+}
+
+// withhold ends the life of b without the parent, to which Close gives it back.
+func (d *Debug) withhold(b Block) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.blocks[b.Addr()]
+	r.dead = true
+	d.liveBlocks--
+	d.liveBytes -= int64(r.block.size)
+	d.quarantine.withheld = append(d.quarantine.withheld, r)
 }
 
 // Free puts b into the quarantine.

@@ -3,6 +3,7 @@ package blockalloc
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -37,21 +38,11 @@ func canaryAt(offset int) byte { return canaryPattern[offset&(len(canaryPattern)
 
 func (r *debugBlock) guarded() bool { return !r.region.IsZero() }
 
-// obtain gets memory for a block.
+// obtain gets memory for a block: a mapping of its own, or where that is not to be had, as
+// when a process has all the mappings it may have, the parent's.
 func (d *Debug) obtain(l Layout) (*debugBlock, error) {
-	if d.options.Guard && hasGuards {
-		if d.guarded.Add(1) <= int64(d.options.MaxGuarded) {
-			r, err := mapGuarded(l)
-			if err != nil {
-				d.guarded.Add(-1)
-				return nil, err
-			}
-			if d.options.Canary > 0 {
-				r.canary = int(pageSize)
-			}
-			return r, nil
-		}
-		d.guarded.Add(-1)
+	if r := d.obtainGuarded(l); r != nil {
+		return r, nil
 	}
 	canary := uintptr(d.options.Canary)
 	front := roundUp(canary, l.Align)
@@ -65,6 +56,36 @@ func (d *Debug) obtain(l Layout) (*debugBlock, error) {
 	}
 	return newDebugBlock(from, front, l, d.options.Canary), nil
 }
+
+// obtainGuarded returns nil if there is no mapping to be had.
+func (d *Debug) obtainGuarded(l Layout) *debugBlock {
+	if !d.options.Guard || !hasGuards {
+		return nil
+	}
+	most := int64(d.options.MaxGuarded)
+	if own, all := d.guarded.Add(1), guardedByAll.Add(1); own <= most && all <= max(most, defaultMaxGuarded) {
+		if r, err := mapGuarded(l); err == nil {
+			if d.options.Canary > 0 {
+				r.canary = int(pageSize)
+			}
+			return r
+		}
+	}
+	d.unmapped()
+	return nil
+}
+
+// unmapped counts a mapping less.
+func (d *Debug) unmapped() {
+	d.guarded.Add(-1)
+	guardedByAll.Add(-1)
+}
+
+// guardedByAll is how many blocks have a mapping in all Debugs, which share those that a
+// process can have.
+var guardedByAll atomic.Int64
+
+const defaultMaxGuarded = 16 << 10
 
 // newDebugBlock cuts a block from memory so many bytes after its start.
 func newDebugBlock(from Block, front uintptr, l Layout, canary int) *debugBlock {
@@ -92,7 +113,7 @@ func (d *Debug) giveBack(r *debugBlock) error {
 	if err := unmap(r.region.ptr, r.region.size); err != nil {
 		return fmt.Errorf("the mapping of %v: %w", r.place, err)
 	}
-	d.guarded.Add(-1)
+	d.unmapped()
 	return nil
 }
 

@@ -20,3 +20,10 @@ func WatchFaults(told string) string {
 	watchFaults(strings.NewReader(told), &out)
 	return out.String()
 }
+
+// TakeGuards counts so many more blocks of other Debugs that have mappings, less if n is
+// negative.
+func TakeGuards(n int64) { guardedByAll.Add(n) }
+
+// MaxGuardedByAll is how many blocks of all Debugs have mappings at most.
+const MaxGuardedByAll = defaultMaxGuarded

@@ -52,9 +52,30 @@ func (d *Debug) retire(r *debugBlock) {
 	d.mu.Lock()
 	leaving := d.quarantine.add(r, d.options.Quarantine, d.options.QuarantineBlocks)
 	d.mu.Unlock()
-	for _, r := range leaving {
-		d.dismiss(r)
+	d.dismissThese(leaving)
+}
+
+// each calls f with each of blocks. Where f does not return, because the parent panics or
+// ends the goroutine, it withholds those that are left.
+func (d *Debug) each(blocks []*debugBlock, f func(*debugBlock)) {
+	defer func() {
+		if len(blocks) > 0 {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.quarantine.withheld = append(d.quarantine.withheld, blocks...)
+		}
+	}()
+	for len(blocks) > 0 {
+		r := blocks[0]
+		blocks = blocks[1:]
+		f(r)
 	}
+}
+
+// dismissThese does dismiss for each of blocks, and reports whether that gave any back.
+func (d *Debug) dismissThese(blocks []*debugBlock) (some bool) {
+	d.each(blocks, func(r *debugBlock) { some = d.dismiss(r) || some })
+	return some
 }
 
 // dismiss gives back a block that leaves the quarantine, and reports whether it did.
@@ -75,30 +96,31 @@ func (d *Debug) dismissAll() bool {
 	leaving := d.quarantine.blocks
 	d.quarantine.blocks, d.quarantine.size = nil, 0
 	d.mu.Unlock()
-	some := false
-	for _, r := range leaving {
-		some = d.dismiss(r) || some
-	}
-	return some
+	return d.dismissThese(leaving)
 }
 
-// release gives back a block's memory. If that fails it is withheld. Its record goes
-// first, for once its memory is given back the address is somebody else's.
-func (d *Debug) release(r *debugBlock) error {
+// release gives back a block's memory. If that fails, panics or ends the goroutine, the
+// block is withheld. Its record goes first, for once its memory is given back the address
+// is somebody else's.
+func (d *Debug) release(r *debugBlock) (err error) {
 	d.mu.Lock()
 	delete(d.blocks, r.place.Addr)
 	d.mu.Unlock()
 	r.tellWatcher(faultUnmapped, nil)
-	err := d.giveBack(r)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil {
+	released := false
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if released {
+			d.gone.add(r)
+			return
+		}
 		d.blocks[r.place.Addr] = r
 		d.quarantine.withheld = append(d.quarantine.withheld, r)
-		return err
-	}
-	d.gone.add(r)
-	return nil
+	}()
+	err = d.giveBack(r)
+	released = err == nil
+	return err
 }
 
 // keep remembers what no operation tells its caller of. The caller holds d.mu.
@@ -189,17 +211,22 @@ func (d *Debug) Close() error {
 		return errors.Join(errs...)
 	}
 	d.closed = true
+	told := d.found()
 	d.findings, d.moreFound = nil, 0
+	defer func() {
+		if told != nil { // the parent has not returned, and so Close does not
+			d.findings = append(told, d.findings...)
+		}
+	}()
 	again := d.takeWithheld()
+	d.each(again, func(r *debugBlock) { _ = d.release(r) }) // what fails is withheld
 	d.dismissAll()
-	for _, r := range again {
-		_ = d.release(r) // what fails is withheld
-	}
-	for _, r := range d.takeWithheld() {
+	d.each(d.takeWithheld(), func(r *debugBlock) {
 		if err := d.release(r); err != nil {
 			errs = append(errs, fmt.Errorf("blockalloc: Debug.Close: giving back %v: %w: close again", r.place, err))
 		}
-	}
+	})
+	told = nil
 	return errors.Join(errs...)
 }
 

@@ -201,13 +201,21 @@ func (d *Debug) tell() {
 	if d.options.Report == nil {
 		return
 	}
-	d.tellMu.Lock()
-	untold := d.untold
-	d.untold = nil
-	d.tellMu.Unlock()
-	for _, r := range untold {
+	for r := d.nextUntold(); r != nil; r = d.nextUntold() {
 		d.options.Report(r)
 	}
+}
+
+// nextUntold takes the oldest report of which Report does not know, nil if there is none.
+func (d *Debug) nextUntold() *DebugReport {
+	d.tellMu.Lock()
+	defer d.tellMu.Unlock()
+	if len(d.untold) == 0 {
+		return nil
+	}
+	r := d.untold[0]
+	d.untold = d.untold[1:]
+	return r
 }
 
 // Unwrap returns the error that goes with r.Kind.

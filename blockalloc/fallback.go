@@ -162,10 +162,7 @@ func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
 		return b, err
 	}
 	copy(n.Bytes(), b.Bytes())
-	if err := from.Free(b); err != nil {
-		if undo := to.Free(n); undo != nil {
-			err = bothFailed(err, undo)
-		}
+	if err := replace(from, b, to, n); err != nil {
 		return b, err
 	}
 	return n, nil

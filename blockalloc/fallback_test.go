@@ -43,7 +43,7 @@ func TestFallbackErrors(t *testing.T) {
 		t.Errorf("error %v, want ErrInjected and ErrLimit", err)
 	}
 	const want = "blockalloc: FailAfter(0).Allocate(4096 B aligned to 4096): out of memory: injected failure: call 1; then " +
-		"blockalloc: Limit.Allocate(4096 B aligned to 4096): out of memory: limit reached: 4096 B requested, 0 B used, limit 100 B: free blocks or raise it by SetMax"
+		"blockalloc: Limit.Allocate(4096 B aligned to 4096): out of memory: limit reached: 4096 B requested, 0 B used, limit 100 B: that can never fit: raise the limit by 3996 B with SetMax, or ask for less"
 	if err.Error() != want {
 		t.Errorf("error %q\nwant  %q", err, want)
 	}

@@ -246,18 +246,17 @@ func (f *FreeList) grow() error {
 // giveBack gives the n uppermost blocks of the stack back to the parent, up to the
 // first that it refuses.
 func (f *FreeList) giveBack(n int) error {
-	var err error
+	defer f.rehash() // also where the parent panics: find ends at an empty place
 	for ; n > 0; n-- {
 		s := f.free
-		if err = f.parent.Free(s.block); err != nil {
-			break
+		if err := f.parent.Free(s.block); err != nil {
+			return err
 		}
 		f.free = s.next
 		s.block = Block{}
 		f.count--
 	}
-	f.rehash()
-	return err
+	return nil
 }
 
 // rehash makes the table anew, for the blocks of the old one that are there still

@@ -22,8 +22,8 @@ var heapMax = func() uintptr {
 // When memory runs out, the Go runtime ends the process and no error can be
 // returned; a single request of more than 1 TiB (512 MiB where addresses have 32 bits)
 // is [ErrOutOfMemory]. A block stays allocated until it is freed: Heap holds on to
-// it, in a table with a lock for each sixteenth of the addresses, which finds second
-// and foreign frees. A pair costs what the Go runtime takes for fresh cleared memory,
+// it, in a table with a lock for each sixteenth of the addresses, which finds foreign
+// frees, and second ones until the address is in use again. A pair costs what the Go runtime takes for fresh cleared memory,
 // some hundred nanoseconds for a page, and that table.
 //
 // The zero Heap is ready; it must not be copied; it may be used by several goroutines
@@ -95,11 +95,25 @@ func move(a Allocator, b Block, size uintptr) (Block, error) {
 		return b, err
 	}
 	copy(n.Bytes(), b.Bytes())
-	if err := a.Free(b); err != nil {
-		// n was made a moment ago and is known to nobody: its Free can fail
-		// only as b's did, and b's error is the one to tell.
-		_ = a.Free(n)
+	if err := replace(a, b, a, n); err != nil {
 		return b, err
 	}
 	return n, nil
+}
+
+// replace frees b, in the place of which there is n. If that fails, panics or ends the
+// goroutine, it frees n instead.
+func replace(from Allocator, b Block, to Allocator, n Block) (err error) {
+	freed := false
+	defer func() {
+		if freed {
+			return
+		}
+		if undo := to.Free(n); undo != nil && err != nil {
+			err = bothFailed(err, undo)
+		}
+	}()
+	err = from.Free(b)
+	freed = err == nil
+	return err
 }

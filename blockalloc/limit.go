@@ -28,7 +28,8 @@ import (
 //
 // Zeroing and ownership are those of the inner allocator, and Limit may be used by
 // several goroutines at once if that may. A block must be freed through the Limit
-// that it came from, or a view of it. Around an allocator that is no Owner, there is
+// that it came from, or a view of it: one that was allocated through another is taken back
+// as well, and its bytes count as freed here. Around an allocator that is no Owner, there is
 // no telling a block that is not live from one that does not fit: reallocating
 // either at the bound is ErrLimit. Limit costs no memory, and one atomic
 // operation to allocate, a second one where there is slack, and one to free; all
@@ -48,12 +49,14 @@ var (
 // NewLimit returns an allocator of which at most max bytes of inner are live. A
 // negative bound is as good as zero: all is refused. It panics if inner is nil.
 func NewLimit(inner Allocator, max int64) *Limit {
-	l := &Limit{inner, ownerOfInner("NewLimit", inner), new(bound)}
+	l := &Limit{inner, ownerOfInner("NewLimit", inner), &bound{home: bubble()}}
 	l.SetMax(max)
 	return l
 }
 
-// Allocate allocates from the inner allocator if l stays within the bound.
+// Allocate allocates from the inner allocator if l stays within the bound. Of a request
+// that can never fit the bound the error says so, and by how much that would have to be
+// raised.
 func (l *Limit) Allocate(layout Layout) (Block, error) {
 	if err := layout.Check(); err != nil {
 		return Block{}, allocateError("Limit", layout, err)
@@ -61,25 +64,37 @@ func (l *Limit) Allocate(layout Layout) (Block, error) {
 	if layout.Size == 0 {
 		return Block{}, nil
 	}
+	return l.allocate(layout, Block{})
+}
+
+// allocate allocates a block that is to take the place of old, or an additional one if
+// that is empty.
+func (l *Limit) allocate(layout Layout, old Block) (Block, error) {
 	asked := int64(layout.Size)
 	if free, ok := l.bound.reserve(asked); !ok {
-		return Block{}, allocateError("Limit", layout, l.bound.refusal(asked, asked, free))
+		return Block{}, l.bound.refusal(layout, old, asked, free)
 	}
+	unused := asked // what is to be released, also if the inner allocator panics or ends the goroutine
+	defer func() {
+		if unused != 0 {
+			l.bound.release(unused)
+		}
+	}()
 	b, err := l.inner.Allocate(layout)
 	if err != nil {
-		l.bound.release(asked)
 		return b, err
 	}
+	unused = 0
 	granted := int64(b.size)
 	if granted == asked {
 		return b, nil
 	}
 	if free, ok := l.bound.reserve(granted - asked); !ok {
-		err := allocateError("Limit", layout, l.bound.refusal(asked, granted, free+asked))
+		err := l.bound.refusal(layout, old, granted, free+asked)
 		if back := l.inner.Free(b); back != nil {
 			return Block{}, bothFailed(err, back) // what was asked for stays reserved: the block is live
 		}
-		l.bound.release(asked)
+		unused = asked
 		return Block{}, err
 	}
 	return b, nil
@@ -91,29 +106,47 @@ func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Limit", b, size, errEmptyReallocate)
 	}
-	if err := (Layout{size, b.align}).Check(); err != nil {
+	layout := Layout{size, b.align}
+	if err := layout.Check(); err != nil {
 		return b, reallocateError("Limit", b, size, err)
 	}
 	live := l.owner != nil && l.owner.Owns(b)
 	if live && size > b.size {
-		return move(l, b, size)
+		return l.grow(layout, b)
 	}
 	asked := int64(size)
 	if asked > 0 {
 		if free, ok := l.bound.reserve(asked); !ok {
-			err := l.bound.refusal(asked, asked, free)
 			if l.owner != nil && !live {
-				err = errStranger
+				return b, reallocateError("Limit", b, size, errStranger)
 			}
-			return b, reallocateError("Limit", b, size, err)
+			return b, l.bound.refusal(layout, b, asked, free)
 		}
 	}
+	unused := asked // as in allocate
+	defer func() {
+		if unused != 0 {
+			l.bound.release(unused)
+		}
+	}()
 	n, err := l.inner.Reallocate(b, size)
 	if err != nil {
-		l.bound.release(asked)
 		return n, err
 	}
-	l.bound.release(int64(b.size) + asked - int64(n.size))
+	unused = int64(b.size) + asked - int64(n.size)
+	return n, nil
+}
+
+// grow moves b into a block as layout says.
+func (l *Limit) grow(layout Layout, b Block) (Block, error) {
+	n, err := l.allocate(layout, b)
+	if err != nil {
+		return b, err
+	}
+	copy(n.Bytes(), b.Bytes())
+	if err := replace(l, b, l, n); err != nil {
+		return b, err
+	}
 	return n, nil
 }
 
@@ -166,12 +199,15 @@ func (l *Limit) SetMax(max int64) {
 	if max < 0 {
 		max = 0
 	}
-	l.bound.mu.Lock()
-	defer l.bound.mu.Unlock()
-	l.bound.free.Add(max - l.bound.max)
-	l.bound.max = max
-	l.bound.refuse()
-	l.bound.serve()
+	s := l.bound
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free.Add(max - s.max)
+	s.max = max
+	refused, served := s.refuse(), s.serve()
+	if !refused || !served {
+		panic(outOfReach)
+	}
 }
 
 // bound is what the views of one Limit share. The bytes that are left are kept as
@@ -180,6 +216,7 @@ func (l *Limit) SetMax(max int64) {
 type bound struct {
 	free atomic.Int64 // max less what is used; below zero if max was lowered that far
 
+	home    int          // the bubble that the Limit was made in
 	waiting atomic.Int64 // len(queue)
 
 	mu    sync.Mutex // held to change max, so that with it max less free is what is used
@@ -205,21 +242,35 @@ func (s *bound) release(size int64) {
 	s.free.Add(size)
 	if s.waiting.Load() > 0 {
 		s.mu.Lock()
-		s.serve()
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		if !s.serve() {
+			panic(outOfReach)
+		}
 	}
 }
 
-// refusal says why granted bytes were not to be had when free were left.
-func (s *bound) refusal(asked, granted, free int64) error {
+// refusal says why a block of so many granted bytes, as layout asks for, was not to be had
+// when free were left. If it was to take the place of old, both count until it has.
+func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
 	s.mu.Lock()
 	max := s.max
 	s.mu.Unlock()
-	what := fmt.Sprintf("%d B requested", asked)
-	if granted != asked {
+	what := fmt.Sprintf("%d B requested", layout.Size)
+	if granted != int64(layout.Size) {
 		what += fmt.Sprintf(" and %d B granted", granted)
 	}
-	return fmt.Errorf("%w: %w: %s, %d B used, limit %d B: free blocks or raise it by SetMax", ErrOutOfMemory, ErrLimit, what, max-free, max)
+	if old.size > 0 {
+		what += fmt.Sprintf(" beside the %d B of the block", old.size)
+	}
+	remedy := "free blocks or raise it by SetMax"
+	if least := granted + int64(old.size); least > max {
+		remedy = fmt.Sprintf("that can never fit: raise the limit by %d B with SetMax, or ask for less", least-max)
+	}
+	err := fmt.Errorf("%w: %w: %s, %d B used, limit %d B: %s", ErrOutOfMemory, ErrLimit, what, max-free, max, remedy)
+	if old.IsZero() {
+		return allocateError("Limit", layout, err)
+	}
+	return reallocateError("Limit", old, layout.Size, err)
 }
 
 var errStranger = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)

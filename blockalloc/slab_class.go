@@ -128,9 +128,7 @@ func (s *Slab) refill(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.
 	if p != nil || err != nil {
 		return p, err
 	}
-	s.gate.RLock()
-	p, failed := s.refillFromParent(c, current)
-	s.gate.RUnlock()
+	p, failed := s.refillBesideOthers(c, current)
 	if failed == nil {
 		return p, nil
 	}
@@ -174,6 +172,13 @@ func (s *Slab) refillFromClass(c *slabClass, current *atomic.Pointer[slabBlock])
 	}
 }
 
+// refillBesideOthers does refillFromParent while others may come and go.
+func (s *Slab) refillBesideOthers(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.Pointer, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.refillFromParent(c, current)
+}
+
 // refillFromParent gets a block from the parent. The gate is held.
 func (s *Slab) refillFromParent(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.Pointer, error) {
 	if s.closed.Load() {
@@ -215,6 +220,19 @@ func (s *Slab) steal(c *slabClass) unsafe.Pointer {
 // freed is called after a slot of h was freed and h was not the current block of a
 // shard: it lists h if that was full, and takes it out of use if it is empty.
 func (s *Slab) freed(h *slabBlock) {
+	if !s.list(h) {
+		return
+	}
+	for {
+		surplus := s.takeSurplus(h.class)
+		if surplus == nil || s.giveBackSurplus(surplus) != nil { // what is refused is kept, and tried again by Trim and Close
+			return
+		}
+	}
+}
+
+// list does freed but for giving blocks back, and reports whether h is empty.
+func (s *Slab) list(h *slabBlock) bool {
 	c := h.class
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,41 +241,55 @@ func (s *Slab) freed(h *slabBlock) {
 		c.partial.push(h)
 	}
 	if h.where.Load() != slabPartial || !h.claim() {
-		return
+		return false
 	}
 	c.partial.remove(h)
 	h.where.Store(slabEmpty)
 	c.empty.push(h)
-	for c.empty.n > s.maxEmpty() {
-		// Who holds the gate for writing, or waits for it, is about to give all empty
-		// blocks back, or to close; if he finds blocks that are live, the next block
-		// to be empty takes this one with it.
-		if !s.gate.TryRLock() {
-			return
-		}
-		h := c.empty.pop()
-		c.drop(h)
-		c.mu.Unlock() // the parent works without
-		err := s.giveBack(h)
-		s.gate.RUnlock()
-		c.mu.Lock()
-		if err != nil { // h is kept, and tried again by Trim and Close
-			return
-		}
-	}
+	return true
 }
 
-// giveBack gives h's memory to the parent. h is claimed and in no list. The gate is
-// held, h.class.mu is not.
-func (s *Slab) giveBack(h *slabBlock) error {
-	s.table.store(h.mem.Addr(), nil) // before others can have that address
-	err := s.parent.Free(h.mem)
-	if err != nil {
-		s.table.store(h.mem.Addr(), h)
-		h.class.mu.Lock()
-		defer h.class.mu.Unlock()
-		h.class.add(h)
-		h.class.empty.push(h)
+// takeSurplus takes an empty block out of c that is more than are kept, and the gate for
+// reading; it returns nil, without the gate, if there is none.
+func (s *Slab) takeSurplus(c *slabClass) *slabBlock {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Who holds the gate for writing, or waits for it, is about to give all empty
+	// blocks back, or to close; if he finds blocks that are live, the next block
+	// to be empty takes this one with it.
+	if c.empty.n <= s.maxEmpty() || !s.gate.TryRLock() {
+		return nil
 	}
+	h := c.empty.pop()
+	c.drop(h)
+	return h
+}
+
+func (s *Slab) giveBackSurplus(h *slabBlock) error {
+	defer s.gate.RUnlock()
+	return s.giveBack(h)
+}
+
+// giveBack gives h's memory to the parent, and keeps h if that refuses it, panics or
+// ends the goroutine. h is claimed and in no list. The gate is held, h.class.mu is not.
+func (s *Slab) giveBack(h *slabBlock) (err error) {
+	s.table.store(h.mem.Addr(), nil) // before others can have that address
+	taken := false
+	defer func() {
+		if !taken {
+			s.table.store(h.mem.Addr(), h)
+			h.keep()
+		}
+	}()
+	err = s.parent.Free(h.mem)
+	taken = err == nil
 	return err
+}
+
+// keep lists h, which is claimed and in no list, among the empty blocks.
+func (h *slabBlock) keep() {
+	h.class.mu.Lock()
+	defer h.class.mu.Unlock()
+	h.class.add(h)
+	h.class.empty.push(h)
 }

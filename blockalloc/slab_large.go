@@ -13,15 +13,20 @@ func (s *Slab) allocateOther(l Layout) (Block, error) {
 	if s.closed.Load() {
 		return Block{}, allocateError("Slab", l, ErrClosed)
 	}
-	s.gate.RLock()
-	b, err := s.allocateLarge(l)
-	s.gate.RUnlock()
+	b, err := s.allocateBesideOthers(l)
 	if !isOutOfMemory(err) {
 		return b, err
 	}
 	s.gate.Lock() // now nobody else has a block that is on its way back
 	defer s.gate.Unlock()
 	_ = s.trim()
+	return s.allocateLarge(l)
+}
+
+// allocateBesideOthers does allocateLarge while others may come and go.
+func (s *Slab) allocateBesideOthers(l Layout) (Block, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
 	return s.allocateLarge(l)
 }
 
@@ -39,9 +44,7 @@ func (s *Slab) allocateLarge(l Layout) (Block, error) {
 
 // reallocateLarge has the parent reallocate b.
 func (s *Slab) reallocateLarge(b Block, size uintptr) (Block, error) {
-	s.gate.RLock()
-	n, err := s.reallocateByParent(b, size)
-	s.gate.RUnlock()
+	n, err := s.reallocateBesideOthers(b, size)
 	if !isOutOfMemory(err) {
 		return n, err
 	}
@@ -51,14 +54,26 @@ func (s *Slab) reallocateLarge(b Block, size uintptr) (Block, error) {
 	return s.reallocateByParent(b, size)
 }
 
+// reallocateBesideOthers does reallocateByParent while others may come and go.
+func (s *Slab) reallocateBesideOthers(b Block, size uintptr) (Block, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.reallocateByParent(b, size)
+}
+
 // reallocateByParent is for when the gate is held. While the parent works b is not
-// live, for it may give its old address to somebody else before it returns.
+// live, for it may give its old address to somebody else before it returns. It is live
+// again if the parent fails, panics or ends the goroutine.
 func (s *Slab) reallocateByParent(b Block, size uintptr) (Block, error) {
 	if _, err := s.large.take(b); err != nil {
 		return b, reallocateError("Slab", b, size, err)
 	}
+	live := b
+	defer func() { s.large.add(live, struct{}{}) }()
 	n, err := s.parent.Reallocate(b, size)
-	s.large.add(n, struct{}{}) // b, if it failed
+	if err == nil {
+		live = n
+	}
 	return n, err
 }
 
@@ -69,10 +84,14 @@ func (s *Slab) freeLarge(b Block) error {
 	if _, err := s.large.take(b); err != nil {
 		return freeError("Slab", b, err)
 	}
+	freed := false
+	defer func() {
+		if !freed {
+			s.large.add(b, struct{}{})
+		}
+	}()
 	err := s.parent.Free(b)
-	if err != nil {
-		s.large.add(b, struct{}{})
-	}
+	freed = err == nil
 	return err
 }
 

@@ -38,9 +38,22 @@ func (s *Slab) Trim() error {
 // trim returns the first error. The gate is held.
 func (s *Slab) trim() (failed error) {
 	for i := range s.classes {
-		for _, h := range s.takeEmpty(&s.classes[i]) {
-			failed = cmp.Or(failed, s.giveBack(h))
+		failed = cmp.Or(failed, s.giveBackAll(s.takeEmpty(&s.classes[i])))
+	}
+	return failed
+}
+
+// giveBackAll does giveBack for each of blocks, and returns the first error.
+func (s *Slab) giveBackAll(blocks []*slabBlock) (failed error) {
+	defer func() {
+		for _, h := range blocks { // those behind the one at which the parent did not return
+			h.keep()
 		}
+	}()
+	for len(blocks) > 0 {
+		h := blocks[0]
+		blocks = blocks[1:]
+		failed = cmp.Or(failed, s.giveBack(h))
 	}
 	return failed
 }

@@ -20,7 +20,8 @@ import (
 // A block costs one to six system calls to allocate, some microseconds, and a
 // mapping of the process, of which Linux allows 65,530 (vm.max_map_count): System
 // is for large blocks and few, and for other allocators to carve. It keeps a table of
-// its live blocks, so that a second or a foreign free is an error.
+// its live blocks, so that a foreign free is an error, and a second one until the address
+// is in use again.
 //
 // The fields ask for more than plain memory. Each is best effort: a block is
 // granted even where an option does not take, and [System.Options] says how often

@@ -31,15 +31,7 @@ func TestSystemOutOfMemory(t *testing.T) {
 		}
 		return
 	}
-	var pages uint64
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		t.Fatal(err)
-	}
-	limit := pages<<12 + 256<<20
+	limit := addressSpace(t) + 256<<20
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		t.Fatal(err)
 	}
@@ -75,4 +67,18 @@ func TestSystemOutOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log("all blocks went back")
+}
+
+// addressSpace returns how many bytes of addresses this process has taken.
+func addressSpace(t *testing.T) uint64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * uint64(os.Getpagesize())
 }

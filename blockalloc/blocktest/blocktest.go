@@ -61,7 +61,7 @@ type Config struct {
 	// NewOver, if not nil, returns an allocator that takes all its memory from
 	// parent, which is an Owner too and safe for concurrent use, or an error that
 	// wraps the parent's. The suite counts what is live at the parent, keeps guards
-	// around it, has the parent fail at every point, and expects all memory back
+	// around it, has the parent fail, panic and end the goroutine at every point, and expects all memory back
 	// there once all blocks are freed and the allocator is closed: the suite calls
 	// Close where there is a method Close() error, and goes on to what Unwrap and
 	// Parent return. The parent's memory is zeroed if Zeroed is set.
@@ -159,7 +159,8 @@ var clauses = []struct {
 	{"Padding", suite.padding, boundedArena},
 	{"Close", suite.close, always},
 	{"Model", suite.model, always},
-	{"ParentFailures", suite.parentFailures, func(c Config) bool { return c.NewOver != nil }},
+	{"ParentFailures", suite.parentFailures, over},
+	{"ParentEndings", suite.parentEndings, over},
 	{"Concurrent", suite.concurrent, concurrent},
 	{"ConcurrentDoubleFree", suite.concurrentDoubleFree, concurrent},
 	{"ConcurrentHandOver", suite.concurrentHandOver, concurrent},
@@ -168,6 +169,7 @@ var clauses = []struct {
 }
 
 func always(Config) bool         { return true }
+func over(c Config) bool         { return c.NewOver != nil }
 func bounded(c Config) bool      { return c.Bounded }
 func boundedArena(c Config) bool { return c.Bounded && c.Arena }
 func concurrent(c Config) bool   { return !c.SingleThreaded }

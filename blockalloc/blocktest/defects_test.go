@@ -51,6 +51,7 @@ var planted = []struct {
 	{"Slots", "ConcurrentClose", []string{"closes late"}},
 
 	{"Relay", "ParentFailures", []string{"hides the error", "drops the error of Free", "returns nothing", "leaks the new block"}},
+	{"Relay", "ParentEndings", []string{"stays locked", "leaks where the parent panics"}},
 }
 
 const defectVariable = "ALLOCTRACE_TEST_DEFECT"

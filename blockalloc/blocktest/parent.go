@@ -41,7 +41,8 @@ type parent struct {
 	calls    int
 	fail     int  // the number, from 1, of the call that fails; 0 is none
 	onwards  bool // all calls after that one fail too
-	injected int  // calls that were made to fail
+	how      ending
+	injected int // calls that were made to fail
 }
 
 // grant is a block of the parent and what it was cut from.
@@ -195,6 +196,7 @@ func (p *parent) count(c call) error {
 		return nil
 	}
 	p.injected++
+	p.how.end()
 	if c == callFree {
 		return fmt.Errorf("call %d of the parent, a Free: %w", p.calls, ErrInjected)
 	}

@@ -13,12 +13,13 @@ import (
 type relay struct {
 	inner  blockalloc.Allocator
 	defect string
+	locked bool
 }
 
 func relayConfig(defect string) blocktest.Config {
 	return blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
-			return &relay{parent, defect}, nil
+			return &relay{inner: parent, defect: defect}, nil
 		},
 		MaxSize: 1 << 20,
 	}
@@ -29,7 +30,16 @@ func (r *relay) Unwrap() blockalloc.Allocator { return r.inner }
 func (r *relay) Owns(b blockalloc.Block) bool { return r.inner.(blockalloc.Owner).Owns(b) }
 
 func (r *relay) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	if r.defect == "stays locked" {
+		if r.locked {
+			return blockalloc.Block{}, errors.New("locked for ever")
+		}
+		r.locked = true
+	}
 	b, err := r.inner.Allocate(l)
+	if r.defect == "stays locked" {
+		r.locked = false
+	}
 	if r.defect == "hides the error" && errors.Is(err, blocktest.ErrInjected) {
 		err = blockalloc.ErrOutOfMemory
 	}
@@ -56,11 +66,16 @@ func (r *relay) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		return b, err
 	}
 	copy(n.Bytes(), b.Bytes())
-	if err := r.inner.Free(b); err != nil {
-		if r.defect == "leaks the new block" {
-			return b, err
+	freed := false
+	defer func() {
+		if !freed && r.defect != "leaks where the parent panics" {
+			_ = r.inner.Free(n)
 		}
-		return b, errors.Join(err, r.inner.Free(n))
+	}()
+	if err := r.inner.Free(b); err != nil {
+		freed = r.defect == "leaks the new block"
+		return b, err
 	}
+	freed = true
 	return n, nil
 }
