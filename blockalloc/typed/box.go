@@ -33,7 +33,8 @@ func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
 // NewBoxFunc returns a Box over mem that fill has filled in place: a large value
 // is never copied. The place is zeroed and must not be kept. If fill returns an
 // error, that comes back; if it fails or panics, the place is freed and there is
-// no Box.
+// no Box. Where the allocator refuses to take the place back, the Box comes back with
+// both errors, so that it can be freed later.
 func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box Box[T], err error) {
 	b, err := newBox[T]("NewBoxFunc", mem)
 	if err != nil {
@@ -43,7 +44,7 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 	defer func() {
 		if !filled {
 			if freeErr := b.Free(); freeErr != nil {
-				err = errors.Join(err, freeErr)
+				box, err = b, errors.Join(err, freeErr)
 			}
 		}
 	}()

@@ -80,12 +80,12 @@ func TestBoxFunc(t *testing.T) {
 
 	failed := errors.New("fill failed")
 	a.free = errInjected
-	_, err = typed.NewBoxFunc(a, func(*page) error { return failed })
+	half, err := typed.NewBoxFunc(a, func(*page) error { return failed })
 	if !errors.Is(err, failed) || !errors.Is(err, errInjected) {
 		t.Errorf("a fill and a Free that fail: error %v, want both", err)
 	}
 	a.free = nil
-	a.freeRefused(t, 1)
+	must(t, half.Free())
 }
 
 func TestBoxEveryFailure(t *testing.T) {

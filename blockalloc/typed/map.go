@@ -87,7 +87,7 @@ func newMap[K comparable, V any](function string, mem blockalloc.Allocator, hash
 		return nil, err
 	}
 	var e mapEntry[K, V]
-	return &Map[K, V]{newMapTable(mem, unsafe.Sizeof(e)), maphash.MakeSeed(), hash}, nil
+	return &Map[K, V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}, nil
 }
 
 // Len returns how many entries there are.
@@ -203,11 +203,16 @@ func (m *Map[K, V]) Values() iter.Seq[V] {
 // Clone returns a copy with the same allocator, hash function and order. It has
 // room for exactly the entries there are, so that a map which has lost most of
 // them gives memory back by being cloned and freed.
-func (m *Map[K, V]) Clone() (*Map[K, V], error) {
+func (m *Map[K, V]) Clone() (clone *Map[K, V], err error) {
 	m.check()
-	c := &Map[K, V]{newMapTable(m.table.mem, m.table.entries.stride), m.seed, m.hash}
+	c := &Map[K, V]{table: newMapTable(m.table.mem, m.table.entries.stride), seed: m.seed, hash: m.hash}
+	defer func() {
+		if clone == nil { // also if the allocator or the hash function panics or ends the goroutine
+			err = joinFree(err, m.table.refused.giveBack(m.table.mem, c.table.entries.block, c.table.index.block))
+		}
+	}()
 	if err := c.copyFrom(m); err != nil {
-		return nil, joinFree(err, c.Free())
+		return nil, err
 	}
 	return c, nil
 }
@@ -233,7 +238,8 @@ func (m *Map[K, V]) SetAllocator(mem blockalloc.Allocator) {
 }
 
 // Free gives the map's memory back. If the allocator refuses it, the map is what
-// it was or empty, and Free can be called again.
+// it was or empty, and Free can be called again. It gives back, too, what the allocator has
+// refused to take of a Clone, or of room for entries, that came to nothing.
 func (m *Map[K, V]) Free() error { return m.table.free() }
 
 func (m *Map[K, V]) check() {

@@ -177,11 +177,16 @@ func (m *BytesMap[V]) Values() iter.Seq[V] {
 
 // Clone returns a copy with the same allocator, hash function and order, and with
 // room for exactly what there is.
-func (m *BytesMap[V]) Clone() (*BytesMap[V], error) {
+func (m *BytesMap[V]) Clone() (clone *BytesMap[V], err error) {
 	m.check()
 	c := &BytesMap[V]{table: newMapTable(m.table.mem, m.table.entries.stride), seed: m.seed, hash: m.hash}
+	defer func() {
+		if clone == nil { // also if the allocator or the hash function panics or ends the goroutine
+			err = joinFree(err, m.table.refused.giveBack(m.table.mem, c.table.entries.block, c.table.index.block, c.text.block))
+		}
+	}()
 	if err := c.copyFrom(m); err != nil {
-		return nil, joinFree(err, c.Free())
+		return nil, err
 	}
 	return c, nil
 }
@@ -208,7 +213,8 @@ func (m *BytesMap[V]) SetAllocator(mem blockalloc.Allocator) {
 }
 
 // Free gives the map's memory back. If the allocator refuses it, the map is what
-// it was or empty, and Free can be called again.
+// it was or empty, and Free can be called again. It gives back, too, what the allocator has
+// refused to take of a Clone, or of room for entries, that came to nothing.
 func (m *BytesMap[V]) Free() error {
 	if m.table.mem == nil {
 		return nil

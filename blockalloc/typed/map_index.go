@@ -107,31 +107,20 @@ func (x *mapIndex) remove(h uint64, number uint32) {
 	}
 }
 
-// grow makes room for n entries in all and puts in those there are, whose hashes
-// it asks for. If it fails, the index is what it was.
-func (x *mapIndex) grow(mem blockalloc.Allocator, n int, entries *mapEntries, hash func(number uint32) uint64) error {
+// newMapIndex returns an empty index with room for n entries.
+func newMapIndex(mem blockalloc.Allocator, n int) (mapIndex, error) {
 	groups := uint64(1) << bits.Len64((uint64(n)-1)/maxFull) // a power of two, and at least n/maxFull
 	if groups > math.MaxInt/uint64(unsafe.Sizeof(mapGroup{})) {
-		return mapTooLarge(n, unsafe.Sizeof(mapGroup{})/maxFull)
+		return mapIndex{}, mapTooLarge(n, unsafe.Sizeof(mapGroup{})/maxFull)
 	}
 	b, err := mem.Allocate(blockalloc.Layout{Size: uintptr(groups) * unsafe.Sizeof(mapGroup{}), Align: 8})
 	if err != nil {
-		return err
+		return mapIndex{}, err
 	}
 	limit := int(min(groups*maxFull, maxEntries, math.MaxInt))
-	grown := mapIndex{b, b.Pointer(), uintptr(groups) - 1, limit}
-	grown.clear()
-	for i, ok := entries.next(0); ok; i, ok = entries.next(i + 1) {
-		grown.insert(hash(uint32(i)), uint32(i))
-	}
-	if err := mem.Free(x.block); err != nil {
-		// The new block is known to nobody: its Free can fail only as the old
-		// one's did, whose error is the one to tell.
-		_ = mem.Free(b)
-		return err
-	}
-	*x = grown
-	return nil
+	x := mapIndex{b, b.Pointer(), uintptr(groups) - 1, limit}
+	x.clear()
+	return x, nil
 }
 
 // clear empties all slots.

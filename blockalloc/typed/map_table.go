@@ -2,6 +2,7 @@ package typed
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
@@ -11,10 +12,38 @@ type mapTable struct {
 	mem     blockalloc.Allocator // nil after free
 	index   mapIndex
 	entries mapEntries
+	refused refusedBlocks
 }
 
 func newMapTable(mem blockalloc.Allocator, size uintptr) mapTable {
-	return mapTable{mem, emptyIndex(), newMapEntries(size)}
+	return mapTable{mem: mem, index: emptyIndex(), entries: newMapEntries(size)}
+}
+
+// refusedBlocks are the blocks of what came to nothing, a larger index or a clone, that the
+// allocator has not taken back: they are offered again before the map grows, and when it is
+// freed. They have a lock, for several may read a map at once, and so clone it.
+type refusedBlocks struct {
+	mu     sync.Mutex
+	blocks []blockalloc.Block
+}
+
+// giveBack frees blocks, also those that were refused before, and keeps what is not taken
+// back: then it returns the error, or panics as the allocator does.
+func (r *refusedBlocks) giveBack(mem blockalloc.Allocator, blocks ...blockalloc.Block) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range blocks {
+		if !b.IsZero() {
+			r.blocks = append(r.blocks, b)
+		}
+	}
+	for n := len(r.blocks); n > 0; n-- {
+		if err := mem.Free(r.blocks[n-1]); err != nil {
+			return err
+		}
+		r.blocks = r.blocks[:n-1]
+	}
+	return nil
 }
 
 // add makes an entry for a key with hash h and returns its number. What is in it
@@ -45,8 +74,34 @@ func (t *mapTable) makeRoom(n, room int, hash func(uint32) uint64) error {
 		}
 	}
 	if n > t.index.limit {
-		return t.index.grow(t.mem, n, &t.entries, hash)
+		return t.growIndex(n, hash)
 	}
+	return nil
+}
+
+// growIndex makes room in the index for n entries in all, and puts in those there are. If it
+// fails, the index is what it was.
+func (t *mapTable) growIndex(n int, hash func(number uint32) uint64) error {
+	if err := t.refused.giveBack(t.mem); err != nil { // so that they do not get more
+		return err
+	}
+	grown, err := newMapIndex(t.mem, n)
+	if err != nil {
+		return err
+	}
+	replaced := false
+	defer func() {
+		if !replaced { // also if the allocator or hash panics or ends the goroutine
+			_ = t.refused.giveBack(t.mem, grown.block) // what went wrong first is the error to tell
+		}
+	}()
+	for i, ok := t.entries.next(0); ok; i, ok = t.entries.next(i + 1) {
+		grown.insert(hash(uint32(i)), uint32(i))
+	}
+	if err := t.mem.Free(t.index.block); err != nil {
+		return err
+	}
+	t.index, replaced = grown, true
 	return nil
 }
 
@@ -74,6 +129,9 @@ func (t *mapTable) free() error {
 		return err
 	}
 	if err := t.index.free(t.mem); err != nil {
+		return err
+	}
+	if err := t.refused.giveBack(t.mem); err != nil {
 		return err
 	}
 	t.mem = nil
