@@ -190,7 +190,15 @@ func (p *Proxy) failed(e Event) {
 }
 
 func (p *Proxy) closedError(op string) error {
-	return fmt.Errorf("alloctrace: %s through proxy %q: %w: use it before Close", op, p.name, blockalloc.ErrClosed)
+	return fmt.Errorf("alloctrace: %s through %s: %w: use it before Close", op, p.text(), blockalloc.ErrClosed)
+}
+
+// text names p in an error.
+func (p *Proxy) text() string {
+	if p.name == "" {
+		return "a proxy without a name"
+	}
+	return fmt.Sprintf("proxy %q", p.name)
 }
 
 // Stats returns the numbers of this Proxy and its children.
@@ -335,7 +343,7 @@ func viewed(a blockalloc.Allocator, view func(*Proxy) *Proxy) (blockalloc.Alloca
 func (p *Proxy) Close() error {
 	p.close()
 	if s := p.Stats(); s.LiveBlocks > 0 {
-		return fmt.Errorf("alloctrace: Close of proxy %q: %w: %d of them, %d bytes in all: free them first", p.name, ErrLive, s.LiveBlocks, s.LiveBytes)
+		return fmt.Errorf("alloctrace: Close of %s: %w: %d of them, %d bytes in all: free them first", p.text(), ErrLive, s.LiveBlocks, s.LiveBytes)
 	}
 	return nil
 }

@@ -19,7 +19,6 @@
 package alloctest
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -111,30 +110,39 @@ func configure(t TestingT, opts []Option) (config, error) {
 	for _, o := range opts {
 		o.apply(&c)
 	}
+	source := fmt.Sprintf("WithStacks(%q)", c.stacks)
 	if *stacksFlag != "" {
-		c.stacks = Stacks(*stacksFlag)
+		c.stacks, source = Stacks(*stacksFlag), "-alloctest.stacks="+*stacksFlag
 	}
 	switch c.stacks {
 	case Full, Sampled, Off:
 	default:
-		return c, fmt.Errorf("stacks %q: use %q, %q or %q", c.stacks, Full, Sampled, Off)
+		return c, fmt.Errorf("%s: use %s, %s or %s", source, Full, Sampled, Off)
 	}
-	switch mode := debugMode(); mode {
-	case "":
-	case "guard":
-		if c.debug != nil {
-			c.debug = paranoid(*c.debug)
-		}
-	case "off":
+	mode, err := debugMode()
+	switch {
+	case mode == "guard" && c.debug != nil:
+		c.debug = paranoid(*c.debug)
+	case mode == "off":
 		c.debug = nil
-	default:
-		return c, fmt.Errorf("-alloctest.debug=%s: use guard or off", mode)
 	}
-	return c, nil
+	return c, err
 }
 
-// debugMode is what the flag says, else the environment.
-func debugMode() string { return cmp.Or(*debugFlag, os.Getenv("ALLOCTEST_DEBUG")) }
+const debugVariable = "ALLOCTEST_DEBUG"
+
+// debugMode is what the flag says, else the environment: "guard", "off" or "".
+func debugMode() (string, error) {
+	mode, source := *debugFlag, "-alloctest.debug"
+	if mode == "" {
+		mode, source = os.Getenv(debugVariable), "the environment variable "+debugVariable
+	}
+	switch mode {
+	case "", "guard", "off":
+		return mode, nil
+	}
+	return "", fmt.Errorf("%s=%s: use guard or off", source, mode)
+}
 
 // paranoid returns o with all that can be looked for.
 func paranoid(o blockalloc.DebugOptions) *blockalloc.DebugOptions {
@@ -179,12 +187,12 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	known.Store(p, k)
 	t.Cleanup(func() {
 		t.Helper()
-		VerifyNone(t, p)
-		_ = p.Close() // what is live has been reported
+		defer known.Delete(p) // deferred, for a TestingT may end the goroutine in Errorf
 		if k.debug != nil {
-			findings.last(t, k.debug)
+			defer findings.last(t, p, k.debug)
 		}
-		known.Delete(p)
+		defer p.Close() // what is live is reported
+		VerifyNone(t, p)
 	})
 	return p
 }
@@ -192,7 +200,6 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 // findings passes on what a Debug finds, as long as its test runs.
 type findings struct {
 	mu    sync.Mutex
-	n     int
 	ended bool
 }
 
@@ -204,25 +211,48 @@ func (f *findings) report(t TestingT, next func(*blockalloc.DebugReport)) func(*
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.n++; !f.ended && r.Kind != blockalloc.DebugLeak { // VerifyNone tells of leaks
+		if !f.ended && r.Kind != blockalloc.DebugLeak { // last tells of leaks, or VerifyNone
 			t.Errorf("alloctest: %v", r)
 		}
 	}
 }
 
-// last has d look at everything once more, and ends it.
-func (f *findings) last(t TestingT, d *blockalloc.Debug) {
+// last has d, which is below p, look at everything once more, and ends it. It tells t what
+// report and VerifyNone have not: leaks that p does not count, and the errors of d's
+// allocator.
+func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *blockalloc.Debug) {
 	t.Helper()
-	f.mu.Lock()
-	before := f.n
-	f.mu.Unlock()
+	counted, live := p.Stats(), d.Stats()
+	told := counted.LiveBlocks == int64(live.LiveBlocks) && counted.LiveBytes == live.LiveBytes
 	err := d.Close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = true
-	if err != nil && f.n == before { // none of d's findings: its allocator's
-		t.Errorf("alloctest: %v", err)
+	var leaks, others []error
+	for _, e := range parts(err) {
+		if errors.Is(e, blockalloc.ErrLive) {
+			leaks = append(leaks, e)
+		} else if _, reported := e.(*blockalloc.DebugReport); !reported {
+			others = append(others, e)
+		}
 	}
+	if len(leaks) > 0 && !told {
+		t.Errorf("alloctest: %v does not count all of this, which went past it, by Unwrap or a child with a counter of its own: %v", p, errors.Join(leaks...))
+	}
+	if len(others) > 0 {
+		t.Errorf("alloctest: %v", errors.Join(others...))
+	}
+}
+
+// parts returns the errors that were joined, or err alone, or none.
+func parts(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
 }
 
 // knowledge is what New has put around a Proxy.

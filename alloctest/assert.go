@@ -74,7 +74,12 @@ func VerifyTestMain(m interface{ Run() int }, proxies ...*alloctrace.Proxy) {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
-	if debugMode() == "guard" {
+	mode, err := debugMode()
+	if err != nil { // also where no test makes a Proxy that would say so
+		fmt.Fprintf(os.Stderr, "alloctest: %v\n", err)
+		os.Exit(2)
+	}
+	if mode == "guard" {
 		if err := blockalloc.ReportFaults(); err != nil {
 			fmt.Fprintf(os.Stderr, "alloctest: %v\n", err)
 		}

@@ -32,7 +32,7 @@ func TestStacksFlag(t *testing.T) {
 	}
 	*stacksFlag = "some"
 	ended(func() { New(&r) })
-	if want := `alloctest: stacks "some": use "full", "sampled" or "off"`; r.fatal != want {
+	if want := `alloctest: -alloctest.stacks=some: use full, sampled or off`; r.fatal != want {
 		t.Errorf("%q, want %q", r.fatal, want)
 	}
 }
@@ -70,7 +70,7 @@ func TestDebugFlag(t *testing.T) {
 	t.Setenv("ALLOCTEST_DEBUG", "paranoid")
 	var r recorder
 	ended(func() { New(&r) })
-	if want := `alloctest: -alloctest.debug=paranoid: use guard or off`; r.fatal != want {
+	if want := `alloctest: the environment variable ALLOCTEST_DEBUG=paranoid: use guard or off`; r.fatal != want {
 		t.Errorf("%q, want %q", r.fatal, want)
 	}
 }

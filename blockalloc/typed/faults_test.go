@@ -110,7 +110,7 @@ var users = map[string]func(t *testing.T, mem blockalloc.Allocator) *user{
 			got := maps.Collect(c.All())
 			return errors.Join(differ(got, want, maps.Equal(got, want)), u.freed(c))
 		})
-		u.add(500, func(i int) error {
+		u.add(150, func(i int) error {
 			p, _, err := m.Ensure(i)
 			if err == nil {
 				*p = 7
@@ -161,7 +161,7 @@ var users = map[string]func(t *testing.T, mem blockalloc.Allocator) *user{
 			got := collect(c)
 			return errors.Join(differ(got, want, maps.Equal(got, want)), u.freed(c))
 		})
-		u.add(400, set)
+		u.add(120, set)
 		return u
 	},
 	"Buffer, String": func(t *testing.T, mem blockalloc.Allocator) *user {

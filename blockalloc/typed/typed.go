@@ -25,7 +25,8 @@
 // then, or ends the program.
 //
 // Where memory is wanted and there is none, the allocator's error comes back
-// untouched, and the container is what it was. A size that no address space holds
+// untouched, and the container is what it was, as it is if the allocator panics. A block
+// that the allocator refuses to take back is the container's until it does. A size that no address space holds
 // is [blockalloc.ErrBadLayout]. An index out of range panics as a slice's does.
 //
 // A container is for one goroutine at a time, as a slice or a bytes.Buffer is,
