@@ -45,7 +45,12 @@ const faultVariable = "ALLOCTRACE_REPORT_FAULTS"
 // the second process is killed, the program goes on without it. Where this program is
 // the first process of a container, its end is the end of the other too, which may
 // come before the report.
-func ReportFaults() error { return reportFaults() }
+func ReportFaults() error {
+	if faultPipe.Load() == nil && bubble() != 0 {
+		return errors.New("blockalloc: ReportFaults in a testing/synctest bubble, which could not end: call it first in main, or in TestMain")
+	}
+	return reportFaults()
+}
 
 var reportFaults = sync.OnceValue(func() error {
 	if os.Getenv(faultVariable) != "" {
