@@ -164,7 +164,7 @@ func (s *Slab) Free(b Block) error {
 		}
 		// A block can be empty only if the word is that of the slot freed last.
 		if where := h.where.Load(); where != slabCurrent && (where == slabFull || free|bit == h.all(int(slot/slabWordSlots))) {
-			s.freed(h)
+			s.freed(h, slot)
 		}
 		return nil
 	}

@@ -88,6 +88,9 @@ func (l *slabList) remove(h *slabBlock) {
 	l.n--
 }
 
+// has reports whether h, which is in no other list, is in this one.
+func (l *slabList) has(h *slabBlock) bool { return l.first == h || h.prev != nil }
+
 // add and drop keep the list of all blocks. c.mu is held.
 func (c *slabClass) add(h *slabBlock) {
 	h.index = len(c.blocks)
@@ -218,17 +221,53 @@ func (s *Slab) steal(c *slabClass) unsafe.Pointer {
 }
 
 // freed is called after a slot of h was freed and h was not the current block of a
-// shard: it lists h if that was full, and takes it out of use if it is empty.
-func (s *Slab) freed(h *slabBlock) {
+// shard: it lists h if that was full, and takes it out of use if it is empty. If the parent
+// panics or ends the goroutine when it is to take a block back, the slot is live again, as
+// whoever counts what is freed will believe.
+func (s *Slab) freed(h *slabBlock, slot uint32) {
 	if !s.list(h) {
 		return
 	}
+	returned := false
+	defer func() {
+		if !returned {
+			s.retake(h, slot)
+		}
+	}()
 	for {
 		surplus := s.takeSurplus(h.class)
 		if surplus == nil || s.giveBackSurplus(surplus) != nil { // what is refused is kept, and tried again by Trim and Close
-			return
+			break
 		}
 	}
+	returned = true
+}
+
+// retake makes a slot of h, which was empty, live again, unless somebody else has it by now
+// or the parent has h.
+func (s *Slab) retake(h *slabBlock, slot uint32) {
+	c := h.class
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	word, bit := h.bit(slot)
+	if h.where.Load() != slabEmpty { // it was put to use again
+		for free := word.Load(); free&bit != 0 && !word.CompareAndSwap(free, free&^bit); free = word.Load() {
+		}
+		return
+	}
+	if !c.empty.has(h) || s.closed.Load() {
+		return
+	}
+	c.empty.remove(h)
+	for i := range h.free {
+		free := h.all(i)
+		if &h.free[i] == word {
+			free &^= bit
+		}
+		h.free[i].Store(free)
+	}
+	h.where.Store(slabPartial)
+	c.partial.push(h)
 }
 
 // list does freed but for giving blocks back, and reports whether h is empty.
