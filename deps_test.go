@@ -92,12 +92,12 @@ func list(t *testing.T, args ...string) []goPackage {
 	needGo(t)
 	var all []goPackage
 	for _, goos := range []string{"linux", "darwin", "freebsd", "windows", "js"} {
-		cmd := exec.Command("go", append([]string{"list", "-json"}, args...)...)
+		cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Deps"}, args...)...)
 		goarch := "amd64"
 		if goos == "js" {
 			goarch = "wasm"
 		}
-		cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0")
+		cmd.Env = append(os.Environ(), "GOFLAGS=", "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
@@ -207,7 +207,9 @@ func TestWrongImports(t *testing.T) {
 // TestRequirements: the root module requires three families and nothing else.
 func TestRequirements(t *testing.T) {
 	needGo(t)
-	data, err := exec.Command("go", "mod", "edit", "-json", "go.mod").Output()
+	cmd := exec.Command("go", "mod", "edit", "-json", "go.mod")
+	cmd.Env = append(os.Environ(), "GOFLAGS=")
+	data, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}

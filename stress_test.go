@@ -17,8 +17,11 @@ import (
 // million operations in each goroutine; elsewhere it is less.
 func TestStress(t *testing.T) {
 	steps := 20_000
-	if requireAll && !raceEnabled {
+	switch {
+	case requireAll && !raceEnabled:
 		steps = 1_000_000
+	case testing.Short():
+		steps = 5_000
 	}
 	// With next to nothing live, Heap would have the collector run after every 4 MiB.
 	defer debug.SetGCPercent(debug.SetGCPercent(2000))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -337,6 +338,14 @@ func TestAllocsPerRun(t *testing.T) {
 }
 
 func TestReportMetrics(t *testing.T) {
+	if testing.Short() {
+		benchtime := flag.Lookup("test.benchtime").Value
+		before := benchtime.String()
+		t.Cleanup(func() { _ = benchtime.Set(before) })
+		if err := benchtime.Set("1000x"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	result := testing.Benchmark(func(b *testing.B) {
 		p := New(b)
 		for b.Loop() {

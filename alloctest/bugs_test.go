@@ -96,9 +96,13 @@ func golden(t *testing.T, name, text string) {
 	}
 }
 
-// TestBugs plants each bug a hundred times, and compares each whole report.
+// TestBugs plants each bug ten times, or a hundred, and compares each whole report.
 func TestBugs(t *testing.T) {
 	setDebug(t, "")
+	times := 100
+	if testing.Short() {
+		times = 10
+	}
 	for _, bug := range bugs.All {
 		t.Run(strings.ReplaceAll(bug.Name, " ", "-"), func(t *testing.T) {
 			if bug.Found == bugs.ByRaces {
@@ -108,7 +112,7 @@ func TestBugs(t *testing.T) {
 			if bug.Found == bugs.ByGuards && runtime.GOOS == "js" {
 				return // there are no guard pages
 			}
-			for range 100 {
+			for range times {
 				golden(t, bug.Name, stable(reports(t, bug)))
 				if t.Failed() {
 					return
@@ -163,8 +167,12 @@ func TestBugsByGuards(t *testing.T) {
 }
 
 // raceIsSeen: the race detector sees two goroutines write one byte of a block of New's
-// Proxy, each time, and nothing where they do so one after the other.
+// Proxy, each time, and nothing where they do so one after the other. It builds a program,
+// which takes long, and which not every machine can.
 func raceIsSeen(t *testing.T, bug bugs.Bug) {
+	if testing.Short() {
+		t.Skip("a program would be built with the race detector: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
 	racy := filepath.Join(t.TempDir(), "racy")
 	if out, err := exec.Command("go", "build", "-race", "-o", racy, "./testdata/racy").CombinedOutput(); err != nil {
 		how := "the race detector is run by the go command, with cgo and gcc: put both on PATH"

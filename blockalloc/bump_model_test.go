@@ -35,13 +35,17 @@ func (s *script) layout() blockalloc.Layout {
 	return blockalloc.Layout{Size: size, Align: 1 << s.next(10)}
 }
 
-// randomScripts runs f with n scripts that are the same each time, a tenth of them
-// under the race detector.
+// modelScripts is how many scripts a model is held against.
+func modelScripts() int {
+	if raceEnabled || testing.Short() {
+		return 200
+	}
+	return 2000
+}
+
+// randomScripts runs f with n scripts that are the same each time.
 func randomScripts(n, length int, f func(*script)) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	if raceEnabled {
-		n = (n + 9) / 10
-	}
 	for range n {
 		s := &script{make([]byte, length)}
 		for i := range s.data {
@@ -312,7 +316,7 @@ func playBumping(t testing.TB, mem blockalloc.Allocator, data []byte) {
 
 func TestBumpModel(t *testing.T) {
 	mem := alloctest.New(t)
-	randomScripts(2000, 400, func(s *script) { playBumping(t, mem, s.data) })
+	randomScripts(modelScripts(), 400, func(s *script) { playBumping(t, mem, s.data) })
 }
 
 func FuzzBump(f *testing.F) {

@@ -9,8 +9,12 @@ import (
 )
 
 // TestDebugAddressSanitizer: AddressSanitizer sees in memory of each kind, in Go and in
-// C, what is around a block and what was freed, and nothing wrong where nothing is.
+// C, what is around a block and what was freed, and nothing wrong where nothing is. It
+// builds a program, which takes long, and which not every machine can.
 func TestDebugAddressSanitizer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a program would be built with AddressSanitizer: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
 	if out, err := exec.Command("go", "build", "-asan", "runtime/asan").CombinedOutput(); err != nil {
 		how := "AddressSanitizer is built in by the go command, with cgo and gcc: put both on PATH"
 		if allModes {

@@ -225,7 +225,7 @@ func playFreeList(t testing.TB, mem blockalloc.Allocator, data []byte) {
 
 func TestFreeListModel(t *testing.T) {
 	mem := alloctest.New(t)
-	randomScripts(2000, 400, func(s *script) { playFreeList(t, mem, s.data) })
+	randomScripts(modelScripts(), 400, func(s *script) { playFreeList(t, mem, s.data) })
 }
 
 func FuzzFreeList(f *testing.F) {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -28,20 +29,27 @@ func ownProcess(t *testing.T) bool {
 		return false
 	}
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
 	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
-		t.Errorf("%v\n%s", err, out)
-	} else {
+	switch {
+	case err == nil && bytes.Contains(out, []byte("--- PASS: "+t.Name())):
 		t.Logf("%s", out)
+	case err == nil && bytes.Contains(out, []byte("--- SKIP: "+t.Name())) && !allModes:
+		t.Skipf("%s", out)
+	default:
+		t.Errorf("%v\n%s", err, out)
 	}
 	return false
 }
 
-// resident returns how much memory the process has, in bytes.
+// resident returns how much memory the process has, in bytes: counted page by page where
+// the kernel does so.
 func resident(t *testing.T) int64 {
 	t.Helper()
+	if _, err := os.Stat("/proc/self/smaps_rollup"); err == nil {
+		return kilobytes(t, "/proc/self/smaps_rollup", "Rss")
+	}
 	data, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +81,13 @@ func kilobytes(t *testing.T, file, field string) int64 {
 	return n << 10
 }
 
+// counterError returns by how many bytes the kernel's own count of a process's memory can
+// be off: since Linux 6.2 each processor keeps a batch of it to itself.
+func counterError() int64 {
+	n := runtime.NumCPU()
+	return int64(n * max(32, 2*n) * os.Getpagesize())
+}
+
 // mappings counts the mappings of the process.
 func mappings(t *testing.T) int {
 	t.Helper()
@@ -86,8 +101,8 @@ func mappings(t *testing.T) int {
 // slackBytes is what else a process may come to have during a test: the Go heap, stacks and page tables.
 const slackBytes = 8 << 20
 
-// TestPoolMapsFew: 200,000 live blocks of 64 KiB with all their pages, half of them then freed at
-// random, are few mappings; after Trim the process has the memory of the live ones, and after
+// TestPoolMapsFew: 6,000 live blocks of 64 KiB with all their pages, or 200,000, half of them then
+// freed at random, are few mappings; after Trim the process has the memory of the live ones, and after
 // Close no more than at the start, nor address space.
 func TestPoolMapsFew(t *testing.T) {
 	if !ownProcess(t) {
@@ -95,9 +110,11 @@ func TestPoolMapsFew(t *testing.T) {
 	}
 	const size = 64 << 10
 	n := 20_000
-	if bits.UintSize == 32 {
+	if testing.Short() {
+		n = 6_000
+	} else if bits.UintSize == 32 {
 		n = 8_000
-	} else if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
+	} else if allModes {
 		n = 200_000
 		if room := kilobytes(t, "/proc/meminfo", "MemAvailable"); room < 16<<30 {
 			n = int(room * 3 / 4 / size)
@@ -225,7 +242,7 @@ func TestPoolKeepsLittle(t *testing.T) {
 			}
 		}
 	}
-	bound := start + live + maxCached + carved/16 + slackBytes
+	bound := start + live + maxCached + carved/16 + slackBytes + counterError()
 	if peak := status(t, "VmHWM"); peak > bound {
 		t.Errorf("the process had %d B, want at most %d", peak, bound)
 	}

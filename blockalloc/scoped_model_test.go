@@ -161,7 +161,7 @@ func playScoped(t testing.TB, mem blockalloc.Allocator, data []byte) {
 
 func TestScopedModel(t *testing.T) {
 	mem := alloctest.New(t)
-	randomScripts(2000, 400, func(s *script) { playScoped(t, mem, s.data) })
+	randomScripts(modelScripts(), 400, func(s *script) { playScoped(t, mem, s.data) })
 }
 
 func FuzzScoped(f *testing.F) {

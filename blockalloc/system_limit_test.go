@@ -4,10 +4,6 @@ package blockalloc_test
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,22 +15,10 @@ import (
 // own, for the Go runtime does not survive it: that process does not grow its heap
 // meanwhile. The race detector does not survive it either.
 func TestSystemOutOfMemory(t *testing.T) {
-	if emulated() {
-		t.Log("emulated: the limit would stop the emulator")
+	if !ownProcess(t) {
 		return
 	}
-	if os.Getenv("ALLOCTRACE_TEST_LIMIT") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestSystemOutOfMemory$", "-test.v")
-		cmd.Env = append(os.Environ(), "ALLOCTRACE_TEST_LIMIT=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "all blocks went back") {
-			t.Errorf("%v\n%s", err, out)
-		}
-		return
-	}
-	limit := addressSpace(t) + 256<<20
-	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-		t.Fatal(err)
-	}
+	limit(t, unix.RLIMIT_AS, virtual, 256<<20)
 	var s blockalloc.System
 	var held []blockalloc.Block
 	for {
@@ -66,19 +50,4 @@ func TestSystemOutOfMemory(t *testing.T) {
 	if err := s.Free(b); err != nil {
 		t.Fatal(err)
 	}
-	t.Log("all blocks went back")
-}
-
-// addressSpace returns how many bytes of addresses this process has taken.
-func addressSpace(t *testing.T) uint64 {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pages uint64
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		t.Fatal(err)
-	}
-	return pages * uint64(os.Getpagesize())
 }

@@ -106,8 +106,9 @@ func virtual(t *testing.T) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// runtimeMaps is what the Go runtime may map during a test, in bytes.
-const runtimeMaps = 64 << 20
+// runtimeMaps is what the Go runtime may map during a test, in bytes: an arena of 64 MiB,
+// its tables, and stacks.
+const runtimeMaps = 64<<20 + 8<<20
 
 // TestSystemTrims: what is reserved beyond an aligned block is given back, and
 // the whole block when it is freed.

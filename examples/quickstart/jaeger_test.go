@@ -36,7 +36,7 @@ func TestJaeger(t *testing.T) {
 			wantTrace(t, j.Trace(r.Trace.ID, len(found[0])), r)
 			wantLog(t, r)
 
-			text := runProgram(t, settings, "-dir", dir)
+			text := runProgram(t, append(settings, "GOMAXPROCS=2"), "-dir", dir) // in two parts
 			if id := regexp.MustCompile(`(?m)^trace: http://127\.0\.0\.1:16686/trace/([0-9a-f]{32}),.*quickstart`).FindStringSubmatch(text.stdout); text.code != 0 || id == nil {
 				t.Errorf("exit code %d; no trace id in\n%s", text.code, text.stdout)
 			} else {

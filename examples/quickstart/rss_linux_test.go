@@ -6,10 +6,10 @@ package main
 
 import "testing"
 
-// TestRSS: what the resident memory is said to be made of has all of it, with the index
+// wantRSS: what the resident memory is said to be made of has all of it, with the index
 // among it, and no more than 2 % of which nobody accounts for.
-func TestRSS(t *testing.T) {
-	r := runJSON(t, nil)
+func wantRSS(t *testing.T, r report) {
+	t.Helper()
 	parts := int64(0)
 	for _, p := range r.RSS.Parts() {
 		parts += p.Bytes
