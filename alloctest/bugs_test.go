@@ -205,7 +205,7 @@ func raceIsSeen(t *testing.T, bug bugs.Bug) {
 
 var (
 	raceGoroutine = regexp.MustCompile(`[gG]oroutine [0-9]+( \([a-z]+\))?`)
-	racePath      = regexp.MustCompile(`(?m)^(\s+)\S*/(\w+\.go:[0-9]+) \+0x[0-9a-f]+$`)
+	racePath      = regexp.MustCompile(`(?m)^(\s+).*/(\w+\.go:[0-9]+) \+0x[0-9a-f]+$`)
 	raceInlined   = regexp.MustCompile(`(?m)^  (sync\.|\S*/bugs\.race\(\)).*\n.*\n`)
 	raceRest      = regexp.MustCompile(`(?m)^==+\n|^Found [0-9]+ data race.*\n`)
 )

@@ -140,13 +140,22 @@ func TestOutputsAreNotIndexed(t *testing.T) {
 	wantLog(t, second)
 }
 
+// cannot skips a test that this machine cannot run, or fails it if none may be left out.
+func cannot(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // standardLibrary returns the folder of the standard library, or skips the test where the
 // go command, which the program asks for it too, is not there.
 func standardLibrary(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if errors.Is(err, exec.ErrNotFound) && os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "" {
-		t.Skipf("put the go command on PATH: %v", err)
+	if errors.Is(err, exec.ErrNotFound) {
+		cannot(t, "put the go command on PATH: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

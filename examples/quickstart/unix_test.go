@@ -81,7 +81,7 @@ func TestUnreadableFolder(t *testing.T) {
 		usage := exec.Command(cmd.Path, "-h")
 		usage.Env, usage.SysProcAttr = cmd.Env, cmd.SysProcAttr
 		if err := usage.Run(); err != nil {
-			t.Skipf("no other user can run the program here: %v", err)
+			cannot(t, "no other user can run the program here: %v", err)
 		}
 	}
 	if err := os.Chmod(in, 0); err != nil {
@@ -89,7 +89,7 @@ func TestUnreadableFolder(t *testing.T) {
 	}
 	t.Cleanup(func() { os.Chmod(in, 0o755) })
 	if _, err := os.ReadDir(in); err == nil && os.Getuid() != 0 {
-		t.Skip("this user, or this file system, can read what must not be read")
+		cannot(t, "this user, or this file system, can read what must not be read")
 	}
 	wantBadFolder(t, cmd, in, filepath.Join(dir, "out"), "permission denied")
 
