@@ -37,7 +37,7 @@ func TestDebugWithoutMappings(t *testing.T) {
 	}
 	d := blockalloc.NewDebug(parent, blockalloc.DebugOptions{Guard: true, NoPoison: true, Quarantine: -1})
 	small := mustAllocate(t, d, 64, 16)
-	limit := addressSpace(t) + 256<<20
+	limit := uint64(virtual(t)) + 256<<20
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		t.Fatal(err)
 	}
