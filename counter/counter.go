@@ -69,48 +69,44 @@ func Exact() *Counter {
 // Allocate counts a successful allocation of a block of granted bytes, of which
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
-	i := shard.Enter()
-	if first := c.tallies.Load(); first != nil && i < shard.Own && requested == granted {
-		if t := nth(first, i).Load(); t != nil && powerOfTwo(granted) {
+	p := shard.Pin()
+	if first := c.tallies.Load(); first != nil && p.Index < shard.Own && requested == granted {
+		if t := nth(first, p.Index).Load(); t != nil && powerOfTwo(granted) {
 			class := classOf(granted)
-			n := shard.Add(&t.flows[allocated].powers[class], 1)
+			n := p.Add(&t.flows[allocated].powers[class], 1)
 			if n&int64(t.mask[class].Load()) == 0 {
-				c.tell(t, int64(granted), n)
+				c.tell(p, t, int64(granted), n)
 			}
-			shard.Leave()
+			p.Unpin()
 			return
 		}
 	}
-	c.count(i, allocated, requested, granted)
-	shard.Leave()
+	c.count(p, allocated, requested, granted).Unpin()
 }
 
 // Reallocate counts a successful reallocation of a block of old bytes into one
 // of granted bytes, of which requested were asked for. Zero granted bytes means
 // that the block was freed by it.
 func (c *Counter) Reallocate(old, requested, granted uintptr) {
-	i := shard.Enter()
-	c.count(i, reallocatedFrom, old, old)
-	c.count(i, reallocatedTo, requested, granted)
-	shard.Leave()
+	p := c.count(shard.Pin(), reallocatedFrom, old, old)
+	c.count(p, reallocatedTo, requested, granted).Unpin()
 }
 
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
-	i := shard.Enter()
-	if first := c.tallies.Load(); first != nil && i < shard.Own {
-		if t := nth(first, i).Load(); t != nil && powerOfTwo(size) {
+	p := shard.Pin()
+	if first := c.tallies.Load(); first != nil && p.Index < shard.Own {
+		if t := nth(first, p.Index).Load(); t != nil && powerOfTwo(size) {
 			class := classOf(size)
-			n := shard.Add(&t.flows[freed].powers[class], 1)
+			n := p.Add(&t.flows[freed].powers[class], 1)
 			if n&int64(t.mask[class].Load()) == 0 {
-				c.tell(t, -int64(size), n)
+				c.tell(p, t, -int64(size), n)
 			}
-			shard.Leave()
+			p.Unpin()
 			return
 		}
 	}
-	c.count(i, freed, size, size)
-	shard.Leave()
+	c.count(p, freed, size, size).Unpin()
 }
 
 // FailAllocate counts an allocation that failed. No byte or block changes.

@@ -120,9 +120,10 @@ func TestTallies(t *testing.T) {
 		t.Fatalf("there are tallies after %d blocks, want them after %d", early-1, early)
 	}
 	c.Allocate(4096, 4096)
-	i := shard.Enter()
+	p := shard.Pin()
+	i := p.Index
 	mine := c.tally(i)
-	shard.Leave()
+	p.Unpin()
 	if all := c.all(nil); mine == nil || !mine.own || len(all) != 2 || all[0] != &c.home || all[1] != mine {
 		t.Fatalf("shard %d has the tally %p, and all are %p; want home %p and one more", i, mine, all, &c.home)
 	}
@@ -238,8 +239,10 @@ func TestPeakOfOne(t *testing.T) {
 		}
 		c.tallies.Store(&list[0])
 		for n := range 10_000 {
-			c.count(n%3, allocated, size, size)
-			c.count(n/7%3, freed, size, size)
+			p := shard.Pin()
+			c.countIn(p, list[n%3].Load(), allocated, size, size)
+			c.countIn(p, list[n/7%3].Load(), freed, size, size)
+			p.Unpin()
 			if s := c.Stats(); s.PeakBytes != int64(size) {
 				t.Fatalf("size %d: after %d blocks, one at a time: %v", size, n+1, s)
 			}

@@ -67,10 +67,10 @@ func (t *tally) net(word func(*flow) *atomic.Int64) int64 {
 	return sum
 }
 
-// add adds n to a word of t, and returns the sum.
-func (t *tally) add(word *atomic.Int64, n int64) int64 {
+// add adds n to a word of t, which is p's or home, and returns the sum.
+func (t *tally) add(p shard.Proc, word *atomic.Int64, n int64) int64 {
 	if t.own {
-		return shard.Add(word, n)
+		return p.Add(word, n)
 	}
 	return word.Add(n)
 }
@@ -95,50 +95,57 @@ func nth(first *atomic.Pointer[tally], i int) *atomic.Pointer[tally] {
 	return (*atomic.Pointer[tally])(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(*first)))
 }
 
-// count counts a block in shard i, whatever its size.
-func (c *Counter) count(i int, w way, requested, granted uintptr) {
+// count counts a block in p's shard, whatever its size. It returns the Proc that the
+// caller has from then on.
+func (c *Counter) count(p shard.Proc, w way, requested, granted uintptr) shard.Proc {
 	if granted == 0 {
-		return
+		return p
 	}
-	t := c.tally(i)
+	t := c.tally(p.Index)
 	if t == nil {
 		t = &c.home
 	}
-	var n int64
+	if n := c.countIn(p, t, w, requested, granted); !t.own && n%early == 0 {
+		return c.grow(p)
+	}
+	return p
+}
+
+// countIn counts a block in t, which is p's or home, and returns how many of its class
+// there are by now.
+func (c *Counter) countIn(p shard.Proc, t *tally, w way, requested, granted uintptr) (n int64) {
 	if powerOfTwo(granted) {
 		class := classOf(granted)
-		n = t.add(&t.flows[w].powers[class], 1)
+		n = t.add(p, &t.flows[w].powers[class], 1)
 		if n&int64(t.mask[class].Load()) == 0 {
-			c.tell(t, w.direction()*int64(granted), n)
+			c.tell(p, t, w.direction()*int64(granted), n)
 		}
 	} else {
-		n = c.countOdd(t, w, granted)
+		n = c.countOdd(p, t, w, granted)
 	}
 	if granted != requested {
-		t.add(&t.slack, int64(granted-requested)) // after the block: see view.snapshot
+		t.add(p, &t.slack, int64(granted-requested)) // after the block: see view.snapshot
 	}
-	if !t.own && n%early == 0 {
-		c.grow(i)
-	}
+	return n
 }
 
 // tell tells the level of block number n of a size that is a power of two, and of
 // those before it that it does not know of. The bytes are negative if it goes.
-func (c *Counter) tell(t *tally, bytes, n int64) {
+func (c *Counter) tell(p shard.Proc, t *tally, bytes, n int64) {
 	if c.exact || bytes >= unit || bytes <= -unit {
 		c.move(bytes)
 		return
 	}
-	c.tellNet(t, bytes, n)
+	c.tellNet(p, t, bytes, n)
 }
 
 // tellNet is tell for blocks of which the level is not told one by one once there are
 // many. It need not know of those that came and went meanwhile.
-func (c *Counter) tellNet(t *tally, bytes, n int64) {
+func (c *Counter) tellNet(p shard.Proc, t *tally, bytes, n int64) {
 	size := max(bytes, -bytes)
 	class := bits.TrailingZeros64(uint64(size)) % unitClass
 	if t.mask[class].Load() == 0 {
-		t.add(&t.told[class], bytes)
+		t.add(p, &t.told[class], bytes)
 		if n > early {
 			c.vague.Store(true)
 			t.mask[class].Store(uint32(unit/max(size, small) - 1))
@@ -154,15 +161,15 @@ func (c *Counter) tellNet(t *tally, bytes, n int64) {
 
 // countOdd counts a block whose size is no power of two, and returns how many of its
 // class there are by now. See total.add for the order.
-func (c *Counter) countOdd(t *tally, w way, size uintptr) int64 {
+func (c *Counter) countOdd(p shard.Proc, t *tally, w way, size uintptr) int64 {
 	f := &t.flows[w]
-	n := t.add(&f.others[bits.Len64(uint64(size))%NumClasses], 1)
-	t.add(&f.otherSize, int64(size))
+	n := t.add(p, &f.others[bits.Len64(uint64(size))%NumClasses], 1)
+	t.add(p, &f.otherSize, int64(size))
 	bytes := w.direction() * int64(size)
 	switch {
 	case c.exact:
 	case n <= early || size >= unit:
-		t.add(&t.toldOdd, bytes)
+		t.add(p, &t.toldOdd, bytes)
 	default:
 		if !c.vague.Load() {
 			c.vague.Store(true)
@@ -177,18 +184,19 @@ func (c *Counter) countOdd(t *tally, w way, size uintptr) int64 {
 	return n
 }
 
-// grow gives shard i, which the caller is in, a tally of its own, if it may have one. It
-// leaves the shard for that, and enters the one in which the caller is then.
-func (c *Counter) grow(i int) {
+// grow gives p's shard a tally of its own, if it may have one. It unpins p for that, and
+// returns the Proc that the caller has from then on.
+func (c *Counter) grow(p shard.Proc) shard.Proc {
+	i := p.Index
 	if i >= shard.Own {
-		return
+		return p
 	}
-	shard.Leave()
+	p.Unpin()
 	if c.tallies.Load() == nil {
 		c.tallies.CompareAndSwap(nil, &make([]atomic.Pointer[tally], shard.Own)[0])
 	}
 	nth(c.tallies.Load(), i).CompareAndSwap(nil, &tally{own: true})
-	shard.Enter()
+	return shard.Pin()
 }
 
 // all appends c's tallies to list.

@@ -5,11 +5,17 @@ package shard
 import "sync/atomic"
 
 // Add adds n to a word of the caller's shard, and returns the sum.
-func Add(w *atomic.Int64, n int64) int64 {
+func (Proc) Add(w *atomic.Int64, n int64) int64 {
 	sum := w.Load() + n
 	w.Store(sum)
 	return sum
 }
 
 // Store stores v in a word of the caller's shard.
+func (Proc) Store(w *atomic.Uint64, v uint64) { w.Store(v) }
+
+// Add is [Proc.Add] for callers of [Enter].
+func Add(w *atomic.Int64, n int64) int64 { return Proc{}.Add(w, n) }
+
+// Store is [Proc.Store] for callers of [Enter].
 func Store(w *atomic.Uint64, v uint64) { w.Store(v) }

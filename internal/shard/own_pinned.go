@@ -7,20 +7,24 @@ import (
 	_ "unsafe" // for linkname
 )
 
-// Exclusive is whether nobody else writes the caller's shard between [Enter] and
-// [Leave].
+// Exclusive is whether nobody else writes the caller's shard between [Pin] and
+// Unpin.
 const Exclusive = true
 
-// Own is how many shards there are for [Enter].
+// Own is how many shards there are for [Pin].
 var Own = max(runtime.GOMAXPROCS(0), runtime.NumCPU())
 
-// Enter returns the number of the caller's shard. Until it calls Leave the caller
-// keeps its processor, and must not block, panic or take long. The number is Own or
-// more, and the caller has no shard, where GOMAXPROCS was raised beyond what it was
-// at the start and the number of processors.
+// Pin keeps the caller on its processor until it calls Unpin. Until then the caller must
+// not block, panic or take long.
+func Pin() Proc { return Proc{procPin()} }
+
+// Unpin ends what [Pin] began.
+func (Proc) Unpin() { procUnpin() }
+
+// Enter is [Pin] for callers that only want the index.
 func Enter() int { return procPin() }
 
-// Leave ends what Enter began.
+// Leave ends what [Enter] began.
 func Leave() { procUnpin() }
 
 // The runtime keeps both as they are for those that link to them, as its source says.

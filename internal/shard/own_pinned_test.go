@@ -29,12 +29,12 @@ func TestExclusive(t *testing.T) {
 		for !ready.Load() {
 			runtime.Gosched()
 		}
-		Enter()
+		p := Pin()
 		entered.Store(true)
 		for start := time.Now(); time.Since(start) < 2*time.Millisecond && !stopped.Load(); {
 		}
 		interrupted := stopped.Load()
-		Leave()
+		p.Unpin()
 		<-done
 		if interrupted {
 			t.Fatal("the world was stopped while somebody was in a shard")
@@ -46,9 +46,9 @@ func TestExclusive(t *testing.T) {
 func TestEntered(t *testing.T) {
 	procs := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(procs)
-	i := Enter()
-	Leave()
-	if i != 0 || Own < procs || Own < runtime.NumCPU() {
+	p := Pin()
+	p.Unpin()
+	if i := p.Index; i != 0 || Own < procs || Own < runtime.NumCPU() {
 		t.Errorf("on one processor the shard is %d, and there are %d for %d processors of %d", i, Own, procs, runtime.NumCPU())
 	}
 }

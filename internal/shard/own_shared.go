@@ -4,24 +4,36 @@ package shard
 
 import "sync/atomic"
 
-// Exclusive is whether nobody else writes the caller's shard between [Enter] and
-// [Leave].
+// Exclusive is whether nobody else writes the caller's shard between [Pin] and
+// Unpin.
 const Exclusive = false
 
-// Own is how many shards there are for [Enter].
+// Own is how many shards there are for [Pin].
 var Own = int(Count)
 
-// Enter returns the number of the caller's shard.
-func Enter() int {
+// Pin returns the caller's shard.
+func Pin() Proc {
 	_, i := All.Pick()
-	return int(i)
+	return Proc{int(i)}
 }
 
-// Leave ends what Enter began.
-func Leave() {}
+// Unpin ends what [Pin] began.
+func (Proc) Unpin() {}
 
 // Add adds n to a word of the caller's shard, and returns the sum.
-func Add(w *atomic.Int64, n int64) int64 { return w.Add(n) }
+func (Proc) Add(w *atomic.Int64, n int64) int64 { return w.Add(n) }
 
 // Store stores v in a word of the caller's shard.
+func (Proc) Store(w *atomic.Uint64, v uint64) { w.Store(v) }
+
+// Enter is [Pin] for callers that only want the index.
+func Enter() int { return Pin().Index }
+
+// Leave ends what [Enter] began.
+func Leave() {}
+
+// Add is [Proc.Add] for callers of [Enter].
+func Add(w *atomic.Int64, n int64) int64 { return w.Add(n) }
+
+// Store is [Proc.Store] for callers of [Enter].
 func Store(w *atomic.Uint64, v uint64) { w.Store(v) }

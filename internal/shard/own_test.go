@@ -27,12 +27,13 @@ func TestOwn(t *testing.T) {
 	for g := range goroutines {
 		adding.Go(func() {
 			for i := range additions {
-				if own := Enter(); own < Own {
-					Add(&words[own].Int64, 1)
+				p := Pin()
+				if p.Index < Own {
+					p.Add(&words[p.Index].Int64, 1)
 				} else {
 					elsewhere.Add(1)
 				}
-				Leave()
+				p.Unpin()
 				if (i+int64(g))%1000 == 0 {
 					runtime.Gosched()
 				}
@@ -67,9 +68,9 @@ func TestAdd(t *testing.T) {
 	var want int64
 	for _, n := range []int64{1, -3, 1 << 62, -1 << 62, 0} {
 		want += n
-		Enter()
-		got := Add(&w, n)
-		Leave()
+		p := Pin()
+		got := p.Add(&w, n)
+		p.Unpin()
 		if got != want || w.Load() != want {
 			t.Errorf("after %d the sum is %d, and %d is loaded; want %d", n, got, w.Load(), want)
 		}

@@ -1,6 +1,6 @@
 // Package shard spreads what goroutines write over shards, so that processors that
 // work at once seldom write the same cache line: by a [Picker] where whatever is
-// written is written atomically, and by [Enter] and [Leave] where it need not be.
+// written is written atomically, and by [Pin] and Unpin where it need not be.
 package shard
 
 import (
