@@ -24,6 +24,7 @@ func TestPeakBound(t *testing.T) {
 		"large": func(r *rand.Rand) uintptr { return unit<<r.IntN(5) + uintptr(r.IntN(2)*100) },
 		"odd":   func(r *rand.Rand) uintptr { return 1 + uintptr(r.UintN(9000)) },
 		"mixed": func(r *rand.Rand) uintptr { return 1<<r.IntN(20) + uintptr(r.UintN(2)*r.UintN(7)) },
+		"slack": func(r *rand.Rand) uintptr { return 1<<r.IntN(22) + uintptr(r.UintN(2)*r.UintN(7)) },
 	} {
 		for _, exact := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: "/exact", false: ""}[exact], func(t *testing.T) {
@@ -44,7 +45,11 @@ func TestPeakBound(t *testing.T) {
 							switch last := len(held) - 1; {
 							case grow || last < 0:
 								n := size(rnd)
-								c.Allocate(n, n)
+								requested := n
+								if name == "slack" {
+									requested -= uintptr(rnd.UintN(2)) * n / 4
+								}
+								c.Allocate(requested, n)
 								held = append(held, n)
 								live += int64(n)
 							case rnd.IntN(8) == 0:

@@ -10,7 +10,7 @@ const rereads = 16
 // operations under way. It is read again if blocks were released meanwhile; where
 // they are released without pause, about one snapshot in a hundred gives up after 16
 // times and shows less than was live. Totals never step back from one snapshot to
-// the next, but for RequestedBytes, by the slack of allocations under way. It costs
+// the next. It costs
 // about 800 loads for each Counter, some two microseconds, and as much for each of its
 // shards, if there are any.
 func (c *Counter) Stats() Stats {
@@ -67,25 +67,42 @@ func (v view) released() int64 {
 	return sum.blocks
 }
 
-// snapshot reads all once, and also returns released at its end.
+// snapshot reads all once, and also returns released at its end. What was released it
+// reads in all tallies that there are by then: a release that it misses came after all
+// acquisitions that it has seen, so that it never shows more as live than was live.
 func (v view) snapshot() (Stats, int64) {
-	var s Stats
-	var slack int64
-	for _, t := range v.tallies { // before the allocations, which are counted before their slack
-		slack += t.slack.Load()
-	}
-	var of [ways]total
-	for w := range ways { // first those by which blocks come
+	of := v.acquired()
+	return v.nodes[0].view().snapshotOf(of)
+}
+
+// acquired reads the first half of a snapshot: the ways by which blocks come.
+func (v view) acquired() (of [ways]total) {
+	for w := allocated; w <= reallocatedTo; w++ {
 		for _, t := range v.tallies {
 			of[w].add(t, w)
 		}
+	}
+	return of
+}
+
+// snapshotOf reads the second half of a snapshot, after acquired.
+func (v view) snapshotOf(of [ways]total) (s Stats, released int64) {
+	for _, t := range v.tallies {
+		of[reallocatedFrom].add(t, reallocatedFrom)
+		of[freed].add(t, freed)
 	}
 	s.Allocations = of[allocated].blocks
 	s.Reallocations = of[reallocatedFrom].blocks
 	s.Frees = of[freed].blocks
 	s.AllocatedBytes = of[allocated].bytes + of[reallocatedTo].bytes
 	s.FreedBytes = of[reallocatedFrom].bytes + of[freed].bytes
-	s.RequestedBytes = s.AllocatedBytes - slack
+	// Requested bytes are counted before their blocks, and read after them: they are
+	// at least those of the blocks that are seen, and at most what was requested by now.
+	requested := of[allocated].bytes - of[allocated].withSlack
+	for _, t := range v.tallies {
+		requested += t.requested.Load()
+	}
+	s.RequestedBytes = min(requested, s.AllocatedBytes)
 	s.LiveBytes = max(0, s.AllocatedBytes-s.FreedBytes)
 	s.LiveBlocks = max(0, of[allocated].blocks+of[reallocatedTo].blocks-of[reallocatedFrom].blocks-of[freed].blocks)
 	for i := range s.Classes {
@@ -132,6 +149,7 @@ func (v view) peak(s *Stats, untold int64) {
 // total adds up flows of one way.
 type total struct {
 	blocks, bytes int64
+	withSlack     int64 // bytes of those that were allocated with slack
 	untold        int64 // bytes at most that levels have not been told of
 	classes       [NumClasses]int64
 }
@@ -142,6 +160,9 @@ type total struct {
 func (sum *total) add(t *tally, w way) {
 	f := &t.flows[w]
 	sum.bytes += f.otherSize.Load()
+	if w == allocated {
+		sum.addSlack(t)
+	}
 	var most int64
 	for i := range f.powers {
 		powers, others := f.powers[i].Load(), f.others[i].Load()
@@ -156,4 +177,18 @@ func (sum *total) add(t *tally, w way) {
 	if most > early {
 		sum.untold += unit
 	}
+}
+
+// addSlack adds up blocks that were allocated with slack, but for the number of those in flows.
+func (sum *total) addSlack(t *tally) {
+	slack := t.slackOthers.Load()
+	for i := range t.slackPowers {
+		blocks := t.slackPowers[i].Load()
+		sum.classes[i] += blocks
+		sum.blocks += blocks
+		slack += blocks << i
+		sum.untold += min(blocks, int64(t.mask[i].Load())) << i
+	}
+	sum.bytes += slack
+	sum.withSlack += slack
 }

@@ -1,11 +1,14 @@
 package counter
 
 import (
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 // underWay has workers goroutines operate again and again while watch is called,
@@ -54,6 +57,20 @@ func TestSnapshotUnderWay(t *testing.T) {
 			a.Allocate(4000, 4096)
 			a.Free(4096)
 		}},
+		"slack of odd sizes": {2, 2, 10000, func(a, _ *Counter) {
+			a.Allocate(4000, 5000)
+			a.Free(5000)
+		}},
+		"slack of large blocks": {2, 2, 4 << 20, func(a, _ *Counter) {
+			a.Allocate(1, 2<<20)
+			a.Free(2 << 20)
+		}},
+		"slack of reallocations": {1, 1, 8192, func(a, _ *Counter) {
+			a.Allocate(4000, 4096)
+			a.Reallocate(4096, 5000, 8192)
+			a.Reallocate(8192, 4000, 5000)
+			a.Free(5000)
+		}},
 		"two nodes": {1, 1, 4096, func(a, b *Counter) {
 			b.Allocate(4096, 4096)
 			a.Free(4096)
@@ -74,6 +91,8 @@ func TestSnapshotUnderWay(t *testing.T) {
 					t.Errorf("more is live than the peak: %+v", s)
 				case s.PeakBytes < last.PeakBytes:
 					t.Errorf("the peak falls from %d: %+v", last.PeakBytes, s)
+				case s.RequestedBytes < last.RequestedBytes:
+					t.Errorf("the requested bytes step back from %d: %+v", last.RequestedBytes, s)
 				case s.RequestedBytes > s.AllocatedBytes:
 					t.Errorf("more was requested than granted: %+v", s)
 				case name == "slack" && s.RequestedBytes < 4000*s.Allocations:
@@ -136,6 +155,66 @@ func TestPeakUnderWay(t *testing.T) {
 	}
 }
 
+// TestRequestedBetweenPasses: a reader that is interrupted in the middle of a snapshot, while
+// blocks with slack come, shows no more requested bytes than were requested, and no fewer than
+// were before, so that the next snapshot does not step back.
+func TestRequestedBetweenPasses(t *testing.T) {
+	var c Counter
+	var requested int64
+	allocate := func() {
+		for _, size := range []struct{ requested, granted uintptr }{
+			{100, 128}, {4096, 4096}, {1000, 1500}, {1500, 1500}, {1, unit}, {1, 2 * unit}, {1, unit + 1},
+		} {
+			c.Allocate(size.requested, size.granted)
+			c.Reallocate(size.granted, size.requested, size.granted)
+			requested += 2 * int64(size.requested)
+		}
+	}
+	for range 3 * early {
+		allocate()
+		before := requested
+		first := c.view().acquired()
+		for range 100 {
+			allocate()
+		}
+		s, _ := c.view().snapshotOf(first)
+		if s.RequestedBytes < before || s.RequestedBytes > requested || s.RequestedBytes > s.AllocatedBytes {
+			t.Fatalf("%d bytes requested, of %d granted; want %d to %d", s.RequestedBytes, s.AllocatedBytes, before, requested)
+		}
+		if s := c.Stats(); s.RequestedBytes != requested {
+			t.Fatalf("at rest %d bytes requested, want %d", s.RequestedBytes, requested)
+		}
+	}
+}
+
+// TestSlackIsCountedOnce: blocks with slack are in every figure, as those without are.
+func TestSlackIsCountedOnce(t *testing.T) {
+	for _, size := range []uintptr{2, 128, 5000, unit / 2, unit, unit + 1, 2 * unit, 1 << 30} {
+		c, same := Exact(), Exact()
+		const blocks = 3 * early
+		for range blocks {
+			c.Allocate(size-1, size)
+			same.Allocate(size, size)
+		}
+		for range early {
+			c.Free(size)
+			same.Free(size)
+		}
+		want := same.Stats()
+		want.RequestedBytes -= blocks
+		if got := c.Stats(); got != want {
+			t.Errorf("size %d: %+v, want %+v", size, got, want)
+		}
+		var plain Counter
+		for range blocks {
+			plain.Allocate(size-1, size)
+		}
+		if s := plain.Stats(); abs(s.PeakBytes-s.LiveBytes) > s.PeakBound || size >= unit && size&(size-1) == 0 && s.PeakBound != 0 {
+			t.Errorf("size %d: %v", size, s)
+		}
+	}
+}
+
 // TestFlowUnderWay: bytes that are seen belong to blocks that are seen.
 func TestFlowUnderWay(t *testing.T) {
 	var c Counter
@@ -183,5 +262,85 @@ func TestAcceptedSnapshot(t *testing.T) {
 	before := c.view().released()
 	if _, after := c.view().snapshot(); after != before {
 		t.Errorf("at rest %d blocks were released before a snapshot and %d after", before, after)
+	}
+}
+
+// TestPeakWhileGrowing: a snapshot that does not know of a new tally, in which blocks are
+// released, shows no more as live, or as the peak, than was live.
+func TestPeakWhileGrowing(t *testing.T) {
+	for name, c := range map[string]*Counter{"default": new(Counter), "exact": Exact(), "child": nil} {
+		root := c
+		if c == nil {
+			root = new(Counter)
+			c = root.Child()
+		}
+		v := root.view()
+		list := make([]atomic.Pointer[tally], shard.Own)
+		list[0].Store(&tally{own: true})
+		c.tallies.Store(&list[0])
+		for range early {
+			p := shard.Pin()
+			c.countIn(p, &c.home, allocated, 4096, 4096)
+			c.countIn(p, list[0].Load(), freed, 4096, 4096)
+			p.Unpin()
+		}
+		if s, _ := v.snapshot(); s.LiveBytes > 4096 || s.PeakBytes > 4096 {
+			t.Errorf("%s: before the snapshot is known not to be whole: %v, want 4096 bytes live at most", name, s)
+		}
+		if s := root.Stats(); s.PeakBytes != 4096 || s.PeakBound > 4096 {
+			t.Errorf("%s: %v, want a peak of 4096 bytes", name, s)
+		}
+	}
+}
+
+// TestPeakOfFreshCounters: where some allocate, others free, and others take snapshots, neither
+// peak nor live are ever more than what can be live, also while shards get their tallies.
+func TestPeakOfFreshCounters(t *testing.T) {
+	counters := 1_000
+	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
+		counters = 4_000
+	}
+	manyProcs(t, 4)
+	const each, queued, size = 400, 16, 4096
+	const most = (queued + 4) * size // two have counted and not sent, two received and not counted
+	for n := range counters {
+		c := new(Counter)
+		if n%2 == 0 {
+			c = Exact()
+		}
+		blocks := make(chan uintptr, queued)
+		var working, watching sync.WaitGroup
+		var stop atomic.Bool
+		for range 2 {
+			working.Go(func() {
+				for range each {
+					c.Allocate(size, size)
+					blocks <- size
+				}
+			})
+			working.Go(func() {
+				for range each {
+					c.Free(<-blocks)
+				}
+			})
+			watching.Go(func() {
+				for !stop.Load() {
+					if s := c.Stats(); s.LiveBytes > most || s.PeakBytes > most {
+						t.Errorf("Counter %d: %v; at most %d bytes were live", n, s, most)
+						return
+					}
+					runtime.Gosched()
+				}
+			})
+		}
+		working.Wait()
+		stop.Store(true)
+		watching.Wait()
+		if s := c.Stats(); s.PeakBytes > most || s.LiveBytes != 0 {
+			t.Errorf("Counter %d at rest: %v; at most %d bytes were live", n, s, most)
+		}
+		if t.Failed() {
+			return
+		}
 	}
 }

@@ -27,8 +27,18 @@ type tally struct {
 	flows   [ways]flow
 	told    [unitClass]atomic.Int64 // bytes in blocks of 1<<i bytes, acquired less released, that the level knows of
 	toldOdd atomic.Int64            // in blocks of other sizes, likewise
-	slack   atomic.Int64            // bytes granted beyond those requested
-	_       [128]byte               // keeps what others write off the cache lines of these
+
+	// Blocks that were allocated with slack are counted here, and not in flows. The
+	// requested bytes are then a sum of words that only grow: see view.snapshotOf.
+	slackPowers [unitClass + 1]atomic.Int64 // blocks of 1<<i bytes
+	slackOthers atomic.Int64                // the bytes of all others; their number is in flows
+	requested   atomic.Int64                // bytes requested of blocks with slack, and by all reallocations
+}
+
+// An ownTally is the tally of a shard, off the cache lines that others write.
+type ownTally struct {
+	tally
+	_ [128]byte
 }
 
 // A way is one by which blocks come or go.
@@ -58,9 +68,9 @@ type flow struct {
 	otherSize atomic.Int64             // the bytes of all the others
 }
 
-// net returns what came less what went.
-func (t *tally) net(word func(*flow) *atomic.Int64) int64 {
-	var sum int64
+// net returns what came less what went, in the flows and with slack.
+func (t *tally) net(word func(*flow) *atomic.Int64, slack *atomic.Int64) int64 {
+	sum := slack.Load()
 	for w := range ways {
 		sum += w.direction() * word(&t.flows[w]).Load()
 	}
@@ -114,17 +124,21 @@ func (c *Counter) count(p shard.Proc, w way, requested, granted uintptr) shard.P
 // countIn counts a block in t, which is p's or home, and returns how many of its class
 // there are by now.
 func (c *Counter) countIn(p shard.Proc, t *tally, w way, requested, granted uintptr) (n int64) {
-	if powerOfTwo(granted) {
-		class := classOf(granted)
-		n = t.add(p, &t.flows[w].powers[class], 1)
-		if n&int64(t.mask[class].Load()) == 0 {
-			c.tell(p, t, w.direction()*int64(granted), n)
-		}
-	} else {
-		n = c.countOdd(p, t, w, granted)
+	slack := w == allocated && granted != requested
+	if slack || w == reallocatedTo {
+		t.add(p, &t.requested, int64(requested)) // before the block: see view.snapshotOf
 	}
-	if granted != requested {
-		t.add(p, &t.slack, int64(granted-requested)) // after the block: see view.snapshot
+	class := classOf(granted)
+	if !powerOfTwo(granted) || slack && class >= len(t.slackPowers) {
+		return c.countOdd(p, t, w, granted, slack)
+	}
+	blocks := &t.flows[w].powers[class]
+	if slack {
+		blocks = &t.slackPowers[class]
+	}
+	n = t.add(p, blocks, 1)
+	if n&int64(t.mask[class].Load()) == 0 {
+		c.tell(p, t, w.direction()*int64(granted), n)
 	}
 	return n
 }
@@ -151,7 +165,7 @@ func (c *Counter) tellNet(p shard.Proc, t *tally, bytes, n int64) {
 			t.mask[class].Store(uint32(unit/max(size, small) - 1))
 		}
 	} else {
-		net := t.net(func(f *flow) *atomic.Int64 { return &f.powers[class] }) << class
+		net := t.net(func(f *flow) *atomic.Int64 { return &f.powers[class] }, &t.slackPowers[class]) << class
 		if bytes = net - t.told[class].Swap(net); bytes == 0 {
 			return
 		}
@@ -159,12 +173,17 @@ func (c *Counter) tellNet(p shard.Proc, t *tally, bytes, n int64) {
 	c.move(bytes)
 }
 
-// countOdd counts a block whose size is no power of two, and returns how many of its
-// class there are by now. See total.add for the order.
-func (c *Counter) countOdd(p shard.Proc, t *tally, w way, size uintptr) int64 {
+// countOdd counts a block whose size is no power of two, or too large a one for
+// slackPowers, and returns how many of its class there are by now. See total.add for the
+// order.
+func (c *Counter) countOdd(p shard.Proc, t *tally, w way, size uintptr, slack bool) int64 {
 	f := &t.flows[w]
-	n := t.add(p, &f.others[bits.Len64(uint64(size))%NumClasses], 1)
-	t.add(p, &f.otherSize, int64(size))
+	n := t.add(p, &f.others[bits.Len64(uint64(size-1))%NumClasses], 1)
+	sizes := &f.otherSize
+	if slack {
+		sizes = &t.slackOthers
+	}
+	t.add(p, sizes, int64(size))
 	bytes := w.direction() * int64(size)
 	switch {
 	case c.exact:
@@ -174,7 +193,7 @@ func (c *Counter) countOdd(p shard.Proc, t *tally, w way, size uintptr) int64 {
 		if !c.vague.Load() {
 			c.vague.Store(true)
 		}
-		net := t.net(func(f *flow) *atomic.Int64 { return &f.otherSize })
+		net := t.net(func(f *flow) *atomic.Int64 { return &f.otherSize }, &t.slackOthers)
 		told := t.toldOdd.Load()
 		if bytes = net - told; bytes > -unit && bytes < unit || !t.toldOdd.CompareAndSwap(told, net) {
 			return n
@@ -195,7 +214,7 @@ func (c *Counter) grow(p shard.Proc) shard.Proc {
 	if c.tallies.Load() == nil {
 		c.tallies.CompareAndSwap(nil, &make([]atomic.Pointer[tally], shard.Own)[0])
 	}
-	nth(c.tallies.Load(), i).CompareAndSwap(nil, &tally{own: true})
+	nth(c.tallies.Load(), i).CompareAndSwap(nil, &(&ownTally{tally: tally{own: true}}).tally)
 	return shard.Pin()
 }
 
