@@ -174,7 +174,7 @@ func TestRequestedBetweenPasses(t *testing.T) {
 		allocate()
 		before := requested
 		first := c.view().acquired()
-		for range 100 {
+		for range 5 {
 			allocate()
 		}
 		s, _ := c.view().snapshotOf(first)
@@ -296,7 +296,7 @@ func TestPeakWhileGrowing(t *testing.T) {
 // TestPeakOfFreshCounters: where some allocate, others free, and others take snapshots, neither
 // peak nor live are ever more than what can be live, also while shards get their tallies.
 func TestPeakOfFreshCounters(t *testing.T) {
-	counters := 1_000
+	counters := 200
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
 		counters = 4_000
 	}
