@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
@@ -17,21 +16,22 @@ func manyProcs(t *testing.T, n int) {
 	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
 }
 
-// collect runs the garbage collector again and again until the test ends.
-func collect(t *testing.T) {
+// collect runs the garbage collector again and again until end is called. Before that
+// nothing can be logged where there is one thread.
+func collect() (end func()) {
 	var stop atomic.Bool
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for !stop.Load() {
 			runtime.GC()
-			time.Sleep(time.Microsecond) // platforms with one thread run the others meanwhile
+			runtime.Gosched()
 		}
 	}()
-	t.Cleanup(func() {
+	return func() {
 		stop.Store(true)
 		<-done
-	})
+	}
 }
 
 // TestReallocateWhileGrowing: no reallocation is lost while shards get tallies and the
@@ -42,7 +42,7 @@ func TestReallocateWhileGrowing(t *testing.T) {
 		counters = 500_000
 	}
 	manyProcs(t, 8)
-	collect(t)
+	defer collect()()
 	const goroutines, each = 8, 100
 	want := Stats{
 		Reallocations:  goroutines * each,
@@ -74,7 +74,7 @@ func TestReallocateWhileGrowing(t *testing.T) {
 // where it came to another one while its shard got a tally.
 func TestProcAfterCount(t *testing.T) {
 	manyProcs(t, 8)
-	collect(t)
+	end := collect()
 	var moved atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -99,5 +99,6 @@ func TestProcAfterCount(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	end()
 	t.Logf("%d goroutines came to other processors", moved.Load())
 }
