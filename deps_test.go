@@ -20,6 +20,7 @@ const module = "github.com/alloctrace/alloctrace"
 var allowed = map[string][]string{
 	"internal/bugs":          {module + "/blockalloc"},
 	"internal/callers":       {},
+	"internal/goroutine":     {},
 	"internal/measure":       {module + "/blockalloc"},
 	"internal/metrics":       {},
 	"internal/random":        {},
@@ -32,7 +33,7 @@ var allowed = map[string][]string{
 	"blockalloc/blocktest":   {module + "/blockalloc"},
 	"blockalloc/typed":       {module + "/blockalloc"},
 	"":                       {module + "/blockalloc", module + "/counter"},
-	"hooks":                  {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/random", module + "/internal/shard", module + "/internal/text"},
+	"hooks":                  {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/shard", module + "/internal/text"},
 	"alloctest":              {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
 	"internal/instructions":  {module, module + "/blockalloc", module + "/counter", module + "/hooks"},
 	"hooks/zlog":             {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},

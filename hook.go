@@ -1,6 +1,9 @@
 package alloctrace
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // A Hook observes the events of a [Proxy].
 //
@@ -27,6 +30,28 @@ func (f HookFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 type PartsHook interface {
 	Hook
 	ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr)
+}
+
+// A TrackingHook is a [Hook] that keeps what it knows of blocks, as hooks.Leaks does. A
+// release is delivered before it is tried, so that the hook has to keep the block until it
+// has ended, and events say whose block it is by its address alone. So a Proxy has a part of the
+// hook for itself. A hook that hands on events to another one should be a TrackingHook too.
+type TrackingHook interface {
+	Hook
+
+	// Track returns the part for one Proxy, its views and its children: it is called by
+	// [WithHooks]. The part adds 1 to pending for each release whose end it waits for, and
+	// takes it off again once that is delivered.
+	Track(pending *atomic.Int64) ReleaseHook
+}
+
+// A ReleaseHook is a [Hook] that is also called when a release has succeeded, in the goroutine
+// that releases. Its address may be that of another block by then. Other goroutines'
+// releases, and those that it does not wait for, may be delivered too. A release that
+// has failed is an event.
+type ReleaseHook interface {
+	Hook
+	Released(addr, size uintptr)
 }
 
 // parts returns a PartsHook that does what h does.

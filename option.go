@@ -2,6 +2,8 @@ package alloctrace
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace/counter"
 )
@@ -25,6 +27,14 @@ func WithHooks(hooks ...Hook) Option {
 		for _, h := range hooks {
 			if h == nil {
 				continue
+			}
+			if t, ok := h.(TrackingHook); ok {
+				if p.pending == &nothingPending {
+					p.pending = new(atomic.Int64)
+				}
+				r := t.Track(p.pending)
+				p.releases = append(slices.Clip(p.releases), r)
+				h = r
 			}
 			if p.hook != nil {
 				p.first = both(p.first, p.hook)

@@ -27,10 +27,12 @@ type Proxy struct {
 	inner   blockalloc.Allocator
 	counter *counter.Counter
 	*state
-	hook PartsHook // the last one, nil if nobody listens
-	ctx  context.Context
+	hook    PartsHook     // the last one, nil if nobody listens
+	pending *atomic.Int64 // not 0 if releases are waiting for the end of a release
 
+	ctx         context.Context
 	first       PartsHook // those before the last, nil if there are none: a call less than if one passed on to both
+	releases    []ReleaseHook
 	name        string
 	child       bool
 	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
@@ -45,6 +47,9 @@ type state struct {
 	mu       sync.Mutex
 	children []*Proxy
 }
+
+// nothingPending stays 0.
+var nothingPending atomic.Int64
 
 var (
 	_ blockalloc.Allocator = (*Proxy)(nil)
@@ -62,6 +67,7 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 	p := &Proxy{
 		inner:   inner,
 		counter: new(counter.Counter),
+		pending: &nothingPending,
 		ctx:     context.Background(),
 		state:   new(state),
 	}
@@ -129,6 +135,9 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if err != nil {
 		return n, p.reallocateFailed(b, err)
 	}
+	if p.pending.Load() != 0 {
+		p.released(b)
+	}
 	if b.IsZero() { // an inner allocator that takes this as an allocation
 		p.counter.Allocate(size, n.Size())
 	} else {
@@ -154,8 +163,20 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
 	}
+	if p.pending.Load() != 0 {
+		p.released(b)
+	}
 	p.counter.Free(b.Size())
 	return nil
+}
+
+// released delivers the end of a release.
+//
+//go:noinline
+func (p *Proxy) released(b blockalloc.Block) {
+	for _, r := range p.releases {
+		r.Released(b.Addr(), b.Size())
+	}
 }
 
 func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {
@@ -235,12 +256,14 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		inner:   p.inner,
 		counter: p.counter.Child(),
 		hook:    p.hook,
+		pending: p.pending,
 		first:   p.first,
 		ctx:     p.ctx,
 		name:    name,
 		child:   true,
 		state:   new(state),
 
+		releases:    p.releases,
 		contextFunc: p.contextFunc,
 		owner:       p.owner,
 	}
@@ -309,7 +332,7 @@ func (p *Proxy) setContext(ctx context.Context) {
 // quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
-	v.hook, v.first = nil, nil
+	v.hook, v.first, v.pending, v.releases = nil, nil, &nothingPending, nil
 	v.inner, _ = viewed(p.inner, (*Proxy).Quiet)
 	return &v
 }

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace"
 )
@@ -27,6 +28,16 @@ func (f *filter) Observe(ctx context.Context, e alloctrace.Event) {
 		}
 	}
 	f.next.Observe(ctx, e)
+}
+
+// Track returns the Filter of the part for one Proxy; [alloctrace.WithHooks] calls it.
+func (f *filter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
+	var r releases
+	part := &filter{r.track(f.next, pending), f.predicates}
+	return struct {
+		*filter
+		releases
+	}{part, r}
 }
 
 // Failures chooses the events that tell of a failure.

@@ -1,11 +1,13 @@
 // Package hooks combines, thins out, prints and keeps the events of an
 // [alloctrace.Proxy], and knows from them what is live. All hooks here may be used by
-// several goroutines at once and by several proxies, and allocate nothing on the Go
-// heap per event, but for what [Leaks] remembers of live blocks.
+// several goroutines at once and by several proxies, also where one Proxy takes memory from
+// another, and allocate nothing on the Go heap per event, but for what [Leaks] remembers
+// of live blocks.
 package hooks
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace"
 )
@@ -27,5 +29,38 @@ type tee []alloctrace.Hook
 func (t tee) Observe(ctx context.Context, e alloctrace.Event) {
 	for _, h := range t {
 		h.Observe(ctx, e)
+	}
+}
+
+// Track returns the Tee of the parts for one Proxy; [alloctrace.WithHooks] calls it.
+func (t tee) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
+	var r releases
+	parts := make(tee, len(t))
+	for i, h := range t {
+		parts[i] = r.track(h, pending)
+	}
+	return struct {
+		tee
+		releases
+	}{parts, r}
+}
+
+// releases are the hooks that a hook hands on events to and that wait for the end of releases.
+type releases []alloctrace.ReleaseHook
+
+// track returns the part of h for one Proxy, or h itself if it has none.
+func (r *releases) track(h alloctrace.Hook, pending *atomic.Int64) alloctrace.Hook {
+	t, ok := h.(alloctrace.TrackingHook)
+	if !ok {
+		return h
+	}
+	part := t.Track(pending)
+	*r = append(*r, part)
+	return part
+}
+
+func (r releases) Released(addr, size uintptr) {
+	for _, h := range r {
+		h.Released(addr, size)
 	}
 }

@@ -17,7 +17,7 @@ import (
 type LeakReport struct {
 	Blocks int64      `json:"blocks"` // an estimate, rounded, if Rate is more than 1
 	Bytes  int64      `json:"bytes"`  // likewise
-	Rate   int64      `json:"rate"`   // one block was remembered for so many bytes
+	Rate   int64      `json:"rate"`   // one block was remembered for so many bytes, or, if SetRate changed it, for less
 	Sites  []LeakSite `json:"sites"`  // the one with the most bytes first
 }
 
@@ -43,6 +43,7 @@ func (l *Leaks) Report() LeakReport {
 		blocks, bytes float64
 	}
 	sites := make(map[site]*sums)
+	r := LeakReport{Rate: l.sampler.Load().rate}
 	var blocks, bytes float64
 	for _, b := range l.all() {
 		s := sites[b.site]
@@ -50,7 +51,8 @@ func (l *Leaks) Report() LeakReport {
 			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: l.start.Add(b.since)}}
 			sites[b.site] = s
 		}
-		weight := l.sampler.weight(b.size)
+		weight := b.by.weight(b.size)
+		r.Rate = max(r.Rate, b.by.rate)
 		s.blocks += weight
 		s.bytes += weight * float64(b.size)
 		blocks += weight
@@ -58,7 +60,7 @@ func (l *Leaks) Report() LeakReport {
 		s.Smallest = min(s.Smallest, b.size)
 		s.Largest = max(s.Largest, b.size)
 	}
-	r := LeakReport{Blocks: int64(blocks + 0.5), Bytes: int64(bytes + 0.5), Rate: l.sampler.rate}
+	r.Blocks, r.Bytes = int64(blocks+0.5), int64(bytes+0.5)
 	for by, s := range sites {
 		s.LeakSite.Blocks, s.LeakSite.Bytes = int64(s.blocks+0.5), int64(s.bytes+0.5)
 		s.Owner, s.Stack, s.pcs = by.owner, by.stack.frames(), by.stack.pcs

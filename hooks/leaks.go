@@ -23,27 +23,32 @@ import (
 // one that is costs some 30 atomic additions for its stack, two locks that few share,
 // and some hundred bytes on the Go heap that later ones use again.
 type Leaks struct {
+	likely  [65]atomic.Uint32 // those of sampler, for a look at them to cost a load
+	sampler atomic.Pointer[sampler]
 	owner   func(context.Context) string
-	sampler sampler
 	start   time.Time
 	serial  atomic.Uint64
 	stacks  *stacks
+	proxies atomic.Uint32
 	live    liveTable[origin]
 }
 
-var _ alloctrace.PartsHook = (*Leaks)(nil)
+var (
+	_ alloctrace.PartsHook    = (*Leaks)(nil)
+	_ alloctrace.TrackingHook = (*Leaks)(nil)
+)
 
 // An origin is where a block comes from.
 type origin struct {
 	site
 	since  time.Duration // from Leaks.start to its allocation
 	serial uint64        // by the order in which blocks were remembered, which clocks may be too coarse to tell
-	align  uintptr
+	by     *sampler      // by which it was chosen
 }
 
 // A liveBlock is a block with its origin.
 type liveBlock struct {
-	addr, size uintptr
+	addr, size, align uintptr
 	origin
 }
 
@@ -74,40 +79,98 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 	if rate < 1 {
 		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
 	}
-	l := &Leaks{sampler: newSampler(int64(rate)), start: time.Now(), owner: alloctrace.ChildName, stacks: newStacks()}
+	l := &Leaks{start: time.Now(), owner: alloctrace.ChildName, stacks: newStacks()}
+	l.SetRate(rate)
 	for _, o := range opts {
 		o.apply(l)
 	}
 	return l
 }
 
+// SetRate changes the rate for what is allocated from now on: 0 remembers nothing more. What was
+// remembered before stays so, and is weighted as it was.
+func (l *Leaks) SetRate(rate int) {
+	if rate < 0 {
+		panic(fmt.Sprintf("hooks: Leaks.SetRate(%d): use 0 for nothing, 1 for every block, or some hundred thousand bytes", rate))
+	}
+	s := newSampler(int64(rate))
+	l.sampler.Store(&s)
+	for i, bound := range s.likely {
+		l.likely[i].Store(bound)
+	}
+}
+
+// Rate returns the rate.
+func (l *Leaks) Rate() int { return int(l.sampler.Load().rate) }
+
 // Observe remembers and forgets blocks.
 func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
-	if e.Kind.Failed() {
-		l.live.failed(e.Addr, e.Size, e.Err)
-	} else {
-		l.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
-	}
+	p := l.part(0, nil)
+	p.Observe(ctx, e)
 }
 
 // ObserveParts is Observe for an event without an Err, which is no failure.
 func (l *Leaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	if k == alloctrace.Freeing || k == alloctrace.Reallocating {
-		if l.live.mayHave(addr) {
-			l.live.release(addr, size)
+	p := l.part(0, nil)
+	p.ObserveParts(ctx, k, addr, size, align)
+}
+
+// Track returns the part of l for one Proxy; [alloctrace.WithHooks] calls it.
+func (l *Leaks) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
+	p := l.part(l.proxies.Add(1), pending)
+	return &p
+}
+
+func (l *Leaks) part(proxy uint32, pending *atomic.Int64) trackedLeaks {
+	return trackedLeaks{unsafe.Pointer(&l.live.filter), unsafe.Pointer(&l.likely), l, proxy, pending}
+}
+
+// trackedLeaks is the part of a Leaks for one Proxy.
+type trackedLeaks struct {
+	filter, bounds unsafe.Pointer // to those of Leaks, which saves some instructions an event
+	*Leaks
+	proxy   uint32
+	pending *atomic.Int64 // nil if no Proxy delivers events
+}
+
+func (l *trackedLeaks) Observe(ctx context.Context, e alloctrace.Event) {
+	if !e.Kind.Failed() {
+		l.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
+	} else if _, _, kept := l.live.failed(e.Addr, e.Size, l.proxy); kept && l.pending != nil {
+		l.pending.Add(-1)
+	}
+}
+
+func (l *trackedLeaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	if isRelease(k) {
+		if (*atomic.Int32)(unsafe.Add(l.filter, filterOf(addr)*4)).Load() > 0 {
+			l.release(addr, size)
 		}
 		return
 	}
-	if drawn := random.Uint32(); drawn <= l.sampler.bound(size) {
+	if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(l.bounds, sizeClass(size)*4)).Load() {
 		l.acquire(ctx, addr, size, align, drawn)
 	}
 }
 
-// acquire remembers a block if it is chosen by the number that was drawn.
-func (l *Leaks) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
-	if l.sampler.chosen(drawn, size) {
+// acquire remembers a block if it is chosen by the number that was drawn, which is again compared
+// with the bound: the rate may have changed.
+func (l *trackedLeaks) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
+	if s := l.sampler.Load(); drawn <= s.bound(size) && s.chosen(drawn, size) {
 		by := site{l.stacks.caller(), l.owner(ctx)}
-		l.live.add(addr, size, origin{by, time.Since(l.start), l.serial.Add(1), align})
+		l.live.add(addr, size, align, l.proxy, origin{by, time.Since(l.start), l.serial.Add(1), s})
+	}
+}
+
+func (l *trackedLeaks) release(addr, size uintptr) {
+	if _, _, waits := l.live.release(addr, size, l.proxy); waits && l.pending != nil {
+		l.pending.Add(1)
+	}
+}
+
+func (l *trackedLeaks) Released(addr, size uintptr) {
+	if l.live.ended(addr, size, l.proxy) {
+		l.pending.Add(-1)
 	}
 }
 
@@ -145,7 +208,9 @@ func (l *Leaks) Live() []LiveBlock {
 // all returns the blocks, the oldest first.
 func (l *Leaks) all() []liveBlock {
 	var list []liveBlock
-	l.live.each(func(addr, size uintptr, from origin) { list = append(list, liveBlock{addr, size, from}) })
+	l.live.each(func(addr uintptr, b *live[origin]) {
+		list = append(list, liveBlock{addr, b.size, 1 << b.align, b.of})
+	})
 	slices.SortFunc(list, func(a, b liveBlock) int { return cmp.Compare(a.serial, b.serial) })
 	return list
 }

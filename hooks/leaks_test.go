@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,8 +136,10 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 			addrs = append(addrs, addr)
 		}
 	}
+	var pending atomic.Int64
+	part := l.Track(&pending)
 	tell := func(k alloctrace.Kind, addr uintptr, err error) {
-		l.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64, Err: err})
+		part.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64, Err: err})
 	}
 	for _, addr := range addrs {
 		tell(alloctrace.Allocated, addr, nil)
@@ -158,6 +161,12 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	tell(alloctrace.Freeing, addrs[1], nil)
 	if live := l.Live(); len(live) != 0 {
 		t.Errorf("live are %+v, want none", live)
+	}
+	for _, addr := range addrs {
+		part.Released(addr, 64)
+	}
+	if n := pending.Load(); n != 0 {
+		t.Errorf("%d releases are pending at the end", n)
 	}
 	for i := range l.live.filter {
 		if n := l.live.filter[i].Load(); n != 0 {
@@ -342,6 +351,46 @@ $`)
 	}
 }
 
+// TestLeaksSetRate: the rate is that of what is allocated from then on, and 0 remembers nothing.
+func TestLeaksSetRate(t *testing.T) {
+	l := NewLeaks(1)
+	p := observed(l, new(blockalloc.Heap))
+	want := func(blocks int, rate int64) {
+		t.Helper()
+		if r := l.Report(); len(l.Live()) != blocks || r.Rate != rate {
+			t.Errorf("%d blocks are live, with rate %d; want %d and %d", len(l.Live()), r.Rate, blocks, rate)
+		}
+	}
+	first := allocateOne(t, p, 64)
+	l.SetRate(0)
+	for range 100 {
+		siteA(p, 4096)
+	}
+	if l.Rate() != 0 {
+		t.Errorf("the rate is %d, want 0", l.Rate())
+	}
+	want(1, 1)
+	l.SetRate(1 << 30)
+	siteA(p, 64)
+	want(1, 1<<30)
+	l.SetRate(1)
+	siteA(p, 128)
+	want(2, 1)
+	if r := l.Report(); r.Bytes != 64+128 {
+		t.Errorf("%d bytes are live, want %d", r.Bytes, 64+128)
+	}
+	if err := p.Free(first); err != nil {
+		t.Fatal(err)
+	}
+	want(1, 1)
+	defer func() {
+		if text, _ := recover().(string); !strings.HasPrefix(text, "hooks: Leaks.SetRate(-1): use ") {
+			t.Errorf("SetRate(-1) panics with %q", text)
+		}
+	}()
+	l.SetRate(-1)
+}
+
 // TestLeaksOwner: blocks of one place are told apart by who owns them.
 func TestLeaksOwner(t *testing.T) {
 	type key struct{}
@@ -385,7 +434,7 @@ func TestLeakReportOfSizes(t *testing.T) {
 	l := NewLeaks(1)
 	at := &stack{pcs: []uintptr{1}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.live.add(uintptr(9-i)<<12, size, origin{site{stack: at}, time.Duration(10 + i), uint64(i), 8})
+		l.live.add(uintptr(9-i)<<12, size, 8, 0, origin{site{stack: at}, time.Duration(10 + i), uint64(i), l.sampler.Load()})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
@@ -413,7 +462,7 @@ func manyLeaks(sites int) *Leaks {
 		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
 	}
 	for i := range 100_000 {
-		l.live.add(uintptr(i+1)<<6, 64, origin{site: site{stack: stacks[i%len(stacks)]}})
+		l.live.add(uintptr(i+1)<<6, 64, 64, 0, origin{site: site{stack: stacks[i%len(stacks)]}, by: l.sampler.Load()})
 	}
 	return l
 }

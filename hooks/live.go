@@ -1,22 +1,29 @@
 package hooks
 
 import (
-	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/goroutine"
 )
 
-// A liveTable has something of each of some live blocks, by address. To ask for one
-// that is not there costs a load mostly. It may be used by several goroutines at once.
+// A liveTable has something of each of some live blocks, by address, size, and the Proxy that
+// allocated it: where one Proxy takes memory from another, both can have a block at an address,
+// and of the same size too. To ask for one that is not there costs a load mostly. It may be
+// used by several goroutines at once.
 //
-// Memory ordering: a block is in the filter before its allocation is told to be over,
-// and whoever frees it has been told of it, so that it finds it there.
+// A release is delivered before it is tried, and the block is kept until the end of it: by
+// ended it is forgotten, by failed it is live again. Both are called by the goroutine that
+// released.
+//
+// Memory ordering: a block is in the filter before its allocation is delivered, and who
+// frees it does so after that, and finds it there.
 type liveTable[T any] struct {
-	// How many blocks have addresses of one hash.
+	// How many blocks, live or being released, have addresses of one hash.
 	filter [1 << filterBits]atomic.Int32
 	shards [liveShards]liveShard[T]
 }
@@ -24,27 +31,45 @@ type liveTable[T any] struct {
 const (
 	liveShards = 64
 	filterBits = 12
-	lately     = 16
+
+	// keptReleases is how many releases a shard keeps of those whose end nobody delivers.
+	keptReleases = 64
 )
 
 // A liveShard has the blocks of some addresses.
 type liveShard[T any] struct {
-	mu   sync.Mutex
-	live slots[T]
-	// The blocks that were released last are kept, for a release that is taken back. A
-	// Proxy tells of a release before it is tried, and of its failure after that.
-	released [lately]struct {
-		addr uintptr
-		live[T]
-	}
-	next int
-	_    [64]byte
+	mu        sync.Mutex
+	live      slots[T]
+	releasing []releasing[T] // in the order in which they began
+	kept      int            // of them are of no Proxy
+	_         [64]byte
 }
 
+// live is what is known of a block beside its address.
 type live[T any] struct {
-	size uintptr
-	of   T
+	size  uintptr
+	proxy uint32 // a number of its own; 0 for events that were not delivered by a Proxy
+	align uint8  // its binary logarithm
+	of    T
 }
+
+// A release is under way: of a block, if one was known, or another one of a block that is
+// being released, such as a second free.
+type releasing[T any] struct {
+	addr      uintptr
+	goroutine uintptr
+	by        uint32 // the Proxy that releases, which need not be the one that allocated
+	known     bool
+	live[T]
+}
+
+func (r *releasing[T]) is(addr, size uintptr, by uint32, goroutine uintptr) bool {
+	return r.addr == addr && r.size == size && r.by == by && r.goroutine == goroutine
+}
+
+// isRelease tells the kinds Freeing and Reallocating from Allocated and Reallocated, by the bit
+// that both have.
+func isRelease(k alloctrace.Kind) bool { return k&alloctrace.Freeing&alloctrace.Reallocating != 0 }
 
 func hashOf(addr uintptr) uint64 { return uint64(addr) * 0x9e3779b97f4a7c15 }
 
@@ -54,73 +79,139 @@ func (t *liveTable[T]) shard(addr uintptr) *liveShard[T] {
 	return &t.shards[hashOf(addr)>>32%liveShards]
 }
 
-// mayHave reports whether there may be a block at addr.
-func (t *liveTable[T]) mayHave(addr uintptr) bool { return t.filter[filterOf(addr)].Load() > 0 }
+// mayContain reports whether there may be a block at addr.
+func (t *liveTable[T]) mayContain(addr uintptr) bool { return t.filter[filterOf(addr)].Load() > 0 }
 
-// add takes in a block, instead of what is at its address.
-func (t *liveTable[T]) add(addr, size uintptr, of T) {
-	s := t.shard(addr)
-	s.mu.Lock()
-	t.addTo(s, addr, live[T]{size, of})
-	s.mu.Unlock()
-}
-
-func (t *liveTable[T]) addTo(s *liveShard[T], addr uintptr, l live[T]) {
-	if s.live.put(addr, l) {
-		t.filter[filterOf(addr)].Add(1)
-	}
-}
-
-// release takes out the block at addr, if that is its size, and reports whether it was
-// there.
-func (t *liveTable[T]) release(addr, size uintptr) (of T, was bool) {
+// add takes in a block, instead of what the same Proxy has at its address with its size, which
+// it returns: the release of that was not delivered.
+func (t *liveTable[T]) add(addr, size, align uintptr, proxy uint32, of T) (was T, ok bool) {
 	s := t.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, there := s.live.find(addr)
-	if !there || s.live.at[i].size != size {
-		return of, false
-	}
-	l := s.live.at[i].live
-	s.live.remove(i)
-	t.filter[filterOf(addr)].Add(-1)
-	s.released[s.next].addr, s.released[s.next].live = addr, l
-	s.next = (s.next + 1) % len(s.released)
-	return l.of, true
-}
-
-// failed takes in again a block that was released lately, and reports whether there was
-// one: not if err says that it was none of the allocator's, or if there is one at
-// its address now, for then this is the failure of something else.
-func (t *liveTable[T]) failed(addr, size uintptr, err error) (of T, was bool) {
-	if addr == 0 || errors.Is(err, blockalloc.ErrDoubleFree) || errors.Is(err, blockalloc.ErrNotOwned) {
-		return of, false
-	}
-	s := t.shard(addr)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, there := s.live.find(addr); there {
-		return of, false
-	}
-	for i := range s.released {
-		if r := &s.released[i]; r.addr == addr && r.size == size {
-			of = r.of
-			t.addTo(s, addr, r.live)
-			r.addr, r.live = 0, live[T]{}
-			return of, true
+	if proxy == 0 && s.kept > 0 { // what has an address that is used again was released
+		for i := len(s.releasing) - 1; i >= 0; i-- {
+			if r := &s.releasing[i]; r.addr == addr && r.size == size && r.by == 0 {
+				t.finish(s, i)
+			}
 		}
 	}
-	return of, false
+	old, added := s.live.put(addr, live[T]{size, proxy, uint8(bits.TrailingZeros64(uint64(align))), of})
+	if added {
+		t.filter[filterOf(addr)].Add(1)
+	}
+	return old.of, !added
+}
+
+// release takes out the block that a Proxy releases, and reports whether it was there, and
+// whether the end of the release must be delivered: by failed or ended. It is the block that the
+// Proxy has allocated, or else the one that another has allocated last.
+func (t *liveTable[T]) release(addr, size uintptr, by uint32) (of T, ok, waits bool) {
+	r := releasing[T]{addr: addr, goroutine: goroutine.ID(), by: by}
+	r.size = size
+	s := t.shard(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := s.live.find(addr, size, by); ok {
+		r.known, r.live = true, s.live.at[i].live
+		s.live.remove(i)
+	} else if !slices.ContainsFunc(s.releasing, func(other releasing[T]) bool { return other.is(addr, size, by, r.goroutine) }) {
+		return of, false, false
+	}
+	s.releasing = append(s.releasing, r)
+	if by == 0 {
+		if s.kept++; s.kept > keptReleases {
+			t.finish(s, slices.IndexFunc(s.releasing, func(r releasing[T]) bool { return r.by == 0 }))
+		}
+	}
+	return r.of, r.known, true
+}
+
+// finish forgets release i.
+func (t *liveTable[T]) finish(s *liveShard[T], i int) {
+	r := &s.releasing[i]
+	if r.known {
+		t.filter[filterOf(r.addr)].Add(-1)
+	}
+	if r.by == 0 {
+		s.kept--
+	}
+	s.releasing = slices.Delete(s.releasing, i, i+1)
+	if len(s.releasing) == 0 && cap(s.releasing) > keptReleases {
+		s.releasing = nil
+	}
+}
+
+// ended forgets a release that has succeeded, and reports whether it was kept.
+func (t *liveTable[T]) ended(addr, size uintptr, by uint32) bool {
+	me := goroutine.ID()
+	s := t.shard(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := -1
+	for i := range s.releasing {
+		if r := &s.releasing[i]; r.is(addr, size, by, me) {
+			if found = i; r.known {
+				break
+			}
+		}
+	}
+	if found < 0 {
+		return false
+	}
+	t.finish(s, found)
+	return true
+}
+
+// failed takes in again a block whose release has failed, and reports whether there was one,
+// and whether a release was kept. Where goroutines cannot be told apart, another one of the
+// same block, such as a second free, is the one that fails first; and what has been released
+// last, for it is what was there last.
+func (t *liveTable[T]) failed(addr, size uintptr, by uint32) (of T, ok, kept bool) {
+	me := goroutine.ID()
+	s := t.shard(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := -1
+	for i := len(s.releasing) - 1; i >= 0; i-- {
+		if r := &s.releasing[i]; r.is(addr, size, by, me) {
+			if !r.known {
+				found = i
+				break
+			}
+			found = max(found, i)
+		}
+	}
+	if found < 0 {
+		return of, false, false
+	}
+	if r := s.releasing[found]; r.known && !s.live.has(addr, size, r.proxy) {
+		of, ok = r.of, true
+		s.live.put(addr, r.live)
+		t.filter[filterOf(addr)].Add(1)
+	}
+	t.finish(s, found)
+	return of, ok, true
+}
+
+// pending returns how many releases are kept.
+func (t *liveTable[T]) pending() (sum int64) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		sum += int64(len(s.releasing))
+		s.mu.Unlock()
+	}
+	return sum
 }
 
 // each calls f with all blocks, while others cannot use some of the addresses.
-func (t *liveTable[T]) each(f func(addr, size uintptr, of T)) {
+func (t *liveTable[T]) each(f func(addr uintptr, l *live[T])) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for i := range s.live.at {
 			if l := &s.live.at[i]; l.key != 0 {
-				f(^l.key, l.size, l.of)
+				f(^l.key, &l.live)
 			}
 		}
 		s.mu.Unlock()
@@ -132,9 +223,9 @@ func (t *liveTable[T]) bytes() (sum int64) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		n := len(s.live.at)
+		n, m := len(s.live.at), cap(s.releasing)
 		s.mu.Unlock()
-		sum += grantedPointers(uintptr(n) * unsafe.Sizeof(slot[T]{}))
+		sum += grantedPointers(uintptr(n)*unsafe.Sizeof(slot[T]{})) + grantedPointers(uintptr(m)*unsafe.Sizeof(releasing[T]{}))
 	}
 	return sum
 }
@@ -157,41 +248,59 @@ func (s *slots[T]) home(key uintptr) int {
 	return int(hashOf(key) >> (64 - bits.TrailingZeros(uint(len(s.at)))))
 }
 
-// search returns the place of a key, or of the free slot that ends the search.
-func (s *slots[T]) search(key uintptr) int {
-	i := s.home(key)
-	for s.at[i].key != key && s.at[i].key != 0 {
-		i = (i + 1) & (len(s.at) - 1)
-	}
-	return i
-}
-
-// find returns the place of the block at addr, and whether there is one.
-func (s *slots[T]) find(addr uintptr) (i int, there bool) {
+// find returns the place of the block at addr of this size that proxy has allocated, or else of
+// the one that came last, and whether there is one.
+func (s *slots[T]) find(addr, size uintptr, proxy uint32) (place int, ok bool) {
 	if s.used == 0 {
 		return 0, false
 	}
-	i = s.search(^addr)
-	return i, s.at[i].key != 0
-}
-
-// put takes in a block, instead of what is at its address, and reports whether nothing was.
-func (s *slots[T]) put(addr uintptr, l live[T]) (added bool) {
-	if 4*(s.used+1) > 3*len(s.at) {
-		old := s.at
-		s.at = make([]slot[T], max(8, 2*len(old)))
-		for i := range old {
-			if old[i].key != 0 {
-				s.at[s.search(old[i].key)] = old[i]
+	key := ^addr
+	for i := s.home(key); s.at[i].key != 0; i = (i + 1) & (len(s.at) - 1) {
+		if b := &s.at[i]; b.key == key && b.size == size {
+			if place, ok = i, true; b.proxy == proxy {
+				break
 			}
 		}
 	}
-	i := s.search(^addr)
-	if added = s.at[i].key == 0; added {
-		s.used++
+	return place, ok
+}
+
+// has reports whether there is a block of this Proxy.
+func (s *slots[T]) has(addr, size uintptr, proxy uint32) bool {
+	i, ok := s.find(addr, size, proxy)
+	return ok && s.at[i].proxy == proxy
+}
+
+// put takes in a block, instead of what its Proxy has at its address with its size, which it
+// returns, and reports whether that was nothing. Blocks of one address are in the order in which
+// they came.
+func (s *slots[T]) put(addr uintptr, l live[T]) (was live[T], added bool) {
+	if 4*(s.used+1) > 3*len(s.at) {
+		old := s.at
+		s.at = make([]slot[T], max(8, 2*len(old)))
+		first := max(0, slices.IndexFunc(old, func(b slot[T]) bool { return b.key == 0 }))
+		for i := range old { // from a free slot on, so that none is before those that came earlier
+			if b := &old[(first+i)&(len(old)-1)]; b.key != 0 {
+				s.at[s.free(b.key)] = *b
+			}
+		}
 	}
-	s.at[i] = slot[T]{^addr, l}
-	return added
+	if i, ok := s.find(addr, l.size, l.proxy); ok && s.at[i].proxy == l.proxy {
+		was, s.at[i].live = s.at[i].live, l
+		return was, false
+	}
+	s.at[s.free(^addr)] = slot[T]{^addr, l}
+	s.used++
+	return was, true
+}
+
+// free returns the free slot that ends the search for a key.
+func (s *slots[T]) free(key uintptr) int {
+	i := s.home(key)
+	for s.at[i].key != 0 {
+		i = (i + 1) & (len(s.at) - 1)
+	}
+	return i
 }
 
 // remove takes out the block at place i, and moves those up that would not be found then.

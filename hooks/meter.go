@@ -21,15 +21,22 @@ import (
 type Meter struct {
 	next  alloctrace.PartsHook
 	usage UsageSource // the hook's, or nil
-	now   func() time.Duration
+	*meterTimes
+}
 
+// meterTimes is what a Meter has measured, with those that it is for each Proxy.
+type meterTimes struct {
+	now     func() time.Duration
 	timed   atomic.Int64
 	sum     atomic.Int64  // of their times in nanoseconds, of which some may be negative
 	squares atomic.Uint64 // the bits of a float64: the sum of their squares
 	told    atomic.Int64  // the largest sum that Usage has told
 }
 
-var _ alloctrace.PartsHook = (*Meter)(nil)
+var (
+	_ alloctrace.PartsHook    = (*Meter)(nil)
+	_ alloctrace.TrackingHook = (*Meter)(nil)
+)
 
 // One event in meterEvery is timed.
 const (
@@ -40,14 +47,30 @@ const (
 // NewMeter returns a Meter of h, to be given to a Proxy in its place.
 func NewMeter(h alloctrace.Hook) *Meter {
 	start := time.Now()
-	m := &Meter{now: func() time.Duration { return time.Since(start) }}
+	m := &Meter{next: parts(h), meterTimes: &meterTimes{now: func() time.Duration { return time.Since(start) }}}
 	m.usage, _ = h.(UsageSource)
-	if parts, ok := h.(alloctrace.PartsHook); ok {
-		m.next = parts
-	} else {
-		m.next = &whole{h}
-	}
 	return m
+}
+
+func parts(h alloctrace.Hook) alloctrace.PartsHook {
+	if parts, ok := h.(alloctrace.PartsHook); ok {
+		return parts
+	}
+	return &whole{h}
+}
+
+// Track returns the Meter of the hook's part for one Proxy; [alloctrace.WithHooks] calls it.
+func (m *Meter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
+	var r releases
+	h := alloctrace.Hook(m.next)
+	if w, ok := h.(*whole); ok {
+		h = w.Hook
+	}
+	part := &Meter{parts(r.track(h, pending)), m.usage, m.meterTimes}
+	return struct {
+		*Meter
+		releases
+	}{part, r}
 }
 
 // Observe tells the hook.

@@ -46,9 +46,13 @@ type Profile struct {
 	texts   int64 // bytes that labels take
 
 	sampled, inUse, untracked atomic.Int64
+	proxies                   atomic.Uint32
 }
 
-var _ alloctrace.PartsHook = (*Profile)(nil)
+var (
+	_ alloctrace.PartsHook    = (*Profile)(nil)
+	_ alloctrace.TrackingHook = (*Profile)(nil)
+)
 
 // maxProfiled is how many live blocks are remembered at most.
 const maxProfiled = 1 << 18
@@ -106,19 +110,45 @@ func (p *Profile) Rate() int {
 
 // Observe samples e.
 func (p *Profile) Observe(ctx context.Context, e alloctrace.Event) {
+	(&trackedProfile{Profile: p}).Observe(ctx, e)
+}
+
+// ObserveParts is Observe for an event without an Err, which is no failure.
+func (p *Profile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	(&trackedProfile{Profile: p}).ObserveParts(ctx, k, addr, size, align)
+}
+
+// Track returns the part of p for one Proxy; [alloctrace.WithHooks] calls it.
+func (p *Profile) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
+	return &trackedProfile{p, p.proxies.Add(1), pending}
+}
+
+// trackedProfile is the part of a Profile for one Proxy.
+type trackedProfile struct {
+	*Profile
+	proxy   uint32
+	pending *atomic.Int64 // nil if no Proxy delivers events
+}
+
+func (p *trackedProfile) Observe(ctx context.Context, e alloctrace.Event) {
 	if !e.Kind.Failed() {
 		p.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
-	} else if of, was := p.live.failed(e.Addr, e.Size, e.Err); was {
+		return
+	}
+	of, ok, kept := p.live.failed(e.Addr, e.Size, p.proxy)
+	if ok {
 		of.by.freed.Add(-of.blocks)
 		of.by.freedBytes.Add(-of.bytes)
 		p.inUse.Add(1)
 	}
+	if kept && p.pending != nil {
+		p.pending.Add(-1)
+	}
 }
 
-// ObserveParts is Observe for an event without an Err, which is no failure.
-func (p *Profile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, _ uintptr) {
-	if k == alloctrace.Freeing || k == alloctrace.Reallocating {
-		if p.live.mayHave(addr) {
+func (p *trackedProfile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, _ uintptr) {
+	if isRelease(k) {
+		if p.live.mayContain(addr) {
 			p.release(addr, size)
 		}
 		return
@@ -130,7 +160,7 @@ func (p *Profile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, siz
 	}
 }
 
-func (p *Profile) acquire(ctx context.Context, s *sampler, addr, size uintptr, drawn uint32) {
+func (p *trackedProfile) acquire(ctx context.Context, s *sampler, addr, size uintptr, drawn uint32) {
 	if !s.chosen(drawn, size) {
 		return
 	}
@@ -150,14 +180,31 @@ func (p *Profile) acquire(ctx context.Context, s *sampler, addr, size uintptr, d
 		of.by.freedBytes.Add(of.bytes)
 		return
 	}
-	p.live.add(addr, size, of)
+	if was, ok := p.live.add(addr, size, 1, p.proxy, of); ok {
+		p.forget(was)
+	}
 }
 
-func (p *Profile) release(addr, size uintptr) {
-	if of, was := p.live.release(addr, size); was {
-		of.by.freed.Add(of.blocks)
-		of.by.freedBytes.Add(of.bytes)
-		p.inUse.Add(-1)
+// forget takes a block out of what is in use.
+func (p *Profile) forget(of profiled) {
+	of.by.freed.Add(of.blocks)
+	of.by.freedBytes.Add(of.bytes)
+	p.inUse.Add(-1)
+}
+
+func (p *trackedProfile) release(addr, size uintptr) {
+	of, ok, waits := p.live.release(addr, size, p.proxy)
+	if ok {
+		p.forget(of)
+	}
+	if waits && p.pending != nil {
+		p.pending.Add(1)
+	}
+}
+
+func (p *trackedProfile) Released(addr, size uintptr) {
+	if p.live.ended(addr, size, p.proxy) {
+		p.pending.Add(-1)
 	}
 }
 

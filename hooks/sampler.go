@@ -14,7 +14,7 @@ type sampler struct {
 	likely [65]uint32 // by the binary logarithm of the size, rounded up, or 1: at least the probability, in units of 1/(1<<32)
 }
 
-// newSampler returns a sampler with this rate; 1 chooses every block.
+// newSampler returns a sampler with this rate; 1 chooses every block, and 0 none.
 func newSampler(rate int64) sampler {
 	s := sampler{rate: rate}
 	for i := range s.likely {
@@ -24,7 +24,10 @@ func newSampler(rate int64) sampler {
 }
 
 func (s *sampler) probability(size float64) float64 {
-	if s.rate == 1 {
+	switch s.rate {
+	case 0:
+		return 0
+	case 1:
 		return 1
 	}
 	return -math.Expm1(-size / float64(s.rate))
@@ -32,10 +35,13 @@ func (s *sampler) probability(size float64) float64 {
 
 // A block of size bytes is to be sampled if a number that is drawn for it, from 0 to
 // 1<<32-1, is at most s.bound(size), as few are, and s.chosen of both then.
-func (s *sampler) bound(size uintptr) uint32 { return s.likely[bits.Len64(uint64(size-1)|1)] }
+func (s *sampler) bound(size uintptr) uint32 { return s.likely[sizeClass(size)] }
+
+// sizeClass returns the binary logarithm of size, rounded up, or 1.
+func sizeClass(size uintptr) int { return bits.Len64(uint64(size-1) | 1) }
 
 func (s *sampler) chosen(drawn uint32, size uintptr) bool {
-	return size > 1 && size&(size-1) == 0 || float64(drawn) < s.probability(float64(size))*(1<<32)
+	return s.rate > 0 && size > 1 && size&(size-1) == 0 || float64(drawn) < s.probability(float64(size))*(1<<32)
 }
 
 // weight returns how many blocks of size bytes one that was chosen stands for.

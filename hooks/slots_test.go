@@ -27,7 +27,7 @@ func TestSlots(t *testing.T) {
 			most := 0
 			for step := range 50_000 {
 				a := addr()
-				i, there := s.find(a)
+				i, there := s.find(a, 1, 0)
 				if v, known := want[a]; there != known || there && (s.at[i].of != v || ^s.at[i].key != a) {
 					t.Fatalf("step %d: found %t, want %t", step, there, known)
 				}
@@ -35,9 +35,10 @@ func TestSlots(t *testing.T) {
 				case there && rnd.IntN(3) > 0:
 					s.remove(i)
 					delete(want, a)
-				case s.put(a, live[int]{size: 1, of: step}) == there:
-					t.Fatalf("step %d: added is %t, and it was there: %t", step, !there, there)
 				default:
+					if was, added := s.put(a, live[int]{size: 1, of: step}); added == there || was.of != want[a] {
+						t.Fatalf("step %d: added is %t, and it was there: %t; instead of %d, want %d", step, added, there, was.of, want[a])
+					}
 					want[a] = step
 				}
 				most = max(most, s.used)

@@ -1,0 +1,497 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+var requireAll = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
+
+// again hands out the same block again and again, and refuses what it is told to.
+type again struct {
+	block  blockalloc.Block
+	refuse bool
+}
+
+func newAgain(t *testing.T) *again {
+	t.Helper()
+	b, err := new(blockalloc.Heap).Allocate(blockalloc.Layout{Size: 64, Align: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &again{block: b}
+}
+
+func (a *again) Allocate(blockalloc.Layout) (blockalloc.Block, error) { return a.block, nil }
+
+func (a *again) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error) {
+	return b, a.err()
+}
+
+func (a *again) Free(blockalloc.Block) error { return a.err() }
+
+func (a *again) err() error {
+	if a.refuse {
+		return blockalloc.ErrInjected
+	}
+	return nil
+}
+
+// owned returns a child of p: Leaks owner, and Profile label, is its name.
+func owned(p *alloctrace.Proxy, name string) *alloctrace.Proxy { return p.Child(name) }
+
+// owners returns the owners of what l knows to be live, or of what p has in use.
+func owners(t *testing.T, h alloctrace.Hook) (list []string) {
+	t.Helper()
+	switch h := h.(type) {
+	case *Leaks:
+		for _, b := range h.Live() {
+			list = append(list, b.Owner)
+		}
+	case *Profile:
+		for _, s := range h.Samples() {
+			for range s.LiveBlocks {
+				list = append(list, s.Labels[0].Value)
+			}
+			if s.LiveBlocks < 0 || s.LiveBytes < 0 {
+				t.Errorf("%v has %d live blocks of %d bytes", s.Labels, s.LiveBlocks, s.LiveBytes)
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// trackers are the hooks that know blocks, bare and inside others.
+func trackers() map[string]func() (h, inside alloctrace.Hook) {
+	all := make(map[string]func() (h, inside alloctrace.Hook))
+	for name, make := range map[string]func() alloctrace.Hook{
+		"Leaks":   func() alloctrace.Hook { return NewLeaks(1) },
+		"Profile": func() alloctrace.Hook { return NewProfile(1) },
+	} {
+		all[name] = func() (h, inside alloctrace.Hook) { h = make(); return h, h }
+		all["Tee of "+name] = func() (h, inside alloctrace.Hook) {
+			h = make()
+			return Tee(nil, NewWriter(discard{}), h), h
+		}
+		all["Filter of "+name] = func() (h, inside alloctrace.Hook) { h = make(); return Filter(h, MinSize(1)), h }
+		all["Meter of Tee of "+name] = func() (h, inside alloctrace.Hook) {
+			h = make()
+			return NewMeter(Tee(h, NewRing(4, nil))), h
+		}
+	}
+	return all
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// eachTracker runs a test with each.
+func eachTracker(t *testing.T, test func(t *testing.T, h, inside alloctrace.Hook)) {
+	for name, made := range trackers() {
+		t.Run(name, func(t *testing.T) {
+			h, inside := made()
+			test(t, h, inside)
+		})
+	}
+}
+
+// TestRefusalBringsBackTheNewest: of several blocks that were at one address the one that was
+// there last is live again.
+func TestRefusalBringsBackTheNewest(t *testing.T) {
+	for name, release := range map[string]func(*alloctrace.Proxy, blockalloc.Block) error{
+		"Free": func(p *alloctrace.Proxy, b blockalloc.Block) error { return p.Free(b) },
+		"Reallocate": func(p *alloctrace.Proxy, b blockalloc.Block) error {
+			_, err := p.Reallocate(b, 64)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+				a := newAgain(t)
+				p := alloctrace.Wrap(a, alloctrace.WithHooks(h))
+				for i := range 5 {
+					b := allocateOne(t, owned(p, fmt.Sprint(i)), 64)
+					a.refuse = true
+					for range 3 {
+						if err := release(p, b); !errors.Is(err, blockalloc.ErrInjected) {
+							t.Fatal(err)
+						}
+						if got := owners(t, inside); !slices.Equal(got, []string{fmt.Sprint(i)}) {
+							t.Fatalf("after %s of block %d failed live are those of %q", name, i, got)
+						}
+					}
+					a.refuse = false
+					if err := p.Free(b); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got := owners(t, inside); len(got) != 0 {
+					t.Errorf("at the end live are those of %q", got)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusalOfAnotherProxy: what another allocator refuses, as none of its own or as freed
+// before, is live as it was.
+func TestRefusalOfAnotherProxy(t *testing.T) {
+	eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+		p := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(h))
+		for _, refusal := range []error{blockalloc.ErrNotOwned, blockalloc.ErrDoubleFree, blockalloc.ErrScoped} {
+			other := alloctrace.Wrap(refusing{refusal}, alloctrace.WithHooks(h))
+			b := allocateOne(t, owned(p, "p"), 64)
+			for range 40 {
+				if err := other.Free(b); !errors.Is(err, refusal) {
+					t.Fatal(err)
+				}
+				if _, err := other.Reallocate(b, 128); !errors.Is(err, refusal) {
+					t.Fatal(err)
+				}
+				if got := owners(t, inside); !slices.Equal(got, []string{"p"}) {
+					t.Fatalf("after it was refused with %v live are those of %q", refusal, got)
+				}
+			}
+			if err := p.Free(b); err != nil {
+				t.Fatal(err)
+			}
+			for _, again := range []*alloctrace.Proxy{p, other} { // a second free brings nothing back
+				if err := again.Free(b); err == nil {
+					t.Fatal("a second free succeeds")
+				}
+				if got := owners(t, inside); len(got) != 0 {
+					t.Fatalf("after a second free live are those of %q", got)
+				}
+			}
+		}
+	})
+}
+
+type refusing struct{ err error }
+
+func (r refusing) Allocate(blockalloc.Layout) (blockalloc.Block, error) {
+	return blockalloc.Block{}, r.err
+}
+
+func (r refusing) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error) {
+	return b, r.err
+}
+
+func (r refusing) Free(blockalloc.Block) error { return r.err }
+
+// gate lets frees begin, and refuses them all once it opens.
+type gate struct {
+	blockalloc.Allocator
+	begun sync.WaitGroup
+	open  chan struct{}
+}
+
+func (g *gate) Free(blockalloc.Block) error {
+	g.begun.Done()
+	<-g.open
+	return blockalloc.ErrInjected
+}
+
+// TestRefusalsAtOnce: however many releases are under way at once, and whatever is released
+// meanwhile, those that fail take nothing away.
+func TestRefusalsAtOnce(t *testing.T) {
+	blocks, meanwhile := 3000, 10_000
+	if requireAll {
+		blocks, meanwhile = 20_000, 200_000
+	}
+	for name, made := range trackers() {
+		if strings.HasPrefix(name, "Filter") || strings.HasPrefix(name, "Tee") {
+			continue // as Meter
+		}
+		t.Run(name, func(t *testing.T) {
+			h, inside := made()
+			heap := new(blockalloc.Heap)
+			g := &gate{Allocator: heap, open: make(chan struct{})}
+			p := owned(alloctrace.Wrap(g, alloctrace.WithHooks(h)), "gate")
+			busy := alloctrace.Wrap(heap, alloctrace.WithHooks(h))
+			g.begun.Add(blocks)
+			var refused sync.WaitGroup
+			for range blocks {
+				b := allocateOne(t, p, 64)
+				refused.Go(func() { _ = p.Free(b) })
+			}
+			g.begun.Wait()
+			if got := owners(t, inside); len(got) != 0 {
+				t.Errorf("while they are being freed %d are live", len(got))
+			}
+			for range meanwhile {
+				if err := busy.Free(allocateOne(t, busy, 64)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(g.open)
+			refused.Wait()
+			if got := owners(t, inside); len(got) != blocks || slices.ContainsFunc(got, func(s string) bool { return s != "gate" }) {
+				t.Errorf("after all were refused %d are live, want %d", len(got), blocks)
+			}
+		})
+	}
+}
+
+// TestStackedProxies: a hook of several proxies, of which one takes memory from another, knows
+// the blocks of each, also where both have one at the same address.
+func TestStackedProxies(t *testing.T) {
+	steps := 3000
+	if requireAll {
+		steps = 30_000
+	}
+	for name, between := range map[string]func(blockalloc.Allocator) blockalloc.Allocator{
+		"Limit": func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<18) },
+		"Slab": func(a blockalloc.Allocator) blockalloc.Allocator {
+			s, err := blockalloc.NewSlab(a, 1<<14)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		"keeps what is freed": func(a blockalloc.Allocator) blockalloc.Allocator {
+			return &keeper{Allocator: a}
+		},
+		"refuses": func(a blockalloc.Allocator) blockalloc.Allocator {
+			n := 0
+			return blockalloc.FailIf(a, func(blockalloc.Call) bool { n++; return n%3 == 0 })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, profile := NewLeaks(1), NewProfile(1)
+			n := 0
+			lower := alloctrace.Wrap(blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool { n++; return n%5 == 0 }),
+				alloctrace.WithHooks(l, profile)).Child("lower")
+			upper := alloctrace.Wrap(between(lower), alloctrace.WithHooks(l, profile)).Child("upper")
+			rnd := rand.New(rand.NewPCG(3, 4))
+			var blocks []blockalloc.Block
+			for step := range steps {
+				switch i := rnd.IntN(len(blocks) + 20); {
+				case i >= len(blocks):
+					if b, err := upper.Allocate(blockalloc.Layout{Size: 1 << (3 + rnd.IntN(12)), Align: 8}); err == nil {
+						blocks = append(blocks, b)
+					}
+				case rnd.IntN(3) == 0:
+					if b, err := upper.Reallocate(blocks[i], 1<<(3+rnd.IntN(12))); err == nil {
+						blocks[i] = b
+					}
+				default:
+					if upper.Free(blocks[i]) == nil {
+						blocks = slices.Delete(blocks, i, i+1)
+					}
+				}
+				if step%100 == 0 || step == steps-1 {
+					wantLive(t, l, profile, map[string]*alloctrace.Proxy{"lower": lower, "upper": upper})
+				}
+			}
+		})
+	}
+}
+
+// wantLive holds what both hooks know of each child against what it has counted.
+func wantLive(t *testing.T, l *Leaks, profile *Profile, children map[string]*alloctrace.Proxy) {
+	t.Helper()
+	type sum struct{ blocks, bytes int64 }
+	want, leaks, profiled := map[string]sum{}, map[string]sum{}, map[string]sum{}
+	for name, p := range children {
+		if s := p.Stats(); s.LiveBlocks > 0 {
+			want[name] = sum{s.LiveBlocks, s.LiveBytes}
+		}
+	}
+	for _, b := range l.Live() {
+		leaks[b.Owner] = sum{leaks[b.Owner].blocks + 1, leaks[b.Owner].bytes + int64(b.Size)}
+	}
+	for _, s := range profile.Samples() {
+		if name := s.Labels[0].Value; s.LiveBlocks != 0 || s.LiveBytes != 0 {
+			profiled[name] = sum{profiled[name].blocks + s.LiveBlocks, profiled[name].bytes + s.LiveBytes}
+		}
+	}
+	if !maps.Equal(leaks, want) || !maps.Equal(profiled, want) {
+		t.Fatalf("live are %v; Leaks knows %v, and Profile %v", want, leaks, profiled)
+	}
+}
+
+// keeper hands out again what was freed, and asks below only for what it has not.
+type keeper struct {
+	blockalloc.Allocator
+	kept []blockalloc.Block
+}
+
+func (k *keeper) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	for i, b := range k.kept {
+		if b.Size() == l.Size {
+			k.kept = slices.Delete(k.kept, i, i+1)
+			return b, nil
+		}
+	}
+	return k.Allocator.Allocate(l)
+}
+
+func (k *keeper) Free(b blockalloc.Block) error {
+	if len(k.kept) > 10 {
+		oldest := k.kept[0]
+		if err := k.Allocator.Free(oldest); err != nil {
+			return err
+		}
+		k.kept = k.kept[1:]
+	}
+	k.kept = append(k.kept, b)
+	return nil
+}
+
+// TestRefusalStorm has goroutines allocate, reallocate, free, free what is not theirs, and be
+// refused, at addresses that are used again at once, by way of two proxies around one
+// allocator and one around another: each block that is live then is known, with the one who
+// allocated it, and nothing else.
+func TestRefusalStorm(t *testing.T) {
+	steps := 2000
+	if requireAll {
+		steps = 40_000
+	}
+	eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+		var calls atomic.Uint64
+		pool := blockalloc.FailIf(&reuser{}, func(blockalloc.Call) bool {
+			return calls.Add(1)*0x9e3779b97f4a7c15>>62 == 0
+		})
+		one := alloctrace.Wrap(pool, alloctrace.WithHooks(h))
+		two := alloctrace.Wrap(pool, alloctrace.WithHooks(h))
+		foreign := alloctrace.Wrap(refusing{blockalloc.ErrNotOwned}, alloctrace.WithHooks(h))
+		var mu sync.Mutex
+		var want []string
+		var wg sync.WaitGroup
+		for w := range uint64(6) {
+			names := []*alloctrace.Proxy{owned(one, fmt.Sprint(w, " one")), owned(two, fmt.Sprint(w, " two"))}
+			wg.Go(func() {
+				rnd := rand.New(rand.NewPCG(w, 12))
+				type held struct {
+					block blockalloc.Block
+					by    *alloctrace.Proxy
+				}
+				var blocks []held
+				for range steps {
+					p := names[rnd.IntN(2)]
+					switch i := rnd.IntN(len(blocks) + 4); {
+					case i >= len(blocks):
+						if b, err := p.Allocate(blockalloc.Layout{Size: 64, Align: 64}); err == nil {
+							blocks = append(blocks, held{b, p})
+						}
+					case rnd.IntN(4) == 0:
+						if foreign.Free(blocks[i].block) == nil {
+							t.Error("a foreign block is freed")
+						}
+					case rnd.IntN(3) == 0:
+						if b, err := p.Reallocate(blocks[i].block, 64); err == nil {
+							blocks[i] = held{b, p}
+						}
+					default:
+						if p.Free(blocks[i].block) == nil {
+							blocks = slices.Delete(blocks, i, i+1)
+						}
+					}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, b := range blocks {
+					want = append(want, b.by.Name())
+				}
+			})
+		}
+		wg.Wait()
+		slices.Sort(want)
+		if got := owners(t, inside); !slices.Equal(got, want) {
+			t.Errorf("%d are live, those of\n%q\nwant %d, of\n%q", len(got), got, len(want), want)
+		}
+		if n := pendingOf(inside); n != 0 {
+			t.Errorf("the end of %d releases is waited for", n)
+		}
+	})
+}
+
+// reuser hands out at once, to anybody, what was freed last.
+type reuser struct {
+	mu   sync.Mutex
+	heap blockalloc.Heap
+	free []blockalloc.Block
+}
+
+func (r *reuser) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.free); n > 0 {
+		b := r.free[n-1]
+		r.free = r.free[:n-1]
+		return b, nil
+	}
+	return r.heap.Allocate(l)
+}
+
+func (r *reuser) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error) {
+	n, err := r.Allocate(blockalloc.Layout{Size: b.Size(), Align: b.Align()})
+	if err != nil {
+		return b, err
+	}
+	return n, r.Free(b)
+}
+
+func (r *reuser) Free(b blockalloc.Block) error {
+	r.mu.Lock()
+	r.free = append(r.free, b)
+	r.mu.Unlock()
+	return nil
+}
+
+func pendingOf(h alloctrace.Hook) int64 {
+	if l, ok := h.(*Leaks); ok {
+		return l.live.pending()
+	}
+	return h.(*Profile).live.pending()
+}
+
+// TestReleasesOutsideOfAProxy: who hands on events by hand delivers no end of a release. What
+// fails is brought back all the same, and what is kept for that is bounded.
+func TestReleasesOutsideOfAProxy(t *testing.T) {
+	l := NewLeaks(1)
+	h := alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event) { l.Observe(ctx, e) })
+	heap := new(blockalloc.Heap)
+	fail := false
+	p := alloctrace.Wrap(blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return fail && c.Op != blockalloc.OpAllocate }), alloctrace.WithHooks(h))
+	for i := range 20_000 {
+		b := allocateOne(t, p, 64)
+		if i%10 == 0 {
+			fail = true
+			_ = p.Free(b)
+			fail = false
+			if live := l.Live(); len(live) != 1 || live[0].Addr != b.Addr() {
+				t.Fatalf("after a refusal live are %+v", live)
+			}
+		}
+		if err := p.Free(b); err != nil {
+			t.Fatal(err)
+		}
+		if i%10 == 0 {
+			if err := p.Free(b); err == nil {
+				t.Fatal("a second free succeeds")
+			}
+			if live := l.Live(); len(live) != 0 {
+				t.Fatalf("after a second free live are %+v", live)
+			}
+		}
+	}
+	if n := l.live.pending(); n > liveShards*keptReleases {
+		t.Errorf("%d releases are kept", n)
+	}
+}

@@ -1,0 +1,8 @@
+// Package goroutine tells goroutines apart.
+package goroutine
+
+// ID returns a number that no two goroutines have at once, and a goroutine as long as it
+// runs. One that starts later may have the number of one that has ended. It is 0 where
+// nothing is known: with compilers other than gc, and on processors other than amd64 and
+// arm64. It costs a nanosecond or two.
+func ID() uintptr { return id() }
