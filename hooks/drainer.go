@@ -14,7 +14,8 @@ import (
 // those who allocate pay for the Ring and not for the hook, which may be slow, and may
 // allocate through the Proxy that is observed.
 //
-// Events come in the order of the Ring, with a background context, and some
+// Events come in the order of the Ring, which is that in which they happened for those of
+// one goroutine, also if it changes processors. They come with a background context, and some
 // milliseconds late. Those that the Ring has written over before they could be told
 // are counted as dropped.
 type Drainer struct {
@@ -52,8 +53,8 @@ func (d *Drainer) run() {
 	}
 }
 
-// Flush tells all that was written before it was called. What somebody is just writing
-// waits for the next time.
+// Flush tells all that was written before it was called. What somebody is just writing, and what
+// comes meanwhile, waits for the next time.
 func (d *Drainer) Flush() { d.flush(false) }
 
 // flush does not look at what comes meanwhile: the hook may be the reason.
@@ -61,8 +62,9 @@ func (d *Drainer) flush(last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var cursors []cursor
+	cut := d.ring.cut()
 	for _, s := range d.ring.all() {
-		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load())}
+		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load()), cut: cut}
 		if d.advance(&c, last) {
 			cursors = append(cursors, c)
 		}
@@ -84,7 +86,7 @@ func (d *Drainer) advance(c *cursor, last bool) bool {
 		d.done[c.s] = c.n
 		c.n++
 		if c.read() {
-			return true
+			return !c.after()
 		}
 		if !c.s.gone(c.n) && !last { // it is being written
 			return false

@@ -25,9 +25,10 @@ func (r *Ring) Records() []Record {
 	var cursors []cursor
 	var lost bool
 	var since int32 // the last turn that may have begun with an event that was written over
+	cut := r.cut()
 	for _, s := range r.all() {
 		head := uint64(s.head.Load())
-		c := cursor{s: s, n: head - min(head, r.size), end: head}
+		c := cursor{s: s, n: head - min(head, r.size), end: head, cut: cut}
 		if !c.next() {
 			continue
 		}
@@ -81,6 +82,7 @@ func (r *Ring) record(c *cursor) (rec Record) {
 type cursor struct {
 	s      *ringShard
 	n, end uint64 // the number of the record that it is at, and of the last one
+	cut    int32  // the turn before which it ends
 	words  [len(record{})]uint64
 }
 
@@ -89,11 +91,14 @@ func (c *cursor) next() bool {
 	for c.n < c.end {
 		c.n++
 		if c.read() {
-			return true
+			return !c.after()
 		}
 	}
 	return false
 }
+
+// after reports whether the record is of the turn before which c ends, or of a later one.
+func (c *cursor) after() bool { return c.turn()-c.cut >= 0 }
 
 // read reads the record, and reports whether it is there whole: see ringShard.
 func (c *cursor) read() bool {

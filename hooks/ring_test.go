@@ -43,6 +43,9 @@ func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
 	if r.shards[i].Load() == nil {
 		r.shards[i].Store(r.newShard(false))
 	}
+	if later := turn - uint32(r.turn.Load()); int32(later) > 0 {
+		r.turn.Store(uint64(turn))
+	}
 	s := r.shards[i].Load()
 	n := uint64(s.head.Add(1))
 	for word, v := range []uint64{

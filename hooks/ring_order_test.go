@@ -1,0 +1,101 @@
+package hooks
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// backwards is a clock that runs backwards.
+type backwards struct{ now atomic.Int64 }
+
+func (b *backwards) Now() int64 { return b.now.Add(-1) }
+
+// TestOrderOfGoroutines has more goroutines than processors deliver events, yield, and be stopped by
+// the garbage collector, so that they change processors: whoever reads sees the events of each
+// in the order in which they happened, and Records without gaps.
+func TestOrderOfGoroutines(t *testing.T) {
+	steps := uint64(30_000)
+	if requireAll {
+		steps = 500_000
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(4, runtime.NumCPU())))
+	for name, c := range map[string]struct {
+		clock      Clock
+		goroutines uint64
+		short      int32 // turns to begin with
+		pause      uint64
+	}{
+		"few":                   {nil, 3, shortTurns, 7},
+		"few, in turns":         {nil, 3, -1 << 30, 7},
+		"many":                  {nil, 20, 0, 50},
+		"by a clock":            {Precise, 6, shortTurns, 20},
+		"by one that is stuck":  {new(stuck), 6, shortTurns, 20},
+		"by one that goes back": {new(backwards), 6, shortTurns, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NewRing(1<<14, c.clock)
+			r.short.Store(c.short)
+			last := make([]uint64, c.goroutines)
+			var disorder int
+			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+				g, n := uint64(e.Addr)>>24, uint64(e.Addr)&(1<<24-1)
+				if n <= last[g] {
+					disorder++
+				}
+				last[g] = n
+			}), 50*time.Microsecond)
+			var stop atomic.Bool
+			var writers, others sync.WaitGroup
+			others.Go(func() {
+				for !stop.Load() {
+					runtime.GC()
+					runtime.Gosched()
+				}
+			})
+			others.Go(func() {
+				for !stop.Load() {
+					seen := make([]uint64, c.goroutines)
+					for _, rec := range r.Records() {
+						g, n := uint64(rec.Addr)>>24, uint64(rec.Addr)&(1<<24-1)
+						if n <= seen[g] {
+							t.Errorf("Records has event %d of a goroutine after %d", n, seen[g])
+							return
+						}
+						seen[g] = n
+					}
+					runtime.Gosched()
+				}
+			})
+			for g := range c.goroutines {
+				writers.Go(func() {
+					for n := range steps / c.goroutines {
+						r.ObserveParts(context.Background(), alloctrace.Allocated, uintptr(g<<24|n+1), 64, 64)
+						if n%c.pause == g%c.pause {
+							runtime.Gosched()
+						}
+					}
+				})
+			}
+			writers.Wait()
+			stop.Store(true)
+			others.Wait()
+			d.Close()
+			if disorder > 0 {
+				t.Errorf("%d of %d events were delivered after later ones of their goroutine", disorder, d.Told())
+			}
+			if sum := d.Told() + d.Dropped(); sum != steps/c.goroutines*c.goroutines {
+				t.Errorf("delivered %d and dropped %d of %d events", d.Told(), d.Dropped(), steps)
+			}
+		})
+	}
+}
+
+type stuck struct{}
+
+func (*stuck) Now() int64 { return 1 }
