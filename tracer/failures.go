@@ -11,6 +11,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // Failures returns a Hook that makes a span of each operation that fails, outside
@@ -61,7 +62,7 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
 		attribute.Int64("allocator.align", bytes(e.Align)),
 		attribute.String("error.type", blockalloc.ErrorType(e.Err)),
 	))
-	span.SetStatus(codes.Error, e.Err.Error())
+	span.SetStatus(codes.Error, text.Text(e.Err.Error()))
 	span.End()
 }
 

@@ -30,6 +30,7 @@ type span struct {
 	status      codes.Code
 	description string
 	ends        int
+	panics      []any
 }
 
 type recordingTracer struct {
@@ -83,4 +84,11 @@ func (s *span) SetStatus(code codes.Code, description string) {
 	s.status, s.description = code, description
 }
 
-func (s *span) End(...trace.SpanEndOption) { s.ends++ }
+// End records a panic where it is deferred itself, as the SDK's does.
+func (s *span) End(...trace.SpanEndOption) {
+	if v := recover(); v != nil {
+		defer panic(v)
+		s.panics = append(s.panics, v)
+	}
+	s.ends++
+}

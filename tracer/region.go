@@ -25,6 +25,7 @@ package tracer
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -33,6 +34,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // ScopeName is the instrumentation scope of this package's spans.
@@ -59,7 +61,7 @@ var _ counter.Source = (*Region)(nil)
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
 	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}
-	ctx, r.span = c.tracer(ctx).Start(ctx, name, trace.WithAttributes(c.attributes...))
+	ctx, r.span = c.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(c.attributes...))
 	ctx = context.WithValue(ctx, regionKey{}, r)
 	var allocator string
 	if p, ok := mem.(*alloctrace.Proxy); ok {
@@ -72,7 +74,7 @@ func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...O
 		alloctrace.WithContext(ctx),
 	)
 	if allocator != "" {
-		r.span.SetAttributes(attribute.String("allocator.name", allocator))
+		r.span.SetAttributes(attribute.String("allocator.name", text.Name(allocator)))
 	}
 	return ctx, r
 }
@@ -94,29 +96,51 @@ func (r *Region) context(ctx context.Context) context.Context {
 
 type regionKey struct{}
 
-// FromContext returns the innermost region that ctx holds, nil if none.
+// FromContext returns the innermost region that ctx holds, nil if none. The methods of a nil
+// Region can be called: it has no name, counts nothing, and allocates from
+// [blockalloc.Default].
 func FromContext(ctx context.Context) *Region {
 	r, _ := ctx.Value(regionKey{}).(*Region)
 	return r
 }
 
 // Name returns the name given to [Start].
-func (r *Region) Name() string { return r.name }
+func (r *Region) Name() string {
+	if r == nil {
+		return ""
+	}
+	return r.name
+}
 
 // Allocator returns the view of the allocator that charges to the region. It
 // tells the hooks of the proxies below it the region's context. Blocks may
 // outlive the region and be freed through any view. It stays usable after End;
 // what it does then is no longer part of the span. Its name is that of the
-// allocator.
-func (r *Region) Allocator() *alloctrace.Proxy { return r.view }
+// allocator. That of a nil Region is a Proxy around [blockalloc.Default], the same for all.
+func (r *Region) Allocator() *alloctrace.Proxy {
+	if r == nil {
+		return outside()
+	}
+	return r.view
+}
+
+var outside = sync.OnceValue(func() *alloctrace.Proxy { return alloctrace.Wrap(blockalloc.Default()) })
 
 // Stats returns the region's own numbers so far. Its peak has the bound that they
 // carry.
-func (r *Region) Stats() counter.Stats { return r.view.Stats() }
+func (r *Region) Stats() counter.Stats {
+	if r == nil {
+		return counter.Stats{}
+	}
+	return r.view.Stats()
+}
 
 // End ends the region and its span. A second End does nothing.
+//
+// Deferred itself, as in defer region.End(), it leaves a panic to the span, whose End records it
+// as it does where that is deferred; the panic goes on with the same value.
 func (r *Region) End() {
-	if r.ended.Swap(true) {
+	if r == nil || r.ended.Swap(true) {
 		return
 	}
 	if r.span.IsRecording() {
@@ -131,6 +155,10 @@ func (r *Region) End() {
 			attribute.Int64("allocator.frees", s.Frees),
 			attribute.Int64("allocator.failures", s.Failures()),
 		)
+	}
+	if v := recover(); v != nil { // the SDK's End recovers only where it is deferred
+		defer r.span.End()
+		panic(v)
 	}
 	r.span.End()
 }

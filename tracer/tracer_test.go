@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
+	"runtime"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -18,6 +21,8 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/text"
+	"github.com/alloctrace/alloctrace/internal/text/texttest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -309,6 +314,94 @@ func TestFromContext(t *testing.T) {
 	if s := r.Stats(); s.LiveBytes != 64 {
 		t.Errorf("the region's block was freed outside: %v, want 64 bytes", s)
 	}
+}
+
+// TestPanics: a panic is recorded by the span as if its own End were deferred, goes on with the
+// same value, and ends the regions around it; so does Goexit.
+func TestPanics(t *testing.T) {
+	failure := errors.New("no")
+	for name, c := range map[string]struct {
+		leave func()
+		want  any // what goes on
+	}{
+		"a value":   {func() { panic("oh") }, "oh"},
+		"an error":  {func() { panic(failure) }, failure},
+		"a nil":     {func() { panic(nil) }, new(runtime.PanicNilError)},
+		"a runtime": {func() { _ = []int{}[len(os.Args)*0+1] }, nil},
+		"Goexit":    {runtime.Goexit, nil},
+		"no panic":  {func() {}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var spans recorder
+			with := tracer.WithTracerProvider(&spans)
+			var got any
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				defer func() { got = recover() }()
+				ctx, outer := tracer.Start(t.Context(), "outer", blockalloc.Null{}, with)
+				defer outer.End()
+				_, inner := tracer.Start(ctx, "inner", outer.Allocator(), with)
+				defer inner.End() // a second End has nothing to do, nor to recover
+				defer inner.End()
+				c.leave()
+			})
+			wg.Wait()
+			if err, ok := got.(runtime.Error); name == "a runtime" && !ok || c.want != nil && got != c.want && !(name == "a nil" && ok) {
+				t.Errorf("the panic goes on with %v, %v, want %v", got, err, c.want)
+			}
+			for _, s := range spans.spans {
+				if s.ends != 1 || got == nil && len(s.panics) > 0 || got != nil && (len(s.panics) != 1 || s.panics[0] != got) {
+					t.Errorf("span %s has ended %d times and recorded %v; the panic is %v", s.name, s.ends, s.panics, got)
+				}
+				if _, ok := s.attributes["allocator.failures"]; !ok {
+					t.Errorf("span %s lacks its numbers", s.name)
+				}
+			}
+			if len(spans.spans) != 2 || (name == "Goexit" || name == "no panic") != (got == nil) {
+				t.Errorf("%d spans, and the panic is %v", len(spans.spans), got)
+			}
+		})
+	}
+}
+
+// TestUglyNames: names and the texts of errors are valid UTF-8, and bounded.
+func TestUglyNames(t *testing.T) {
+	for _, ugly := range texttest.Table() {
+		var spans recorder
+		refuse := blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool { return true })
+		p := alloctrace.Wrap(refuse, alloctrace.WithName(ugly.Text))
+		_, r := tracer.Start(t.Context(), ugly.Text, p, tracer.WithTracerProvider(&spans))
+		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
+		r.End()
+		tracer.Failures(tracer.WithTracerProvider(&spans)).Observe(t.Context(),
+			alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 64, Err: errors.New(ugly.Text)})
+		for _, s := range spans.spans {
+			for what, got := range map[string]string{
+				"name": s.name, "description": s.description, "allocator.name": s.attributes["allocator.name"].AsString(),
+			} {
+				if !utf8.ValidString(got) || len(got) > text.MaxText {
+					t.Errorf("%s: %s has %d bytes, valid: %t", ugly.Case, what, len(got), utf8.ValidString(got))
+				}
+			}
+		}
+		if name := spans.spans[0].name; utf8.ValidString(ugly.Text) && len(ugly.Text) <= text.MaxName && name != ugly.Text {
+			t.Errorf("%s: the name has become %q", ugly.Case, name)
+		}
+	}
+}
+
+// TestOutsideOfRegions: the methods of the region that there is none of can be called.
+func TestOutsideOfRegions(t *testing.T) {
+	r := tracer.FromContext(t.Context())
+	if s := r.Stats(); r.Name() != "" || s.Allocations != 0 {
+		t.Errorf("no region has the name %q and %v", r.Name(), s)
+	}
+	b := allocate(t, r.Allocator(), 64)
+	if again := tracer.FromContext(t.Context()); r.Allocator() != again.Allocator() {
+		t.Error("each has an allocator of its own, which does not own the blocks of the others")
+	}
+	free(t, r.Allocator(), b)
+	r.End()
 }
 
 // TestOffUnlessAsked: without a provider nothing is recorded, and the numbers are

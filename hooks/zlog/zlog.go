@@ -8,9 +8,9 @@
 //
 //	{"level":"debug","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,"message":"allocated"}
 //
-// Failures are logged at level warn with their error. Where the context holds an
-// OpenTelemetry span, trace_id and span_id are logged as well; see
-// [alloctrace.Proxy.WithContext].
+// Failures are logged at level warn with their error, of which up to 16 KiB are logged. Where the
+// context holds an OpenTelemetry span, trace_id and span_id are logged as well; see
+// [alloctrace.Proxy.WithContext]. Hooks of zerolog find the context in the event.
 //
 // Writers that allocate from the Proxy they log for must do so through
 // [alloctrace.Proxy.Quiet]: else each line they write causes the next.
@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // An Option configures the hook.
@@ -72,13 +73,31 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event) {
 	binary.BigEndian.PutUint64(addr[:], uint64(e.Addr))
 	line.Hex("addr", addr[:]).Uint64("size", uint64(e.Size)).Uint64("align", uint64(e.Align))
 	if e.Err != nil {
-		line.Err(e.Err)
+		line.Err(fit(e.Err))
 	}
 	if ctx != context.Background() { // which is what a Proxy has unless it is given another
+		line.Ctx(ctx)
 		addSpan(ctx, line)
 	}
 	line.Msg(e.Kind.String())
 }
+
+// fit returns err, or one with a text that is valid UTF-8 and bounded.
+func fit(err error) error {
+	is := err.Error()
+	if fit := text.Text(is); fit != is {
+		return &fitting{fit, err}
+	}
+	return err
+}
+
+type fitting struct {
+	text string
+	err  error
+}
+
+func (f *fitting) Error() string { return f.text }
+func (f *fitting) Unwrap() error { return f.err }
 
 func addSpan(ctx context.Context, line *zerolog.Event) {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {

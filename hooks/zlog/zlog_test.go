@@ -3,7 +3,12 @@ package zlog_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
@@ -11,6 +16,8 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
+	"github.com/alloctrace/alloctrace/internal/text"
+	"github.com/alloctrace/alloctrace/internal/text/texttest"
 )
 
 func TestLines(t *testing.T) {
@@ -46,5 +53,46 @@ func TestLines(t *testing.T) {
 				t.Errorf("line %swant %s", got, c.want)
 			}
 		})
+	}
+}
+
+type key struct{}
+
+// TestContext: a hook of zerolog finds the context of the operation, or else that of the logger; and
+// that allocates nothing.
+func TestContext(t *testing.T) {
+	var got []any
+	log := zerolog.New(io.Discard).With().Ctx(context.WithValue(t.Context(), key{}, "logger")).Logger().
+		Hook(zerolog.HookFunc(func(e *zerolog.Event, _ zerolog.Level, _ string) { got = append(got, e.GetCtx().Value(key{})) }))
+	h := zlog.New(log)
+	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(h))
+	_, _ = p.WithContext(context.WithValue(t.Context(), key{}, "operation")).Allocate(blockalloc.BlockLayout(64))
+	_, _ = p.Allocate(blockalloc.BlockLayout(64))
+	if want := []any{"operation", "logger"}; !slices.Equal(got, want) {
+		t.Errorf("the contexts are %v, want %v", got, want)
+	}
+	ctx := context.WithValue(t.Context(), key{}, "operation")
+	h = zlog.New(zerolog.New(io.Discard))
+	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536}
+	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64, Err: blockalloc.ErrLimit}
+	h.Observe(ctx, e) // fills zerolog's pool
+	if n := testing.AllocsPerRun(1000, func() { h.Observe(ctx, e); h.Observe(ctx, failed) }); n != 0 && !raceEnabled {
+		t.Errorf("%v allocations a line, want none", n)
+	}
+}
+
+// TestUglyErrors: a line is JSON whatever the text of an error is, has what is valid of it, and is
+// bounded.
+func TestUglyErrors(t *testing.T) {
+	for _, ugly := range texttest.Table() {
+		var out bytes.Buffer
+		zlog.New(zerolog.New(&out)).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: errors.New(ugly.Text)})
+		var line struct{ Error, Message string }
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Message != "free failed" {
+			t.Errorf("%s: %v: %.200q", ugly.Case, err, out.String())
+		}
+		if bytes.Count(out.Bytes(), []byte("\n")) != 1 || !utf8.Valid(out.Bytes()) || len(line.Error) > text.MaxText || line.Error != text.Text(ugly.Text) {
+			t.Errorf("%s: the line has %d bytes, and the error has become %.200q", ugly.Case, out.Len(), line.Error)
+		}
 	}
 }

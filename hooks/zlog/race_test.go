@@ -1,0 +1,5 @@
+//go:build race
+
+package zlog_test
+
+const raceEnabled = true
