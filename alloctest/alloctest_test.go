@@ -99,8 +99,8 @@ func TestLeak(t *testing.T) {
 	}{
 		"full": {nil, `^alloctest: Proxy has leaked 8.59 KiB in 3 blocks
 8.59 KiB in 3 blocks are live:
-  8 KiB in 2 blocks of 4 KiB: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\)
-  600 B in 1 block of 600 B: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\)
+  8 KiB in 2 blocks of 4 KiB: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\); the oldest is \S+ old
+  600 B in 1 block of 600 B: alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestLeak.func\d+ \(alloctest_test.go:\d+\); \S+ old
 $`},
 		"off": {[]Option{WithStacks(Off), WithProxy(alloctrace.WithName("index"))}, `^alloctest: Proxy "index" has leaked 8.59 KiB in 3 blocks
   1 block of up to 1 KiB

@@ -66,13 +66,16 @@ func commit(t *testing.T, in *recorder, bug bugs.Bug, opts ...Option) {
 	in.end()
 }
 
-var varying = regexp.MustCompile(`0x[0-9a-f]{4,}|\.go:[0-9]+`)
+var varying = regexp.MustCompile(`0x[0-9a-f]{4,}|\.go:[0-9]+|; \S+ old|is \S+ old`)
 
 // stable leaves out of a report what is not the same each time.
 func stable(text string) string {
 	return varying.ReplaceAllStringFunc(text, func(s string) string {
-		if strings.HasPrefix(s, ".go") {
+		switch {
+		case strings.HasPrefix(s, ".go"):
 			return ".go:LINE"
+		case strings.HasSuffix(s, " old"):
+			return s[:strings.Index(s, " ")] + " AGE old"
 		}
 		return "ADDR"
 	}) + "\n"

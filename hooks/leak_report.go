@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A LeakReport is what [Leaks] knows of, by the calls that allocated it. It goes into
@@ -29,26 +30,29 @@ type LeakSite struct {
 	Smallest uintptr   `json:"smallest"` // bytes
 	Largest  uintptr   `json:"largest"`
 	Oldest   time.Time `json:"oldest"`
-	Owner    string    `json:"owner,omitempty"` // see WithOwner
-	Stack    []Frame   `json:"stack"`           // from the function that allocated outwards, 32 frames at most
+
+	Age   time.Duration `json:"age_ns"`          // of the oldest block, when the report was made
+	Owner string        `json:"owner,omitempty"` // see WithOwner
+	Stack []Frame       `json:"stack"`           // from the function that allocated outwards, 32 frames at most
+	Cut   bool          `json:"cut,omitempty"`   // the stack may have had more frames
 
 	pcs []uintptr
 }
 
-// Report returns what is live, by the calls that allocated it. It costs a few hundred
-// nanoseconds for each block that is remembered.
+// Report returns what is live, by the calls that allocated it. Names are valid UTF-8 of up to 1 KiB.
+// It costs a few hundred nanoseconds for each block that is remembered.
 func (l *Leaks) Report() LeakReport {
 	type sums struct {
 		LeakSite
 		blocks, bytes float64
 	}
-	sites := make(map[site]*sums)
+	sites, now := make(map[site]*sums), time.Since(l.start)
 	r := LeakReport{Rate: l.sampler.Load().rate}
 	var blocks, bytes float64
 	for _, b := range l.all() {
 		s := sites[b.site]
 		if s == nil {
-			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: l.start.Add(b.since)}}
+			s = &sums{LeakSite: LeakSite{Smallest: b.size, Oldest: l.start.Add(b.since), Age: max(0, now-b.since)}}
 			sites[b.site] = s
 		}
 		weight := b.by.weight(b.size)
@@ -63,7 +67,8 @@ func (l *Leaks) Report() LeakReport {
 	r.Blocks, r.Bytes = int64(blocks+0.5), int64(bytes+0.5)
 	for by, s := range sites {
 		s.LeakSite.Blocks, s.LeakSite.Bytes = int64(s.blocks+0.5), int64(s.bytes+0.5)
-		s.Owner, s.Stack, s.pcs = by.owner, by.stack.frames(), by.stack.pcs
+		s.Owner, s.Stack, s.pcs = text.Name(by.owner), by.stack.frames(), by.stack.pcs
+		s.Cut = len(s.pcs) == maxFrames
 		r.Sites = append(r.Sites, s.LeakSite)
 	}
 	slices.SortFunc(r.Sites, func(a, b LeakSite) int {
@@ -78,13 +83,13 @@ const reportSites = 50
 // String returns a line for the whole and one for each site, 50 at most, for example
 //
 //	12 KiB in 3 blocks are live:
-//	  8 KiB in 2 blocks of 4 KiB: index.(*Index).grow (index.go:42), index.New (index.go:17)
-//	  4 KiB in 1 block of 4 KiB: cache.Load (cache.go:9)
+//	  8 KiB in 2 blocks of 4 KiB: index.(*Index).grow (index.go:42), index.New (index.go:17); the oldest is 3.2s old
+//	  4 KiB in 1 block of 4 KiB: cache.Load (cache.go:9), cache.Warm (cache.go:5), app.start (app.go:7), main.run (main.go:31) and 2 more calls; 1h12m old
 func (r LeakReport) String() string {
 	if len(r.Sites) == 0 {
 		return "nothing is live\n"
 	}
-	var text strings.Builder
+	var report strings.Builder
 	about, verb := "", "are"
 	if r.Rate > 1 {
 		about = "about "
@@ -92,19 +97,19 @@ func (r LeakReport) String() string {
 	if r.Blocks == 1 {
 		verb = "is"
 	}
-	fmt.Fprintf(&text, "%s%s in %s %s live:\n", about, counter.FormatBytes(r.Bytes), number(r.Blocks, "block"), verb)
+	fmt.Fprintf(&report, "%s%s in %s %s live:\n", about, counter.FormatBytes(r.Bytes), number(r.Blocks, "block"), verb)
 	for i, s := range r.Sites {
 		if i == reportSites {
 			var bytes int64
 			for _, s := range r.Sites[i:] {
 				bytes += s.Bytes
 			}
-			fmt.Fprintf(&text, "  %s%s at %s\n", about, counter.FormatBytes(bytes), number(int64(len(r.Sites)-i), "more site"))
+			fmt.Fprintf(&report, "  %s%s at %s\n", about, counter.FormatBytes(bytes), number(int64(len(r.Sites)-i), "more site"))
 			break
 		}
-		fmt.Fprintf(&text, "  %s%s\n", about, s)
+		fmt.Fprintf(&report, "  %s%s\n", about, s)
 	}
-	return text.String()
+	return report.String()
 }
 
 // String returns the site's line in the text of a report.
@@ -117,22 +122,43 @@ func (s LeakSite) String() string {
 	if s.Owner != "" {
 		owner = fmt.Sprintf(" of %q", s.Owner)
 	}
-	return fmt.Sprintf("%s in %s of %s%s: %s", counter.FormatBytes(s.Bytes), number(s.Blocks, "block"), size, owner, calls(s.Stack))
+	oldest := "the oldest is "
+	if s.Blocks == 1 {
+		oldest = ""
+	}
+	return fmt.Sprintf("%s in %s of %s%s: %s; %s%s old", counter.FormatBytes(s.Bytes), number(s.Blocks, "block"), size, owner, s.calls(), oldest, age(s.Age))
+}
+
+// age returns d rounded, as nobody needs it exactly.
+func age(d time.Duration) string {
+	for unit := time.Duration(1); unit < time.Minute; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
 // callsShown is how many calls a line shows.
 const callsShown = 4
 
-// calls returns the innermost calls on one line.
-func calls(stack []Frame) string {
-	if len(stack) == 0 {
+// calls returns the innermost calls on one line, and how many there are besides.
+func (s LeakSite) calls() string {
+	if len(s.Stack) == 0 {
 		return "by unknown calls"
 	}
 	var list []string
-	for _, f := range stack[:min(len(stack), callsShown)] {
-		list = append(list, fmt.Sprintf("%s (%s:%d)", path.Base(f.Function), path.Base(f.File), f.Line))
+	for _, f := range s.Stack[:min(len(s.Stack), callsShown)] {
+		list = append(list, fmt.Sprintf("%s (%s:%d)", text.Line(path.Base(f.Function), text.MaxName), text.Line(path.Base(f.File), text.MaxName), f.Line))
 	}
-	return strings.Join(list, ", ")
+	line := strings.Join(list, ", ")
+	switch more := int64(len(s.Stack) - len(list)); {
+	case s.Cut:
+		line += fmt.Sprintf(" and %d or more other calls", more)
+	case more > 0:
+		line += " and " + number(more, "more call")
+	}
+	return line
 }
 
 func number(n int64, of string) string {
@@ -151,16 +177,19 @@ func (r LeakReport) WriteListing(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		var text strings.Builder
-		fmt.Fprintf(&text, "%d: %d [%[1]d: %[2]d] @", s.Blocks, s.Bytes)
+		var site strings.Builder
+		fmt.Fprintf(&site, "%d: %d [%[1]d: %[2]d] @", s.Blocks, s.Bytes)
 		for _, pc := range s.pcs {
-			fmt.Fprintf(&text, " %#x", pc)
+			fmt.Fprintf(&site, " %#x", pc)
 		}
 		for _, f := range s.Stack {
-			fmt.Fprintf(&text, "\n#\t%s\t%s:%d", f.Function, f.File, f.Line)
+			fmt.Fprintf(&site, "\n#\t%s\t%s:%d", text.Line(f.Function, text.MaxName), text.Line(f.File, text.MaxName), f.Line)
 		}
-		text.WriteString("\n\n")
-		_, err = io.WriteString(w, text.String())
+		if s.Cut {
+			site.WriteString("\n#\tand more")
+		}
+		site.WriteString("\n\n")
+		_, err = io.WriteString(w, site.String())
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A Frame is a function that was called, and where in it.
@@ -85,7 +86,7 @@ func (s *stacks) bytes() int64 {
 func (s *stack) frames() []Frame {
 	var list []Frame
 	for _, f := range callers.Frames(s.pcs) {
-		list = append(list, Frame{f.Function, f.File, f.Line})
+		list = append(list, Frame{text.Name(f.Function), text.Name(f.File), f.Line})
 	}
 	return list
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A Writer is a Hook that prints each event as one line to an [io.Writer], for
@@ -18,7 +19,7 @@ import (
 //
 // Each line is one Write, so that on a file opened for appending, a terminal or a
 // pipe (up to 4 KiB) lines do not mix; the io.Writer must stand concurrent use, as
-// an os.File does. It allocates nothing and depends on nothing but its io.Writer.
+// an os.File does. Lines are valid UTF-8; of an error's text up to 16 KiB are printed. It allocates nothing and depends on nothing but its io.Writer.
 type Writer struct {
 	w    io.Writer
 	lost atomic.Int64
@@ -57,7 +58,7 @@ func appendEvent(line []byte, e alloctrace.Event) []byte {
 	line = strconv.AppendUint(line, uint64(e.Align), 10)
 	if e.Err != nil {
 		line = append(line, " err="...)
-		line = strconv.AppendQuote(line, e.Err.Error())
+		line = strconv.AppendQuote(line, text.Text(e.Err.Error()))
 	}
 	return append(line, '\n')
 }
