@@ -3,6 +3,9 @@ package alloctrace
 import (
 	"context"
 	"sync/atomic"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // A Hook observes the events of a [Proxy].
@@ -10,8 +13,8 @@ import (
 // Observe is called synchronously, in the goroutine that allocates or frees, and
 // concurrently. The operation waits for it: a release is told before the memory
 // can be reused. It must not allocate through the same Proxy, or it is called
-// without end; what it needs to allocate comes from [Proxy.Quiet]. It must not
-// panic. ctx is the one the Proxy was given by [Proxy.WithContext], else
+// without end, until that is noticed, after some 256 KiB of stack, and the operation panics; what
+// it needs to allocate comes from [Proxy.Quiet]. It must not panic. ctx is the one the Proxy was given by [Proxy.WithContext], else
 // context.Background().
 type Hook interface {
 	Observe(ctx context.Context, e Event)
@@ -26,7 +29,8 @@ func (f HookFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 // A PartsHook is a [Hook] that takes an event without an Err also in parts. A Proxy tells
 // it so, and what is told stays in registers, where an [Event], too large for them, is
 // written to memory twice: worth it where some nanoseconds are. ObserveParts does what
-// Observe does with the Event of these parts.
+// Observe does with the Event of these parts. That it is called without end is noticed only
+// when operations fail.
 type PartsHook interface {
 	Hook
 	ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr)
@@ -65,7 +69,16 @@ func parts(h Hook) PartsHook {
 // whole puts events together again.
 type whole struct{ Hook }
 
+func (w *whole) Observe(ctx context.Context, e Event) {
+	recursion.Check()
+	w.Hook.Observe(ctx, e)
+}
+
 func (w *whole) ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr) {
+	var here struct{}
+	if uintptr(unsafe.Pointer(&here))&recursion.Elsewhere == 0 { // recursion.Check, with an instruction less
+		recursion.Look()
+	}
 	w.Hook.Observe(ctx, Event{Kind: k, Addr: addr, Size: size, Align: align})
 }
 

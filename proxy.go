@@ -9,6 +9,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // ErrLive is what [Proxy.Close] returns, wrapped with the figures, when blocks are
@@ -202,6 +203,9 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 
 // failed tells hooks of a failure.
 func (p *Proxy) failed(e Event) {
+	if p.hook != nil {
+		recursion.Check()
+	}
 	if p.first != nil {
 		p.first.Observe(p.ctx, e)
 	}

@@ -535,7 +535,7 @@ func TestUglyOwners(t *testing.T) {
 		got[s.Owner] += s.Bytes
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("owners are\n%q\nwant\n%q", got, want)
+		t.Errorf("owners are\n%v\nwant\n%v", got, want)
 	}
 	text := r.String()
 	if n := strings.Count(text, "\n"); n != len(r.Sites)+1 || !utf8.ValidString(text) {

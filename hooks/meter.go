@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/random"
+	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // A Meter is a Hook that tells another, and estimates for how long those who allocate wait
@@ -143,5 +144,6 @@ func (m *Meter) Usage() Usage {
 type whole struct{ alloctrace.Hook }
 
 func (w *whole) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
+	recursion.Check()
 	w.Observe(ctx, alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align})
 }

@@ -49,3 +49,30 @@ func deeper(depth int) uintptr {
 	}
 	return goroutine.ID()
 }
+
+// TestDepth: the stack of a goroutine begins small, and grows by what calls take.
+func TestDepth(t *testing.T) {
+	var first, last uintptr
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		first = goroutine.Depth()
+		last = depthOf(2000)
+	})
+	wg.Wait()
+	if first == 0 && last == 0 && (runtime.Compiler != "gc" || runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64") {
+		return
+	}
+	if first < 16 || first > 16<<10 || last < 2000*512 || last > 2000*4096 {
+		t.Errorf("a goroutine uses %d bytes of stack, and 2000 calls deep %d", first, last)
+	}
+}
+
+//go:noinline
+func depthOf(calls int) uintptr {
+	var frame [512]byte
+	if calls > 0 {
+		frame[calls%len(frame)]++
+		return depthOf(calls-1) + uintptr(frame[0])*0
+	}
+	return goroutine.Depth()
+}

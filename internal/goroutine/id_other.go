@@ -3,3 +3,5 @@
 package goroutine
 
 func id() uintptr { return 0 }
+
+func depth() uintptr { return 0 }

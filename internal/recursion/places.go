@@ -1,0 +1,6 @@
+//go:build gc && (amd64 || arm64)
+
+package recursion
+
+// Elsewhere has the bits that an address in one of the places has not.
+const Elsewhere = 1<<17 - 1<<13

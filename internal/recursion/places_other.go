@@ -1,0 +1,6 @@
+//go:build !(gc && (amd64 || arm64))
+
+package recursion
+
+// Elsewhere is for fewer places where the size of a stack is not known: each look counts the calls.
+const Elsewhere = 1<<21 - 1<<13
