@@ -2,7 +2,11 @@ package memlimit
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -47,9 +51,14 @@ func TestCgroupLimit(t *testing.T) {
 		{"version 2, part of the hierarchy is mounted", "0::/kubepods.slice/pod1/c1\n", mountV2Bind,
 			map[string]string{"memory.max": "7", "c1/memory.max": "9"}, 7, "/sys/fs/cgroup/memory.max"},
 		{"version 2, the cgroup is outside of the namespace", "0::/../b\n", mountV2,
-			map[string]string{"memory.max": "7", "b/memory.max": "1"}, 7, "/sys/fs/cgroup/memory.max"},
+			map[string]string{"memory.max": "7", "b/memory.max": "1"}, none, ""},
 		{"version 2, a name that the mount's root begins with", "0::/kubepods.slice/pod12\n", mountV2Bind,
-			map[string]string{"memory.max": "7"}, 7, "/sys/fs/cgroup/memory.max"},
+			map[string]string{"memory.max": "7"}, none, ""},
+		{"version 2, high is below max", "0::/a\n", mountV2, map[string]string{"a/memory.max": "9", "a/memory.high": "8"}, 8, "/sys/fs/cgroup/a/memory.high"},
+		{"version 2, a parent's high is below", "0::/a/b\n", mountV2,
+			map[string]string{"a/memory.high": "7", "a/b/memory.max": "9", "a/b/memory.high": "8"}, 7, "/sys/fs/cgroup/a/memory.high"},
+		{"version 2, high is above max", "0::/a\n", mountV2, map[string]string{"a/memory.max": "8", "a/memory.high": "9"}, 8, "/sys/fs/cgroup/a/memory.max"},
+		{"version 2, a number too large for 64 bits", "0::/a\n", mountV2, map[string]string{"a/memory.max": "99999999999999999999"}, none, ""},
 		{"version 2, a colon and a space in names", "0::/a:b c\n", mountEscaped,
 			map[string]string{"/mnt/c g/a:b c/memory.max": "7"}, 7, "/mnt/c g/a:b c/memory.max"},
 		{"version 1, Docker without a namespace", "11:memory:/docker/0a1b\n3:cpu,cpuacct:/docker/0a1b\n", mountV1CPU + mountV1Docker,
@@ -83,6 +92,56 @@ func TestCgroupLimit(t *testing.T) {
 	}
 }
 
+// TestLayouts: the files of testdata/layouts are machines and containers as they are in the
+// field. Each says what the limit is and where it is from.
+func TestLayouts(t *testing.T) {
+	names, err := filepath.Glob("testdata/layouts/*.txt")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%d layouts, %v", len(names), err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			root, want := readLayout(t, name)
+			limit, file, err := cgroupLimit(root)
+			got := fmt.Sprintf("%d %s", limit, file)
+			if limit == math.MaxInt64 && file == "" {
+				got = "none"
+			}
+			if got != want || err != nil {
+				t.Errorf("the limit is %s, %v; want %s", got, err, want)
+			}
+		})
+	}
+}
+
+// readLayout returns the files of a layout, each of which follows on a line "-- path --", and
+// what is wanted of it.
+func readLayout(t testing.TB, name string) (root fstest.MapFS, want string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root = make(fstest.MapFS)
+	var file *fstest.MapFile
+	for line := range strings.Lines(strings.ReplaceAll(string(text), "\r\n", "\n")) {
+		path, begins := strings.CutPrefix(line, "-- ")
+		switch {
+		case begins:
+			file = new(fstest.MapFile)
+			root[strings.TrimSuffix(path, " --\n")] = file
+		case file != nil:
+			file.Data = append(file.Data, line...)
+		case strings.HasPrefix(line, "want "):
+			want = strings.TrimSpace(line[len("want "):])
+		}
+	}
+	if want == "" || len(root) == 0 {
+		t.Fatalf("%s: want %q, %d files", name, want, len(root))
+	}
+	return root, want
+}
+
 // TestNoProc: without /proc, as on other systems, there is no limit and no error.
 func TestNoProc(t *testing.T) {
 	if n, file, err := cgroupLimit(fstest.MapFS{}); n != math.MaxInt64 || file != "" || err != nil {
@@ -113,7 +172,7 @@ func TestBudget(t *testing.T) {
 		{"GOMEMLIMIT, whatever the file says", 0, 0.9, 1000, "many", 1000, "GOMEMLIMIT", ""},
 		{"then the cgroup", 0, 0.9, math.MaxInt64, "1000", 900, file, ""},
 		{"all of it", 0, 1, math.MaxInt64, "1000", 1000, file, ""},
-		{"nothing", 0, 0.9, math.MaxInt64, "max", 0, "", "no budget: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget"},
+		{"nothing", 0, 0.9, math.MaxInt64, "max", math.MaxInt64, "", "no budget: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget"},
 		{"a limit of nothing", 0, 0.9, math.MaxInt64, "0", 0, "", "no budget: " + file + " is 0: raise it, or set Options.Budget"},
 		{"a limit that is none", 0, 0.9, math.MaxInt64, "many", 0, "", file + ` says "many", want bytes or max: set Options.Budget`},
 	} {
@@ -131,17 +190,53 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// FuzzCgroup: whatever the files say, a limit comes with the file that says so.
+// FuzzCgroup: whatever the files say, a limit comes with the file that says so, and that file
+// is there. The corpus begins with the layouts.
 func FuzzCgroup(f *testing.F) {
 	f.Add("0::/a/b\n", mountV2, "7")
 	f.Add("11:memory:/docker/0a1b\n", mountV1Docker, unlimitedV1)
 	f.Add("0::/..\n", mountEscaped, "max")
+	names, err := filepath.Glob("testdata/layouts/*.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range names {
+		root, want := readLayout(f, name)
+		limit, _, _ := strings.Cut(want, " ")
+		f.Add(string(root["proc/self/cgroup"].Data), string(root["proc/self/mountinfo"].Data), limit)
+	}
 	f.Fuzz(func(t *testing.T, cgroup, mounts, limit string) {
-		root := fstest.MapFS{"proc/self/cgroup": {Data: []byte(cgroup)}, "proc/self/mountinfo": {Data: []byte(mounts)},
-			"sys/fs/cgroup/a/memory.max": {Data: []byte(limit)}, "sys/fs/cgroup/memory/memory.limit_in_bytes": {Data: []byte(limit)}}
+		root := fstest.MapFS{"proc/self/cgroup": {Data: []byte(cgroup)}, "proc/self/mountinfo": {Data: []byte(mounts)}, "proc/self/stat": {Data: []byte("7 (a) R")}}
+		for _, dir := range []string{"", "a/", "memory/"} {
+			for _, name := range []string{"memory.max", "memory.high", "memory.limit_in_bytes"} {
+				root["sys/fs/cgroup/"+dir+name] = &fstest.MapFile{Data: []byte(limit)}
+			}
+			root["sys/fs/cgroup/"+dir+"memory.stat"] = &fstest.MapFile{Data: []byte("hierarchical_memory_limit " + limit)}
+			root["sys/fs/cgroup/"+dir+"cgroup.procs"] = &fstest.MapFile{Data: []byte("7\n")}
+		}
 		n, file, err := cgroupLimit(root)
 		if n < 0 || (n == math.MaxInt64) != (file == "") {
 			t.Errorf("%d by %q, %v", n, file, err)
+		}
+		if file != "" && root[file[1:]] == nil {
+			t.Errorf("%d by %q, which is not there", n, file)
+		}
+	})
+}
+
+// FuzzMountinfo: a mount that is written as the kernel writes it is read as it was, whatever
+// its strings are and whatever other lines there are.
+func FuzzMountinfo(f *testing.F) {
+	f.Add("/", "/sys/fs/cgroup", "cgroup2", "rw,nsdelegate", uint8(1), mountOther)
+	f.Add("/a b", "/mnt/\t\n#\\040", "", "rw,memory", uint8(0), "x\n1 2 - 3")
+	f.Fuzz(func(t *testing.T, root, point, source, options string, optional uint8, others string) {
+		escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, "#", `\043`).Replace
+		want := mount{"id", "", root, "/" + point, "cgroup2", escape(options)}
+		line := fmt.Sprintf("id around 0:26 %s %s rw %s- cgroup2 %s %s", escape(root), escape(want.point),
+			strings.Repeat("shared:4 ", int(optional%4)), escape(source), want.options)
+		all := parseMounts(others + "\n" + line + "\n" + others).mounts
+		if !slices.Contains(all, want) && !strings.Contains(others, "around") {
+			t.Errorf("%q is\n%q, want\n%q", line, all, want)
 		}
 	})
 }

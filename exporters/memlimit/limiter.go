@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -67,8 +66,8 @@ type Limiter struct {
 
 // Report says how a [Limiter] stands. All but the counts are bytes.
 type Report struct {
-	Budget  int64  `json:"budget"`
-	From    string `json:"from"` // where the budget is from: Options.Budget, GOMEMLIMIT or a file
+	Budget  int64  `json:"budget"` // 0 while there is none, because the cgroup's limit was removed
+	From    string `json:"from"`   // where the budget is from: Options.Budget, GOMEMLIMIT or a file; "" while there is none
 	Floor   int64  `json:"floor"`
 	OffHeap int64  `json:"off_heap"` // at the last tick
 	Limit   int64  `json:"limit"`    // Go's, as last set
@@ -81,7 +80,13 @@ type Report struct {
 // String returns one line, for example
 //
 //	limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks
+//
+// It says "no limit" where Budget is 0.
 func (r Report) String() string {
+	if r.Budget == 0 {
+		return fmt.Sprintf("no limit: the cgroup's was removed; off-heap %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
+			counter.FormatBytes(r.OffHeap), r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+	}
 	return fmt.Sprintf("limit %s = budget %s (%s) - off-heap %s, floor %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
 		counter.FormatBytes(r.Limit), counter.FormatBytes(r.Budget), r.From, counter.FormatBytes(r.OffHeap), counter.FormatBytes(r.Floor),
 		r.Lowered, r.Raised, r.AtFloor, r.Ticks)
@@ -95,7 +100,7 @@ var running atomic.Bool
 // of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
 // has changed.
 func Start(o Options, sources ...counter.Source) (*Limiter, error) {
-	return start(o, os.DirFS("/"), sources)
+	return start(o, rootDir(""), sources)
 }
 
 // start is Start where root is the root of the file system.
@@ -151,21 +156,35 @@ func (o *Options) complete(sources []counter.Source) error {
 	return nil
 }
 
-// budget finds the budget and sets the law by it.
+// budget finds the budget and sets the law by it. Where there is none any more, which is no
+// error of reading, the law ends until there is one again.
 func (l *Limiter) budget() error {
 	budget, from, err := resolve(l.options, l.found, l.root)
-	if err != nil {
-		return err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.law = newLaw(budget, l.options.Floor, l.options.Interval)
+	switch {
+	case err == nil:
+		l.law = newLaw(budget, l.options.Floor, l.options.Interval)
+	case budget == math.MaxInt64:
+		l.law, budget = law{}, 0
+	default:
+		return err
+	}
 	l.report.Budget, l.report.From, l.report.Floor = budget, from, l.law.floor
-	return nil
+	return err
+}
+
+// next returns what Go's limit should be after this tick. Without a budget that is what Start
+// found.
+func (l *Limiter) next(off int64) int64 {
+	if l.report.Budget == 0 {
+		return l.found
+	}
+	return l.law.next(l.report.Limit, off)
 }
 
 // resolve returns the budget and where it is from. found is Go's memory limit before
-// Start.
+// Start. Without any limit, the budget is [math.MaxInt64] beside the error.
 func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
 	if o.Budget != 0 {
 		return o.Budget, "Options.Budget", nil
@@ -177,7 +196,7 @@ func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
 	case err != nil:
 		return 0, "", err
 	case limit == math.MaxInt64:
-		return 0, "", fmt.Errorf("%w: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget", ErrNoBudget)
+		return limit, "", fmt.Errorf("%w: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget", ErrNoBudget)
 	default:
 		limit = int64(float64(limit) * o.Headroom)
 	}
@@ -210,10 +229,10 @@ func (l *Limiter) run(stop <-chan struct{}) {
 		case now := <-ticker.C:
 			if l.options.Budget == 0 && now.Sub(read) >= budgetAge {
 				read = now
-				_ = l.budget() // the one before stays in force where it cannot be read
+				_ = l.budget() // what cannot be read leaves the one before in force
 			}
 			off := l.offHeap()
-			l.set(l.law.next(l.report.Limit, off), off)
+			l.set(l.next(off), off)
 		}
 	}
 }
@@ -245,7 +264,7 @@ func (l *Limiter) set(limit, off int64) {
 	}
 	r.Ticks++
 	r.OffHeap, r.Limit = off, limit
-	if l.law.budget-off < l.law.floor {
+	if r.Budget != 0 && l.law.budget-off < l.law.floor {
 		r.AtFloor++
 	}
 }

@@ -128,7 +128,20 @@ func TestBudgetChanges(t *testing.T) {
 		limitIs(t, "when the file had become unreadable", 5*unit*9/10)
 		limit("max")
 		tick(501)
-		limitIs(t, "when there was no limit any more", 5*unit*9/10)
+		limitIs(t, "when the limit had been removed", math.MaxInt64)
+		if r := l.Stats(); r.Budget != 0 || r.From != "" || r.Floor != 0 || !strings.HasPrefix(r.String(), "no limit: the cgroup's was removed; off-heap 200 MiB; ") {
+			t.Errorf("%+v, %v", r, r)
+		}
+		tick(1000)
+		limitIs(t, "long after it had been removed", math.MaxInt64)
+		limit("524288000")
+		tick(501)
+		limitIs(t, "when it was there again", 5*unit*9/10)
+		if err := os.Remove(filepath.Join(dir, "sys/fs/cgroup/memory.max")); err != nil {
+			t.Fatal(err)
+		}
+		tick(501)
+		limitIs(t, "when the controller had been switched off", math.MaxInt64)
 		n.Store(unit)
 		limit("2097152000")
 		tick(501)
@@ -271,16 +284,16 @@ func BenchmarkTick(b *testing.B) {
 	for name, step := range map[string]int64{"rest": 0, "set": 64 * mib} {
 		b.Run(name, func(b *testing.B) {
 			defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
-			l := &Limiter{sources: []counter.Source{mem}, law: newLaw(unit, 0, time.Second)}
+			l := &Limiter{sources: []counter.Source{mem}, law: newLaw(unit, 0, time.Second), report: Report{Budget: unit}}
 			b.ReportAllocs()
 			for i := int64(0); b.Loop(); i++ {
 				off := l.offHeap() + i%2*step
-				l.set(l.law.next(l.report.Limit, off), off)
+				l.set(l.next(off), off)
 			}
 		})
 	}
 	b.Run("budget", func(b *testing.B) {
-		l := &Limiter{root: os.DirFS("/"), options: Options{Headroom: 1}, found: math.MaxInt64 - 1}
+		l := &Limiter{root: rootDir(""), options: Options{Headroom: 1}, found: math.MaxInt64 - 1}
 		for b.Loop() {
 			if err := l.budget(); err != nil {
 				b.Fatal(err)
