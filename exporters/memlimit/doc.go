@@ -11,6 +11,10 @@
 // memory cgroup and the cgroups around it times Options.Headroom; see [Options].
 // Nothing happens on import.
 //
+// Limits of cgroups are memory.max and memory.high of version 2, and memory.limit_in_bytes
+// and hierarchical_memory_limit of version 1. They are read where the process's own cgroup is
+// mounted; mounts of other cgroups, and mounts that are hidden by others, do not count.
+//
 // # The control law
 //
 // At every tick, 20 ms apart unless Options.Interval says otherwise,
@@ -41,7 +45,7 @@
 // be had; then bound the off-heap memory too, by [blockalloc.Limit], whose AllocateContext
 // holds producers back until there is room again. What grows within
 // a tick is seen only at its end, and what neither Go nor a source counts is not seen:
-// code, C, what a pool holds for reuse (see [Bytes]), page tables. Headroom is for these.
+// code, C, what a pool keeps for reuse (see [Pool]), page tables. Headroom is for these.
 //
 // A program that makes no garbage starts no collection by itself. The Limiter therefore
 // allocates 64 KiB when it has lowered the limit, so that the runtime compares heap and
@@ -53,8 +57,9 @@
 // the limit, most of it for the 64 KiB: 0.1 % of a processor at most. A Pool's Stats
 // visit all that it has: with gigabytes of small blocks, tick less often. Where the
 // budget comes from GOMEMLIMIT or a cgroup, the cgroup's files are read again every
-// 10 s, which takes 0.3 ms, for limits of running containers can be changed. It runs
-// wherever Go does; cgroups, of version 1, 2 or both, are found on Linux.
+// 10 s, which takes 0.3 ms, for limits of running containers can be changed. If the limit is
+// removed, Go's limit is what Start found until there is a limit again. A file that cannot be
+// read leaves the budget as it is. It runs wherever Go does; cgroups, of version 1, 2 or both, are found on Linux.
 //
 // [blockalloc.Limit]: https://pkg.go.dev/github.com/alloctrace/alloctrace/blockalloc#Limit
 package memlimit

@@ -13,8 +13,7 @@ import (
 // Where a machine may have no limit, as a developer's has none, a program goes on
 // without a Limiter.
 func ExampleStart() {
-	var pool blockalloc.Pool
-	mem := alloctrace.Wrap(&pool)
+	mem := alloctrace.Wrap(new(blockalloc.System))
 	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 20))
 	if err != nil {
 		log.Fatal(err)
@@ -36,13 +35,11 @@ func ExampleStart() {
 	// Output: 192 MiB for Go of 256 MiB
 }
 
-// A Pool keeps the memory of freed blocks for reuse: it is told of by a function.
-func ExampleBytes() {
+// A Pool keeps the memory of freed blocks for reuse: its own numbers have that, and those of a
+// Proxy have not.
+func ExamplePool() {
 	var pool blockalloc.Pool
-	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, memlimit.Bytes(func() int64 {
-		s := pool.Stats()
-		return s.InUse + s.Cached
-	}))
+	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, memlimit.Pool(&pool))
 	if err != nil {
 		log.Fatal(err)
 	}

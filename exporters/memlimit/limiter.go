@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,12 +39,9 @@ type Options struct {
 	Interval time.Duration
 }
 
-// Bytes is a [counter.Source] that has a number only. It is for allocators that hold
-// more than is live, such as a Pool, whose freed blocks keep their memory for reuse:
-//
-//	memlimit.Bytes(func() int64 { s := pool.Stats(); return s.InUse + s.Cached })
-//
-// It is called at every tick, by one goroutine.
+// Bytes is a [counter.Source] that has a number only. It is for memory that no Proxy
+// counts, such as that of a C library. What is in the Go heap must not be part of it. It is
+// called at every tick, by one goroutine. For a [blockalloc.Pool] there is [Pool].
 type Bytes func() int64
 
 // Stats returns Stats of which only LiveBytes is set.
@@ -96,7 +94,9 @@ var running atomic.Bool
 
 // Start sets Go's memory limit to the budget less what the sources have off-heap, and
 // keeps it so until [Limiter.Stop]. What several sources count is added up, so none may
-// be part of another. It is an error if a Limiter runs already, for the limit is that
+// be part of another. A Proxy whose memory is in the Go heap, where the runtime counts it,
+// adds nothing: that of a [blockalloc.Heap], and of [blockalloc.Default] under the race
+// detector. If only a part of it is there, all counts. It is an error if a Limiter runs already, for the limit is that
 // of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
 // has changed.
 func Start(o Options, sources ...counter.Source) (*Limiter, error) {
@@ -111,6 +111,7 @@ func start(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
 	if !running.CompareAndSwap(false, true) {
 		return nil, errors.New("memlimit: Start: a Limiter is running already: stop it first, or give it all sources")
 	}
+	sources = slices.DeleteFunc(slices.Clone(sources), onGoHeap)
 	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), ended: make(chan struct{})}
 	err := l.budget()
 	if err == nil && o.Floor > l.law.budget {

@@ -76,8 +76,7 @@ func Run(c Config) (r Result, err error) {
 	mem := alloctrace.Wrap(&pool)
 	switch c.Mode {
 	case Limiter:
-		held := memlimit.Bytes(func() int64 { s := pool.Stats(); return s.InUse + s.Cached })
-		l, err := memlimit.Start(memlimit.Options{Budget: c.Budget, Interval: c.Interval}, held)
+		l, err := memlimit.Start(memlimit.Options{Budget: c.Budget, Interval: c.Interval}, memlimit.Pool(&pool))
 		if err != nil {
 			return r, err
 		}

@@ -1,0 +1,5 @@
+//go:build (unix || windows) && !race
+
+package memlimit
+
+const poolOnGoHeap = false // see pool_pages_system.go of blockalloc
