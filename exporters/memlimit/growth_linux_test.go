@@ -10,21 +10,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/memlimit/internal/growth"
 )
 
 const (
-	mib       = 1 << 20
-	container = 288 * mib
-	budget    = container * 9 / 10
-	child     = "ALLOCTRACE_GROWTH" // the variable that has this test binary be the program
+	budget = container * 9 / 10
+	child  = "ALLOCTRACE_GROWTH" // the variable that has this test binary be the program
 )
 
 func TestMain(m *testing.M) {
@@ -51,7 +47,11 @@ func TestMain(m *testing.M) {
 // off-heap, and has 12 % live in Go's heap, which GOGC=400 lets grow to 60 %.
 func grow(t *testing.T, mode growth.Mode, budgetOption int64, cgroup string) (r growth.Result, err error) {
 	t.Helper()
-	c, err := json.Marshal(growth.Config{Mode: mode, Budget: budgetOption, OffHeap: budget * 7 / 10, Live: budget * 12 / 100, Hold: 150})
+	hold := 50
+	if requireAll {
+		hold = 150
+	}
+	c, err := json.Marshal(growth.Config{Mode: mode, Budget: budgetOption, OffHeap: budget * 7 / 10, Live: budget * 12 / 100, Hold: hold})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,10 @@ func TestGrowth(t *testing.T) {
 // TestOutOfMemory runs it in a real memory cgroup, which the Limiter finds by itself: with
 // it the program survives, without it the kernel kills it.
 func TestOutOfMemory(t *testing.T) {
-	cgroup := newCgroup(t)
+	if !requireAll {
+		t.Skip("it takes seconds: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
+	cgroup := newCgroup(t, container)
 	r, err := grow(t, growth.Limiter, 0, cgroup)
 	survives(t, r, err)
 	if !strings.HasPrefix(r.Report.From, cgroup+"/memory.") || r.Report.Budget != budget {
@@ -130,54 +133,4 @@ func TestOutOfMemory(t *testing.T) {
 		t.Errorf("without a Limiter: %v, want signal: killed", err)
 	}
 	t.Logf("without: %v", err)
-}
-
-// newCgroup makes a cgroup that may have as much memory as the container, below that of
-// this process or, with version 2, beside it. It is removed when the test has ended.
-func newCgroup(t *testing.T) string {
-	t.Helper()
-	dir, err := func() (string, error) {
-		own, err := os.ReadFile("/proc/self/cgroup")
-		if err != nil {
-			return "", err
-		}
-		limit, swap := "memory.max", "memory.swap.max"
-		var dir string
-		for line := range strings.Lines(string(own)) {
-			if f := strings.SplitN(strings.TrimSpace(line), ":", 3); f[1] == "memory" {
-				dir = filepath.Join("/sys/fs/cgroup/memory", f[2])
-				limit, swap = "memory.limit_in_bytes", "memory.swappiness"
-				break
-			} else if f[1] == "" {
-				dir = filepath.Dir(filepath.Join("/sys/fs/cgroup", f[2]))
-			}
-		}
-		dir = filepath.Join(dir, fmt.Sprintf("alloctrace-memlimit-%d", os.Getpid()))
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return "", err
-		}
-		t.Cleanup(func() {
-			for try := 0; ; try++ { // what was killed in it may still be going
-				err := os.Remove(dir)
-				if err == nil {
-					return
-				}
-				if try == 100 {
-					t.Errorf("the cgroup is left behind: %v", err)
-					return
-				}
-				time.Sleep(50 * time.Millisecond)
-			}
-		})
-		_ = os.WriteFile(filepath.Join(dir, swap), []byte("0"), 0o644) // not where the kernel has no swap
-		return dir, os.WriteFile(filepath.Join(dir, limit), []byte(fmt.Sprint(container)), 0o644)
-	}()
-	if err != nil {
-		const how = "no memory cgroup can be made here: run it as root, in a container with --privileged, or by systemd-run -p Delegate=memory: "
-		if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
-			t.Fatal(how, err)
-		}
-		t.Skip(how, err)
-	}
-	return dir
 }

@@ -259,10 +259,8 @@ func TestIdleGo(t *testing.T) {
 	defer l.Stop()
 	before := cycles()
 	n.Store(200 * mib) // leaves 56 MiB, and there are 64 of garbage
-	for wait := time.Now(); cycles() == before; time.Sleep(time.Millisecond) {
-		if time.Since(wait) > time.Minute {
-			t.Fatalf("no collection began: %v", l.Stats())
-		}
+	for cycles() == before { // if none begins, go test's timeout ends it here
+		time.Sleep(time.Millisecond)
 	}
 }
 
