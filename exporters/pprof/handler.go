@@ -1,8 +1,10 @@
 package pprof
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -11,58 +13,144 @@ import (
 
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // Handler returns a handler that serves p. Of the request's parameters,
 //
 //	debug=1     is for text, the most bytes in use first
 //	combined=1  is for Go's heap profile and p as one, as WriteCombined does it
-//	seconds=30  is for what has changed within that time
+//	seconds=30  is for what has changed within that time, of up to 3600 seconds
 //
-// Whoever can reach it learns the names of functions: serve it where net/http/pprof is
-// served. It may be called by several goroutines at once.
+// With seconds it extends the deadline of the server's WriteTimeout, by
+// [http.ResponseController]. A parameter that is wrong, or longer than a deadline that cannot be
+// extended, is answered at once with status 400 and a text that says what would be right.
+//
+// Whoever can reach it learns the names of functions and labels: serve it where
+// net/http/pprof is served. It may be called by several goroutines at once.
 func Handler(p *hooks.Profile) http.Handler { return handler{p} }
 
 type handler struct{ profile *hooks.Profile }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.FormValue("debug") != "" && r.FormValue("debug") != "0" {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		h.text(w)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("method %s: use GET or HEAD", text.Line(r.Method, maxValue)))
 		return
 	}
-	taken, err := h.take(r)
+	o, err := parseOptions(r.URL.RawQuery)
+	if err == nil && o.wait > 0 {
+		err = extendDeadline(w, r, o)
+	}
 	if err != nil {
-		http.Error(w, "offheap profile: "+err.Error(), http.StatusBadRequest)
+		fail(w, http.StatusBadRequest, err)
 		return
+	}
+	var taken *profile.Profile
+	if r.Method == http.MethodGet && !o.text {
+		if taken, err = h.take(r, o); err != nil {
+			fail(w, http.StatusInternalServerError, err)
+			return
+		}
 	}
 	if r.Context().Err() != nil {
 		return // nobody waits for it any more
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Disposition", `attachment; filename="offheap.pb.gz"`)
-	_ = taken.Write(w) // the client has gone
+	if o.text {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	} else {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Disposition", `attachment; filename="offheap.pb.gz"`)
+	}
+	switch {
+	case r.Method == http.MethodHead:
+	case o.text:
+		h.text(w, r)
+	default:
+		_ = taken.Write(w) // the client has gone
+	}
 }
 
-// take returns the profile that the request asks for.
-func (h handler) take(r *http.Request) (*profile.Profile, error) {
+// fail answers with an error that go tool pprof shows.
+func fail(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("X-Go-Pprof", "1")
+	http.Error(w, "offheap profile: "+err.Error(), status)
+}
+
+// options are a request's parameters.
+type options struct {
+	text, combined bool
+	seconds        string
+	wait           time.Duration
+}
+
+const (
+	maxSeconds = 3600
+	maxValue   = 100 // bytes of a parameter that an error repeats
+)
+
+func parseOptions(query string) (o options, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return o, fmt.Errorf("query %s: %w: escape it as URLs are", text.Line(query, maxValue), err)
+	}
+	if v := values.Get("debug"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 31)
+		if err != nil {
+			return o, fmt.Errorf("debug=%s: use 1 for text, or 0", text.Line(v, maxValue))
+		}
+		o.text = n > 0
+	}
+	if v := values.Get("combined"); v != "" {
+		if o.combined, err = strconv.ParseBool(v); err != nil {
+			return o, fmt.Errorf("combined=%s: use 1 for Go's heap profile too, or 0", text.Line(v, maxValue))
+		}
+	}
+	if v := values.Get("seconds"); v != "" {
+		o.seconds = text.Line(v, maxValue)
+		seconds, err := strconv.ParseFloat(v, 64)
+		o.wait = time.Duration(seconds * float64(time.Second))
+		if err != nil || !(seconds > 0 && seconds <= maxSeconds) || o.wait == 0 {
+			return o, fmt.Errorf("seconds=%s: use a number above 0, up to %d", o.seconds, maxSeconds)
+		}
+	}
+	if o.text && (o.combined || o.wait > 0) {
+		return o, errors.New("debug=1 is for text, which is of now and of off-heap memory alone: leave out combined and seconds, or debug")
+	}
+	return o, nil
+}
+
+// extendDeadline lets an answer be written that begins after o.wait, by which the server's
+// WriteTimeout may have passed. An error says what is too short for that.
+func extendDeadline(w http.ResponseWriter, r *http.Request, o options) error {
+	if deadline, ok := r.Context().Deadline(); ok && time.Until(deadline) <= o.wait {
+		return fmt.Errorf("seconds=%s: the request has to end in %v: use fewer seconds, or a longer timeout", o.seconds, time.Until(deadline).Round(time.Millisecond))
+	}
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || server.WriteTimeout <= 0 {
+		return nil
+	}
+	err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(server.WriteTimeout + o.wait))
+	if err != nil && server.WriteTimeout <= o.wait {
+		return fmt.Errorf("seconds=%s: the server's WriteTimeout is %v, and the http.ResponseWriter, a %T, cannot extend it: use fewer seconds, a longer WriteTimeout, or give that type an Unwrap method",
+			o.seconds, server.WriteTimeout, w)
+	}
+	return nil
+}
+
+// take returns the profile that the request asks for. If the client goes away meanwhile, it
+// returns what there is.
+func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
 	now := func() (*profile.Profile, error) { return build(h.profile), nil }
-	if c := r.FormValue("combined"); c != "" && c != "0" {
+	if o.combined {
 		now = func() (*profile.Profile, error) { return combine(h.profile) }
 	}
-	text := r.FormValue("seconds")
-	if text == "" {
-		return now()
-	}
-	seconds, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(seconds > 0 && seconds <= maxSeconds) {
-		return nil, fmt.Errorf("seconds=%s: use a number above 0, up to %d", text, maxSeconds)
-	}
 	before, err := now()
-	if err != nil {
-		return nil, err
+	if err != nil || o.wait == 0 {
+		return before, err
 	}
-	wait := time.NewTimer(time.Duration(seconds * float64(time.Second)))
+	wait := time.NewTimer(o.wait)
 	defer wait.Stop()
 	select {
 	case <-wait.C:
@@ -81,10 +169,9 @@ func (h handler) take(r *http.Request) (*profile.Profile, error) {
 	return taken, err
 }
 
-const maxSeconds = 3600
-
-// text writes what is in use, and in brackets what was allocated, with its calls.
-func (h handler) text(w http.ResponseWriter) {
+// text writes what is in use, and in brackets what was allocated, with its calls. It ends
+// early if the client goes away.
+func (h handler) text(w http.ResponseWriter, r *http.Request) {
 	samples := h.profile.Samples()
 	var sum hooks.ProfileSample
 	for _, s := range samples {
@@ -103,15 +190,18 @@ func (h handler) text(w http.ResponseWriter) {
 	line(sum)
 	fmt.Fprint(t, " heapprofile\n")
 	for _, s := range samples {
+		if r.Context().Err() != nil {
+			return
+		}
 		line(s)
 		for _, pc := range s.Stack {
 			fmt.Fprintf(t, " %#x", pc)
 		}
 		for _, l := range s.Labels {
-			fmt.Fprintf(t, "\n#\t%s=%s", l.Key, l.Value)
+			fmt.Fprintf(t, "\n#\t%s=%s", text.Line(l.Key, text.MaxName), text.Line(l.Value, text.MaxName))
 		}
 		for _, f := range callers.Frames(s.Stack) {
-			fmt.Fprintf(t, "\n#\t%#x\t%s\t%s:%d", f.PC, f.Function, f.File, f.Line)
+			fmt.Fprintf(t, "\n#\t%#x\t%s\t%s:%d", f.PC, text.Line(f.Function, text.MaxText), text.Line(f.File, text.MaxText), f.Line)
 		}
 		fmt.Fprint(t, "\n\n")
 	}

@@ -12,6 +12,11 @@
 //
 // The labels of [runtime/pprof.Labels] in the context of an allocation are labels of its
 // sample, and the name of a child Proxy is the label "allocator": -tagfocus=allocator=index.
+// Keys and values are cut after 1 KiB, names of functions and files after 16 KiB, and bytes that
+// are not UTF-8 become U+FFFD. A label with an empty value is lost, as go tool pprof reads none.
+//
+// go tool pprof and [WriteCombined] join this profile with a heap profile that has other sample
+// types too. profile.Merge of github.com/google/pprof does not.
 package pprof
 
 import (
@@ -43,6 +48,10 @@ func Write(w io.Writer, p *hooks.Profile) error {
 // Samples have the label "memory" with the value "heap" or "offheap", which go tool pprof
 // puts at the root with -tagroot=memory. Go's are as old as the last garbage collection,
 // as ever.
+//
+// Sample types are joined by their names. One that Go's profile has beside the four, such as
+// the memory_space of golang/go#79179, is 0 in the samples of p: what it is of is the memory of
+// the whole process, mappings included, of which it would be a second count.
 func WriteCombined(w io.Writer, p *hooks.Profile) error {
 	combined, err := combine(p)
 	if err == nil {
@@ -64,10 +73,21 @@ func combine(p *hooks.Profile) (*profile.Profile, error) {
 	if err != nil {
 		return nil, err
 	}
-	off := build(p)
+	return combineWith(onHeap, build(p))
+}
+
+// combineWith returns both as one, of which the bytes in use are shown unless another sample
+// type is asked for.
+func combineWith(onHeap, off *profile.Profile) (*profile.Profile, error) {
 	onHeap.SetLabel("memory", []string{"heap"})
 	off.SetLabel("memory", []string{"offheap"})
-	return profile.Merge([]*profile.Profile{onHeap, off})
+	combined, err := merge(onHeap, off)
+	if err != nil {
+		return nil, err
+	}
+	combined.DefaultSampleType = off.DefaultSampleType
+	clean(combined)
+	return combined, nil
 }
 
 // build makes a profile of p's samples.
@@ -93,6 +113,7 @@ func build(p *hooks.Profile) *profile.Profile {
 	for _, s := range p.Samples() {
 		b.add(s)
 	}
+	clean(b.profile)
 	return b.profile
 }
 
