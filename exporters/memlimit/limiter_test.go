@@ -258,7 +258,7 @@ func TestIdleGo(t *testing.T) {
 	}
 	defer l.Stop()
 	before := cycles()
-	n.Store(200 * mib) // leaves 56 MiB, and there are 64 of garbage
+	n.Store(200 * mib)       // leaves 56 MiB, and there are 64 of garbage
 	for cycles() == before { // if none begins, go test's timeout ends it here
 		time.Sleep(time.Millisecond)
 	}
