@@ -187,7 +187,7 @@ func checkWork(t *testing.T, tr jaegertest.Trace, service string, want map[strin
 
 func TestJaegerShowsRegions(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
-		j := jaegertest.Start(t)
+		j := startJaeger(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("regions"))
 		id, want := work(t, p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
@@ -202,7 +202,7 @@ func TestJaegerShowsRegions(t *testing.T) {
 }
 
 func TestJaegerTakesTheFile(t *testing.T) {
-	j := jaegertest.Start(t)
+	j := startJaeger(t)
 	path := filepath.Join(t.TempDir(), "trace.json")
 	p := newTestProvider(t, WithFile(path), WithServiceName("file"))
 	id, want := work(t, p)
@@ -249,7 +249,7 @@ func region(ctx context.Context, mem blockalloc.Allocator, tp trace.TracerProvid
 func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const spans = 10_000
-		j := jaegertest.Start(t)
+		j := startJaeger(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("burst"))
 		mem := alloctest.New(t)
 		ctx, all := tracer.Start(t.Context(), "all", mem, tracer.WithTracerProvider(p))
@@ -289,7 +289,7 @@ func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 func TestJaegerKilledMidway(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const before, after, queue = 500, 10_000, 1000
-		j := jaegertest.Start(t)
+		j := startJaeger(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("killed"), WithQueueSize(queue), WithTimeout(time.Minute))
 		mem := alloctest.New(t)
 		run := func(n int) {
@@ -341,4 +341,13 @@ func TestJaegerKilledMidway(t *testing.T) {
 			t.Errorf("the allocator's numbers are %v", m)
 		}
 	})
+}
+
+// startJaeger runs a Jaeger. That takes seconds: only a run with ALLOCTRACE_REQUIRE_ALL=1 does.
+func startJaeger(t *testing.T) *jaegertest.Jaeger {
+	t.Helper()
+	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
+		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
+	}
+	return jaegertest.Start(t)
 }

@@ -219,7 +219,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 		}
 	}
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
-		j := jaegertest.Start(t)
+		j := startJaeger(t)
 		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("caf\xe9"))
 		id, spans := emitUgly(p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
@@ -229,7 +229,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 		check(t, j, id, spans)
 	})
 	t.Run("file", func(t *testing.T) {
-		j := jaegertest.Start(t)
+		j := startJaeger(t)
 		path := filepath.Join(t.TempDir(), "trace.json")
 		p := newTestProvider(t, WithFile(path), WithServiceName("caf\xe9"))
 		id, spans := emitUgly(p)
