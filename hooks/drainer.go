@@ -62,8 +62,8 @@ func (d *Drainer) flush(last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var cursors []cursor
-	cut := d.ring.cut()
-	for _, s := range d.ring.all() {
+	shards, cut := d.ring.cut()
+	for _, s := range shards {
 		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load()), cut: cut}
 		if d.advance(&c, last) {
 			cursors = append(cursors, c)

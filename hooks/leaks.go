@@ -123,12 +123,12 @@ func (l *Leaks) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
 }
 
 func (l *Leaks) part(proxy uint32, pending *atomic.Int64) trackedLeaks {
-	return trackedLeaks{unsafe.Pointer(&l.live.filter), unsafe.Pointer(&l.likely), l, proxy, pending}
+	return trackedLeaks{unsafe.Pointer(&l.live.filter), unsafe.Pointer(&l.likely[1]), l, proxy, pending}
 }
 
 // trackedLeaks is the part of a Leaks for one Proxy.
 type trackedLeaks struct {
-	filter, bounds unsafe.Pointer // to those of Leaks, which saves some instructions an event
+	filter, bounds unsafe.Pointer // to live.filter and to likely[1], which saves some instructions an event
 	*Leaks
 	proxy   uint32
 	pending *atomic.Int64 // nil if no Proxy delivers events
@@ -149,7 +149,7 @@ func (l *trackedLeaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr
 		}
 		return
 	}
-	if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(l.bounds, sizeClass(size)*4)).Load() {
+	if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(l.bounds, (sizeClass(size)-1)*4)).Load() {
 		l.acquire(ctx, addr, size, align, drawn)
 	}
 }

@@ -33,7 +33,7 @@ const (
 	filterBits = 12
 
 	// keptReleases is how many releases a shard keeps of those whose end nobody delivers.
-	keptReleases = 64
+	keptReleases = 16
 )
 
 // A liveShard has the blocks of some addresses.
@@ -135,8 +135,12 @@ func (t *liveTable[T]) finish(s *liveShard[T], i int) {
 	if r.by == 0 {
 		s.kept--
 	}
-	s.releasing = slices.Delete(s.releasing, i, i+1)
-	if len(s.releasing) == 0 && cap(s.releasing) > keptReleases {
+	last := len(s.releasing) - 1
+	if i < last {
+		copy(s.releasing[i:], s.releasing[i+1:])
+	}
+	s.releasing[last] = releasing[T]{}
+	if s.releasing = s.releasing[:last]; last == 0 && cap(s.releasing) > keptReleases {
 		s.releasing = nil
 	}
 }

@@ -273,12 +273,16 @@ func (r *Ring) renew(turn uint64) bool {
 	return r.turn.CompareAndSwap(turn, turn&^turnNumber|(turn+1)&turnNumber)
 }
 
-// cut begins a new turn, and returns its number: if an event of an earlier turn is there, all that
-// its goroutine wrote before it is there too, of earlier turns too.
-func (r *Ring) cut() int32 {
+// cut returns the shards there are, and the turn before which to read them: if an event of an
+// earlier turn is there, all that its goroutine wrote before it is there too, of earlier turns
+// too. For that a new turn begins, unless there is but one shard.
+func (r *Ring) cut() (shards []*ringShard, turn int32) {
+	if shards = r.all(); len(shards) < 2 {
+		return shards, int32(r.turn.Load()) + 1<<30
+	}
 	for {
 		if turn := r.turn.Load(); r.renew(turn) {
-			return int32(turn + 1)
+			return r.all(), int32(turn + 1)
 		}
 	}
 }

@@ -25,8 +25,8 @@ func (r *Ring) Records() []Record {
 	var cursors []cursor
 	var lost bool
 	var since int32 // the last turn that may have begun with an event that was written over
-	cut := r.cut()
-	for _, s := range r.all() {
+	shards, cut := r.cut()
+	for _, s := range shards {
 		head := uint64(s.head.Load())
 		c := cursor{s: s, n: head - min(head, r.size), end: head, cut: cut}
 		if !c.next() {
