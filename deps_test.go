@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/sources":       {module + "/blockalloc", module + "/counter"},
 	"internal/text":          {},
 	"internal/text/texttest": {},
+	"internal/ways":          {module + "/internal/callers", module + "/internal/random", module + "/internal/shard"},
 	"counter":                {module + "/internal/shard"},
 	"blockalloc":             {module + "/internal/callers", module + "/internal/shard", "golang.org/x/sys/..."},
 	"blockalloc/blocktest":   {module + "/blockalloc"},

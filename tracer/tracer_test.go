@@ -174,7 +174,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 	inner.End()
 	outer.End()
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(2) {
-		t.Errorf("allocator.failures of the outer region = %v, want 2", got.Emit())
+		t.Errorf("allocator.failures of the outer region = %v, want 2", got.AsInterface())
 	}
 }
 
@@ -232,7 +232,7 @@ func TestFailureBudget(t *testing.T) {
 		t.Errorf("%d spans, want the region and 3 failures", len(spans.spans))
 	}
 	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(100) {
-		t.Errorf("allocator.failures = %v, want 100", got.Emit())
+		t.Errorf("allocator.failures = %v, want 100", got.AsInterface())
 	}
 }
 

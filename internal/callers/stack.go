@@ -18,6 +18,9 @@ func Stack(pcs []uintptr) int {
 	return runtime.Callers(2, pcs)
 }
 
+// FollowsFramePointers reports whether [Stack] does that in this program.
+func FollowsFramePointers() bool { return follows }
+
 // follows is whether frame pointers lead to the same functions as runtime.Callers.
 var follows = canFollow && agree()
 

@@ -1,11 +1,13 @@
 package callers
 
 import (
+	"iter"
 	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // both returns the functions that called it, by Stack and by runtime.Callers.
@@ -90,6 +92,19 @@ func TestStack(t *testing.T) {
 			for range slices.Values([]int{1}) {
 				followed, called = both()
 			}
+			return followed, called
+		},
+		"coroutine": func() (followed, called []string) {
+			next, stop := iter.Pull(func(yield func(bool) bool) {
+				followed, called = both()
+				yield(true)
+			})
+			next()
+			stop()
+			return followed, called
+		},
+		"bubble": func() (followed, called []string) {
+			synctest.Test(t, func(*testing.T) { followed, called = both() })
 			return followed, called
 		},
 		"stack that grows": func() (followed, called []string) {

@@ -2,6 +2,7 @@ package measure
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -16,7 +17,7 @@ import (
 
 // Plain is the subject that gives the unit P, 48 dependent instructions of one cycle each.
 func Plain() Subject {
-	return Subject{"plain", 2000, func(n int) { plain(n) }}
+	return Subject{"plain", 2000, func(n int) { runtime.KeepAlive(plain(n)) }}
 }
 
 // Mixed is the subject that gives the unit M, P and two atomic additions, each to a word of its own.
@@ -25,7 +26,7 @@ func Mixed() Subject {
 		atomic.Int64
 		_ [120]byte
 	}
-	return Subject{"mixed", 2000, func(n int) { mixed(n, &words[0].Int64, &words[1].Int64) }}
+	return Subject{"mixed", 2000, func(n int) { runtime.KeepAlive(mixed(n, &words[0].Int64, &words[1].Int64)) }}
 }
 
 // PlainOn is Plain on several goroutines at once: as well as anything can scale here. Turn is the number of operations of
@@ -34,7 +35,7 @@ func PlainOn(goroutines, turn int) Subject {
 	return Subject{fmt.Sprintf("plain_on_%d", goroutines), turn, func(n int) {
 		var wg sync.WaitGroup
 		for range goroutines {
-			wg.Go(func() { plain(n / goroutines) })
+			wg.Go(func() { runtime.KeepAlive(plain(n / goroutines)) })
 		}
 		wg.Wait()
 	}}
