@@ -52,7 +52,7 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two.
+// the kernel, is shown by two. Nor do tests, but that they may start a Jaeger.
 var exporters = map[string][]string{
 	"exporters/expvars":                  {},
 	"exporters/jaegertest":               {},
@@ -60,7 +60,7 @@ var exporters = map[string][]string{
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
-	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", module + "/exporters/rss"},
+	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/..."},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
@@ -70,13 +70,19 @@ var exporters = map[string][]string{
 
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
-var noThirdParty = []string{"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter"}
+var noThirdParty = []string{
+	"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter",
+	"exporters/expvars", "exporters/jaegertest", "exporters/memlimit", "exporters/rss",
+}
+
+// noGRPC are exporters with dependencies of which none, through others too, is gRPC.
+var noGRPC = []string{"exporters/otelmetric", "exporters/prometheus", "exporters/pprof"}
 
 type goPackage struct {
-	ImportPath string
-	Standard   bool
-	Imports    []string
-	Deps       []string
+	ImportPath                         string
+	Standard                           bool
+	Imports, TestImports, XTestImports []string
+	Deps                               []string
 }
 
 func needGo(t *testing.T) {
@@ -95,7 +101,7 @@ func list(t *testing.T, args ...string) []goPackage {
 	needGo(t)
 	var all []goPackage
 	for _, goos := range []string{"linux", "darwin", "freebsd", "windows", "js"} {
-		cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Deps"}, args...)...)
+		cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps"}, args...)...)
 		goarch := "amd64"
 		if goos == "js" {
 			goarch = "wasm"
@@ -144,12 +150,29 @@ func wrongImports(p goPackage) (wrong []string) {
 	if !ok {
 		return []string{fmt.Sprintf("package %s is not in the picture: add it to allowed or exporters in deps_test.go", p.ImportPath)}
 	}
-	for _, path := range p.Imports {
-		if !standard(path) && !slices.ContainsFunc(want, func(w string) bool {
+	may := func(path string) bool {
+		return standard(path) || slices.ContainsFunc(want, func(w string) bool {
 			below, any := strings.CutSuffix(w, "...")
 			return path == w || any && strings.HasPrefix(path, below)
-		}) {
+		})
+	}
+	for _, path := range p.Imports {
+		if !may(path) {
 			wrong = append(wrong, fmt.Sprintf("package %s must not import %s", p.ImportPath, path))
+		}
+	}
+	own, _, _ := strings.Cut(strings.TrimPrefix(name, "exporters/"), "/")
+	own = module + "/exporters/" + own
+	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
+		if strings.HasPrefix(path, module+"/exporters/") && path != own && !strings.HasPrefix(path, own+"/") && path != module+"/exporters/jaegertest" && !may(path) {
+			wrong = append(wrong, fmt.Sprintf("a test of package %s must not import %s", p.ImportPath, path))
+		}
+	}
+	if slices.Contains(noGRPC, name) {
+		for _, path := range p.Deps {
+			if strings.HasPrefix(path+"/", "google.golang.org/grpc/") {
+				wrong = append(wrong, fmt.Sprintf("package %s must not depend on %s", p.ImportPath, path))
+			}
 		}
 	}
 	if slices.Contains(noThirdParty, name) {
@@ -179,6 +202,11 @@ func TestImports(t *testing.T) {
 			t.Errorf("package %q is in allowed and not in the module", name)
 		}
 	}
+	for name := range exporters {
+		if !seen[name] && pattern == "work" {
+			t.Errorf("package %q is in exporters and not in the workspace", name)
+		}
+	}
 }
 
 // TestWrongImports: arrows that must not be are found.
@@ -194,7 +222,8 @@ func TestWrongImports(t *testing.T) {
 		"exporters/pprof":      module + "/tracer",
 		"exporters/rss":        "github.com/google/pprof/profile",
 		"exporters/prometheus": "go.opentelemetry.io/otel",
-		"exporters/otelmetric": "google.golang.org/grpc",
+		"exporters/otelmetric": "go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp",
+		"exporters/otlp":       module + "/exporters/jaegertest",
 		"exporters/new":        module,
 		"new":                  "fmt",
 	} {
@@ -202,8 +231,24 @@ func TestWrongImports(t *testing.T) {
 			t.Errorf("that package %s imports %s is not found", from, to)
 		}
 	}
-	if len(wrongImports(goPackage{ImportPath: module, Deps: []string{"github.com/rs/zerolog"}})) == 0 {
-		t.Error("that the root depends on zerolog is not found")
+	for from, to := range map[string]string{
+		"exporters/expvars":                  module + "/exporters/otlp",
+		"exporters/prometheus":               module + "/exporters/otelmetric",
+		"exporters/otelmetric/internal/test": module + "/exporters/prometheus",
+		"hooks":                              module + "/exporters/pprof",
+	} {
+		for _, p := range []goPackage{{TestImports: []string{to}}, {XTestImports: []string{to}}} {
+			if p.ImportPath = module + "/" + from; len(wrongImports(p)) == 0 {
+				t.Errorf("that a test of package %s imports %s is not found", from, to)
+			}
+		}
+	}
+	for from, to := range map[string]string{
+		"": "github.com/rs/zerolog", "exporters/rss": "github.com/google/pprof/profile", "exporters/otelmetric": "google.golang.org/grpc/codes",
+	} {
+		if len(wrongImports(goPackage{ImportPath: strings.TrimSuffix(module+"/"+from, "/"), Deps: []string{to}})) == 0 {
+			t.Errorf("that package %q depends on %s is not found", from, to)
+		}
 	}
 }
 
