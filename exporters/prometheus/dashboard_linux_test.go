@@ -158,13 +158,7 @@ func TestDashboardAnswers(t *testing.T) {
 		for _, p := range d.Panels {
 			for _, target := range p.Targets {
 				expr := values.Replace(target.Expr)
-				v, err := s.query(expr)
-				if err != nil {
-					t.Errorf("%s: %v", p.Title, err)
-				} else if len(v) == 0 {
-					t.Errorf("%s: no answer to %s", p.Title, expr)
-				}
-				for _, sample := range v {
+				for _, sample := range s.vector(t, expr) {
 					if sample.Value[1] == "NaN" {
 						t.Errorf("%s: the answer to %s is no number", p.Title, expr)
 					}

@@ -143,9 +143,9 @@ func checkClassic(t *testing.T, s *server, sel string, want counter.Stats) {
 		}
 	}
 	for _, q := range []float64{0.25, 0.5, 0.9, 0.99} {
-		got, err := s.number(fmt.Sprintf("histogram_quantile(%v, %s_bucket%s)", q, name, sel))
-		if want := quantile(want.Classes, q); err != nil || math.Abs(got-want) > 1e-9*want {
-			t.Errorf("quantile %v%s is %v (%v), want %v", q, sel, got, err, want)
+		got := s.value(t, fmt.Sprintf("histogram_quantile(%v, %s_bucket%s)", q, name, sel))
+		if want := quantile(want.Classes, q); math.Abs(got-want) > 1e-9*want {
+			t.Errorf("quantile %v%s is %v, want %v", q, sel, got, want)
 		}
 	}
 }
@@ -179,9 +179,9 @@ func checkNative(t *testing.T, s *server, expr string, want counter.Stats) {
 	count := float64(want.Allocations + want.Reallocations)
 	s.check(t, "histogram_count("+expr+")", count)
 	s.check(t, "histogram_sum("+expr+")", float64(want.AllocatedBytes))
-	v, err := s.query(expr)
-	if err != nil || len(v) != 1 {
-		t.Fatalf("%s: %d values, %v", expr, len(v), err)
+	v := s.vector(t, expr)
+	if len(v) != 1 {
+		t.Fatalf("%s: %d values", expr, len(v))
 	}
 	h, _ := v[0].Histogram[1].(map[string]any)
 	buckets, _ := h["buckets"].([]any)
@@ -194,6 +194,7 @@ func checkNative(t *testing.T, s *server, expr string, want counter.Stats) {
 		var bounds [3]float64
 		for i := range bounds {
 			text, _ := f[i+1].(string)
+			var err error
 			if bounds[i], err = strconv.ParseFloat(text, 64); err != nil {
 				t.Fatalf("%s: bucket %v: %v", expr, b, err)
 			}

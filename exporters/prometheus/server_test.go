@@ -3,6 +3,7 @@ package prometheus_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -173,12 +174,33 @@ func (s *server) number(expr string) (float64, error) {
 	return strconv.ParseFloat(text, 64)
 }
 
+// vector returns the answer to an expression, once it has values: a scrape that takes too
+// long, on a busy machine, leaves none until the next.
+func (s *server) vector(t *testing.T, expr string) (v []sample) {
+	t.Helper()
+	eventually(t, expr, func() (err error) {
+		if v, err = s.query(expr); err == nil && len(v) == 0 {
+			err = errors.New("no values")
+		}
+		return err
+	})
+	return v
+}
+
+// value returns the value of an expression, once there is one, as vector does.
+func (s *server) value(t *testing.T, expr string) (v float64) {
+	t.Helper()
+	eventually(t, expr, func() (err error) {
+		v, err = s.number(expr)
+		return err
+	})
+	return v
+}
+
 // check fails the test unless an expression has the value want.
 func (s *server) check(t *testing.T, expr string, want float64) {
 	t.Helper()
-	if got, err := s.number(expr); err != nil {
-		t.Error(err)
-	} else if got != want {
+	if got := s.value(t, expr); got != want {
 		t.Errorf("%s is %v, want %v", expr, got, want)
 	}
 }

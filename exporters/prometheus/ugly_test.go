@@ -93,10 +93,7 @@ func TestPrometheusUglyNames(t *testing.T) {
 	s := serve(t, r)
 	for _, job := range []string{"native", "classic"} {
 		s.await(t, fmt.Sprintf(`count(allocator_blocks{job=%q,allocator_child=""})`, job), float64(len(allocators)))
-		v, err := s.query(fmt.Sprintf(`allocator_blocks{job=%q}`, job))
-		if err != nil {
-			t.Fatal(err)
-		}
+		v := s.vector(t, fmt.Sprintf(`allocator_blocks{job=%q}`, job))
 		var wholes, parts int
 		for _, sample := range v {
 			name, child := sample.Metric["allocator_name"], sample.Metric["allocator_child"]
