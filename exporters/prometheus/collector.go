@@ -56,8 +56,8 @@ var _ prometheus.Collector = (*Collector)(nil)
 const gauge, count = prometheus.GaugeValue, prometheus.CounterValue
 
 // values are the metrics that are a number of a snapshot. All are sums that never step
-// back, or gauges: RequestedBytes can step back, and a counter that does so has been
-// reset, to Prometheus.
+// back, or gauges. What was granted beyond what was asked for is no counter: the difference
+// of two sums can step back, which to Prometheus is a reset.
 var values = [...]struct {
 	kind       prometheus.ValueType
 	name, help string
@@ -68,7 +68,7 @@ var values = [...]struct {
 	{gauge, "allocator_memory_peak_bound_bytes", "By how many bytes the peak may be off, 0 if it is exact.", func(s *counter.Stats) int64 { return s.PeakBound }},
 	{count, metrics.MemoryAllocated.Prometheus, metrics.MemoryAllocated.Help, func(s *counter.Stats) int64 { return s.AllocatedBytes }},
 	{count, "allocator_memory_freed_bytes_total", "Bytes given back by frees and reallocations.", func(s *counter.Stats) int64 { return s.FreedBytes }},
-	{count, "allocator_memory_slack_bytes_total", "Bytes granted beyond what was asked for.", func(s *counter.Stats) int64 { return s.AllocatedBytes - s.RequestedBytes }},
+	{count, "allocator_memory_requested_bytes_total", "Bytes that allocations and reallocations asked for.", func(s *counter.Stats) int64 { return s.RequestedBytes }},
 	{gauge, "allocator_blocks", "Live blocks.", func(s *counter.Stats) int64 { return s.LiveBlocks }},
 	{count, metrics.Allocations.Prometheus, metrics.Allocations.Help, func(s *counter.Stats) int64 { return s.Allocations }},
 	{count, metrics.Reallocations.Prometheus, metrics.Reallocations.Help, func(s *counter.Stats) int64 { return s.Reallocations }},

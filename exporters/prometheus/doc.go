@@ -19,7 +19,7 @@
 //	allocator_memory_reserved_bytes         gauge      bytes       of address space that the Pool below has reserved, if there is one
 //	allocator_memory_allocated_bytes_total  counter    bytes       granted to allocations and reallocations
 //	allocator_memory_freed_bytes_total      counter    bytes       given back by frees and reallocations
-//	allocator_memory_slack_bytes_total      counter    bytes       granted beyond what was asked for, in the allocated
+//	allocator_memory_requested_bytes_total  counter    bytes       that allocations and reallocations asked for; the rest of the allocated is slack
 //	allocator_blocks                        gauge      blocks      live
 //	allocator_allocations_total             counter    operations  that succeeded
 //	allocator_reallocations_total           counter    operations  that succeeded

@@ -92,7 +92,7 @@ func TestPrometheus(t *testing.T) {
 				"memory_peak_bound_bytes":      want.PeakBound,
 				"memory_allocated_bytes_total": want.AllocatedBytes,
 				"memory_freed_bytes_total":     want.FreedBytes,
-				"memory_slack_bytes_total":     want.AllocatedBytes - want.RequestedBytes,
+				"memory_requested_bytes_total": want.RequestedBytes,
 				"blocks":                       want.LiveBlocks,
 				"allocations_total":            want.Allocations,
 				"reallocations_total":          want.Reallocations,
@@ -112,7 +112,7 @@ func TestPrometheus(t *testing.T) {
 			s.check(t, "max_over_time(abs(allocator_memory_allocated_bytes_total"+sel+" - allocator_memory_freed_bytes_total"+sel+
 				" - allocator_memory_used_bytes"+sel+")[10m:100ms])", 0)
 			s.check(t, "min_over_time(allocator_memory_used_bytes"+sel+"[1h]) >= bool 0", 1)
-			s.check(t, "resets(allocator_memory_allocated_bytes_total"+sel+"[1h]) + resets(allocator_memory_slack_bytes_total"+sel+"[1h])", 0)
+			s.check(t, "resets(allocator_memory_allocated_bytes_total"+sel+"[1h]) + resets(allocator_memory_requested_bytes_total"+sel+"[1h])", 0)
 			if job == "native" {
 				checkNative(t, s, "allocator_allocation_size_bytes"+sel, want)
 			} else {
