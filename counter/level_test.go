@@ -3,6 +3,7 @@ package counter
 import (
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -164,10 +165,26 @@ func TestTallies(t *testing.T) {
 	}
 }
 
-// stay keeps the test on one processor.
+// stay keeps the test in one shard: on one processor, and with a stack that neither grows nor shrinks, for where a shard is
+// picked by its address.
 func stay(t *testing.T) {
 	procs := runtime.GOMAXPROCS(1)
-	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
+	growStack()
+	runtime.GC()                      // ends a collection that is under way
+	percent := debug.SetGCPercent(-1) // another would shrink the stack
+	growStack()
+	t.Cleanup(func() {
+		debug.SetGCPercent(percent)
+		runtime.GOMAXPROCS(procs)
+	})
+}
+
+// growStack has the stack take 64 KiB more than its caller needs.
+//
+//go:noinline
+func growStack() {
+	var frame [64 << 10]byte
+	runtime.KeepAlive(&frame)
 }
 
 // atHome has Counters count at home, as where there are more processors than shards.
