@@ -59,7 +59,7 @@ func find() (string, error) {
 	}
 	path, err := cachePath()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w (%w)", errNoBinary, err)
 	}
 	if !isFile(path) {
 		return "", errNoBinary

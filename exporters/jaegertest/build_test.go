@@ -259,6 +259,17 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindWithoutCache: a user without a cache folder has no Jaeger, which a test skips for.
+func TestFindWithoutCache(t *testing.T) {
+	setUpFakeGo(t, 0)
+	for _, name := range []string{"ALLOCTRACE_CACHE", "XDG_CACHE_HOME", "HOME", "LocalAppData"} {
+		t.Setenv(name, "")
+	}
+	if _, err := find(); !errors.Is(err, errNoBinary) || !strings.Contains(err.Error(), "ALLOCTRACE_CACHE") {
+		t.Errorf("find returned %v, want that there is none, and why", err)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	got := environment([]string{"PATH=/bin", "OTEL_TRACES_SAMPLER=always_on", "OTEL_EXPORTER_OTLP_ENDPOINT=http://x"})
 	if strings.Join(got, " ") != "PATH=/bin OTEL_TRACES_SAMPLER=always_off" {
