@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -97,19 +96,4 @@ func newHTTPClient(t target) (otlptrace.Client, error) {
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	}
 	return &closingClient{otlptracehttp.NewClient(opts...), func() error { transport.CloseIdleConnections(); return nil }}, nil
-}
-
-// newFileClient encodes with the HTTP client. Retrying a write that failed
-// would help nobody.
-func newFileClient(f *fileTransport, timeout time.Duration) otlptrace.Client {
-	return &closingClient{otlptracehttp.NewClient(
-		otlptracehttp.WithEndpointURL("https://file.invalid/"+tracesPath),
-		otlptracehttp.WithTLSClientConfig(nil),
-		otlptracehttp.WithEncoding(otlptracehttp.EncodingJSON),
-		otlptracehttp.WithCompression(otlptracehttp.NoCompression),
-		otlptracehttp.WithHeaders(nil),
-		otlptracehttp.WithTimeout(timeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
-		otlptracehttp.WithHTTPClient(&http.Client{Transport: f}),
-	), f.Close}
 }

@@ -3,6 +3,7 @@ package otlp
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -365,125 +367,34 @@ func TestFileHasLowerCaseIDs(t *testing.T) {
 	}
 }
 
-// A faultyFile is a disk with room for so many bytes.
-type faultyFile struct {
-	appendFile
-	room        int
-	truncateErr error
-	closeErr    error
-	writes      int
+// A faultyFile is a full disk.
+type faultyFile struct{ lineWriter }
 
-	beforeStat func()
-}
+var errFull, errClose = errors.New("no space left on device"), errors.New("lost on close")
 
-var errFull = errors.New("no space left on device")
+func (faultyFile) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return errFull }
 
-func (f *faultyFile) Write(b []byte) (int, error) {
-	f.writes++
-	n := min(len(b), f.room)
-	f.room -= n
-	n, err := f.appendFile.Write(b[:n])
-	if err == nil && n < len(b) {
-		err = errFull
-	}
-	return n, err
-}
+func (f faultyFile) Close() error { return errors.Join(f.lineWriter.Close(), errClose) }
 
-func (f *faultyFile) Stat() (os.FileInfo, error) {
-	if f.beforeStat != nil {
-		f.beforeStat()
-	}
-	return f.appendFile.Stat()
-}
-
-func (f *faultyFile) Truncate(size int64) error {
-	if f.truncateErr != nil {
-		return f.truncateErr
-	}
-	return f.appendFile.Truncate(size)
-}
-
-func (f *faultyFile) Close() error { return errors.Join(f.appendFile.Close(), f.closeErr) }
-
-func newFaultyFile(t *testing.T, room int) (*faultyFile, string) {
-	path := filepath.Join(t.TempDir(), "trace.json")
-	tr, err := createFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tr.Close() })
-	return &faultyFile{appendFile: tr.file.(appendFile), room: room}, path
-}
-
-func TestFileOnAFullDisk(t *testing.T) {
-	f, path := newFaultyFile(t, 25)
-	tr := &fileTransport{file: f}
-	if err := tr.appendLine([]byte("first line")); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.appendLine([]byte("a line that does not fit any more")); !errors.Is(err, errFull) {
-		t.Fatalf("a line too long gave %v, want %v", err, errFull)
-	}
-	f.room = 100 // someone made room
-	if err := tr.appendLine([]byte("second line")); err != nil {
-		t.Fatal(err)
-	}
-	if f.writes != 3 {
-		t.Errorf("%d writes for 3 lines: a line is not written with one call", f.writes)
-	}
-	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\n" {
-		t.Errorf("the file holds %q, want two whole lines", got)
-	}
-
-	f.room = 5
-	f.beforeStat = func() { os.Truncate(path, 0) } // by another program
-	if err := tr.appendLine([]byte("a line that does not fit")); !errors.Is(err, errFull) {
-		t.Fatalf("a line too long gave %v, want %v", err, errFull)
-	}
-	f.room, f.beforeStat = 100, nil
-	for _, line := range []string{"first line", "second line"} {
-		if err := tr.appendLine([]byte(line)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\n" {
-		t.Errorf("the file holds %q, want two whole lines", got)
-	}
-
-	f.room, f.truncateErr = 3, errors.New("read-only now")
-	if err := tr.appendLine([]byte("third line")); !errors.Is(err, errFull) || !errors.Is(err, f.truncateErr) {
-		t.Errorf("a half line that stays gave %v, want both reasons", err)
-	}
-	f.room = 100
-	if err := tr.appendLine([]byte("fourth line")); !errors.Is(err, errFull) {
-		t.Errorf("writing went on after a half line: %v", err)
-	}
-	if got, _ := os.ReadFile(path); string(got) != "first line\nsecond line\nthi" {
-		t.Errorf("the file holds %q, want the half line last", got)
-	}
-}
-
-// startFile returns a provider that writes to f.
-func startFile(t *testing.T, f lineFile) *Provider {
+// newFileProvider returns a provider that writes to f.
+func newFileProvider(t *testing.T, f lineWriter) *Provider {
 	t.Helper()
 	s, err := newSettings(t.Context(), &config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := start(t.Context(), newFileClient(&fileTransport{file: f}, time.Minute), 100, time.Minute, "trace.json", s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return startFile(f, 100, time.Minute, "trace.json", s)
 }
 
 func TestFileErrorsSurfaceAtShutdown(t *testing.T) {
-	f, _ := newFaultyFile(t, 0)
-	f.closeErr = errors.New("lost on close")
-	p := startFile(t, f)
+	f, err := openFile(filepath.Join(t.TempDir(), "trace.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newFileProvider(t, faultyFile{f})
 	emit(p, 5)
-	err := p.Shutdown(within(t, time.Minute))
-	if !errors.Is(err, errFull) || !errors.Is(err, f.closeErr) || !strings.Contains(err.Error(), "5 of 5 spans did not reach trace.json") {
+	err = p.Shutdown(within(t, time.Minute))
+	if !errors.Is(err, errFull) || !errors.Is(err, errClose) || !strings.Contains(err.Error(), "5 of 5 spans did not reach trace.json") {
 		t.Errorf("Shutdown returned %v, want the lost spans, the full disk and the failed close", err)
 	}
 	wantStats(t, p, Stats{Accepted: 5, Failed: 5})
@@ -507,8 +418,8 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 			continue
 		}
 		for _, want := range []string{"otlp.New: WithFile(", strconv.Quote(x.path), x.want} {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("the error does not say %q: %v", want, err)
+			if strings.Count(err.Error(), want) != 1 {
+				t.Errorf("the error does not say %q once: %v", want, err)
 			}
 		}
 	}

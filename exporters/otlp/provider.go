@@ -82,13 +82,21 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if exporter == "none" {
 		return withoutExport(sdktrace.NewTracerProvider(s.options()...)), nil
 	}
-	client, timeout, destination, err := newClient(c, exporter, s.batching)
+	if c.file != "" || exporter == "console" {
+		f, err := openFile(c.file)
+		if err != nil {
+			return nil, err
+		}
+		timeout := cmp.Or(c.timeout, s.timeout, DefaultTimeout)
+		return startFile(f, c.queue, timeout, cmp.Or(c.file, "standard output"), s), nil
+	}
+	client, timeout, destination, err := newClient(c, s.batching)
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, client, c.queue, timeout, destination, s)
+	p, err := startClient(ctx, client, c.queue, timeout, destination, s)
 	if err != nil {
-		client.Stop(ctx) // closes the file
+		client.Stop(ctx)
 		return nil, fmt.Errorf("sending to %s: %w", destination, err)
 	}
 	return p, nil
@@ -130,15 +138,41 @@ func withoutExport(tracers trace.TracerProvider) *Provider {
 	return &Provider{tracers: tracers, ledger: &ledger{}}
 }
 
-// start puts the gate, the SDK's batch processor and client together.
-func start(ctx context.Context, client otlptrace.Client, queue int, timeout time.Duration, destination string, s settings) (*Provider, error) {
-	life, giveUp := context.WithCancel(context.Background())
-	led := &ledger{limit: int64(queue)}
-	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: led, abort: life, resource: protoResource(s.resource)})
+// startFile returns a provider that writes to f.
+func startFile(f lineWriter, queue int, timeout time.Duration, destination string, s settings) *Provider {
+	p := newQueue(queue, destination)
+	p.start(&fileCourier{file: f, ledger: p.ledger, abort: p.life, resource: s.resource}, timeout, s)
+	return p
+}
+
+// startClient returns a provider that sends by client.
+func startClient(ctx context.Context, client otlptrace.Client, queue int, timeout time.Duration, destination string, s settings) (*Provider, error) {
+	p := newQueue(queue, destination)
+	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: p.ledger, abort: p.life, resource: protoResource(s.resource)})
 	if err != nil {
-		giveUp()
+		p.giveUp()
 		return nil, err
 	}
+	p.start(exp, timeout, s)
+	return p, nil
+}
+
+// newQueue returns a provider that lacks what makes and exports spans.
+func newQueue(queue int, destination string) *Provider {
+	life, giveUp := context.WithCancel(context.Background())
+	return &Provider{
+		ledger:      &ledger{limit: int64(queue)},
+		destination: destination,
+		giveUp:      giveUp,
+		life:        life,
+		flushing:    make(chan struct{}, 1),
+		down:        make(chan struct{}),
+	}
+}
+
+// start puts the gate, the SDK's batch processor and the exporter together.
+func (p *Provider) start(exp sdktrace.SpanExporter, timeout time.Duration, s settings) {
+	queue := int(p.ledger.limit)
 	bsp := sdktrace.NewBatchSpanProcessor(exp, func(o *sdktrace.BatchSpanProcessorOptions) {
 		// One place more than the gate lets in, for the mark that
 		// ForceFlush puts into the queue.
@@ -148,32 +182,12 @@ func start(ctx context.Context, client otlptrace.Client, queue int, timeout time
 		o.BatchTimeout = s.delay
 		o.ExportTimeout = timeout
 	})
-	g := &gate{ledger: led, next: bsp}
-	return &Provider{
-		tracers:     sdktrace.NewTracerProvider(append(s.options(), sdktrace.WithSpanProcessor(g))...),
-		gate:        g,
-		ledger:      led,
-		destination: destination,
-		giveUp:      giveUp,
-		life:        life,
-		flushing:    make(chan struct{}, 1),
-		down:        make(chan struct{}),
-	}, nil
+	p.gate = &gate{ledger: p.ledger, next: bsp}
+	p.tracers = sdktrace.NewTracerProvider(append(s.options(), sdktrace.WithSpanProcessor(p.gate))...)
 }
 
 // newClient also returns the time that one batch may take and where it goes.
-func newClient(c *config, exporter string, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
-	if c.file != "" || exporter == "console" {
-		timeout = cmp.Or(c.timeout, b.timeout, DefaultTimeout)
-		if c.file == "" {
-			return newFileClient(&fileTransport{file: console{os.Stdout}}, timeout), timeout, "standard output", nil
-		}
-		f, err := createFile(c.file)
-		if err != nil {
-			return nil, 0, "", err
-		}
-		return newFileClient(f, timeout), timeout, c.file, nil
-	}
+func newClient(c *config, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
 	t, err := resolveTarget(c, b)
 	if err != nil {
 		return nil, 0, "", err

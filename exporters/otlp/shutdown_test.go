@@ -3,7 +3,6 @@ package otlp
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,6 +12,8 @@ import (
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 )
 
 // hang makes the collector wait with each answer until release is called, and
@@ -183,28 +184,21 @@ func TestShortestShutdownGivesUp(t *testing.T) {
 }
 
 // A stuckFile is one on a file system that hangs: no context ends a write.
-type stuckFile struct {
-	appendFile
-	release <-chan struct{}
-}
+type stuckFile struct{ release <-chan struct{} }
 
 func (f stuckFile) Write(b []byte) (int, error) {
 	<-f.release
-	return f.appendFile.Write(b)
+	return len(b), nil
 }
 
 // What is stuck in a write when Shutdown gives up has failed, also if the
 // write succeeds in the end.
 func TestShutdownOfAStuckFile(t *testing.T) {
-	tr, err := createFile(filepath.Join(t.TempDir(), "trace.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	release := make(chan struct{})
 	before := runtime.NumGoroutine()
-	p := startFile(t, stuckFile{tr.file.(appendFile), release})
+	p := newFileProvider(t, otlpfile.New(stuckFile{release}))
 	emit(p, 10)
-	err = p.Shutdown(within(t, time.Millisecond))
+	err := p.Shutdown(within(t, time.Millisecond))
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "10 of 10 spans") || !strings.Contains(err.Error(), "10 failed, 0 dropped, 0 pending") {
 		t.Errorf("Shutdown returned %v, want the deadline and 10 failed spans", err)
 	}

@@ -3,6 +3,7 @@ package otlp
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -58,4 +59,13 @@ func readPEM(name, path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s=%q: the file cannot be read (%w); give the path of a PEM file", name, path, bare(err))
 	}
 	return b, nil
+}
+
+// bare returns an error of the file system without the operation and the path.
+func bare(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }

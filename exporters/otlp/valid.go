@@ -1,8 +1,6 @@
 package otlp
 
 import (
-	"fmt"
-
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -63,26 +61,10 @@ func validText(s *string) {
 	}
 }
 
-// validAttributes keeps the keys different: those that become equal get a
-// number.
 func validAttributes(attrs []*commonpb.KeyValue) {
-	changed := false
+	text.Keys(len(attrs), func(i int) *string { return &attrs[i].Key })
 	for _, kv := range attrs {
-		if key := text.Name(kv.Key); key != kv.Key {
-			kv.Key, changed = key, true
-		}
 		validValue(kv.Value)
-	}
-	if !changed {
-		return
-	}
-	seen := make(map[string]bool, len(attrs))
-	for _, kv := range attrs {
-		key := kv.Key
-		for n := 2; seen[kv.Key]; n++ {
-			kv.Key = fmt.Sprintf("%s#%d", key, n)
-		}
-		seen[kv.Key] = true
 	}
 }
 

@@ -69,3 +69,28 @@ func rewrite(s string, limit int, write func([]byte, rune) []byte) string {
 	}
 	return string(b)
 }
+
+// Keys makes the n keys that key points to names, as Name does. Those that become equal get a
+// number, as in "key#2", for a receiver may keep only one of equal keys. Keys that are good are
+// not written, may be equal, and cost no allocation.
+func Keys(n int, key func(i int) *string) {
+	changed := false
+	for i := range n {
+		k := key(i)
+		if name := Name(*k); name != *k {
+			*k, changed = name, true
+		}
+	}
+	if !changed {
+		return
+	}
+	seen := make(map[string]bool, n)
+	for i := range n {
+		k := key(i)
+		first := *k
+		for n := 2; seen[*k]; n++ {
+			*k = first + "#" + strconv.Itoa(n)
+		}
+		seen[*k] = true
+	}
+}

@@ -1,6 +1,7 @@
 package text_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -113,6 +114,26 @@ func TestGoodStringsAllocateNothing(t *testing.T) {
 	}
 	if got != good {
 		t.Errorf("%q became %q", good, got)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	long := strings.Repeat("k", text.MaxName)
+	for _, test := range []struct{ keys, want []string }{
+		{nil, nil},
+		{[]string{"a", "a"}, []string{"a", "a"}},
+		{[]string{"a\xff", "a\xfe", "a\ufffd", "a\ufffd#2"}, []string{"a\ufffd", "a\ufffd#2", "a\ufffd#3", "a\ufffd#2#2"}},
+		{[]string{long, long + "a", long + "b"}, []string{long, long[3:] + "…", long[3:] + "…#2"}},
+	} {
+		got := slices.Clone(test.keys)
+		text.Keys(len(got), func(i int) *string { return &got[i] })
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%q became %q, want %q", test.keys, got, test.want)
+		}
+	}
+	keys := []string{"a", "b€"}
+	if n := testing.AllocsPerRun(100, func() { text.Keys(len(keys), func(i int) *string { return &keys[i] }) }); n != 0 {
+		t.Errorf("%v allocations for good keys, want 0", n)
 	}
 }
 

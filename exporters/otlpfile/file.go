@@ -1,0 +1,92 @@
+package otlpfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+)
+
+// An output is what of an *os.File is used.
+type output interface {
+	io.WriteCloser
+	Stat() (os.FileInfo, error)
+	Truncate(size int64) error
+}
+
+// Create returns an Exporter that writes to a file, which it makes or empties. Anything but a regular file is refused, for
+// opening or writing a pipe may block without end. Shutdown closes the file.
+//
+// Lines are appended with one call each, and taken back if they do not fit on the disk: only a program killed in the middle
+// of a write can leave a half line, and then it is the last; remove it before you open the file. A program that rotates
+// files by copying and truncating them, such as logrotate with copytruncate, may do so at any time. A file that is renamed
+// is written on under its new name. One file belongs to one Exporter.
+//
+// The error names the path, and wraps one that says what is wrong with it and what would be right.
+func Create(path string) (*Exporter, error) {
+	f, err := create(path)
+	if err != nil {
+		return nil, fmt.Errorf("otlpfile.Create(%q): %w", path, err)
+	}
+	return &Exporter{out: f}, nil
+}
+
+func create(path string) (f appendFile, err error) {
+	if path == "" {
+		return f, errors.New(`the path is empty; give the path of the file to write, such as "trace.json"`)
+	}
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return f, errors.New("not a regular file; give the path of a file to write")
+	}
+	// With O_APPEND a line goes to the end of the file, also after somebody else has truncated it: at an offset of our own
+	// it would leave a hole.
+	f.File, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err == nil {
+		if err = f.Truncate(0); err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return f, fmt.Errorf("the file cannot be written (%w); give a path in a folder that exists and that you may write to", bare(err))
+	}
+	return f, nil
+}
+
+// An appendFile was opened with O_APPEND.
+type appendFile struct{ *os.File }
+
+func (f appendFile) Truncate(size int64) error {
+	if runtime.GOOS == "windows" {
+		// A handle that appends may not truncate, and one that may truncate does not append.
+		return os.Truncate(f.Name(), size)
+	}
+	return f.File.Truncate(size)
+}
+
+// bare returns an error of the file system without the operation and the path.
+func bare(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// takeBack removes the last n bytes of the file, which may be shorter by now.
+func takeBack(f output, n int64) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return f.Truncate(max(0, fi.Size()-n))
+}
+
+// A stream is a writer that is neither closed nor truncated.
+type stream struct{ io.Writer }
+
+var errStream = errors.New("a stream takes nothing back")
+
+func (stream) Stat() (os.FileInfo, error) { return nil, errStream }
+func (stream) Truncate(int64) error       { return errStream }
+func (stream) Close() error               { return nil }
