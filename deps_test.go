@@ -52,7 +52,7 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two. Nor do tests, but that they may start a Jaeger.
+// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests, but that they may start a Jaeger.
 var exporters = map[string][]string{
 	"exporters/expvars":                  {},
 	"exporters/jaegertest":               {},
@@ -62,7 +62,8 @@ var exporters = map[string][]string{
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
-	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/..."},
+	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/...", module + "/exporters/otlpfile"},
+	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
@@ -75,8 +76,11 @@ var noThirdParty = []string{
 	"exporters/expvars", "exporters/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
-// noGRPC are exporters with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otelmetric", "exporters/prometheus", "exporters/pprof"}
+// noGRPC are packages with dependencies of which none, through others too, is gRPC.
+var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/quickstart"}
+
+// noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
+var noProtobuf = []string{"exporters/otlpfile", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -143,8 +147,18 @@ func mayImport(name string) (want []string, known bool) {
 // wrongImports returns what is wrong with the imports of a package.
 func wrongImports(p goPackage) (wrong []string) {
 	name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+	for _, c := range []struct {
+		lack   []string
+		module string
+	}{{noGRPC, "google.golang.org/grpc/"}, {noProtobuf, "google.golang.org/protobuf/"}} {
+		for _, path := range p.Deps {
+			if slices.Contains(c.lack, name) && strings.HasPrefix(path+"/", c.module) {
+				wrong = append(wrong, fmt.Sprintf("package %s must not depend on %s", p.ImportPath, path))
+			}
+		}
+	}
 	if strings.HasPrefix(name, "examples/") {
-		return nil
+		return wrong
 	}
 	want, ok := mayImport(name)
 	if !ok {
@@ -166,13 +180,6 @@ func wrongImports(p goPackage) (wrong []string) {
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
 		if strings.HasPrefix(path, module+"/exporters/") && path != own && !strings.HasPrefix(path, own+"/") && path != module+"/exporters/jaegertest" && !may(path) {
 			wrong = append(wrong, fmt.Sprintf("a test of package %s must not import %s", p.ImportPath, path))
-		}
-	}
-	if slices.Contains(noGRPC, name) {
-		for _, path := range p.Deps {
-			if strings.HasPrefix(path+"/", "google.golang.org/grpc/") {
-				wrong = append(wrong, fmt.Sprintf("package %s must not depend on %s", p.ImportPath, path))
-			}
 		}
 	}
 	if slices.Contains(noThirdParty, name) {
@@ -224,6 +231,7 @@ func TestWrongImports(t *testing.T) {
 		"exporters/prometheus": "go.opentelemetry.io/otel",
 		"exporters/otelmetric": "go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp",
 		"exporters/otlp":       module + "/exporters/jaegertest",
+		"exporters/otlpfile":   "google.golang.org/protobuf/proto",
 		"exporters/new":        module,
 		"new":                  "fmt",
 	} {
@@ -245,6 +253,7 @@ func TestWrongImports(t *testing.T) {
 	}
 	for from, to := range map[string]string{
 		"": "github.com/rs/zerolog", "exporters/rss": "github.com/google/pprof/profile", "exporters/otelmetric": "google.golang.org/grpc/codes",
+		"exporters/otlpfile": "google.golang.org/protobuf/proto", "examples/quickstart": "google.golang.org/protobuf/proto",
 	} {
 		if len(wrongImports(goPackage{ImportPath: strings.TrimSuffix(module+"/"+from, "/"), Deps: []string{to}})) == 0 {
 			t.Errorf("that package %q depends on %s is not found", from, to)

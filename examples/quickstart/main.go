@@ -6,9 +6,9 @@
 //
 //	go run ./examples/quickstart [-dir DIR] [-leak] [-json] [-out DIR] [-query words]
 //
-// Spans go to the Jaeger at OTEL_EXPORTER_OTLP_ENDPOINT if that is set, for
-// example to http://localhost:4318, and else to a file that Jaeger's user
-// interface opens.
+// Spans go to a file that Jaeger's user interface opens. If
+// OTEL_EXPORTER_OTLP_ENDPOINT is set, for example to http://localhost:4318, they
+// are sent to that Jaeger too, by HTTP.
 //
 // The exit code is 0 if all went well, the leak of -leak included; 1 if
 // something failed; 2 if the command line makes no sense; 130 after Ctrl-C.

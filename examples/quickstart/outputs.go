@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -10,8 +9,11 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"github.com/alloctrace/alloctrace/exporters/otlp"
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
 	"github.com/alloctrace/alloctrace/hooks"
 )
@@ -29,33 +31,28 @@ const (
 // isOutput reports whether a file has one of these names. They are not indexed.
 func isOutput(name string) bool { return name == logName || name == traceName || name == heapName }
 
-// shutdownTimeout bounds the wait for a Jaeger that is down.
+// shutdownTimeout bounds the sending of the trace to Jaeger, which may be down.
 const shutdownTimeout = 3 * time.Second
 
-// outputs are what the program writes besides the standard streams: a log, and
-// spans to a Jaeger or a file.
+// outputs are what the program writes besides the standard streams: a log and spans.
 type outputs struct {
-	provider  *otlp.Provider
-	log       *os.File
-	endpoint  string // of Jaeger, "" if there is a trace file
-	traceFile string // "" if there is a Jaeger
+	log      *os.File
+	spans    *otlpfile.Exporter
+	provider *sdktrace.TracerProvider // of spans that are written as they end
 }
 
 // openOutputs makes the files in dir, or in a new temporary folder if that is "",
 // in place of those of an earlier run. If it fails, it leaves nothing behind.
-func openOutputs(ctx context.Context, dir string) (*outputs, error) {
+func openOutputs(dir string) (*outputs, error) {
 	dir, made, err := makeDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	o := &outputs{endpoint: cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))}
+	o := &outputs{}
 	if o.log, err = os.Create(filepath.Join(dir, logName)); err == nil {
-		options := []otlp.Option{otlp.WithServiceName(service)}
-		if o.endpoint == "" {
-			o.traceFile = filepath.Join(dir, traceName)
-			options = append(options, otlp.WithFile(o.traceFile))
-		}
-		if o.provider, err = otlp.New(ctx, options...); err == nil {
+		if o.spans, err = otlpfile.Create(o.traceFile()); err == nil {
+			o.provider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(o.spans),
+				sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", service))))
 			return o, nil
 		}
 		o.log.Close()
@@ -66,6 +63,8 @@ func openOutputs(ctx context.Context, dir string) (*outputs, error) {
 	}
 	return nil, err
 }
+
+func (o *outputs) traceFile() string { return filepath.Join(filepath.Dir(o.log.Name()), traceName) }
 
 // makeDir makes dir unless it is there, and reports whether it did.
 func makeDir(dir string) (string, bool, error) {
@@ -95,10 +94,17 @@ func (o *outputs) logger() zerolog.Logger {
 	return zerolog.New(o.log).With().Timestamp().Str("allocator", service).Logger()
 }
 
-// shutdown sends or writes the last spans. Its error is a warning: the program has
+// finishTrace closes the trace file and sends it to Jaeger, if there is one. What goes wrong is a warning: the program has
 // done its work even if no Jaeger answers.
-func (o *outputs) shutdown() error {
+func (o *outputs) finishTrace(r *traceReport) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	return o.provider.Shutdown(ctx)
+	err := o.provider.Shutdown(ctx)
+	if err == nil {
+		r.File = o.traceFile()
+		r.Endpoint, err = send(ctx, r.File)
+	}
+	if err != nil {
+		r.Warning = err.Error()
+	}
 }

@@ -27,12 +27,12 @@ type report struct {
 	RSS     *rss.Report   `json:"rss,omitempty"` // the resident memory, when all was indexed and nothing freed
 }
 
-// A traceReport says where the trace is: in a file or in a Jaeger.
+// A traceReport says where the trace is: in a file, and in a Jaeger if there is one.
 type traceReport struct {
 	ID       string `json:"id"`
-	File     string `json:"file,omitempty"`
-	Endpoint string `json:"endpoint,omitempty"`
-	Warning  string `json:"warning,omitempty"` // why it is not all there
+	File     string `json:"file,omitempty"`     // "" if it is not all there
+	Endpoint string `json:"endpoint,omitempty"` // "" likewise
+	Warning  string `json:"warning,omitempty"`  // why it is not all there
 }
 
 func (r *report) writeJSON(w io.Writer) error {
@@ -73,9 +73,9 @@ func (r *report) writeText(w io.Writer) error {
 // String says in one line how to look at the trace.
 func (t traceReport) String() string {
 	switch {
-	case t.Warning != "":
+	case t.File == "":
 		return t.ID + " is not complete, see the warning"
-	case t.File != "":
+	case t.Endpoint == "":
 		return fmt.Sprintf("%s opens in Jaeger's user interface: Search, Upload", t.File)
 	}
 	host := "localhost"

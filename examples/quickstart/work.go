@@ -32,7 +32,7 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	out, err := openOutputs(ctx, o.out)
+	out, err := openOutputs(o.out)
 	if err != nil {
 		return report{}, err
 	}
@@ -43,7 +43,7 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 		alloctrace.WithName("quickstart"),
 		alloctrace.WithHooks(owners, profile, hooks.Sample(sampled, zlog.New(out.logger()))),
 	)
-	r := report{Folder: in.dir, Log: out.log.Name(), Trace: traceReport{File: out.traceFile, Endpoint: out.endpoint}}
+	r := report{Folder: in.dir, Log: out.log.Name()}
 	w := &work{in: in, mem: mem, show: show}
 	began := time.Now()
 
@@ -68,9 +68,7 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	if live := mem.Close(); live != nil && !o.leak {
 		err = errors.Join(err, fmt.Errorf("%w: they were allocated in %v", live, r.Leaks))
 	}
-	if warning := out.shutdown(); warning != nil {
-		r.Trace.Warning = warning.Error()
-	}
+	out.finishTrace(&r.Trace)
 	return r, errors.Join(err, out.log.Close())
 }
 

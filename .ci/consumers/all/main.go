@@ -8,6 +8,7 @@ import (
 	_ "github.com/alloctrace/alloctrace/exporters/memlimit"
 	_ "github.com/alloctrace/alloctrace/exporters/otelmetric"
 	_ "github.com/alloctrace/alloctrace/exporters/otlp"
+	_ "github.com/alloctrace/alloctrace/exporters/otlpfile"
 	_ "github.com/alloctrace/alloctrace/exporters/pprof"
 	_ "github.com/alloctrace/alloctrace/exporters/prometheus"
 	_ "github.com/alloctrace/alloctrace/exporters/rss"

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+func TestEndpointFromEnv(t *testing.T) {
+	const traces, general = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+	for _, x := range []struct {
+		env       map[string]string
+		post, err string
+	}{
+		{env: map[string]string{}},
+		{env: map[string]string{general: "http://host:4318"}, post: "http://host:4318/v1/traces"},
+		{env: map[string]string{general: "https://host/a%2Fb/"}, post: "https://host/a%2Fb/v1/traces"},
+		{env: map[string]string{general: "http://[::1]:4318"}, post: "http://[::1]:4318/v1/traces"},
+		{env: map[string]string{traces: "http://host/x//y", general: "nonsense"}, post: "http://host/x//y"},
+		{env: map[string]string{general: "http://host", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, post: "http://host/v1/traces"},
+		{env: map[string]string{general: "localhost:4318"}, err: general + `="localhost:4318"`},
+		{env: map[string]string{general: "nonsense"}, err: general + `="nonsense"`},
+		{env: map[string]string{general: "http://:4318"}, err: general + `="http://:4318"`},
+		{env: map[string]string{general: "http://%zz"}, err: general + `="http://%zz"`},
+		{env: map[string]string{traces: "ftp://host"}, err: traces + `="ftp://host"`},
+		{env: map[string]string{general: "http://host:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, err: "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"},
+		{env: map[string]string{traces: "http://host:4317", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, err: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc"},
+	} {
+		for _, name := range []string{traces, general, "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
+			t.Setenv(name, x.env[name])
+		}
+		_, post, err := endpointFromEnv()
+		if post != x.post || (err == nil) != (x.err == "") {
+			t.Errorf("%v: posts to %q (%v), want %q", x.env, post, err, x.post)
+		}
+		if err != nil && (!strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), "4318")) {
+			t.Errorf("%v: %v; want %s and what would be right", x.env, err, x.err)
+		}
+	}
+}
+
+// TestBadEndpoint: that is a warning, and the trace is in the file.
+func TestBadEndpoint(t *testing.T) {
+	dir := writeCorpus(t)
+	r := runJSON(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318"}, "-dir", dir)
+	if !strings.Contains(r.Trace.Warning, `OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318"`) {
+		t.Errorf("warning is %q", r.Trace.Warning)
+	}
+	wantTraceFile(t, r)
+}
+
+// TestSend: only a 2xx of OTLP that takes all spans counts, and redirects are not followed.
+func TestSend(t *testing.T) {
+	for _, x := range []struct {
+		name           string
+		status         int
+		location, body string
+		err            string
+	}{
+		{name: "empty answer", status: 200},
+		{name: "answer of OTLP", status: 202, body: `{"partialSuccess":{}}`},
+		{name: "a remark", status: 200, body: `{"partialSuccess":{"rejectedSpans":"0","errorMessage":"slow down"}}`},
+		{name: "rejected", status: 200, body: `{"partialSuccess":{"rejectedSpans":"1","errorMessage":"too old"}}`, err: "too old"},
+		{name: "rejected, a number", status: 200, body: `{"partialSuccess":{"rejectedSpans":1,"errorMessage":"too old"}}`, err: "too old"},
+		{name: "login page", status: 200, body: "<!doctype html>", err: "not that of OTLP"},
+		{name: "redirect", status: 307, location: "/elsewhere", err: "307"},
+		{name: "not found", status: 404, body: "404 page not found", err: "404"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			var got, elsewhere atomic.Int32
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if r.URL.Path != "/v1/traces" {
+					elsewhere.Add(1)
+				}
+				if n := got.Add(1); r.Method != "POST" || r.Header.Get("Content-Type") != "application/json" || string(body) != strings.Repeat("x", int(n))+"\n" {
+					t.Errorf("request %d is %s %v %q (%v)", n, r.Method, r.Header, body, err)
+				}
+				if x.location != "" {
+					w.Header().Set("Location", x.location)
+				}
+				w.WriteHeader(x.status)
+				io.WriteString(w, x.body)
+			}))
+			defer s.Close()
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", s.URL)
+			for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
+				t.Setenv(name, "")
+			}
+			path := filepath.Join(t.TempDir(), traceName)
+			if err := os.WriteFile(path, []byte("x\nxx\nxxx\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			endpoint, err := send(context.Background(), path)
+			if x.err == "" {
+				if err != nil || endpoint != s.URL || got.Load() != 3 {
+					t.Errorf("sent %d lines to %q: %v", got.Load(), endpoint, err)
+				}
+				return
+			}
+			if err == nil || endpoint != "" || !strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), "3 of the 3 spans did not reach "+s.URL) {
+				t.Errorf("sent to %q: %v, want an error with %q", endpoint, err, x.err)
+			}
+			if got.Load() != 1 || elsewhere.Load() != 0 {
+				t.Errorf("%d requests, %d of them elsewhere", got.Load(), elsewhere.Load())
+			}
+		})
+	}
+}
