@@ -37,7 +37,6 @@ const shutdownTimeout = 3 * time.Second
 // outputs are what the program writes besides the standard streams: a log and spans.
 type outputs struct {
 	log      *os.File
-	spans    *otlpfile.Exporter
 	provider *sdktrace.TracerProvider // of spans that are written as they end
 }
 
@@ -50,8 +49,9 @@ func openOutputs(dir string) (*outputs, error) {
 	}
 	o := &outputs{}
 	if o.log, err = os.Create(filepath.Join(dir, logName)); err == nil {
-		if o.spans, err = otlpfile.Create(o.traceFile()); err == nil {
-			o.provider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(o.spans),
+		var spans *otlpfile.Exporter
+		if spans, err = otlpfile.Create(o.traceFile()); err == nil {
+			o.provider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans),
 				sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", service))))
 			return o, nil
 		}
