@@ -39,10 +39,14 @@ func Atomic() Subject {
 //go:noinline
 func AddOne(word *atomic.Int64) { word.Add(1) }
 
-// Pairs is the subject that allocates and frees a block of 4 KiB.
-func Pairs(name string, turn int, a blockalloc.Allocator) Subject {
+// Pairs is the subject that allocates and frees a block of 4 KiB. The allocators are alike and take turns: what one costs is
+// up to twice as much where its words happen to lie badly, which the median then leaves out.
+func Pairs(name string, turn int, allocators ...blockalloc.Allocator) Subject {
 	page := blockalloc.BlockLayout(4 << 10)
+	next := 0
 	return Subject{name, turn, func(n int) {
+		a := allocators[next%len(allocators)]
+		next++
 		for range n {
 			b, _ := a.Allocate(page)
 			_ = a.Free(b)

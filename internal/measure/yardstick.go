@@ -1,9 +1,7 @@
 package measure
 
 import (
-	"fmt"
 	"runtime"
-	"sync"
 	"sync/atomic"
 )
 
@@ -27,18 +25,6 @@ func Mixed() Subject {
 		_ [120]byte
 	}
 	return Subject{"mixed", 2000, func(n int) { runtime.KeepAlive(mixed(n, &words[0].Int64, &words[1].Int64)) }}
-}
-
-// PlainOn is Plain on several goroutines at once: as well as anything can scale here. Turn is the number of operations of
-// all of them together.
-func PlainOn(goroutines, turn int) Subject {
-	return Subject{fmt.Sprintf("plain_on_%d", goroutines), turn, func(n int) {
-		var wg sync.WaitGroup
-		for range goroutines {
-			wg.Go(func() { runtime.KeepAlive(plain(n / goroutines)) })
-		}
-		wg.Wait()
-	}}
 }
 
 //go:noinline
