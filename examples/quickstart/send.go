@@ -11,7 +11,7 @@ import (
 	"os"
 )
 
-// endpointFromEnv returns what the environment says of where Jaeger is, "" if nothing, and the URL to post to.
+// endpointFromEnv returns what the environment says of where Jaeger is, "" if nothing, to be shown, and the URL to post to.
 // The program speaks OTLP/JSON by HTTP only, without headers; package exporters/otlp speaks all there is.
 func endpointFromEnv() (value, post string, err error) {
 	name, path := "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""
@@ -25,18 +25,19 @@ func endpointFromEnv() (value, post string, err error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return value, "", fmt.Errorf("%s=%q is not the URL of a Jaeger: set it to one such as http://localhost:4318", name, value)
 	}
+	shown := u.Redacted() // without a password
 	protocol := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 	if os.Getenv(protocol) == "" {
 		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
 	}
 	if os.Getenv(protocol) == "grpc" {
-		return value, "", fmt.Errorf("%s=grpc: the quickstart speaks HTTP only, unset it and set %s to the port for that, 4318 by default; "+
+		return shown, "", fmt.Errorf("%s=grpc: the quickstart speaks HTTP only, unset it and set %s to the port for that, 4318 by default; "+
 			"your own program can speak gRPC by package exporters/otlp", protocol, name)
 	}
 	if path == "" {
-		return value, value, nil
+		return shown, value, nil
 	}
-	return value, u.JoinPath(path).String(), nil
+	return shown, u.JoinPath(path).String(), nil
 }
 
 // send posts each line of the file at path to Jaeger, if the environment says where one is, and returns that.

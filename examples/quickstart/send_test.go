@@ -21,6 +21,7 @@ func TestEndpointFromEnv(t *testing.T) {
 		{env: map[string]string{}},
 		{env: map[string]string{general: "http://host:4318"}, post: "http://host:4318/v1/traces"},
 		{env: map[string]string{general: "https://host/a%2Fb/"}, post: "https://host/a%2Fb/v1/traces"},
+		{env: map[string]string{general: "http://me:secret@host"}, post: "http://me:secret@host/v1/traces"},
 		{env: map[string]string{general: "http://[::1]:4318"}, post: "http://[::1]:4318/v1/traces"},
 		{env: map[string]string{traces: "http://host/x//y", general: "nonsense"}, post: "http://host/x//y"},
 		{env: map[string]string{general: "http://host", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, post: "http://host/v1/traces"},
@@ -35,7 +36,10 @@ func TestEndpointFromEnv(t *testing.T) {
 		for _, name := range []string{traces, general, "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
 			t.Setenv(name, x.env[name])
 		}
-		_, post, err := endpointFromEnv()
+		shown, post, err := endpointFromEnv()
+		if strings.Contains(shown, "secret") {
+			t.Errorf("%v: %q shows the password", x.env, shown)
+		}
 		if post != x.post || (err == nil) != (x.err == "") {
 			t.Errorf("%v: posts to %q (%v), want %q", x.env, post, err, x.post)
 		}

@@ -46,7 +46,7 @@
 // milliseconds.
 //
 // [New] returns an error for a value that makes no sense. The error names the
-// variable, the value and what would be right, but shows no value of a header.
+// variable, the value and what would be right, but shows no value of a header and no password in a URL.
 // The OpenTelemetry specification has such values ignored with a warning;
 // this package has no log to warn in, and a caller to return an error to.
 //

@@ -66,11 +66,11 @@ func resolveTimeout(c *config, b batching) (time.Duration, error) {
 // resolveURL settles the URL, and the protocol if it is open.
 func (t *target) resolveURL(c *config) error {
 	traces, _ := otlpNames("ENDPOINT")
-	raw, source, base := c.endpoint, fmt.Sprintf("WithEndpoint(%q)", c.endpoint), false
+	raw, source, base := c.endpoint, fmt.Sprintf("WithEndpoint(%q)", withoutUser(c.endpoint)), false
 	if raw == "" {
 		var name string
 		name, raw = lookupOTLP("ENDPOINT")
-		source = fmt.Sprintf("%s=%q", name, raw)
+		source = fmt.Sprintf("%s=%q", name, withoutUser(raw))
 		base = name != traces // the path is added to it, whatever it ends in
 	}
 	if raw == "" {
@@ -107,6 +107,19 @@ func (t *target) resolveURL(c *config) error {
 	u.RawPath, u.ForceQuery = path, false
 	t.url = u.String()
 	return nil
+}
+
+// withoutUser returns a URL as an error may show it: with "…" for the user and the password. It need not be a URL.
+func withoutUser(raw string) string {
+	at := strings.LastIndexByte(raw, '@')
+	if at < 0 {
+		return raw
+	}
+	scheme, _, ok := strings.Cut(raw[:at], "://")
+	if !ok {
+		return "…" + raw[at:]
+	}
+	return scheme + "://…" + raw[at:]
 }
 
 // parseEndpoint returns the parts of a collector's URL, or an error that says

@@ -62,7 +62,7 @@ type Option func(*config) error
 func WithEndpoint(url string) Option {
 	return func(c *config) error {
 		if _, err := parseEndpoint(url); err != nil {
-			return fmt.Errorf("WithEndpoint(%q): %w", url, err)
+			return fmt.Errorf("WithEndpoint(%q): %w", withoutUser(url), err)
 		}
 		c.endpoint = url
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,9 +54,40 @@ var badURLs = map[string]string{
 	"http://localhost:0":       "no such port as 0",
 	"http://localhost:port":    "not a URL",
 	"http://local host":        "not a URL",
-	"http://me:pw@host":        "OTEL_EXPORTER_OTLP_HEADERS",
 	"http://localhost:4318?a":  "a query or fragment is never sent",
 	"http://localhost:4318/#a": "a query or fragment is never sent",
+}
+
+// TestErrorsShowNoPassword: nor a user.
+func TestErrorsShowNoPassword(t *testing.T) {
+	for url, shown := range map[string]string{
+		"http://me:pw@host":       "http://…@host",
+		"http://me@host":          "http://…@host",
+		"http://me:p/w?@host":     "http://…@host",
+		"http://me:pw@host:99999": "http://…@host:99999",
+		"me:pw@host":              "…@host",
+		"ftp://me:p@w@host":       "ftp://…@host",
+	} {
+		for _, variable := range []string{"", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+			t.Run(variable+"="+url, func(t *testing.T) {
+				var opts []Option
+				if variable == "" {
+					opts = append(opts, WithEndpoint(url))
+				} else {
+					t.Setenv(variable, url)
+				}
+				p, err := New(t.Context(), opts...)
+				if err == nil {
+					p.Shutdown(t.Context())
+					t.Fatal("New succeeded")
+				}
+				if !strings.Contains(err.Error(), strconv.Quote(shown)) || strings.Contains(err.Error(), "pw") {
+					t.Errorf("the error is %v; want it to show %q", err, shown)
+				}
+			})
+		}
+	}
+	wantNewError(t, []Option{WithEndpoint("http://me:pw@host")}, "OTEL_EXPORTER_OTLP_HEADERS")
 }
 
 func TestBadOptions(t *testing.T) {
