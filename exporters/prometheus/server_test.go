@@ -41,13 +41,13 @@ func lookPath(t *testing.T, program string) string {
 // A server is a running Prometheus.
 type server struct{ url string }
 
-// startServer runs a Prometheus on a free port, which scrapes each URL every 100 ms as the
+// startServer runs a Prometheus on a free port, which scrapes each URL every second as the
 // job of its name, until the test ends.
 func startServer(t *testing.T, jobs map[string]string) *server {
 	t.Helper()
 	path := lookPath(t, "prometheus")
 	dir := t.TempDir()
-	config := "global:\n  scrape_interval: 100ms\n  scrape_timeout: 100ms\nscrape_configs:\n"
+	config := "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n"
 	for job, target := range jobs {
 		u, err := url.Parse(target)
 		if err != nil {
