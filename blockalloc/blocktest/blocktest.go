@@ -8,10 +8,10 @@
 //	}
 //
 // Each clause of the Allocator contract is a subtest of its own, run on a fresh
-// allocator. The clause Model does 20,000 random operations and checks each against
-// a model; with the environment variable ALLOCTRACE_REQUIRE_ALL=1 it does as
-// many as three seconds take, up to two million. Of operations that fail it prints the few that are to blame, and how to
-// play them again. [Fuzz] makes a fuzz target of the same operations, and
+// allocator. The clause Model does 20,000 random operations, 2,000 with -short, and
+// checks each against a model; with the environment variable ALLOCTRACE_REQUIRE_ALL=1
+// it does as many as three seconds take, up to two million. Of operations that fail it
+// prints the few that are to blame, and how to play them again. [Fuzz] makes a fuzz target of the same operations, and
 // [CheckAllocationFailures] holds what is built on allocators against allocations
 // that fail.
 //

@@ -17,10 +17,18 @@ type filledBlock struct {
 	seed  int
 }
 
+// unlessShort returns n, or with -short the other.
+func unlessShort(n, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return n
+}
+
 // concurrent has goroutines allocate, write, pass on to each other, reallocate,
 // check and free, so that a block given out twice is found by its content.
 func (s suite) concurrent(t *testing.T) {
-	const steps = 400
+	steps := unlessShort(400, 150)
 	workers := max(1, min(8, s.MaxLive/4)) // one block held, one passed on, one that it grows into
 	a := s.New(t)
 	hold := max(1, s.MaxLive/(4*workers))
@@ -67,7 +75,7 @@ func (s suite) concurrent(t *testing.T) {
 // concurrentHandOver has some goroutines allocate and others free: what is freed
 // far from where it was allocated must come back there.
 func (s suite) concurrentHandOver(t *testing.T) {
-	const each = 400
+	each := unlessShort(400, 150)
 	a := s.New(t)
 	pairs := max(1, min(4, s.MaxLive/2))
 	tokens := make(chan struct{}, max(1, s.MaxLive/2)) // one for each live block; each may be moved by a reallocation
@@ -101,7 +109,8 @@ func (s suite) concurrentHandOver(t *testing.T) {
 // concurrentDoubleFree frees each block from several goroutines at once, in both
 // ways: one of them succeeds.
 func (s suite) concurrentDoubleFree(t *testing.T) {
-	const workers, rounds = 4, 16
+	const workers = 4
+	rounds := unlessShort(16, 6)
 	a := s.New(t)
 	for round := range rounds {
 		blocks, live := make([]blockalloc.Block, 0, min(s.MaxLive, 64)), spans[int]{}
