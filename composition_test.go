@@ -100,9 +100,11 @@ func freeList(t testing.TB, parent blockalloc.Allocator) blockalloc.Allocator {
 func TestCompositions(t *testing.T) {
 	for _, c := range compositions {
 		t.Run(c.name+"/Bare", func(t *testing.T) {
+			t.Parallel()
 			holds(t, c.config, c.alone, c.make)
 		})
 		t.Run(c.name+"/Proxy", func(t *testing.T) {
+			t.Parallel()
 			config := c.config
 			config.LiveBytes = func(a blockalloc.Allocator) int64 { return a.(*alloctrace.Proxy).Stats().LiveBytes }
 			holds(t, config, c.alone, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {

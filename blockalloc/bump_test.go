@@ -48,6 +48,7 @@ func bothBumping(t *testing.T, f func(t carverTest, a bumping)) {
 }
 
 func TestBumpConforms(t *testing.T) {
+	t.Parallel()
 	blocktest.Run(t, blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
 			return blockalloc.NewBump(parent, 4<<20)

@@ -39,6 +39,7 @@ func newDebug(t testing.TB, parent blockalloc.Allocator, o blockalloc.DebugOptio
 var allModes = os.Getenv("ALLOCTRACE_REQUIRE_ALL") != ""
 
 func TestDebugConforms(t *testing.T) {
+	t.Parallel()
 	fewGuards := debugParanoid
 	fewGuards.Zeroed, fewGuards.MaxGuarded = true, 100 // the other blocks come from the parent
 	for name, o := range map[string]blockalloc.DebugOptions{
@@ -70,6 +71,7 @@ func TestDebugConforms(t *testing.T) {
 
 // TestDebugInside: Debug is the inner allocator of others, in each mode.
 func TestDebugInside(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]blockalloc.DebugOptions{"Default": {}, "Paranoid": debugParanoid} {
 		for outer, wrap := range map[string]func(t testing.TB) blockalloc.Allocator{
 			"Locked": func(t testing.TB) blockalloc.Allocator {

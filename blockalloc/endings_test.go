@@ -12,6 +12,7 @@ import (
 
 // TestSlabOverParentConforms is for the clauses that need a parent of the suite's.
 func TestSlabOverParentConforms(t *testing.T) {
+	t.Parallel()
 	blocktest.Run(t, blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
 			return blockalloc.NewSlab(parent, 16<<10)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestFailingConforms(t *testing.T) {
+	t.Parallel()
 	conforms(t, "FailAfter", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.FailAfter(parent, 1<<40)
 	})

@@ -12,6 +12,7 @@ import (
 )
 
 func TestFallbackConforms(t *testing.T) {
+	t.Parallel()
 	conforms(t, "FirstServes", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewFallback(parent, blockalloc.Null{})
 	})

@@ -21,6 +21,7 @@ func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Lay
 }
 
 func TestFreeListConforms(t *testing.T) {
+	t.Parallel()
 	for _, max := range []int{0, 256} {
 		blocktest.Run(t, blocktest.Config{
 			NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {

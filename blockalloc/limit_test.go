@@ -18,6 +18,7 @@ import (
 )
 
 func TestLimitConforms(t *testing.T) {
+	t.Parallel()
 	used := func(a blockalloc.Allocator) int64 { return a.(*blockalloc.Limit).Used() }
 	unbounded := wide
 	unbounded.LiveBytes = used

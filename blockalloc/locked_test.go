@@ -9,6 +9,7 @@ import (
 )
 
 func TestLockedConforms(t *testing.T) {
+	t.Parallel()
 	conforms(t, "Root", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewLocked(parent)
 	})

@@ -41,6 +41,7 @@ func poolOver(t testing.TB, pages *blockalloc.PoolPages, maxCached int64) *block
 }
 
 func TestPoolConforms(t *testing.T) {
+	t.Parallel()
 	page := int64(os.Getpagesize())
 	pools := map[string]func(testing.TB) blockalloc.Allocator{
 		"default":     func(t testing.TB) blockalloc.Allocator { return poolOf(t, &blockalloc.Pool{}) },

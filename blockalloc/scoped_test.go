@@ -31,6 +31,7 @@ func scope(t testing.TB, s *blockalloc.Scoped, f func(inner *blockalloc.Scoped))
 }
 
 func TestScopedConforms(t *testing.T) {
+	t.Parallel()
 	blocktest.Run(t, blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
 			return blockalloc.NewScoped(parent, 4<<20)

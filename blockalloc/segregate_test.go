@@ -11,6 +11,7 @@ import (
 )
 
 func TestSegregateConforms(t *testing.T) {
+	t.Parallel()
 	conforms(t, "AllSmall", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewSegregate(^uintptr(0), parent, blockalloc.Null{})
 	})

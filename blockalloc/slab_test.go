@@ -78,6 +78,7 @@ func slabParents() map[string]func(testing.TB) blockalloc.Allocator {
 }
 
 func TestSlabConforms(t *testing.T) {
+	t.Parallel()
 	for name, parent := range slabParents() {
 		for blockSize, maxSize := range map[uintptr]uintptr{4 << 10: 512, 64 << 10: 16 << 20, 4 << 20: 16 << 20} {
 			if blockSize == 4<<20 && name != "Default" {
