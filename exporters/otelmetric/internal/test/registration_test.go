@@ -334,7 +334,12 @@ func TestStorm(t *testing.T) {
 	})
 	for _, reader := range readers {
 		watch.Go(func() {
-			for last := int64(0); ; {
+			for last, ended := int64(0), false; !ended; { // and once more when all is done
+				select {
+				case <-done:
+					ended = true
+				default:
+				}
 				values := make(map[string]int64)
 				for _, l := range collect(t, reader) {
 					if f := strings.Fields(l); strings.Contains(f[3], "name=storm") && f[2] != "ExponentialHistogram" {
@@ -351,14 +356,8 @@ func TestStorm(t *testing.T) {
 					values["allocator.allocations"] < last {
 					t.Errorf("collected %v after %d allocations", values, last)
 				}
-				last = values["allocator.allocations"]
-				select {
-				case <-done:
-					if last == 0 {
-						t.Error("nothing was collected")
-					}
-					return
-				default:
+				if last = values["allocator.allocations"]; ended && last == 0 {
+					t.Error("nothing was collected")
 				}
 			}
 		})
