@@ -178,11 +178,10 @@ func raceIsSeen(t *testing.T, bug bugs.Bug) {
 	}
 	racy := filepath.Join(t.TempDir(), "racy")
 	if out, err := exec.Command("go", "build", "-race", "-o", racy, "./testdata/racy").CombinedOutput(); err != nil {
-		how := "the race detector is run by the go command, with cgo and gcc: put both on PATH"
 		if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
-			t.Fatalf("%s: %v\n%s", how, err, out)
+			t.Fatalf("%v\n%s", err, out)
 		}
-		t.Skip(how)
+		t.Skip("the race detector is run by the go command, with cgo and gcc: put both on PATH")
 	}
 	times := 10
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {

@@ -28,7 +28,7 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			maxSize := maxSize
 			if name == "Heap" && testing.Short() {
-				maxSize = min(maxSize, 16<<20) // what the Go heap had before it clears, and so takes the memory
+				maxSize = min(maxSize, 16<<20) // the Go heap clears memory that it has had before, and so takes all of it
 			}
 			blocktest.Run(t, blocktest.Config{New: alloc, Zeroed: true, MaxSize: maxSize})
 		})

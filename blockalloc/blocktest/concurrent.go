@@ -17,7 +17,7 @@ type filledBlock struct {
 	seed  int
 }
 
-// unlessShort returns n, or with -short the other.
+// unlessShort returns n, or short with -short.
 func unlessShort(n, short int) int {
 	if testing.Short() {
 		return short

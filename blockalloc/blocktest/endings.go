@@ -37,7 +37,7 @@ func (s suite) parentEndings(t *testing.T) {
 				continue // each block is a call of the parent: one is like another
 			}
 			if !longRun && how == exits && i%3 != 0 {
-				continue // what holds where it panics holds here but for what recovers
+				continue // to an allocator an exit is a panic that nobody can recover
 			}
 			if _, err := s.endure(t, i, how); err != nil {
 				t.Errorf("where call %d of the parent %v: %v", i, how, err)

@@ -131,6 +131,8 @@ func parseEndpoint(raw string) (*url.URL, error) {
 		return nil, errors.New(`the URL is empty; write one such as "http://localhost:4318"`)
 	case !strings.Contains(raw, "://"):
 		return nil, errors.New(`the scheme is missing; write it as in "http://localhost:4318", or with https for TLS`)
+	case err != nil && strings.Contains(raw, "@"): // err may show a part of the password
+		return nil, errors.New(`not a URL; write one such as "http://localhost:4318", and pass credentials in OTEL_EXPORTER_OTLP_HEADERS`)
 	case err != nil:
 		var ue *url.Error
 		if errors.As(err, &ue) {
