@@ -29,15 +29,15 @@ func indexOnce(in folder, mem blockalloc.Allocator) error {
 }
 
 // BenchmarkIndex prints what observing costs where memory is not all there is to
-// do, a row a measure: name value unit bound ok|over. The net packages of the standard
-// library are indexed in memory of the Go heap, of a Pool, and of a Pool with all
+// do, a row a measure: name value unit bound ok|over. Package net/http of the standard
+// library and those below are indexed in memory of the Go heap, of a Pool, and of a Pool with all
 // that is there to be left on in production.
 func BenchmarkIndex(b *testing.B) {
 	in, err := openFolder("")
 	if err != nil {
 		b.Fatal(err)
 	}
-	in.dir = filepath.Join(in.dir, "net")
+	in.dir = filepath.Join(in.dir, "net", "http")
 	work := func(mem blockalloc.Allocator) func(int) {
 		return func(n int) {
 			for range n {
@@ -48,7 +48,7 @@ func BenchmarkIndex(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		times := measure.Run(31, []measure.Subject{
+		times := measure.Run(201, []measure.Subject{
 			{Name: "go", Turn: 1, Run: work(&blockalloc.Heap{})},
 			{Name: "bare", Turn: 1, Run: work(&blockalloc.Pool{})},
 			{Name: "everything", Turn: 1, Run: work(alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(1024, nil))))},

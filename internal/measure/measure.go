@@ -63,7 +63,8 @@ type Times struct {
 // Run times the subjects in turns of a fraction of a millisecond, so many rounds. Each
 // round has them at another depth of the stack: a processor that looks at the last 12
 // bits of addresses first is up to a third slower where those of the stack and of
-// what a subject writes happen to be the same.
+// what a subject writes happen to be the same. Every other round has the subjects in reverse,
+// for what one leaves to the next, as garbage.
 func Run(rounds int, subjects []Subject) *Times {
 	t := &Times{rounds, make(map[string][]float64)}
 	for i, s := range subjects {
@@ -73,7 +74,11 @@ func Run(rounds int, subjects []Subject) *Times {
 	}
 	for round := range rounds {
 		deeper(round%depths, func() {
-			for _, s := range subjects {
+			for i := range subjects {
+				if round%2 == 1 {
+					i = len(subjects) - 1 - i
+				}
+				s := subjects[i]
 				start := time.Now()
 				s.Run(s.Turn)
 				t.times[s.Name] = append(t.times[s.Name], float64(time.Since(start))/float64(s.Turn))

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// TestRun counts the turns of each subject, which come one after the other.
+// TestRun counts the turns of each subject, which come one after the other, every other round in reverse.
 func TestRun(t *testing.T) {
 	var order strings.Builder
 	count := func(name string) func(int) {
 		return func(n int) { fmt.Fprintf(&order, "%s%d ", name, n) }
 	}
 	got := Run(3, []Subject{{"x", 7, count("x")}, {"y", 2, count("y")}})
-	if want := "x7 y2 x7 y2 x7 y2 "; order.String() != want {
+	if want := "x7 y2 y2 x7 x7 y2 "; order.String() != want {
 		t.Errorf("ran %s, want %s", order.String(), want)
 	}
 	if len(got.times["x"]) != 3 || len(got.times["y"]) != 3 {
