@@ -1,4 +1,4 @@
-//go:build !gc || alloctrace_nolinkname
+//go:build !gc || wasm || alloctrace_nolinkname
 
 package random
 

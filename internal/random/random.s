@@ -1,1 +1,1 @@
-// Lets the compiler accept functions without a body, as in runtime.go.
+// Lets the compiler accept functions without a body, as in runtime_go127.go.

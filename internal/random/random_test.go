@@ -6,36 +6,55 @@ import (
 	"testing"
 )
 
-// TestUint32: in numbers drawn by several goroutines each bit is set half of the time, and
-// all are different from each other but for a few.
+// TestUint32: in numbers drawn by several goroutines each bit is set half of the time, as closely
+// in each of many runs of numbers as chance has it, and all numbers are different but for a few.
 func TestUint32(t *testing.T) {
-	const goroutines, each = 4, 100_000
-	drawn := make([][]uint32, goroutines)
-	var wg sync.WaitGroup
-	for g := range drawn {
+	const (
+		goroutines, runs, length = 4, 16, 1 << 16
+		kept                     = 100_000 // of each goroutine
+	)
+	var (
+		drawn  [goroutines][kept]uint32
+		square [goroutines][32]float64 // for each bit, of the deviations, of which chance makes runs*length/4
+		wg     sync.WaitGroup
+	)
+	for g := range goroutines {
 		wg.Go(func() {
-			for range each {
-				drawn[g] = append(drawn[g], Uint32())
+			for run := range runs {
+				var ones [32]int
+				for i := range length {
+					v := Uint32()
+					for bit := range ones {
+						ones[bit] += int(v >> bit & 1)
+					}
+					if n := run*length + i; n < kept {
+						drawn[g][n] = v
+					}
+				}
+				for bit, n := range ones {
+					square[g][bit] += math.Pow(float64(n)-length/2, 2)
+				}
 			}
 		})
 	}
 	wg.Wait()
-	const n = goroutines * each
-	var ones [32]int
+	for bit := range 32 {
+		sum := 0.0
+		for g := range goroutines {
+			sum += square[g][bit]
+		}
+		const of = goroutines * runs
+		if sigmas := (sum/(length/4) - of) / math.Sqrt(2*of); math.Abs(sigmas) > 8 {
+			t.Errorf("bit %d: what %d runs of %d numbers deviate from a half is %.1f standard deviations from what chance makes", bit, of, length, sigmas)
+		}
+	}
 	seen := make(map[uint32]bool)
-	for _, numbers := range drawn {
-		for _, v := range numbers {
-			for bit := range ones {
-				ones[bit] += int(v >> bit & 1)
-			}
+	for g := range drawn {
+		for _, v := range drawn[g] {
 			seen[v] = true
 		}
 	}
-	for bit, got := range ones {
-		if deviation := math.Sqrt(n) / 2; math.Abs(float64(got)-n/2) > 6*deviation {
-			t.Errorf("bit %d is set %d times of %d", bit, got, n)
-		}
-	}
+	const n = goroutines * kept
 	if expected := n * n / 2.0 / (1 << 32); float64(n-len(seen)) > 10*expected {
 		t.Errorf("%d of %d numbers came before, want about %.0f", n-len(seen), n, expected)
 	}

@@ -36,7 +36,7 @@ func expected(t *testing.T) string {
 	arch := runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 	want := Fast
 	switch {
-	case runtime.Compiler != "gc" || nolinkname:
+	case runtime.Compiler != "gc" || nolinkname || runtime.GOARCH == "wasm":
 		want = Portable
 	case !arch:
 		want = "shards=picked random=runtime stacks=runtime.Callers"

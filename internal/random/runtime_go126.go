@@ -1,0 +1,18 @@
+//go:build gc && !go1.27 && !wasm && !alloctrace_nolinkname
+
+package random
+
+import _ "unsafe" // for linkname
+
+// FromRuntime is whether the Go runtime's own generator is asked.
+const FromRuntime = true
+
+// Uint32 returns a number from 0 to 1<<32-1, each as likely as any other. It may be
+// called by several goroutines at once.
+func Uint32() uint32 { return cheaprand() }
+
+// The runtime keeps it as it is for those that link to it, as its source says. See
+// go.dev/issue/67401.
+//
+//go:linkname cheaprand runtime.cheaprand
+func cheaprand() uint32
