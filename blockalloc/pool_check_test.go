@@ -3,8 +3,6 @@ package blockalloc
 import (
 	"fmt"
 	"math/bits"
-	"runtime/debug"
-	"testing"
 	"unsafe"
 )
 
@@ -16,23 +14,6 @@ const (
 	PoolChunkSize = uintptr(chunkSize)
 	PoolOnHeap    = arenaChunks == 1
 )
-
-// StayInShard keeps the caller's goroutine in one shard until the test ends: its stack
-// neither grows nor shrinks.
-func StayInShard(t testing.TB) {
-	percent := debug.SetGCPercent(-1)
-	t.Cleanup(func() { debug.SetGCPercent(percent) })
-	useStack(16)
-}
-
-//go:noinline
-func useStack(depth int) byte {
-	var frame [4 << 10]byte
-	if depth > 0 {
-		frame[depth] = useStack(depth - 1)
-	}
-	return frame[depth/2]
-}
 
 // PoolRunBlocks is how many blocks of a power-of-two size a Pool carves at a time.
 func PoolRunBlocks(size uintptr) int { return runBlocks(classShift(size)) }

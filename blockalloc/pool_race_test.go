@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // poolTries is how often the tests below try to hit a window of some nanoseconds.
@@ -160,7 +161,7 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 		"all, for another size":      {n, n * size, "reserve"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			StayInShard(t)
+			shardtest.Stay(t)
 			pages := &PoolPages{}
 			p := NewPool(pages, 0)
 			fill := func(size uintptr) (blocks []Block) {

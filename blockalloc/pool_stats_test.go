@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // TestPoolStats follows the figures through a life of blocks.
 func TestPoolStats(t *testing.T) {
-	blockalloc.StayInShard(t)
+	shardtest.Stay(t)
 	p := poolOf(t, &blockalloc.Pool{})
 	page := int64(os.Getpagesize())
 	size := page
@@ -68,7 +69,7 @@ func TestPoolStats(t *testing.T) {
 // TestPoolTrimKeepsWhatIsLive: each pattern of live and free blocks in a run survives with its
 // content, and only free blocks lose theirs.
 func TestPoolTrimKeepsWhatIsLive(t *testing.T) {
-	blockalloc.StayInShard(t)
+	shardtest.Stay(t)
 	var purged int64
 	pages := &blockalloc.PoolPages{}
 	p := poolOver(t, pages, 0)

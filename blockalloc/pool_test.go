@@ -12,6 +12,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // poolOf returns a Pool that is checked and closed when the test ends.
@@ -233,7 +234,7 @@ func TestPoolReallocates(t *testing.T) {
 
 // TestPoolShrinkKeepsNeighbours: a block that moves to a smaller place is not copied beyond that.
 func TestPoolShrinkKeepsNeighbours(t *testing.T) {
-	blockalloc.StayInShard(t)
+	shardtest.Stay(t)
 	p := poolOf(t, &blockalloc.Pool{})
 	page := uintptr(os.Getpagesize())
 	var small []blockalloc.Block

@@ -2,13 +2,12 @@ package counter
 
 import (
 	"math/rand/v2"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // TestPeakBound has several goroutines count the same blocks in a Counter and in a
@@ -117,7 +116,7 @@ func TestEarlyPeak(t *testing.T) {
 // counts on as before.
 func TestTallies(t *testing.T) {
 	var c Counter
-	stay(t)
+	shardtest.Stay(t)
 	c.Allocate(1<<20, 1<<20)
 	for range early - 1 {
 		c.Allocate(4096, 4096)
@@ -165,28 +164,6 @@ func TestTallies(t *testing.T) {
 	}
 }
 
-// stay keeps the test in one shard: on one processor, and with a stack that neither grows nor shrinks, for where a shard is
-// picked by its address.
-func stay(t *testing.T) {
-	procs := runtime.GOMAXPROCS(1)
-	growStack()
-	runtime.GC()                      // ends a collection that is under way
-	percent := debug.SetGCPercent(-1) // another would shrink the stack
-	growStack()
-	t.Cleanup(func() {
-		debug.SetGCPercent(percent)
-		runtime.GOMAXPROCS(procs)
-	})
-}
-
-// growStack has the stack take 64 KiB more than its caller needs.
-//
-//go:noinline
-func growStack() {
-	var frame [64 << 10]byte
-	runtime.KeepAlive(&frame)
-}
-
 // atHome has Counters count at home, as where there are more processors than shards.
 func atHome(t *testing.T) {
 	own := shard.Own
@@ -220,6 +197,7 @@ func TestNoTally(t *testing.T) {
 // whichever way blocks came and went.
 func TestLevelKnows(t *testing.T) {
 	const stride = unit / 4096
+	shardtest.Stay(t)
 	var c Counter
 	know := func(what string, want int64) {
 		t.Helper()
