@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
 // TestJaeger finds the trace of a run in a real Jaeger, by its service name.

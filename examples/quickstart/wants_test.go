@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
 func wantTraceFile(t *testing.T, r report) {

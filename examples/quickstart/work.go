@@ -41,7 +41,7 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 	owners, profile := newOwners(), hooks.NewProfile(profileRate)
 	mem := alloctrace.Wrap(blockalloc.Default(),
 		alloctrace.WithName("quickstart"),
-		alloctrace.WithHooks(owners, profile, hooks.Sample(sampled, zlog.New(out.logger()))),
+		alloctrace.WithHooks(owners, profile, hooks.Sample(zlog.New(out.logger()), sampled)),
 	)
 	r := report{Folder: in.dir, Log: out.log.Name()}
 	w := &work{in: in, mem: mem, show: show}

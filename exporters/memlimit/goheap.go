@@ -27,22 +27,18 @@ func onGoHeap(s counter.Source) bool {
 }
 
 func allocatesOnGoHeap(a blockalloc.Allocator) bool {
-	switch a := a.(type) {
+	switch a.(type) {
 	case *blockalloc.Heap:
 		return true
 	case *blockalloc.Pool:
 		return poolOnGoHeap
-	case interface{ Unwrap() blockalloc.Allocator }:
-		return allocatesOnGoHeap(a.Unwrap())
-	case interface{ Parent() blockalloc.Allocator }:
-		return allocatesOnGoHeap(a.Parent())
-	case interface{ Unwrap() []blockalloc.Allocator }:
-		for _, inner := range a.Unwrap() {
-			if !allocatesOnGoHeap(inner) {
-				return false
-			}
-		}
-		return len(a.Unwrap()) > 0
 	}
-	return false
+	found := false
+	for inner := range blockalloc.Inner(a) {
+		if !allocatesOnGoHeap(inner) {
+			return false
+		}
+		found = true
+	}
+	return found
 }

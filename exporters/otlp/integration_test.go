@@ -19,7 +19,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 

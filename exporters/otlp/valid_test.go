@@ -22,7 +22,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
 )

@@ -60,9 +60,9 @@ func registeredAll(t *testing.T) (*prometheus.Registry, *alloctrace.Proxy) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slow := hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { time.Sleep(time.Microsecond) }))
+	slow := hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { time.Sleep(time.Microsecond) }))
 	for slow.Usage().Time == 0 { // none was timed
-		slow.Observe(t.Context(), alloctrace.Event{})
+		slow.Observe(t.Context(), alloctrace.Event{}, nil)
 	}
 	r.MustRegister(resident, allocprom.NewHookCollector(slow, "slow"))
 	return r, mem

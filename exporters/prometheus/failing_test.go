@@ -27,7 +27,7 @@ type failingHook struct{}
 
 func (failingHook) Usage() hooks.Usage { panic("no usage") }
 
-func (failingHook) Observe(context.Context, alloctrace.Event) {}
+func (failingHook) Observe(context.Context, alloctrace.Event, error) {}
 
 // TestFailingSources: what cannot be read is left out and counted, and all else is there.
 func TestFailingSources(t *testing.T) {

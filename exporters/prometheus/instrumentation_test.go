@@ -120,7 +120,7 @@ func TestHookNames(t *testing.T) {
 func TestPrometheusHooks(t *testing.T) {
 	ring, profile := hooks.NewRing(64, nil), hooks.NewProfile(1)
 	meter := hooks.NewMeter(profile)
-	drainer := hooks.Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event) {}), time.Hour)
+	drainer := hooks.Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {}), time.Hour)
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(ring, meter))
 	for range 50_000 { // of whose 100,000 events the Meter times some hundred
 		free(t, mem, allocate(t, mem, 100))

@@ -29,8 +29,8 @@ import (
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
 	"github.com/alloctrace/alloctrace/exporters/otelmetric"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
 // TestCollector sends metrics by OTLP to a real collector, which passes them on by

@@ -21,5 +21,5 @@
 // takes from 4 to 10 minutes the first time, more than go test allows by
 // default, so do it before:
 //
-//	go run ./exporters/jaegertest/buildjaeger
+//	go run ./internal/jaegertest/buildjaeger
 package jaegertest

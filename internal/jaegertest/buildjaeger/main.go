@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/alloctrace/alloctrace/exporters/jaegertest"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
 func main() {
