@@ -3,6 +3,7 @@ package alloctrace_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,37 @@ func TestAllocateContext(t *testing.T) {
 			t.Error(s)
 		}
 	})
+}
+
+// TestAllocateContextReachesHooks: hooks are given the context of the call, of a child with its
+// name, and so are those of proxies below.
+func TestAllocateContextReachesHooks(t *testing.T) {
+	type key struct{}
+	var seen []string
+	hook := func(of string) alloctrace.Option {
+		return alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) {
+			seen = append(seen, fmt.Sprint(of, " ", e.Kind, " ", ctx.Value(key{}), " ", alloctrace.ChildName(ctx)))
+		}))
+	}
+	below := alloctrace.Wrap(new(blockalloc.Heap), hook("below"))
+	mem := alloctrace.Wrap(blockalloc.NewLimit(below, 4<<10), hook("mem"))
+	for name, p := range map[string]*alloctrace.Proxy{"": mem, "cache": mem.Child("cache")} {
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "request"))
+		b, err := p.AllocateContext(ctx, page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if _, err := p.AllocateContext(ctx, page); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		want := []string{"below allocated request " + name, "mem allocated request " + name, "mem allocate failed request " + name}
+		if !slices.Equal(seen, want) {
+			t.Errorf("hooks observe %q, want %q", seen, want)
+		}
+		free(t, p, b)
+		seen = nil
+	}
 }
 
 // TestAllocateContextElsewhere: what cannot wait does not.

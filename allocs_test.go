@@ -13,7 +13,7 @@ import (
 )
 
 func TestNoAllocations(t *testing.T) {
-	nothing := alloctrace.HookFunc(func(context.Context, alloctrace.Event) {})
+	nothing := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})
 	for name, opts := range map[string][]alloctrace.Option{
 		"counted":    nil,
 		"no-op hook": {alloctrace.WithHooks(nothing)},
@@ -23,14 +23,17 @@ func TestNoAllocations(t *testing.T) {
 		"exact":      {alloctrace.WithCounter(counter.Exact())},
 		"combined": {alloctrace.WithHooks(hooks.Tee(
 			hooks.Filter(nothing, hooks.MinSize(1), hooks.Kinds(alloctrace.Freeing)),
-			hooks.Sample(2, nothing),
+			hooks.Sample(nothing, 2),
 		))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := alloctrace.Wrap(measure.NewInner(), opts...)
+			ctx := context.WithValue(t.Context(), p, p)
 			measure.WantAllocs(t, 0, func() {
 				b, _ := p.Allocate(page)
 				b, _ = p.Reallocate(b, page.Size)
+				_ = p.Free(b)
+				b, _ = p.AllocateContext(ctx, page)
 				_ = p.Free(b)
 			})
 		})

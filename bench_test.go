@@ -22,12 +22,12 @@ import (
 // nothing is a hook that does nothing.
 type nothing struct{ _ int }
 
-func (*nothing) Observe(context.Context, alloctrace.Event) {}
+func (*nothing) Observe(context.Context, alloctrace.Event, error) {}
 
 // callers is a hook that does what no hook can do with less that remembers who called.
 type callers struct{}
 
-func (callers) Observe(_ context.Context, e alloctrace.Event) {
+func (callers) Observe(_ context.Context, e alloctrace.Event, _ error) {
 	if e.Kind == alloctrace.Allocated {
 		var pcs [32]uintptr
 		runtime.Callers(1, pcs[:])

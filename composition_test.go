@@ -8,6 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // newRoot returns a new allocator with memory of its own: a System, or a Heap where
@@ -32,10 +33,10 @@ var compositions = []struct {
 	{"Fallback(Null, Root)", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewFallback(blockalloc.Null{}, root)
 	}},
-	{"Fallback(FailEvery(Heap), Fallback(FailEvery(Heap), Root))", zeroed, false, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
+	{"Fallback(failing.Every(Heap), Fallback(failing.Every(Heap), Root))", zeroed, false, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewFallback(
-			blockalloc.FailEvery(&blockalloc.Heap{}, 2),
-			blockalloc.NewFallback(blockalloc.FailEvery(&blockalloc.Heap{}, 3), root),
+			failing.Every(&blockalloc.Heap{}, 2),
+			blockalloc.NewFallback(failing.Every(&blockalloc.Heap{}, 3), root),
 		)
 	}},
 	{"Fallback(Locked(FreeList(Pool)), Limit(Root))", anySize, false, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
@@ -51,9 +52,9 @@ var compositions = []struct {
 	{"Segregate(Limit(Pool), Root)", anySize, false, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewSegregate(8<<10, blockalloc.NewLimit(&blockalloc.Pool{}, 256<<20), root)
 	}},
-	{"Segregate(Fallback(FailEvery(Locked(FreeList(Root))), Heap), Limit(Pool))", anySize, false, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
+	{"Segregate(Fallback(failing.Every(Locked(FreeList(Root))), Heap), Limit(Pool))", anySize, false, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewSegregate(page.Size,
-			blockalloc.NewFallback(blockalloc.FailEvery(freeList(t, root), 2), &blockalloc.Heap{}),
+			blockalloc.NewFallback(failing.Every(freeList(t, root), 2), &blockalloc.Heap{}),
 			blockalloc.NewLimit(&blockalloc.Pool{}, 256<<20),
 		)
 	}},
@@ -77,8 +78,8 @@ var compositions = []struct {
 		}
 		return slab
 	}},
-	{"FailEvery(Proxy(Limit(Proxy(Root))))", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.FailEvery(alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(root), 256<<20)), 1<<40)
+	{"failing.Every(Proxy(Limit(Proxy(Root))))", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
+		return failing.Every(alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(root), 256<<20)), 1<<40)
 	}},
 }
 
@@ -141,15 +142,8 @@ func closeAll(t testing.TB, a blockalloc.Allocator) {
 			t.Error(err)
 		}
 	}
-	switch a := a.(type) {
-	case interface{ Unwrap() blockalloc.Allocator }:
-		closeAll(t, a.Unwrap())
-	case interface{ Unwrap() []blockalloc.Allocator }:
-		for _, inner := range a.Unwrap() {
-			closeAll(t, inner)
-		}
-	case interface{ Parent() blockalloc.Allocator }:
-		closeAll(t, a.Parent())
+	for inner := range blockalloc.Inner(a) {
+		closeAll(t, inner)
 	}
 	if l, ok := a.(*blockalloc.Limit); ok && l.Used() != 0 {
 		t.Errorf("%v: %d bytes are used in the end", l, l.Used())

@@ -18,28 +18,31 @@ const module = "github.com/alloctrace/alloctrace"
 // library, tests left out; a trailing /... is any package below. It is the picture
 // of the house: an arrow that is not here is a mistake.
 var allowed = map[string][]string{
-	"internal/bugs":            {module + "/blockalloc"},
-	"internal/callers":         {},
-	"internal/goroutine":       {},
-	"internal/measure":         {module + "/blockalloc"},
-	"internal/metrics":         {},
-	"internal/random":          {},
-	"internal/recursion":       {module + "/internal/callers", module + "/internal/goroutine"},
-	"internal/shard":           {},
-	"internal/shard/shardtest": {},
-	"internal/sources":         {module + "/blockalloc", module + "/counter"},
-	"internal/text":            {},
-	"internal/text/texttest":   {},
-	"internal/ways":            {module + "/internal/callers", module + "/internal/random", module + "/internal/shard"},
-	"counter":                  {module + "/internal/shard"},
-	"blockalloc":               {module + "/internal/callers", module + "/internal/shard", "golang.org/x/sys/..."},
-	"blockalloc/blocktest":     {module + "/blockalloc"},
-	"blockalloc/typed":         {module + "/blockalloc"},
-	"":                         {module + "/blockalloc", module + "/counter", module + "/internal/recursion"},
-	"hooks":                    {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/recursion", module + "/internal/shard", module + "/internal/text"},
-	"alloctest":                {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
-	"internal/instructions":    {module, module + "/blockalloc", module + "/counter", module + "/hooks"},
-	"hooks/zlog":               {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
+	"internal/bugs":                   {module + "/blockalloc"},
+	"internal/callers":                {},
+	"internal/goroutine":              {},
+	"internal/jaegertest":             {},
+	"internal/jaegertest/buildjaeger": {module + "/internal/jaegertest"},
+	"internal/measure":                {module + "/blockalloc"},
+	"internal/metrics":                {},
+	"internal/random":                 {},
+	"internal/recursion":              {module + "/internal/callers", module + "/internal/goroutine"},
+	"internal/shard":                  {},
+	"internal/shard/shardtest":        {},
+	"internal/sources":                {module + "/blockalloc", module + "/counter"},
+	"internal/text":                   {},
+	"internal/text/texttest":          {},
+	"internal/ways":                   {module + "/internal/callers", module + "/internal/random", module + "/internal/shard"},
+	"counter":                         {module + "/internal/shard"},
+	"blockalloc":                      {module + "/internal/callers", module + "/internal/shard", "golang.org/x/sys/..."},
+	"blockalloc/blocktest":            {module + "/blockalloc", module + "/blockalloc/failing"},
+	"blockalloc/failing":              {module + "/blockalloc"},
+	"blockalloc/typed":                {module + "/blockalloc"},
+	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion"},
+	"hooks":                           {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/recursion", module + "/internal/shard", module + "/internal/text"},
+	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
+	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks"},
+	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
@@ -53,11 +56,9 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests, but that they may start a Jaeger.
+// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests.
 var exporters = map[string][]string{
 	"exporters/expvars":                  {},
-	"exporters/jaegertest":               {},
-	"exporters/jaegertest/buildjaeger":   {module + "/exporters/jaegertest"},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
@@ -73,8 +74,8 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/typed", "counter",
-	"exporters/expvars", "exporters/jaegertest", "exporters/memlimit", "exporters/rss",
+	"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
@@ -179,7 +180,7 @@ func wrongImports(p goPackage) (wrong []string) {
 	own, _, _ := strings.Cut(strings.TrimPrefix(name, "exporters/"), "/")
 	own = module + "/exporters/" + own
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
-		if strings.HasPrefix(path, module+"/exporters/") && path != own && !strings.HasPrefix(path, own+"/") && path != module+"/exporters/jaegertest" && !may(path) {
+		if strings.HasPrefix(path, module+"/exporters/") && path != own && !strings.HasPrefix(path, own+"/") && !may(path) {
 			wrong = append(wrong, fmt.Sprintf("a test of package %s must not import %s", p.ImportPath, path))
 		}
 	}
@@ -231,7 +232,7 @@ func TestWrongImports(t *testing.T) {
 		"exporters/rss":        "github.com/google/pprof/profile",
 		"exporters/prometheus": "go.opentelemetry.io/otel",
 		"exporters/otelmetric": "go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp",
-		"exporters/otlp":       module + "/exporters/jaegertest",
+		"exporters/otlp":       module + "/internal/jaegertest",
 		"exporters/otlpfile":   "google.golang.org/protobuf/proto",
 		"exporters/new":        module,
 		"new":                  "fmt",

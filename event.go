@@ -1,7 +1,7 @@
 package alloctrace
 
-// An Event says what happens to a block, or what failed to. It is small enough
-// to be passed in registers; keep it by value.
+// An Event says what happens to a block, or what failed to. It has four words, which
+// the compiler passes in registers.
 type Event struct {
 	Kind Kind
 
@@ -9,9 +9,6 @@ type Event struct {
 	// its alignment in bytes. When an allocation failed, Addr is 0, and Size and
 	// Align are what was asked for.
 	Addr, Size, Align uintptr
-
-	// Err is the inner allocator's own error if Kind.Failed, else nil.
-	Err error
 }
 
 // A Kind is what an [Event] tells.
@@ -20,27 +17,31 @@ type Event struct {
 // release before the inner allocator is asked to take it, for then its address
 // can at once be given to another goroutine. So an observer never sees one
 // address live twice. A release that then fails is taken back.
+//
+// Kinds are in order: acquisitions, then releases, then failures.
 type Kind uint8
 
 const (
 	// Allocated: the block was allocated.
 	Allocated Kind = iota + 1
-	// AllocateFailed: nothing was allocated.
-	AllocateFailed
-	// Reallocating: the block is about to be reallocated. Unless this is taken
-	// back, it is released, even if the memory then stays where it is.
-	Reallocating
 	// Reallocated: this is the block that a reallocation returned. It does not
 	// come when the new size is zero, which frees the block.
 	Reallocated
+
+	// Reallocating: the block is about to be reallocated. Unless this is taken
+	// back, it is released, even if the memory then stays where it is.
+	Reallocating
+	// Freeing: the block is about to be freed. Unless this is taken back, it is
+	// released.
+	Freeing
+
+	// AllocateFailed: nothing was allocated.
+	AllocateFailed
 	// ReallocateFailed takes Reallocating back: the block is what it was before,
 	// as with FreeFailed. It comes alone, and takes nothing back, when the block is
 	// empty, Addr then being 0, or the Proxy is closed.
 	ReallocateFailed
-	// Freeing: the block is about to be freed. Unless this is taken back, it is
-	// released.
-	Freeing
-	// FreeFailed takes Freeing back: the block is what it was before. If Err is
+	// FreeFailed takes Freeing back: the block is what it was before. If the error is
 	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, that was not a live block:
 	// there was none at this address, or one of another size. Match blocks by Addr
 	// and Size.
@@ -75,6 +76,4 @@ func (k Kind) Op() string {
 }
 
 // Failed reports whether the event tells of a failure.
-func (k Kind) Failed() bool {
-	return k == AllocateFailed || k == ReallocateFailed || k == FreeFailed
-}
+func (k Kind) Failed() bool { return AllocateFailed <= k && k <= FreeFailed }

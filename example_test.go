@@ -51,7 +51,7 @@ func ExampleProxy_Child() {
 
 func ExampleHookFunc() {
 	mem := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(
-		alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { fmt.Println(e.Kind, e.Size) }),
+		alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { fmt.Println(e.Kind, e.Size) }),
 	))
 	b, _ := mem.Allocate(blockalloc.BlockLayout(4096))
 	b, _ = mem.Reallocate(b, 8192)

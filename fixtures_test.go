@@ -35,16 +35,22 @@ func free(t testing.TB, a blockalloc.Allocator, blocks ...blockalloc.Block) {
 	}
 }
 
-// recorder keeps the events that it is told.
-type recorder struct {
-	mu     sync.Mutex
-	events []alloctrace.Event
+// observation is an event with its error.
+type observation struct {
+	alloctrace.Event
+	err error
 }
 
-func (r *recorder) Observe(_ context.Context, e alloctrace.Event) {
+// recorder keeps the events that it observes.
+type recorder struct {
+	mu     sync.Mutex
+	events []observation
+}
+
+func (r *recorder) Observe(_ context.Context, e alloctrace.Event, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events = append(r.events, e)
+	r.events = append(r.events, observation{e, err})
 }
 
 // ledger holds events against the address rule: it knows which addresses are live
@@ -58,10 +64,10 @@ type ledger struct {
 
 func newLedger(t testing.TB) *ledger { return &ledger{t: t, live: make(map[uintptr]uintptr)} }
 
-func (l *ledger) Observe(_ context.Context, e alloctrace.Event) {
+func (l *ledger) Observe(_ context.Context, e alloctrace.Event, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stranger := errors.Is(e.Err, blockalloc.ErrDoubleFree) || errors.Is(e.Err, blockalloc.ErrNotOwned)
+	stranger := errors.Is(err, blockalloc.ErrDoubleFree) || errors.Is(err, blockalloc.ErrNotOwned)
 	switch e.Kind {
 	case alloctrace.Allocated, alloctrace.Reallocated:
 		if l.live[e.Addr] != 0 {
@@ -73,7 +79,7 @@ func (l *ledger) Observe(_ context.Context, e alloctrace.Event) {
 			delete(l.live, e.Addr)
 		}
 	case alloctrace.FreeFailed, alloctrace.ReallocateFailed:
-		if stranger || e.Addr == 0 || errors.Is(e.Err, blockalloc.ErrClosed) {
+		if stranger || e.Addr == 0 || errors.Is(err, blockalloc.ErrClosed) {
 			break
 		}
 		if l.live[e.Addr] != 0 {

@@ -3,38 +3,28 @@ package alloctrace
 import (
 	"context"
 	"sync/atomic"
-	"unsafe"
-
-	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // A Hook observes the events of a [Proxy].
 //
 // Observe is called synchronously, in the goroutine that allocates or frees, and
 // concurrently. The operation waits for it: a release is told before the memory
-// can be reused. It must not allocate through the same Proxy, or it is called
-// without end, until that is noticed, after some 256 KiB of stack, and the operation panics; what
-// it needs to allocate comes from [Proxy.Quiet]. It must not panic. ctx is the one the Proxy was given by [Proxy.WithContext], else
-// context.Background().
+// can be reused. ctx is the one the Proxy was given by [Proxy.WithContext], or the call by
+// [Proxy.AllocateContext], else context.Background(). err is the inner allocator's own error
+// if e.Kind.Failed, else nil.
+//
+// Observe must not panic. It must not allocate through the same Proxy, or it is called
+// without end, until that is noticed, after some 256 KiB of stack, and the operation panics;
+// what it needs to allocate comes from [Proxy.Quiet].
 type Hook interface {
-	Observe(ctx context.Context, e Event)
+	Observe(ctx context.Context, e Event, err error)
 }
 
 // HookFunc makes a [Hook] of a function.
-type HookFunc func(ctx context.Context, e Event)
+type HookFunc func(ctx context.Context, e Event, err error)
 
 // Observe calls f.
-func (f HookFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
-
-// A PartsHook is a [Hook] that takes an event without an Err also in parts. A Proxy tells
-// it so, and what is told stays in registers, where an [Event], too large for them, is
-// written to memory twice: worth it where some nanoseconds are. ObserveParts does what
-// Observe does with the Event of these parts. That it is called without end is noticed only
-// when operations fail.
-type PartsHook interface {
-	Hook
-	ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr)
-}
+func (f HookFunc) Observe(ctx context.Context, e Event, err error) { f(ctx, e, err) }
 
 // A TrackingHook is a [Hook] that keeps what it knows of blocks, as hooks.Leaks does. A
 // release is delivered before it is tried, so that the hook has to keep the block until it
@@ -58,46 +48,10 @@ type ReleaseHook interface {
 	Released(addr, size uintptr)
 }
 
-// parts returns a PartsHook that does what h does.
-func parts(h Hook) PartsHook {
-	if p, ok := h.(PartsHook); ok {
-		return p
-	}
-	return &whole{h}
-}
+// both is a hook that tells two.
+type both struct{ first, then Hook }
 
-// whole puts events together again.
-type whole struct{ Hook }
-
-func (w *whole) Observe(ctx context.Context, e Event) {
-	recursion.Check()
-	w.Hook.Observe(ctx, e)
-}
-
-func (w *whole) ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr) {
-	var here struct{}
-	if uintptr(unsafe.Pointer(&here))&recursion.Elsewhere == 0 { // recursion.Check, with an instruction less
-		recursion.Look()
-	}
-	w.Hook.Observe(ctx, Event{Kind: k, Addr: addr, Size: size, Align: align})
-}
-
-// both returns a hook that tells a, if there is one, and then b.
-func both(a, b PartsHook) PartsHook {
-	if a == nil {
-		return b
-	}
-	return &pair{a, b}
-}
-
-type pair struct{ a, b PartsHook }
-
-func (p *pair) Observe(ctx context.Context, e Event) {
-	p.a.Observe(ctx, e)
-	p.b.Observe(ctx, e)
-}
-
-func (p *pair) ObserveParts(ctx context.Context, k Kind, addr, size, align uintptr) {
-	p.a.ObserveParts(ctx, k, addr, size, align)
-	p.b.ObserveParts(ctx, k, addr, size, align)
+func (b *both) Observe(ctx context.Context, e Event, err error) {
+	b.first.Observe(ctx, e, err)
+	b.then.Observe(ctx, e, err)
 }

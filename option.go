@@ -37,9 +37,9 @@ func WithHooks(hooks ...Hook) Option {
 				h = r
 			}
 			if p.hook != nil {
-				p.first = both(p.first, p.hook)
+				h = &both{p.hook, h}
 			}
-			p.hook = parts(h)
+			p.hook = h
 		}
 	})
 }

@@ -22,17 +22,16 @@ var ErrLive = blockalloc.ErrLive
 //
 // A Proxy may be used by several goroutines at once if the inner allocator may.
 // Its methods cost no allocation on the Go heap but for those that return a
-// Proxy, and where AllocateContext has to wait.
+// Proxy, and AllocateContext of a child with a name or where it has to wait.
 type Proxy struct {
 	// What each operation reads fills one cache line. With hooks it reads first, too.
 	inner   blockalloc.Allocator
 	counter *counter.Counter
 	*state
-	hook    PartsHook     // the last one, nil if nobody listens
+	hook    Hook          // nil if nobody listens
 	pending *atomic.Int64 // not 0 if releases are waiting for the end of a release
 
 	ctx         context.Context
-	first       PartsHook // those before the last, nil if there are none: a call less than if one passed on to both
 	releases    []ReleaseHook
 	name        string
 	child       bool
@@ -83,39 +82,36 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 // blockalloc.ErrClosed.
 func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
+		return blockalloc.Block{}, p.allocateFailed(p.ctx, l, p.closedError("Allocate"))
 	}
 	b, err := p.inner.Allocate(l)
 	if err != nil {
-		return b, p.allocateFailed(l, err)
+		return b, p.allocateFailed(p.ctx, l, err)
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
-		if p.first != nil {
-			p.first.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
-		}
-		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
+		recursion.Check()
+		p.hook.Observe(p.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align()}, nil)
 	}
 	return b, nil
 }
 
 // AllocateContext is Allocate by [blockalloc.AllocateContext]: where a [blockalloc.Limit]
 // below is in the way it waits until ctx is done, and only then has failed. Other
-// allocators between that and the Proxy do not wait. Hooks are told the Proxy's own context.
+// allocators between that and the Proxy do not wait. Hooks are told ctx.
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
+	ctx = p.context(ctx)
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("AllocateContext"))
+		return blockalloc.Block{}, p.allocateFailed(ctx, l, p.closedError("AllocateContext"))
 	}
 	b, err := blockalloc.AllocateContext(ctx, p.inner, l)
 	if err != nil {
-		return b, p.allocateFailed(l, err)
+		return b, p.allocateFailed(ctx, l, err)
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
-		if p.first != nil {
-			p.first.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
-		}
-		p.hook.ObserveParts(p.ctx, Allocated, b.Addr(), b.Size(), b.Align())
+		recursion.Check()
+		p.hook.Observe(ctx, Event{Allocated, b.Addr(), b.Size(), b.Align()}, nil)
 	}
 	return b, nil
 }
@@ -127,10 +123,8 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
 	if p.hook != nil && !b.IsZero() {
-		if p.first != nil {
-			p.first.ObserveParts(p.ctx, Reallocating, b.Addr(), b.Size(), b.Align())
-		}
-		p.hook.ObserveParts(p.ctx, Reallocating, b.Addr(), b.Size(), b.Align())
+		recursion.Check()
+		p.hook.Observe(p.ctx, Event{Reallocating, b.Addr(), b.Size(), b.Align()}, nil)
 	}
 	n, err := p.inner.Reallocate(b, size)
 	if err != nil {
@@ -145,10 +139,8 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		p.counter.Reallocate(b.Size(), size, n.Size())
 	}
 	if p.hook != nil && !n.IsZero() {
-		if p.first != nil {
-			p.first.ObserveParts(p.ctx, Reallocated, n.Addr(), n.Size(), n.Align())
-		}
-		p.hook.ObserveParts(p.ctx, Reallocated, n.Addr(), n.Size(), n.Align())
+		recursion.Check()
+		p.hook.Observe(p.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align()}, nil)
 	}
 	return n, nil
 }
@@ -156,10 +148,7 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
 func (p *Proxy) Free(b blockalloc.Block) error {
 	if p.hook != nil && !b.IsZero() {
-		if p.first != nil {
-			p.first.ObserveParts(p.ctx, Freeing, b.Addr(), b.Size(), b.Align())
-		}
-		p.hook.ObserveParts(p.ctx, Freeing, b.Addr(), b.Size(), b.Align())
+		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align()}, nil)
 	}
 	if err := p.inner.Free(b); err != nil {
 		return p.freeFailed(b, err)
@@ -180,15 +169,15 @@ func (p *Proxy) released(b blockalloc.Block) {
 	}
 }
 
-func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {
+func (p *Proxy) allocateFailed(ctx context.Context, l blockalloc.Layout, err error) error {
 	p.counter.FailAllocate()
-	p.failed(Event{AllocateFailed, 0, l.Size, l.Align, err})
+	p.failed(ctx, Event{AllocateFailed, 0, l.Size, l.Align}, err)
 	return err
 }
 
 func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
 	p.counter.FailReallocate()
-	p.failed(Event{ReallocateFailed, b.Addr(), b.Size(), b.Align(), err})
+	p.failed(p.ctx, Event{ReallocateFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
@@ -197,20 +186,14 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 		return err
 	}
 	p.counter.FailFree()
-	p.failed(Event{FreeFailed, b.Addr(), b.Size(), b.Align(), err})
+	p.failed(p.ctx, Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
-// failed tells hooks of a failure.
-func (p *Proxy) failed(e Event) {
+func (p *Proxy) failed(ctx context.Context, e Event, err error) {
 	if p.hook != nil {
 		recursion.Check()
-	}
-	if p.first != nil {
-		p.first.Observe(p.ctx, e)
-	}
-	if p.hook != nil {
-		p.hook.Observe(p.ctx, e)
+		p.hook.Observe(ctx, e, err)
 	}
 }
 
@@ -261,7 +244,6 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		counter: p.counter.Child(),
 		hook:    p.hook,
 		pending: p.pending,
-		first:   p.first,
 		ctx:     p.ctx,
 		name:    name,
 		child:   true,
@@ -274,7 +256,7 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 	for _, o := range opts {
 		o.apply(c)
 	}
-	c.ctx = c.context(c.ctx)
+	c.ctx = c.named(c.ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.closed.Store(p.closed.Load())
@@ -284,8 +266,16 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 
 type childKey struct{}
 
-// context marks ctx with the name of the child that p is or views.
+// context returns what hooks are told for ctx.
 func (p *Proxy) context(ctx context.Context) context.Context {
+	if p.contextFunc != nil {
+		ctx = p.contextFunc(ctx)
+	}
+	return p.named(ctx)
+}
+
+// named marks ctx with the name of the child that p is or views.
+func (p *Proxy) named(ctx context.Context) context.Context {
 	if p.child && p.name != "" {
 		return context.WithValue(ctx, childKey{}, p.name)
 	}
@@ -322,9 +312,6 @@ func (p *Proxy) WithContext(ctx context.Context) *Proxy {
 }
 
 func (p *Proxy) setContext(ctx context.Context) {
-	if p.contextFunc != nil {
-		ctx = p.contextFunc(ctx)
-	}
 	ctx = p.context(ctx)
 	p.ctx = ctx
 	p.inner, _ = viewed(p.inner, func(inner *Proxy) *Proxy { return inner.WithContext(ctx) })
@@ -336,7 +323,7 @@ func (p *Proxy) setContext(ctx context.Context) {
 // quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
-	v.hook, v.first, v.pending, v.releases = nil, nil, &nothingPending, nil
+	v.hook, v.pending, v.releases = nil, &nothingPending, nil
 	v.inner, _ = viewed(p.inner, (*Proxy).Quiet)
 	return &v
 }

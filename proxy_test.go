@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -33,26 +34,26 @@ func TestProxyConformance(t *testing.T) {
 func TestEvents(t *testing.T) {
 	var told recorder
 	p := alloctrace.Wrap(alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{})), alloctrace.WithHooks(&told))
-	take := func() []alloctrace.Event {
+	take := func() []observation {
 		events := told.events
 		told.events = nil
 		return events
 	}
-	expect := func(what string, want ...alloctrace.Event) {
+	expect := func(what string, want ...observation) {
 		t.Helper()
 		if got := take(); !slices.Equal(got, want) {
 			t.Errorf("%s tells %v\nwant %v", what, got, want)
 		}
 	}
-	event := func(k alloctrace.Kind, b blockalloc.Block, err error) alloctrace.Event {
-		return alloctrace.Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align(), Err: err}
+	event := func(k alloctrace.Kind, b blockalloc.Block, err error) observation {
+		return observation{alloctrace.Event{Kind: k, Addr: b.Addr(), Size: b.Size(), Align: b.Align()}, err}
 	}
 
 	b := allocate(t, p, page)
 	expect("Allocate", event(alloctrace.Allocated, b, nil))
 
 	_, err := p.Allocate(blockalloc.BlockLayout(999))
-	expect("Allocate of a bad layout", alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 999, Align: 999, Err: err})
+	expect("Allocate of a bad layout", observation{alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 999, Align: 999}, err})
 
 	n, err := p.Reallocate(b, 8<<10)
 	if err != nil {
@@ -188,7 +189,7 @@ func TestDoubleFreeHidesNoLeak(t *testing.T) {
 func TestHooksRunInOrder(t *testing.T) {
 	var order []string
 	hook := func(name string) alloctrace.Hook {
-		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { order = append(order, name+" "+e.Kind.String()) })
+		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { order = append(order, name+" "+e.Kind.String()) })
 	}
 	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
 	told := func(p *alloctrace.Proxy, names ...string) {
@@ -230,7 +231,7 @@ func TestHooksRunInOrder(t *testing.T) {
 func TestWithContext(t *testing.T) {
 	type key struct{}
 	var seen []any
-	hook := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) { seen = append(seen, ctx.Value(key{})) })
+	hook := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event, _ error) { seen = append(seen, ctx.Value(key{})) })
 	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&recorder{}, hook))
 	outer := alloctrace.Wrap(inner, alloctrace.WithHooks(hook))
 	view := outer.WithContext(context.WithValue(t.Context(), key{}, 1))
@@ -266,7 +267,7 @@ func TestChild(t *testing.T) {
 	type key struct{}
 	p = p.WithContext(context.WithValue(t.Context(), key{}, 1))
 	var inherited any
-	c := p.Child("cache", alloctrace.WithHooks(&childTold, alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+	c := p.Child("cache", alloctrace.WithHooks(&childTold, alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event, _ error) {
 		inherited = ctx.Value(key{})
 	})))
 	b, parents := allocate(t, c, page), allocate(t, p, page)
@@ -292,39 +293,25 @@ func TestChild(t *testing.T) {
 	free(t, p, parents)
 }
 
-// partsRecorder is a recorder that is told what it can be in parts.
-type partsRecorder struct {
-	recorder
-	inParts int
-}
-
-func (r *partsRecorder) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	r.inParts++
-	r.Observe(ctx, alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align})
-}
-
-// TestPartsHook: hooks of both kinds, alone and together, are told the same events, those
-// without an Err in parts if they can be.
-func TestPartsHook(t *testing.T) {
-	var alone, first, last partsRecorder
-	var plain recorder
-	inner := alloctrace.Wrap(blockalloc.FailAfter(alloctest.New(t), 2), alloctrace.WithHooks(&alone))
-	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&first, &plain), alloctrace.WithHooks(nil, &last))
+// TestSeveralHooks: hooks, given together or one after the other, observe the same events.
+func TestSeveralHooks(t *testing.T) {
+	var first, second, last recorder
+	p := alloctrace.Wrap(failing.After(alloctest.New(t), 2), alloctrace.WithHooks(&first, &second), alloctrace.WithHooks(nil, &last))
 	b := allocate(t, p, page)
 	c, err := p.Reallocate(b, page.Size/2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Allocate(page); !errors.Is(err, blockalloc.ErrInjected) {
+	if _, err := p.Allocate(page); !errors.Is(err, failing.ErrInjected) {
 		t.Fatal(err)
 	}
 	free(t, p, c)
-	if len(plain.events) != 5 {
-		t.Fatalf("%d events, want 5: %v", len(plain.events), plain.events)
+	if len(first.events) != 5 || !errors.Is(first.events[3].err, failing.ErrInjected) {
+		t.Fatalf("%d events, want 5: %v", len(first.events), first.events)
 	}
-	for name, r := range map[string]*partsRecorder{"alone": &alone, "first": &first, "last": &last} {
-		if !slices.Equal(r.events, plain.events) || r.inParts != 4 {
-			t.Errorf("%s: %d in parts of %v, want 4 of %v", name, r.inParts, r.events, plain.events)
+	for name, r := range map[string]*recorder{"second": &second, "last": &last} {
+		if !slices.Equal(r.events, first.events) {
+			t.Errorf("the %s observes %v, want %v", name, r.events, first.events)
 		}
 	}
 }
@@ -332,7 +319,7 @@ func TestPartsHook(t *testing.T) {
 // TestChildName: hooks know a child by its name, whatever the context, and nobody else.
 func TestChildName(t *testing.T) {
 	var names []string
-	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"), alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event) {
+	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"), alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) {
 		if e.Kind == alloctrace.Allocated {
 			names = append(names, alloctrace.ChildName(ctx))
 		}

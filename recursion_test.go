@@ -20,20 +20,20 @@ import (
 // recursions are hooks that use the Proxy that they observe. Each is given how to allocate from it.
 var recursions = map[string]func(allocate func()) []alloctrace.Hook{
 	"plain": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event) { allocate() })}
+		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() })}
 	},
 	"among others": func(allocate func()) []alloctrace.Hook {
-		h := alloctrace.HookFunc(func(context.Context, alloctrace.Event) { allocate() })
+		h := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() })
 		return []alloctrace.Hook{hooks.NewRing(4, nil), h, hooks.NewProfile(1)}
 	},
 	"in a Tee": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{hooks.Tee(hooks.NewLeaks(1), alloctrace.HookFunc(func(context.Context, alloctrace.Event) { allocate() }))}
+		return []alloctrace.Hook{hooks.Tee(hooks.NewLeaks(1), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}
 	},
 	"in a Meter": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { allocate() }))}
+		return []alloctrace.Hook{hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}
 	},
 	"large frames": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event) {
+		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {
 			var frame [16 << 10]byte
 			frame[len(os.Args)]++
 			allocate()
@@ -41,7 +41,7 @@ var recursions = map[string]func(allocate func()) []alloctrace.Hook{
 		})}
 	},
 	"many frames": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event) { through(100, allocate) })}
+		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { through(100, allocate) })}
 	},
 	"an owner": func(allocate func()) []alloctrace.Hook {
 		return []alloctrace.Hook{hooks.NewLeaks(1, hooks.WithOwner(func(context.Context) string {
@@ -121,7 +121,7 @@ func TestNoRecursion(t *testing.T) {
 	bottom := alloctrace.Wrap(new(blockalloc.Heap))
 	for range 8 { // each has a hook that allocates from the one before
 		below := bottom
-		bottom = alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(alloctrace.HookFunc(func(context.Context, alloctrace.Event) {
+		bottom = alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {
 			b, err := below.Allocate(blockalloc.Layout{Size: 8, Align: 8})
 			if err = errors.Join(err, below.Free(b)); err != nil {
 				t.Error(err)
@@ -129,7 +129,7 @@ func TestNoRecursion(t *testing.T) {
 		})))
 	}
 	n := 0
-	quiet := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { n++ })))
+	quiet := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { n++ })))
 	for calls := 0; calls < 20_000; calls += 100 {
 		through(calls, func() {
 			for _, p := range []*alloctrace.Proxy{bottom, quiet, quiet.Quiet()} {

@@ -9,15 +9,16 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // wrappers are ways to put another allocator between two Proxies.
 var wrappers = map[string]func(blockalloc.Allocator) blockalloc.Allocator{
-	"nothing":   func(a blockalloc.Allocator) blockalloc.Allocator { return a },
-	"Limit":     func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
-	"Locked":    func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
-	"FailAfter": func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.FailAfter(a, 1<<40) },
+	"nothing":       func(a blockalloc.Allocator) blockalloc.Allocator { return a },
+	"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
+	"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
+	"failing.After": func(a blockalloc.Allocator) blockalloc.Allocator { return failing.After(a, 1<<40) },
 	"Fallback, first": func(a blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewFallback(a, blockalloc.Null{})
 	},
@@ -43,7 +44,7 @@ type contextHook struct {
 	seen []any
 }
 
-func (h *contextHook) Observe(ctx context.Context, _ alloctrace.Event) {
+func (h *contextHook) Observe(ctx context.Context, _ alloctrace.Event, _ error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen = append(h.seen, ctx.Value(contextKey{}))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 )
@@ -209,8 +210,8 @@ func TestParallel(t *testing.T) {
 }
 
 func TestWithAllocator(t *testing.T) {
-	p := New(t, WithAllocator(blockalloc.FailAfter(new(blockalloc.Heap), 0)))
-	if _, err := p.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrInjected) {
+	p := New(t, WithAllocator(failing.After(new(blockalloc.Heap), 0)))
+	if _, err := p.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, failing.ErrInjected) {
 		t.Errorf("the allocator is another one: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 var errorTypes = map[string]struct {
@@ -28,12 +29,18 @@ var errorTypes = map[string]struct {
 	"ErrScoped":           {blockalloc.ErrScoped, "scoped"},
 	"ErrClosed":           {blockalloc.ErrClosed, "closed"},
 	"ErrLive":             {blockalloc.ErrLive, "live"},
-	"ErrInjected":         {blockalloc.ErrInjected, "injected"},
+	"an error that says":  {named{}, "too_busy"},
 	"ErrOverrun":          {blockalloc.ErrOverrun, "overrun"},
 	"ErrUnderrun":         {blockalloc.ErrUnderrun, "underrun"},
 	"ErrUseAfterFree":     {blockalloc.ErrUseAfterFree, "use_after_free"},
 	"ErrNotZeroed":        {blockalloc.ErrNotZeroed, "not_zeroed"},
 }
+
+// named is an error that says its type.
+type named struct{}
+
+func (named) Error() string     { return "too busy" }
+func (named) ErrorType() string { return "too_busy" }
 
 // TestErrorType: each error of the package has a type, whatever wraps it, and whatever more
 // general error is wrapped beside it.
@@ -89,8 +96,8 @@ func TestErrorTypeOfAllocators(t *testing.T) {
 	_, err = blockalloc.NewLimit(blockalloc.Null{}, 1<<20).Allocate(page)
 	check("Null below a Limit that it fits", err, "out_of_memory")
 	check("Null.Free", blockalloc.Null{}.Free(b), "not_owned")
-	_, err = blockalloc.FailAfter(new(blockalloc.Heap), 0).Allocate(page)
-	check("FailAfter", err, "injected")
+	_, err = failing.After(new(blockalloc.Heap), 0).Allocate(page)
+	check("failing.After", err, "injected")
 	if err := full.Free(b); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 func TestFallbackConforms(t *testing.T) {
@@ -27,23 +28,23 @@ func TestFallbackConforms(t *testing.T) {
 		return blockalloc.NewFallback(blockalloc.NewLocked(list), newRoot())
 	})
 	conformsApart(t, "BothServe", wide, func() blockalloc.Allocator {
-		return blockalloc.NewFallback(blockalloc.FailEvery(new(blockalloc.Heap), 3), newRoot())
+		return blockalloc.NewFallback(failing.Every(new(blockalloc.Heap), 3), newRoot())
 	})
 	conformsApart(t, "SecondIsNoOwner", wide, func() blockalloc.Allocator {
-		return blockalloc.NewFallback(blockalloc.FailEvery(new(blockalloc.Heap), 2), shy{new(blockalloc.Heap)})
+		return blockalloc.NewFallback(failing.Every(new(blockalloc.Heap), 2), shy{new(blockalloc.Heap)})
 	})
 }
 
 // TestFallbackErrors: if both fail, the error is of both, and on one line; a bad
 // layout is told once, and the second is not asked.
 func TestFallbackErrors(t *testing.T) {
-	second := blockalloc.FailIf(blockalloc.NewLimit(alloctest.New(t), 100), never)
-	f := blockalloc.NewFallback(blockalloc.FailAfter(blockalloc.Null{}, 0), second)
+	second := failing.If(blockalloc.NewLimit(alloctest.New(t), 100), never)
+	f := blockalloc.NewFallback(failing.After(blockalloc.Null{}, 0), second)
 	_, err := f.Allocate(blockalloc.BlockLayout(4096))
-	if !errors.Is(err, blockalloc.ErrInjected) || !errors.Is(err, blockalloc.ErrLimit) {
+	if !errors.Is(err, failing.ErrInjected) || !errors.Is(err, blockalloc.ErrLimit) {
 		t.Errorf("error %v, want ErrInjected and ErrLimit", err)
 	}
-	const want = "blockalloc: FailAfter(0).Allocate(4096 B aligned to 4096): out of memory: injected failure: call 1; then " +
+	const want = "failing.After(0).Allocate(4096 B aligned to 4096): out of memory: injected failure: call 1; then " +
 		"blockalloc: Limit.Allocate(4096 B aligned to 4096): out of memory: limit reached: 4096 B requested, 0 B used, limit 100 B: that can never fit: raise the limit by 3996 B with SetMax, or ask for less"
 	if err.Error() != want {
 		t.Errorf("error %q\nwant  %q", err, want)
@@ -56,7 +57,7 @@ func TestFallbackErrors(t *testing.T) {
 	if n, err := f.Reallocate(b, ^uintptr(0)); !errors.Is(err, blockalloc.ErrBadLayout) || n != b {
 		t.Errorf("Reallocate to a bad layout = %v, %v; want the block and ErrBadLayout", n, err)
 	}
-	if n, err := f.Reallocate(b, 200); !errors.Is(err, blockalloc.ErrInjected) || !errors.Is(err, blockalloc.ErrLimit) || n != b {
+	if n, err := f.Reallocate(b, 200); !errors.Is(err, failing.ErrInjected) || !errors.Is(err, blockalloc.ErrLimit) || n != b {
 		t.Errorf("Reallocate = %v, %v; want the block, ErrInjected and ErrLimit", n, err)
 	}
 	if got := second.Calls() - asked; got != 2 {
@@ -84,9 +85,9 @@ func TestFallbackBadLayoutIsTheCallers(t *testing.T) {
 func TestFallbackMigrates(t *testing.T) {
 	for _, size := range []uintptr{300, 101, 50, 8192} {
 		heaps := [2]*alloctrace.Proxy{alloctest.New(t), alloctest.New(t)}
-		stuck := [2]*blockalloc.Failing{blockalloc.FailIf(heaps[0], reallocations), blockalloc.FailIf(heaps[1], reallocations)}
-		allocations := blockalloc.FailIf(stuck[0], func(c blockalloc.Call) bool {
-			return c.Op == blockalloc.OpAllocate && c.Layout.Size == 100
+		stuck := [2]*failing.Allocator{failing.If(heaps[0], reallocations), failing.If(heaps[1], reallocations)}
+		allocations := failing.If(stuck[0], func(c failing.Call) bool {
+			return c.Op == failing.OpAllocate && c.Layout.Size == 100
 		})
 		for from, f := range []*blockalloc.Fallback{
 			blockalloc.NewFallback(stuck[0], stuck[1]),
@@ -121,12 +122,12 @@ func TestFallbackMigrates(t *testing.T) {
 func TestFallbackUndoesMigration(t *testing.T) {
 	heap := alloctest.New(t)
 	other := blockalloc.NewLimit(alloctest.New(t), 1<<20)
-	stuck := blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return c.Op != blockalloc.OpAllocate })
+	stuck := failing.If(heap, func(c failing.Call) bool { return c.Op != failing.OpAllocate })
 	f := blockalloc.NewFallback(stuck, other)
 	b := mustAllocate(t, f, 100, 8)
 	b.Bytes()[99] = 9
 	n, err := f.Reallocate(b, 200)
-	if !errors.Is(err, blockalloc.ErrInjected) || n != b || !heap.Owns(b) || b.Bytes()[99] != 9 {
+	if !errors.Is(err, failing.ErrInjected) || n != b || !heap.Owns(b) || b.Bytes()[99] != 9 {
 		t.Errorf("Reallocate = %v, %v; want the block as it was and ErrInjected", n, err)
 	}
 	if used := other.Used(); used != 0 {
@@ -138,11 +139,11 @@ func TestFallbackUndoesMigration(t *testing.T) {
 
 	inFirst := mustAllocate(t, f, 100, 8)
 	var left blockalloc.Block
-	f2 := blockalloc.NewFallback(stuck, blockalloc.FailIf(other, func(c blockalloc.Call) bool {
+	f2 := blockalloc.NewFallback(stuck, failing.If(other, func(c failing.Call) bool {
 		left = c.Block
 		return frees(c)
 	}))
-	if _, err := f2.Reallocate(inFirst, 200); !errors.Is(err, blockalloc.ErrInjected) || other.Used() != 200 || !heap.Owns(inFirst) {
+	if _, err := f2.Reallocate(inFirst, 200); !errors.Is(err, failing.ErrInjected) || other.Used() != 200 || !heap.Owns(inFirst) {
 		t.Errorf("with nothing that can be freed: error %v, %d bytes in the other", err, other.Used())
 	}
 	mustFree(t, other, left)
@@ -203,7 +204,7 @@ func TestFallbackRefusesStrangers(t *testing.T) {
 func TestFallbackCopiesNoFreedBlock(t *testing.T) {
 	second := &moody{Allocator: newRoot()}
 	var first blockalloc.Heap
-	fails := blockalloc.FailAfter(&first, 0)
+	fails := failing.After(&first, 0)
 	f := blockalloc.NewFallback(fails, second)
 	b := mustAllocate(t, f, 4096, 4096)
 	mustFree(t, f, b)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // TestLimitCanNeverFit: who asks for more than the bound is told so, and by how much that
@@ -90,7 +91,7 @@ func TestLimitBelow(t *testing.T) {
 			return blockalloc.NewSegregate(16, blockalloc.Null{}, l)
 		},
 		"Locked":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(l) },
-		"Failing": func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.FailIf(l, never) },
+		"Failing": func(l blockalloc.Allocator) blockalloc.Allocator { return failing.If(l, never) },
 		"Debug": func(l blockalloc.Allocator) blockalloc.Allocator {
 			return blockalloc.NewDebug(l, blockalloc.DebugOptions{})
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 func TestLimitConforms(t *testing.T) {
@@ -98,7 +99,7 @@ func TestLimitHolds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &meter{Allocator: alloctest.New(t)}
-			l := blockalloc.NewLimit(blockalloc.FailEvery(wrap(m), 17), limit)
+			l := blockalloc.NewLimit(failing.Every(wrap(m), 17), limit)
 			stop := make(chan struct{})
 			var watcher, wg sync.WaitGroup
 			watcher.Go(func() {
@@ -144,7 +145,7 @@ func TestLimitHolds(t *testing.T) {
 func TestLimitReservesAround(t *testing.T) {
 	var l *blockalloc.Limit
 	var seen []int64
-	inner := blockalloc.FailIf(alloctest.New(t), func(blockalloc.Call) bool {
+	inner := failing.If(alloctest.New(t), func(failing.Call) bool {
 		seen = append(seen, l.Used())
 		return false
 	})
@@ -172,7 +173,7 @@ func hammer(t *testing.T, a blockalloc.Allocator, rnd *rand.Rand, largest uint) 
 		switch {
 		case errors.Is(err, blockalloc.ErrLimit):
 			refused++
-		case err != nil && !errors.Is(err, blockalloc.ErrInjected):
+		case err != nil && !errors.Is(err, failing.ErrInjected):
 			t.Error(err)
 		}
 	}
@@ -301,11 +302,11 @@ func TestLimitCountsSlack(t *testing.T) {
 
 	// A block that cannot go back is counted as far as the bound allows.
 	var kept blockalloc.Block
-	l = blockalloc.NewLimit(blockalloc.FailIf(m, func(c blockalloc.Call) bool {
+	l = blockalloc.NewLimit(failing.If(m, func(c failing.Call) bool {
 		kept = c.Block
 		return frees(c)
 	}), 1000)
-	if _, err := l.Allocate(blockalloc.Layout{Size: 100, Align: 64}); !errors.Is(err, blockalloc.ErrLimit) || !errors.Is(err, blockalloc.ErrInjected) || l.Used() != 100 {
+	if _, err := l.Allocate(blockalloc.Layout{Size: 100, Align: 64}); !errors.Is(err, blockalloc.ErrLimit) || !errors.Is(err, failing.ErrInjected) || l.Used() != 100 {
 		t.Errorf("error %v with %d bytes used, want ErrLimit, ErrInjected and 100", err, l.Used())
 	}
 	mustFree(t, m, kept)

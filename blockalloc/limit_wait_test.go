@@ -14,6 +14,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // ofSize is a layout of so many bytes.
@@ -234,7 +235,7 @@ func TestLimitWaitSlack(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	failing := blockalloc.NewLimit(blockalloc.FailAfter(new(blockalloc.Heap), 0), 100)
+	failing := blockalloc.NewLimit(failing.After(new(blockalloc.Heap), 0), 100)
 	if _, err := failing.AllocateContext(t.Context(), ofSize(1)); !errors.Is(err, blockalloc.ErrOutOfMemory) || failing.Used() != 0 {
 		t.Errorf("an inner allocator that fails: %v, %d bytes used", err, failing.Used())
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 func TestLockedConforms(t *testing.T) {
@@ -77,8 +78,8 @@ func TestLockedExcludes(t *testing.T) {
 
 // TestLockedUnlocks: a panic inside does not leave the lock behind.
 func TestLockedUnlocks(t *testing.T) {
-	l := blockalloc.NewLocked(blockalloc.FailIf(alloctest.New(t), func(c blockalloc.Call) bool {
-		if c.Op == blockalloc.OpAllocate && c.Layout.Size == 1 {
+	l := blockalloc.NewLocked(failing.If(alloctest.New(t), func(c failing.Call) bool {
+		if c.Op == failing.OpAllocate && c.Layout.Size == 1 {
 			panic("unlucky size")
 		}
 		return false

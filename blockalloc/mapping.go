@@ -1,5 +1,7 @@
 package blockalloc
 
+import "slices"
+
 // A Mapping is a range of addresses.
 type Mapping struct{ Addr, Size uintptr }
 
@@ -22,7 +24,7 @@ var (
 // wraps or takes memory from. Complete is false if one of them is no [Mapper] and has none
 // below.
 func Mappings(a Allocator) (list []Mapping, complete bool) {
-	inner := below(a)
+	inner := slices.Collect(Inner(a))
 	complete = len(inner) > 0
 	if m, ok := a.(Mapper); ok && !isNil(a) {
 		list, complete = m.Mappings(), true

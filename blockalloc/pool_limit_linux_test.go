@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // TestPoolOutOfMemory runs out of memory for real, by the two limits that the kernel has: of address space,
@@ -83,7 +84,7 @@ func warmUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The runtime keeps a table of the types of which errors are made.
-	_, err := blockalloc.FailAfter(l.p, 0).Allocate(blockalloc.BlockLayout(4096))
+	_, err := failing.After(l.p, 0).Allocate(blockalloc.BlockLayout(4096))
 	t.Logf("errors such as %v", fmt.Errorf("%w: %w", err, unix.ENOMEM))
 	debug.SetGCPercent(-1)
 	goHeap = make([]byte, 16<<20)

@@ -8,6 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 func TestSegregateConforms(t *testing.T) {
@@ -112,7 +113,7 @@ func TestSegregateMoves(t *testing.T) {
 // cannot be freed, nothing changes.
 func TestSegregateFailedMove(t *testing.T) {
 	small, large := blockalloc.NewLimit(alloctest.New(t), 1000), blockalloc.NewLimit(alloctest.New(t), 2000)
-	s := blockalloc.NewSegregate(1000, blockalloc.FailIf(small, frees), blockalloc.FailIf(large, frees))
+	s := blockalloc.NewSegregate(1000, failing.If(small, frees), failing.If(large, frees))
 	a, b := mustAllocate(t, s, 1000, 8), mustAllocate(t, s, 2000, 8)
 	for _, c := range []struct {
 		block blockalloc.Block
@@ -123,8 +124,8 @@ func TestSegregateFailedMove(t *testing.T) {
 		}
 	}
 	large.SetMax(4000)
-	s = blockalloc.NewSegregate(1000, blockalloc.FailIf(small, frees), large)
-	if n, err := s.Reallocate(a, 1001); !errors.Is(err, blockalloc.ErrInjected) || n != a || !small.Owns(a) {
+	s = blockalloc.NewSegregate(1000, failing.If(small, frees), large)
+	if n, err := s.Reallocate(a, 1001); !errors.Is(err, failing.ErrInjected) || n != a || !small.Owns(a) {
 		t.Errorf("Reallocate of a block that cannot be freed = %v, %v; want the block and ErrInjected", n, err)
 	}
 	if small.Used() != 1000 || large.Used() != 2000 {

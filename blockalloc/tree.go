@@ -2,7 +2,9 @@ package blockalloc
 
 import (
 	"fmt"
+	"iter"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -29,8 +31,7 @@ type Rewrapper interface {
 //	└── Limit 1.0 GiB
 //	    └── System
 //
-// Below an allocator is what it wraps, by its Unwrap method, or what it takes its
-// memory from, by its Parent method. An allocator's line is what its String method
+// Below an allocator are those that [Inner] yields. An allocator's line is what its String method
 // returns, or else the name of its type. One that is reached twice is drawn twice.
 func Tree(a Allocator) string {
 	var t strings.Builder
@@ -43,7 +44,7 @@ func Tree(a Allocator) string {
 func draw(t *strings.Builder, a Allocator, indent string) {
 	t.WriteString(nodeText(a))
 	t.WriteByte('\n')
-	inner := below(a)
+	inner := slices.Collect(Inner(a))
 	for i, b := range inner {
 		fork, next := "├── ", "│   "
 		if i == len(inner)-1 {
@@ -54,19 +55,26 @@ func draw(t *strings.Builder, a Allocator, indent string) {
 	}
 }
 
-func below(a Allocator) []Allocator {
-	if isNil(a) {
-		return nil
+// Inner yields the allocators right below a: those that it wraps, by its Unwrap method,
+// or the one that it takes memory from, by its Parent method. It yields none of nil.
+func Inner(a Allocator) iter.Seq[Allocator] {
+	return func(yield func(Allocator) bool) {
+		if isNil(a) {
+			return
+		}
+		switch a := a.(type) {
+		case interface{ Unwrap() Allocator }:
+			yield(a.Unwrap())
+		case interface{ Unwrap() []Allocator }:
+			for _, inner := range a.Unwrap() {
+				if !yield(inner) {
+					return
+				}
+			}
+		case interface{ Parent() Allocator }:
+			yield(a.Parent())
+		}
 	}
-	switch a := a.(type) {
-	case interface{ Unwrap() Allocator }:
-		return []Allocator{a.Unwrap()}
-	case interface{ Unwrap() []Allocator }:
-		return a.Unwrap()
-	case interface{ Parent() Allocator }:
-		return []Allocator{a.Parent()}
-	}
-	return nil
 }
 
 func nodeText(a Allocator) string {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // several is a wrapper of any number, some of them nil.
@@ -36,16 +37,16 @@ func TestTree(t *testing.T) {
     └── Heap`: blockalloc.NewLocked(blockalloc.NewLimit(heap, 1<<30)),
 		`Fallback
 ├── Segregate at 4096 B
-│   ├── FailAfter(3)
+│   ├── failing.After(3)
 │   │   └── Heap
-│   └── FailEvery(7)
+│   └── failing.Every(7)
 │       └── Heap
 └── Limit 1536 B
-    └── FailIf
+    └── failing.If
         └── Carver of 64 B
             └── Heap`: blockalloc.NewFallback(
-			blockalloc.NewSegregate(4096, blockalloc.FailAfter(heap, 3), blockalloc.FailEvery(heap, 7)),
-			blockalloc.NewLimit(blockalloc.FailIf(&carver{parent: heap}, never), 1536),
+			blockalloc.NewSegregate(4096, failing.After(heap, 3), failing.Every(heap, 7)),
+			blockalloc.NewLimit(failing.If(&carver{parent: heap}, never), 1536),
 		),
 		`blockalloc_test.several
 ├── nil
@@ -78,12 +79,12 @@ func TestTreeFollowsTheBound(t *testing.T) {
 func TestRewrap(t *testing.T) {
 	one, two, foreign := alloctest.New(t), alloctest.New(t), borrow(t, 8, 8)
 	view := func(a blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.FailIf(a, never) // hands out and takes back the same blocks
+		return failing.If(a, never) // hands out and takes back the same blocks
 	}
 	for _, a := range []blockalloc.Allocator{
 		blockalloc.NewLimit(one, 1000),
 		blockalloc.NewLocked(one),
-		blockalloc.FailAfter(one, 100),
+		failing.After(one, 100),
 		blockalloc.NewFallback(one, two),
 		blockalloc.NewSegregate(100, one, two),
 	} {
@@ -128,7 +129,7 @@ func TestRewrap(t *testing.T) {
 // has been called.
 func wrapped(t *testing.T, a, inner blockalloc.Allocator, called bool) {
 	t.Helper()
-	f, ok := a.(*blockalloc.Failing)
+	f, ok := a.(*failing.Allocator)
 	if !ok || f.Unwrap() != inner || called != (f.Calls() > 0) {
 		t.Errorf("the view is around %v, want a view of the inner allocator, called: %t", a, called)
 	}

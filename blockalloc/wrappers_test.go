@@ -10,6 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // shy is an allocator that is no Owner, whatever it is made of.
@@ -39,12 +40,12 @@ func borrow(t testing.TB, size, align uintptr) blockalloc.Block {
 	return b
 }
 
-// never and reallocations are for FailIf.
-func never(blockalloc.Call) bool { return false }
+// never and reallocations are for failing.If.
+func never(failing.Call) bool { return false }
 
-func reallocations(c blockalloc.Call) bool { return c.Op == blockalloc.OpReallocate }
+func reallocations(c failing.Call) bool { return c.Op == failing.OpReallocate }
 
-func frees(c blockalloc.Call) bool { return c.Op == blockalloc.OpFree }
+func frees(c failing.Call) bool { return c.Op == failing.OpFree }
 
 // wide describes wrappers of allocators of any size that zero memory.
 var wide = blocktest.Config{MaxSize: 16 << 20, Zeroed: true}
@@ -144,9 +145,9 @@ func TestWrappersDoNotAllocate(t *testing.T) {
 		"Segregate, large": blockalloc.NewSegregate(8, refusal{}, o),
 		"Limit":            blockalloc.NewLimit(o, 1<<20),
 		"Locked":           blockalloc.NewLocked(o),
-		"FailAfter":        blockalloc.FailAfter(o, 1<<40),
-		"FailEvery":        blockalloc.FailEvery(o, 1<<40),
-		"FailIf":           blockalloc.FailIf(o, never),
+		"failing.After":    failing.After(o, 1<<40),
+		"failing.Every":    failing.Every(o, 1<<40),
+		"failing.If":       failing.If(o, never),
 		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(4096, blockalloc.NewFallback(o, refusal{}), refusal{}), refusal{}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -180,9 +181,9 @@ func TestWrappersKeepErrors(t *testing.T) {
 		"Segregate, large": func(a blockalloc.Allocator) blockalloc.Allocator {
 			return blockalloc.NewSegregate(8, blockalloc.Null{}, a)
 		},
-		"Limit":     func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
-		"Locked":    func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
-		"FailAfter": func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.FailAfter(a, 1<<40) },
+		"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
+		"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
+		"failing.After": func(a blockalloc.Allocator) blockalloc.Allocator { return failing.After(a, 1<<40) },
 	} {
 		inner := &moody{Allocator: alloctest.New(t)}
 		a := wrap(inner)

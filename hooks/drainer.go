@@ -72,7 +72,8 @@ func (d *Drainer) flush(last bool) {
 	for len(cursors) > 0 {
 		i := earliest(cursors)
 		d.told.Add(1)
-		d.next.Observe(context.Background(), d.ring.record(&cursors[i]).Event)
+		rec := d.ring.record(&cursors[i])
+		d.next.Observe(context.Background(), rec.Event, rec.Err)
 		if !d.advance(&cursors[i], last) {
 			cursors = append(cursors[:i], cursors[i+1:]...)
 		}

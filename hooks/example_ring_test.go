@@ -7,13 +7,14 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/hooks"
 )
 
 // The last events before something went wrong.
 func ExampleRing() {
 	last := hooks.NewRing(64, nil)
-	mem := alloctrace.Wrap(blockalloc.FailAfter(&blockalloc.Heap{}, 2), alloctrace.WithHooks(last))
+	mem := alloctrace.Wrap(failing.After(&blockalloc.Heap{}, 2), alloctrace.WithHooks(last))
 	b, _ := mem.Allocate(blockalloc.BlockLayout(4096))
 	_ = mem.Free(b)
 	_, _ = mem.Allocate(blockalloc.BlockLayout(64))
@@ -26,13 +27,13 @@ func ExampleRing() {
 	// allocated 4096 <nil>
 	// freeing 4096 <nil>
 	// allocated 64 <nil>
-	// allocate failed 8192 blockalloc: FailAfter(2).Allocate(8192 B aligned to 8192): out of memory: injected failure: call 3
+	// allocate failed 8192 failing.After(2).Allocate(8192 B aligned to 8192): out of memory: injected failure: call 3
 }
 
 // A slow hook does not hold up those who allocate.
 func ExampleDrain() {
 	ring := hooks.NewRing(1024, nil)
-	slow := alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+	slow := alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
 		time.Sleep(time.Millisecond)
 		fmt.Println(e.Kind, e.Size)
 	})

@@ -21,13 +21,13 @@ type filter struct {
 	predicates []Predicate
 }
 
-func (f *filter) Observe(ctx context.Context, e alloctrace.Event) {
+func (f *filter) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	for _, p := range f.predicates {
 		if !p(e) {
 			return
 		}
 	}
-	f.next.Observe(ctx, e)
+	f.next.Observe(ctx, e, err)
 }
 
 // Track returns the Filter of the part for one Proxy; [alloctrace.WithHooks] calls it.

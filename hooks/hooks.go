@@ -26,9 +26,9 @@ func Tee(hooks ...alloctrace.Hook) alloctrace.Hook {
 
 type tee []alloctrace.Hook
 
-func (t tee) Observe(ctx context.Context, e alloctrace.Event) {
+func (t tee) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	for _, h := range t {
-		h.Observe(ctx, e)
+		h.Observe(ctx, e, err)
 	}
 }
 

@@ -20,18 +20,20 @@ import (
 // recorder keeps the kinds that it is told.
 type recorder struct{ kinds []alloctrace.Kind }
 
-func (r *recorder) Observe(_ context.Context, e alloctrace.Event) { r.kinds = append(r.kinds, e.Kind) }
+func (r *recorder) Observe(_ context.Context, e alloctrace.Event, _ error) {
+	r.kinds = append(r.kinds, e.Kind)
+}
 
 func observe(h alloctrace.Hook, events ...alloctrace.Event) {
 	for _, e := range events {
-		h.Observe(context.Background(), e)
+		h.Observe(context.Background(), e, nil)
 	}
 }
 
 func TestTee(t *testing.T) {
 	var told []string
 	hook := func(name string) alloctrace.Hook {
-		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
 			told = append(told, name+" "+e.Kind.String())
 		})
 	}
@@ -43,20 +45,20 @@ func TestTee(t *testing.T) {
 	observe(hooks.Tee(), alloctrace.Event{})
 }
 
-// TestContext: the context goes on to the next hook as it came.
+// TestContext: the context and the error go on to the next hook as they came.
 func TestContext(t *testing.T) {
 	type key struct{}
 	told := 0
-	next := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+	next := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event, err error) {
 		told++
-		if ctx.Value(key{}) != "mine" {
-			t.Errorf("told with context %v, want the one of the event", ctx)
+		if ctx.Value(key{}) != "mine" || err != blockalloc.ErrLimit {
+			t.Errorf("observed with context %v and error %v, want those of the event", ctx, err)
 		}
 	})
-	hook := hooks.Tee(next, hooks.Filter(next, hooks.MinSize(1)), hooks.Sample(1, next))
-	hook.Observe(context.WithValue(t.Context(), key{}, "mine"), alloctrace.Event{Kind: alloctrace.Allocated, Size: 64})
-	if told != 3 {
-		t.Errorf("told %d times, want 3", told)
+	hook := hooks.Tee(next, hooks.Filter(next, hooks.MinSize(1)), hooks.Sample(next, 1), hooks.NewMeter(next))
+	hook.Observe(context.WithValue(t.Context(), key{}, "mine"), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64}, blockalloc.ErrLimit)
+	if told != 4 {
+		t.Errorf("told %d times, want 4", told)
 	}
 }
 
@@ -65,9 +67,9 @@ func TestFilter(t *testing.T) {
 		{Kind: alloctrace.Allocated, Size: 64},
 		{Kind: alloctrace.Allocated, Size: 4096},
 		{Kind: alloctrace.Reallocating, Size: 4096},
-		{Kind: alloctrace.ReallocateFailed, Size: 4096, Err: errors.New("no")},
+		{Kind: alloctrace.ReallocateFailed, Size: 4096},
 		{Kind: alloctrace.Freeing, Size: 64},
-		{Kind: alloctrace.FreeFailed, Size: 64, Err: errors.New("no")},
+		{Kind: alloctrace.FreeFailed, Size: 64},
 	}
 	for name, c := range map[string]struct {
 		predicates []hooks.Predicate
@@ -103,7 +105,7 @@ func TestFilter(t *testing.T) {
 // failure is lost.
 func TestSample(t *testing.T) {
 	var told recorder
-	s := hooks.Sample(10, &told)
+	s := hooks.Sample(&told, 10)
 	for i := range 100 {
 		before := len(told.kinds)
 		observe(s, alloctrace.Event{Kind: alloctrace.Allocated}, alloctrace.Event{Kind: alloctrace.Freeing})
@@ -122,21 +124,21 @@ func TestSample(t *testing.T) {
 		t.Errorf("told %v, want 10 allocated, 10 freeing, 7 free failed", count)
 	}
 	defer func() {
-		if r, _ := recover().(string); !strings.Contains(r, "hooks: Sample(0)") {
-			t.Errorf("Sample(0) panics with %q", r)
+		if r, _ := recover().(string); !strings.Contains(r, "hooks: Sample of one in 0") {
+			t.Errorf("Sample of one in 0 panics with %q", r)
 		}
 	}()
-	hooks.Sample(0, &told)
+	hooks.Sample(&told, 0)
 }
 
 func TestSampleConcurrent(t *testing.T) {
 	var mu sync.Mutex
 	told := 0
-	s := hooks.Sample(100, alloctrace.HookFunc(func(context.Context, alloctrace.Event) {
+	s := hooks.Sample(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {
 		mu.Lock()
 		told++
 		mu.Unlock()
-	}))
+	}), 100)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -161,15 +163,22 @@ func (w *writes) Write(p []byte) (int, error) {
 
 func TestWriter(t *testing.T) {
 	var out writes
-	observe(hooks.NewWriter(&out),
-		alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536},
-		alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096, Err: blockalloc.ErrOutOfMemory},
-		alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 0x1000, Size: 1, Align: 1, Err: errors.New("two\nlines \"quoted\"")},
-	)
+	h := hooks.NewWriter(&out)
+	h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536}, nil)
+	h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096}, blockalloc.ErrOutOfMemory)
+	h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 0x1000, Size: 1, Align: 1}, errors.New("two\nlines \"quoted\""))
+	child := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hooks.Filter(h, hooks.Failures))).Child("two\nlines")
+	if _, err := child.Allocate(blockalloc.Layout{Size: 8, Align: 3}); err == nil {
+		t.Fatal("a bad layout is allocated")
+	}
 	want := []string{ // one Write an event
 		"allocated addr=0x7f400000 size=65536 align=65536\n",
 		"allocate failed addr=0x0 size=4096 align=4096 err=\"out of memory\"\n",
 		`free failed addr=0x1000 size=1 align=1 err="two\nlines \"quoted\""` + "\n",
+		`allocate failed addr=0x0 size=8 align=3 child="two\nlines" err=`,
+	}
+	if last := len(want) - 1; len(out) == len(want) {
+		want[last] += out[last][min(len(out[last]), len(want[last])):] // the error is the allocator's
 	}
 	if !slices.Equal(out, want) {
 		t.Errorf("writes %q\nwant   %q", out, want)
@@ -240,7 +249,7 @@ func TestDrainerAllocates(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	d := hooks.Drain(r, alloctrace.HookFunc(func(context.Context, alloctrace.Event) { allocate() }), time.Hour)
+	d := hooks.Drain(r, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }), time.Hour)
 	allocate()
 	d.Flush()
 	if d.Told() != 2 || r.Told() != 6 {

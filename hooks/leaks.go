@@ -34,10 +34,7 @@ type Leaks struct {
 	live    liveTable[origin]
 }
 
-var (
-	_ alloctrace.PartsHook    = (*Leaks)(nil)
-	_ alloctrace.TrackingHook = (*Leaks)(nil)
-)
+var _ alloctrace.TrackingHook = (*Leaks)(nil)
 
 // An origin is where a block comes from.
 type origin struct {
@@ -105,15 +102,9 @@ func (l *Leaks) SetRate(rate int) {
 func (l *Leaks) Rate() int { return int(l.sampler.Load().rate) }
 
 // Observe remembers and forgets blocks.
-func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event) {
+func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	p := l.part(0, nil)
-	p.Observe(ctx, e)
-}
-
-// ObserveParts is Observe for an event without an Err, which is no failure.
-func (l *Leaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	p := l.part(0, nil)
-	p.ObserveParts(ctx, k, addr, size, align)
+	p.Observe(ctx, e, err)
 }
 
 // Track returns the part of l for one Proxy; [alloctrace.WithHooks] calls it.
@@ -134,23 +125,13 @@ type trackedLeaks struct {
 	pending *atomic.Int64 // nil if no Proxy delivers events
 }
 
-func (l *trackedLeaks) Observe(ctx context.Context, e alloctrace.Event) {
-	if !e.Kind.Failed() {
-		l.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
-	} else if _, _, kept := l.live.failed(e.Addr, e.Size, l.proxy); kept && l.pending != nil {
-		l.pending.Add(-1)
-	}
-}
-
-func (l *trackedLeaks) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	if isRelease(k) {
-		if (*atomic.Int32)(unsafe.Add(l.filter, filterOf(addr)*4)).Load() > 0 {
-			l.release(addr, size)
+func (l *trackedLeaks) Observe(ctx context.Context, e alloctrace.Event, _ error) {
+	if e.Kind > alloctrace.Reallocated { // a release, or a failure
+		if (*atomic.Int32)(unsafe.Add(l.filter, filterOf(e.Addr)*4)).Load() > 0 {
+			l.release(e)
 		}
-		return
-	}
-	if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(l.bounds, (sizeClass(size)-1)*4)).Load() {
-		l.acquire(ctx, addr, size, align, drawn)
+	} else if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(l.bounds, (sizeClass(e.Size)-1)*4)).Load() {
+		l.acquire(ctx, e.Addr, e.Size, e.Align, drawn)
 	}
 }
 
@@ -164,8 +145,13 @@ func (l *trackedLeaks) acquire(ctx context.Context, addr, size, align uintptr, d
 	}
 }
 
-func (l *trackedLeaks) release(addr, size uintptr) {
-	if _, _, waits := l.live.release(addr, size, l.proxy); waits && l.pending != nil {
+// release forgets a block, or knows it again when its release has failed.
+func (l *trackedLeaks) release(e alloctrace.Event) {
+	if e.Kind.Failed() {
+		if _, _, kept := l.live.failed(e.Addr, e.Size, l.proxy); kept && l.pending != nil {
+			l.pending.Add(-1)
+		}
+	} else if _, _, waits := l.live.release(e.Addr, e.Size, l.proxy); waits && l.pending != nil {
 		l.pending.Add(1)
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/internal/random"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
@@ -77,7 +78,7 @@ func TestLeaksTakesBack(t *testing.T) {
 	l := NewLeaks(1)
 	heap := new(blockalloc.Heap)
 	fail := false
-	p := observed(l, blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return fail && c.Op != blockalloc.OpAllocate }))
+	p := observed(l, failing.If(heap, func(c failing.Call) bool { return fail && c.Op != failing.OpAllocate }))
 	b := allocateOne(t, p, 100)
 	before := l.Live()
 	check := func(after string) {
@@ -87,11 +88,11 @@ func TestLeaksTakesBack(t *testing.T) {
 		}
 	}
 	fail = true
-	if err := p.Free(b); !errors.Is(err, blockalloc.ErrInjected) {
+	if err := p.Free(b); !errors.Is(err, failing.ErrInjected) {
 		t.Fatalf("Free: %v", err)
 	}
 	check("a free that failed")
-	if _, err := p.Reallocate(b, 200); !errors.Is(err, blockalloc.ErrInjected) {
+	if _, err := p.Reallocate(b, 200); !errors.Is(err, failing.ErrInjected) {
 		t.Fatalf("Reallocate: %v", err)
 	}
 	check("a reallocation that failed")
@@ -120,14 +121,14 @@ func TestLeaksTakesBack(t *testing.T) {
 func TestLeaksClosed(t *testing.T) {
 	l := NewLeaks(1)
 	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
-	l.Observe(t.Context(), e)
+	l.Observe(t.Context(), e, nil)
 	e.Kind = alloctrace.Freeing
-	l.Observe(t.Context(), e)
+	l.Observe(t.Context(), e, nil)
 	e.Kind = alloctrace.Allocated
-	l.Observe(t.Context(), e)
+	l.Observe(t.Context(), e, nil)
 	before := l.Live()
-	e.Kind, e.Err = alloctrace.ReallocateFailed, blockalloc.ErrClosed
-	l.Observe(t.Context(), e)
+	e.Kind = alloctrace.ReallocateFailed
+	l.Observe(t.Context(), e, blockalloc.ErrClosed)
 	if live := l.Live(); len(live) != 1 || !live[0].Allocated.Equal(before[0].Allocated) {
 		t.Errorf("live are %+v, want %+v", live, before)
 	}
@@ -145,7 +146,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	var pending atomic.Int64
 	part := l.Track(&pending)
 	tell := func(k alloctrace.Kind, addr uintptr, err error) {
-		part.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64, Err: err})
+		part.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64}, err)
 	}
 	for _, addr := range addrs {
 		tell(alloctrace.Allocated, addr, nil)
@@ -153,8 +154,8 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	for _, addr := range addrs {
 		tell(alloctrace.Freeing, addr, nil)
 	}
-	tell(alloctrace.FreeFailed, addrs[1], blockalloc.ErrInjected)
-	tell(alloctrace.FreeFailed, addrs[3], blockalloc.ErrInjected)
+	tell(alloctrace.FreeFailed, addrs[1], failing.ErrInjected)
+	tell(alloctrace.FreeFailed, addrs[3], failing.ErrInjected)
 	live := l.Live()
 	if len(live) != 2 || live[0].Addr != addrs[1] || live[1].Addr != addrs[3] {
 		t.Fatalf("live are %+v, want those at %#x and %#x", live, addrs[1], addrs[3])
@@ -163,7 +164,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	for _, i := range []int{1, 3} {
 		tell(alloctrace.Freeing, addrs[i], nil)
 	}
-	tell(alloctrace.FreeFailed, addrs[1], blockalloc.ErrInjected)
+	tell(alloctrace.FreeFailed, addrs[1], failing.ErrInjected)
 	tell(alloctrace.Freeing, addrs[1], nil)
 	if live := l.Live(); len(live) != 0 {
 		t.Errorf("live are %+v, want none", live)
@@ -262,7 +263,7 @@ func TestLeaksSampled(t *testing.T) {
 		for range runs {
 			l := NewLeaks(rate)
 			for i := range blocks {
-				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1) << 12, Size: size, Align: 8})
+				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1) << 12, Size: size, Align: 8}, nil)
 			}
 			r := l.Report()
 			var bytes int64
@@ -276,7 +277,7 @@ func TestLeaksSampled(t *testing.T) {
 			sum += ratio
 			squares += ratio * ratio
 			for i := range blocks {
-				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: uintptr(i+1) << 12, Size: size, Align: 8})
+				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: uintptr(i+1) << 12, Size: size, Align: 8}, nil)
 			}
 			if live := l.Live(); len(live) != 0 {
 				t.Fatalf("size %d: %d blocks are live at the end", size, len(live))
@@ -554,7 +555,7 @@ func TestUglyOwners(t *testing.T) {
 func TestUglyErrors(t *testing.T) {
 	for _, ugly := range texttest.Table() {
 		var out strings.Builder
-		NewWriter(&out).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: errors.New(ugly.Text)})
+		NewWriter(&out).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed}, errors.New(ugly.Text))
 		line := out.String()
 		_, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " err=")
 		if got, err := strconv.Unquote(quoted); err != nil || got != text.Text(ugly.Text) || strings.Count(line, "\n") != 1 || !utf8.ValidString(line) {

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/goroutine"
 )
 
@@ -23,7 +22,7 @@ import (
 // Memory ordering: a block is in the filter before its allocation is delivered, and who
 // frees it does so after that, and finds it there.
 type liveTable[T any] struct {
-	// How many blocks, live or being released, have addresses of one hash.
+	// How many blocks that are live, and releases under way, have addresses of one hash.
 	filter [1 << filterBits]atomic.Int32
 	shards [liveShards]liveShard[T]
 }
@@ -67,10 +66,6 @@ func (r *releasing[T]) is(addr, size uintptr, by uint32, goroutine uintptr) bool
 	return r.addr == addr && r.size == size && r.by == by && r.goroutine == goroutine
 }
 
-// isRelease tells the kinds Freeing and Reallocating from Allocated and Reallocated, by the bit
-// that both have.
-func isRelease(k alloctrace.Kind) bool { return k&alloctrace.Freeing&alloctrace.Reallocating != 0 }
-
 func hashOf(addr uintptr) uint64 { return uint64(addr) * 0x9e3779b97f4a7c15 }
 
 func filterOf(addr uintptr) uint64 { return hashOf(addr) >> (64 - filterBits) }
@@ -79,7 +74,7 @@ func (t *liveTable[T]) shard(addr uintptr) *liveShard[T] {
 	return &t.shards[hashOf(addr)>>32%liveShards]
 }
 
-// mayContain reports whether there may be a block at addr.
+// mayContain reports whether there may be a block at addr, or a release of one.
 func (t *liveTable[T]) mayContain(addr uintptr) bool { return t.filter[filterOf(addr)].Load() > 0 }
 
 // add takes in a block, instead of what the same Proxy has at its address with its size, which
@@ -116,6 +111,8 @@ func (t *liveTable[T]) release(addr, size uintptr, by uint32) (of T, ok, waits b
 		s.live.remove(i)
 	} else if !slices.ContainsFunc(s.releasing, func(other releasing[T]) bool { return other.is(addr, size, by, r.goroutine) }) {
 		return of, false, false
+	} else {
+		t.filter[filterOf(addr)].Add(1)
 	}
 	s.releasing = append(s.releasing, r)
 	if by == 0 {
@@ -129,9 +126,7 @@ func (t *liveTable[T]) release(addr, size uintptr, by uint32) (of T, ok, waits b
 // finish forgets release i.
 func (t *liveTable[T]) finish(s *liveShard[T], i int) {
 	r := &s.releasing[i]
-	if r.known {
-		t.filter[filterOf(r.addr)].Add(-1)
-	}
+	t.filter[filterOf(r.addr)].Add(-1)
 	if r.by == 0 {
 		s.kept--
 	}

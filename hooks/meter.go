@@ -8,7 +8,6 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/random"
-	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // A Meter is a Hook that tells another, and estimates for how long those who allocate wait
@@ -20,7 +19,7 @@ import (
 // what a goroutine waits for locks and for its processor. An event that is not timed
 // costs a random number and a call, and writes nothing.
 type Meter struct {
-	next  alloctrace.PartsHook
+	next  alloctrace.Hook
 	usage UsageSource // the hook's, or nil
 	*meterTimes
 }
@@ -34,10 +33,7 @@ type meterTimes struct {
 	told    atomic.Int64  // the largest sum that Usage has told
 }
 
-var (
-	_ alloctrace.PartsHook    = (*Meter)(nil)
-	_ alloctrace.TrackingHook = (*Meter)(nil)
-)
+var _ alloctrace.TrackingHook = (*Meter)(nil)
 
 // One event in meterEvery is timed.
 const (
@@ -48,26 +44,15 @@ const (
 // NewMeter returns a Meter of h, to be given to a Proxy in its place.
 func NewMeter(h alloctrace.Hook) *Meter {
 	start := time.Now()
-	m := &Meter{next: parts(h), meterTimes: &meterTimes{now: func() time.Duration { return time.Since(start) }}}
+	m := &Meter{next: h, meterTimes: &meterTimes{now: func() time.Duration { return time.Since(start) }}}
 	m.usage, _ = h.(UsageSource)
 	return m
-}
-
-func parts(h alloctrace.Hook) alloctrace.PartsHook {
-	if parts, ok := h.(alloctrace.PartsHook); ok {
-		return parts
-	}
-	return &whole{h}
 }
 
 // Track returns the Meter of the hook's part for one Proxy; [alloctrace.WithHooks] calls it.
 func (m *Meter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
 	var r releases
-	h := alloctrace.Hook(m.next)
-	if w, ok := h.(*whole); ok {
-		h = w.Hook
-	}
-	part := &Meter{parts(r.track(h, pending)), m.usage, m.meterTimes}
+	part := &Meter{r.track(m.next, pending), m.usage, m.meterTimes}
 	return struct {
 		*Meter
 		releases
@@ -75,24 +60,13 @@ func (m *Meter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
 }
 
 // Observe tells the hook.
-func (m *Meter) Observe(ctx context.Context, e alloctrace.Event) {
+func (m *Meter) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if random.Uint32() >= meterBound {
-		m.next.Observe(ctx, e)
+		m.next.Observe(ctx, e, err)
 		return
 	}
 	t0, t1 := m.now(), m.now()
-	m.next.Observe(ctx, e)
-	m.add(t0, t1, m.now())
-}
-
-// ObserveParts is Observe for an event without an Err.
-func (m *Meter) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	if random.Uint32() >= meterBound {
-		m.next.ObserveParts(ctx, k, addr, size, align)
-		return
-	}
-	t0, t1 := m.now(), m.now()
-	m.next.ObserveParts(ctx, k, addr, size, align)
+	m.next.Observe(ctx, e, err)
 	m.add(t0, t1, m.now())
 }
 
@@ -138,12 +112,4 @@ func (m *Meter) Usage() Usage {
 	// variance is n-1 of its squares, each of which was seen with that probability.
 	u.TimeError = time.Duration(math.Sqrt(meterEvery * (meterEvery - 1) * math.Float64frombits(m.squares.Load())))
 	return u
-}
-
-// whole puts events together again.
-type whole struct{ alloctrace.Hook }
-
-func (w *whole) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	recursion.Check()
-	w.Observe(ctx, alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align})
 }

@@ -28,17 +28,9 @@ type lingering struct {
 	calls int
 }
 
-func (l *lingering) Observe(_ context.Context, e alloctrace.Event) {
+func (l *lingering) Observe(_ context.Context, e alloctrace.Event, _ error) {
 	l.calls++
 	l.clock.at += time.Duration(e.Size)
-}
-
-// lingeringParts is one that takes events in parts.
-type lingeringParts struct{ lingering }
-
-func (l *lingeringParts) ObserveParts(_ context.Context, _ alloctrace.Kind, _, size, _ uintptr) {
-	l.calls++
-	l.clock.at += time.Duration(size)
 }
 
 // TestMeterIsUnbiased: over many Meters, times and events are right on average, and as far off as
@@ -46,7 +38,7 @@ func (l *lingeringParts) ObserveParts(_ context.Context, _ alloctrace.Kind, _, s
 func TestMeterIsUnbiased(t *testing.T) {
 	const runs, events = 200, 1 << 15
 	clock := new(fakeClock)
-	whole, parts := &lingering{clock: clock}, &lingeringParts{lingering{clock: clock}}
+	hook := &lingering{clock: clock}
 	size := func(i int) uintptr {
 		if i%8 == 0 {
 			return 200
@@ -59,27 +51,19 @@ func TestMeterIsUnbiased(t *testing.T) {
 		squares += float64(size(i)) * float64(size(i))
 	}
 	var time, variance, counted float64
-	for run := range runs {
-		var hook alloctrace.Hook = whole
-		if run%2 == 0 {
-			hook = parts
-		}
+	for range runs {
 		m := NewMeter(hook)
 		m.now = clock.now
 		for i := range events {
-			if i%4 < 2 {
-				m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: size(i), Align: 1})
-			} else {
-				m.ObserveParts(t.Context(), alloctrace.Allocated, 64, size(i), 1)
-			}
+			m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: size(i), Align: 1}, nil)
 		}
 		u := m.Usage()
 		time += float64(u.Time)
 		variance += float64(u.TimeError) * float64(u.TimeError)
 		counted += float64(u.Events)
 	}
-	if calls := whole.calls + parts.calls; calls != runs*events {
-		t.Errorf("the hooks were told %d events, want %d", calls, runs*events)
+	if hook.calls != runs*events {
+		t.Errorf("the hook observes %d events, want %d", hook.calls, runs*events)
 	}
 	const n = meterEvery
 	deviation := math.Sqrt(runs * (n - 1) * squares)
@@ -103,13 +87,13 @@ func TestMeterIsUnbiased(t *testing.T) {
 func TestMeterTogether(t *testing.T) {
 	const goroutines, each = 8, 20_000
 	var calls atomic.Int64
-	m := NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event) { calls.Add(1) }))
+	m := NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { calls.Add(1) }))
 	m.now = func() time.Duration { return 0 }
 	var wg sync.WaitGroup
 	for range goroutines {
 		wg.Go(func() {
 			for i := range each {
-				m.ObserveParts(context.Background(), alloctrace.Allocated, 64, 64, 64)
+				m.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64}, nil)
 				if i%1000 == 0 {
 					m.Usage()
 				}
@@ -142,8 +126,8 @@ func TestMeterUsage(t *testing.T) {
 	failure := errors.New("not today")
 	ring := NewRing(64, nil)
 	m := NewMeter(ring)
-	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64, Err: failure})
-	m.ObserveParts(t.Context(), alloctrace.Allocated, 4096, 64, 64)
+	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64}, failure)
+	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
 	if u, of := m.Usage(), ring.Usage(); u.Events != 2 || u.Sampled != of.Sampled || u.Bytes != of.Bytes {
 		t.Errorf("the usage is %+v, and the hook's %+v", u, of)
 	}
@@ -165,15 +149,15 @@ func TestMeterUsage(t *testing.T) {
 }
 
 // TestMeterAllocatesNothing: neither events that are timed nor others cost anything on the Go
-// heap, whether the hook takes parts or not.
+// heap.
 func TestMeterAllocatesNothing(t *testing.T) {
-	for _, hook := range []alloctrace.Hook{NewRing(64, nil), alloctrace.HookFunc(func(context.Context, alloctrace.Event) {})} {
+	for _, hook := range []alloctrace.Hook{NewRing(64, nil), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})} {
 		m := NewMeter(hook)
 		e := alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}
 		if n := testing.AllocsPerRun(10, func() {
 			for range 20 * meterEvery {
-				m.ObserveParts(t.Context(), alloctrace.Allocated, 4096, 64, 64)
-				m.Observe(t.Context(), e)
+				m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
+				m.Observe(t.Context(), e, nil)
 			}
 		}); n != 0 {
 			t.Errorf("around a %T: %v allocations", hook, n)

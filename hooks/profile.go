@@ -49,10 +49,7 @@ type Profile struct {
 	proxies                   atomic.Uint32
 }
 
-var (
-	_ alloctrace.PartsHook    = (*Profile)(nil)
-	_ alloctrace.TrackingHook = (*Profile)(nil)
-)
+var _ alloctrace.TrackingHook = (*Profile)(nil)
 
 // maxProfiled is how many live blocks are remembered at most.
 const maxProfiled = 1 << 18
@@ -109,13 +106,8 @@ func (p *Profile) Rate() int {
 }
 
 // Observe samples e.
-func (p *Profile) Observe(ctx context.Context, e alloctrace.Event) {
-	(&trackedProfile{Profile: p}).Observe(ctx, e)
-}
-
-// ObserveParts is Observe for an event without an Err, which is no failure.
-func (p *Profile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, align uintptr) {
-	(&trackedProfile{Profile: p}).ObserveParts(ctx, k, addr, size, align)
+func (p *Profile) Observe(ctx context.Context, e alloctrace.Event, err error) {
+	(&trackedProfile{Profile: p}).Observe(ctx, e, err)
 }
 
 // Track returns the part of p for one Proxy; [alloctrace.WithHooks] calls it.
@@ -130,32 +122,14 @@ type trackedProfile struct {
 	pending *atomic.Int64 // nil if no Proxy delivers events
 }
 
-func (p *trackedProfile) Observe(ctx context.Context, e alloctrace.Event) {
-	if !e.Kind.Failed() {
-		p.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
-		return
-	}
-	of, ok, kept := p.live.failed(e.Addr, e.Size, p.proxy)
-	if ok {
-		of.by.freed.Add(-of.blocks)
-		of.by.freedBytes.Add(-of.bytes)
-		p.inUse.Add(1)
-	}
-	if kept && p.pending != nil {
-		p.pending.Add(-1)
-	}
-}
-
-func (p *trackedProfile) ObserveParts(ctx context.Context, k alloctrace.Kind, addr, size, _ uintptr) {
-	if isRelease(k) {
-		if p.live.mayContain(addr) {
-			p.release(addr, size)
+func (p *trackedProfile) Observe(ctx context.Context, e alloctrace.Event, _ error) {
+	if e.Kind > alloctrace.Reallocated { // a release, or a failure
+		if p.live.mayContain(e.Addr) {
+			p.release(e)
 		}
-		return
-	}
-	if s := p.sampler.Load(); s != nil {
-		if drawn := random.Uint32(); drawn <= s.bound(size) {
-			p.acquire(ctx, s, addr, size, drawn)
+	} else if s := p.sampler.Load(); s != nil {
+		if drawn := random.Uint32(); drawn <= s.bound(e.Size) {
+			p.acquire(ctx, s, e.Addr, e.Size, drawn)
 		}
 	}
 }
@@ -192,13 +166,30 @@ func (p *Profile) forget(of profiled) {
 	p.inUse.Add(-1)
 }
 
-func (p *trackedProfile) release(addr, size uintptr) {
-	of, ok, waits := p.live.release(addr, size, p.proxy)
+// release forgets a block, or knows it again when its release has failed.
+func (p *trackedProfile) release(e alloctrace.Event) {
+	if e.Kind.Failed() {
+		p.failed(e.Addr, e.Size)
+		return
+	}
+	of, ok, waits := p.live.release(e.Addr, e.Size, p.proxy)
 	if ok {
 		p.forget(of)
 	}
 	if waits && p.pending != nil {
 		p.pending.Add(1)
+	}
+}
+
+func (p *trackedProfile) failed(addr, size uintptr) {
+	of, ok, kept := p.live.failed(addr, size, p.proxy)
+	if ok {
+		of.by.freed.Add(-of.blocks)
+		of.by.freedBytes.Add(-of.bytes)
+		p.inUse.Add(1)
+	}
+	if kept && p.pending != nil {
+		p.pending.Add(-1)
 	}
 }
 

@@ -151,10 +151,10 @@ func TestProfileIsUnbiased(t *testing.T) {
 					p.SetRate(1 << 15)
 				}
 				e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1)<<28 | uintptr(j)<<8, Size: size, Align: 8}
-				p.Observe(t.Context(), e)
+				p.Observe(t.Context(), e, nil)
 				if j%2 == 0 {
 					e.Kind = alloctrace.Freeing
-					p.Observe(t.Context(), e)
+					p.Observe(t.Context(), e, nil)
 				}
 			}
 			sum := sums(p, func(ProfileSample) string { return "" })[""]
@@ -208,7 +208,7 @@ func TestProfileRates(t *testing.T) {
 	p := NewProfile(0)
 	tell := func(kind alloctrace.Kind, n int) {
 		for i := range n {
-			p.Observe(t.Context(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 8, Size: 100, Align: 4})
+			p.Observe(t.Context(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 8, Size: 100, Align: 4}, nil)
 		}
 	}
 	tell(alloctrace.Allocated, 100)
@@ -306,7 +306,7 @@ func TestProfileIsBounded(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	tell := func(kind alloctrace.Kind) {
 		for i := range n {
-			p.ObserveParts(context.Background(), kind, uintptr(i+1)<<4, 16, 16)
+			p.Observe(context.Background(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 4, Size: 16, Align: 16}, nil)
 		}
 	}
 	tell(alloctrace.Allocated)
@@ -330,13 +330,13 @@ func TestProfileIsBounded(t *testing.T) {
 		return pprof.WithLabels(t.Context(), pprof.Labels("request", fmt.Sprint(i)))
 	}
 	for i := range maxStacks + 10 {
-		p.ObserveParts(labelled(i), alloctrace.Allocated, 1<<28|uintptr(i)<<4, 16, 16)
+		p.Observe(labelled(i), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 1<<28 | uintptr(i)<<4, Size: 16, Align: 16}, nil)
 	}
 	if got := p.Stats(); got.Places > maxStacks+got.Stacks {
 		t.Errorf("with labels of each request %+v", got)
 	}
 	p.stacks.kept.Store(maxStacks)
-	p.ObserveParts(t.Context(), alloctrace.Allocated, 1<<29, 16, 16)
+	p.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 1 << 29, Size: 16, Align: 16}, nil)
 	if !slices.ContainsFunc(p.Samples(), func(s ProfileSample) bool { return len(s.Stack) == 0 && s.LiveBytes == 16 }) {
 		t.Error("a stack too many is not put with the others")
 	}
@@ -348,8 +348,8 @@ func TestProfileAllocatesNothing(t *testing.T) {
 	p := NewProfile(1)
 	ctx := pprof.WithLabels(t.Context(), pprof.Labels("job", "merge"))
 	if n := testing.AllocsPerRun(1000, func() {
-		p.ObserveParts(ctx, alloctrace.Allocated, 4096, 64, 64)
-		p.ObserveParts(ctx, alloctrace.Freeing, 4096, 64, 64)
+		p.Observe(ctx, alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
+		p.Observe(ctx, alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}, nil)
 	}); n != 0 {
 		t.Errorf("%v allocations a pair", n)
 	}

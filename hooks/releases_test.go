@@ -15,6 +15,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 var requireAll = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
@@ -44,7 +45,7 @@ func (a *again) Free(blockalloc.Block) error { return a.err() }
 
 func (a *again) err() error {
 	if a.refuse {
-		return blockalloc.ErrInjected
+		return failing.ErrInjected
 	}
 	return nil
 }
@@ -127,7 +128,7 @@ func TestRefusalBringsBackTheNewest(t *testing.T) {
 					b := allocateOne(t, owned(p, fmt.Sprint(i)), 64)
 					a.refuse = true
 					for range 3 {
-						if err := release(p, b); !errors.Is(err, blockalloc.ErrInjected) {
+						if err := release(p, b); !errors.Is(err, failing.ErrInjected) {
 							t.Fatal(err)
 						}
 						if got := owners(t, inside); !slices.Equal(got, []string{fmt.Sprint(i)}) {
@@ -203,7 +204,7 @@ type gate struct {
 func (g *gate) Free(blockalloc.Block) error {
 	g.begun.Done()
 	<-g.open
-	return blockalloc.ErrInjected
+	return failing.ErrInjected
 }
 
 // TestRefusalsAtOnce: however many releases are under way at once, and whatever is released
@@ -268,13 +269,13 @@ func TestStackedProxies(t *testing.T) {
 		},
 		"refuses": func(a blockalloc.Allocator) blockalloc.Allocator {
 			n := 0
-			return blockalloc.FailIf(a, func(blockalloc.Call) bool { n++; return n%3 == 0 })
+			return failing.If(a, func(failing.Call) bool { n++; return n%3 == 0 })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, profile := NewLeaks(1), NewProfile(1)
 			n := 0
-			lower := alloctrace.Wrap(blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool { n++; return n%5 == 0 }),
+			lower := alloctrace.Wrap(failing.If(new(blockalloc.Heap), func(failing.Call) bool { n++; return n%5 == 0 }),
 				alloctrace.WithHooks(l, profile)).Child("lower")
 			upper := alloctrace.Wrap(between(lower), alloctrace.WithHooks(l, profile)).Child("upper")
 			rnd := rand.New(rand.NewPCG(3, 4))
@@ -364,7 +365,7 @@ func TestRefusalStorm(t *testing.T) {
 	}
 	eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
 		var calls atomic.Uint64
-		pool := blockalloc.FailIf(&reuser{}, func(blockalloc.Call) bool {
+		pool := failing.If(&reuser{}, func(failing.Call) bool {
 			return calls.Add(1)*0x9e3779b97f4a7c15>>62 == 0
 		})
 		one := alloctrace.Wrap(pool, alloctrace.WithHooks(h))
@@ -465,10 +466,10 @@ func pendingOf(h alloctrace.Hook) int64 {
 // fails is brought back all the same, and what is kept for that is bounded.
 func TestReleasesOutsideOfAProxy(t *testing.T) {
 	l := NewLeaks(1)
-	h := alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event) { l.Observe(ctx, e) })
+	h := alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, err error) { l.Observe(ctx, e, err) })
 	heap := new(blockalloc.Heap)
 	fail := false
-	p := alloctrace.Wrap(blockalloc.FailIf(heap, func(c blockalloc.Call) bool { return fail && c.Op != blockalloc.OpAllocate }), alloctrace.WithHooks(h))
+	p := alloctrace.Wrap(failing.If(heap, func(c failing.Call) bool { return fail && c.Op != failing.OpAllocate }), alloctrace.WithHooks(h))
 	for i := range 20_000 {
 		b := allocateOne(t, p, 64)
 		if i%10 == 0 {
@@ -493,5 +494,25 @@ func TestReleasesOutsideOfAProxy(t *testing.T) {
 	}
 	if n := l.live.pending(); n > liveShards*keptReleases {
 		t.Errorf("%d releases are kept", n)
+	}
+}
+
+// TestReleaseThatFailsLast: a second free of a block that is being freed fails after the first has
+// ended, as it can where goroutines cannot be told apart. Nothing waits for it any more.
+func TestReleaseThatFailsLast(t *testing.T) {
+	for name, hook := range map[string]alloctrace.TrackingHook{"Leaks": NewLeaks(1), "Profile": NewProfile(1)} {
+		var pending atomic.Int64
+		part := hook.Track(&pending)
+		e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
+		part.Observe(t.Context(), e, nil)
+		e.Kind = alloctrace.Freeing
+		part.Observe(t.Context(), e, nil)
+		part.Observe(t.Context(), e, nil)
+		part.Released(e.Addr, e.Size)
+		e.Kind = alloctrace.FreeFailed
+		part.Observe(t.Context(), e, blockalloc.ErrDoubleFree)
+		if waiting := pendingOf(hook); pending.Load() != 0 || waiting != 0 {
+			t.Errorf("%s: the Proxy delivers %d more ends, and %d releases wait; want none", name, pending.Load(), waiting)
+		}
 	}
 }

@@ -45,7 +45,7 @@ type Ring struct {
 	goroutines [1 << goroutineBits]atomic.Uint64
 }
 
-var _ alloctrace.PartsHook = (*Ring)(nil)
+var _ alloctrace.Hook = (*Ring)(nil)
 
 // ringShard is where one writes at a time: who is on its processor, or if it is
 // shared who holds its lock.
@@ -111,31 +111,26 @@ func NewRing(n int, clock Clock) *Ring {
 }
 
 // Observe keeps e.
-func (r *Ring) Observe(ctx context.Context, e alloctrace.Event) {
-	if e.Err == nil {
-		r.ObserveParts(ctx, e.Kind, e.Addr, e.Size, e.Align)
-	} else {
-		r.observe(e, r.now())
+func (r *Ring) Observe(_ context.Context, e alloctrace.Event, err error) {
+	rest := packed(e)
+	if err != nil || excess(e) != 0 {
+		rest = r.rare.keep(e, err)<<kindBits | rare // before the record, so that who reads it finds the event
 	}
-}
-
-// ObserveParts keeps an event without an Err.
-func (r *Ring) ObserveParts(_ context.Context, k alloctrace.Kind, addr, size, align uintptr) {
 	at := r.now()
 	if i := shard.Enter(); shard.Exclusive && uint(i) < uint(len(r.shards)) {
 		s, turn := r.shards[i].Load(), r.turn.Load()
-		if s != nil && int(turn>>turnShift) == i && excess(size, align) == 0 {
-			s.write(shard.Add(&s.head, 1), turn, uint64(addr), packed(k, size, align), at)
+		if s != nil && int(turn>>turnShift) == i {
+			s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), rest, at)
 			shard.Leave()
 			return
 		}
-		if s != nil && turn>>turnShift == everyone && excess(size, align) == 0 {
-			r.writeOrdered(i, s, uint64(addr), packed(k, size, align), at)
+		if s != nil && turn>>turnShift == everyone {
+			r.writeOrdered(i, s, uint64(e.Addr), rest, at)
 			return
 		}
 	}
 	shard.Leave()
-	r.observe(alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: align}, at)
+	r.observe(uint64(e.Addr), rest, at)
 }
 
 func (r *Ring) now() uint64 {
@@ -145,23 +140,19 @@ func (r *Ring) now() uint64 {
 	return uint64(r.clock.Now())
 }
 
-// excess is not zero if this does not fit into a record.
-func excess(size, align uintptr) uint64 {
-	return uint64(size)>>(64-kindBits-alignBits) | uint64(align&(align-1))
+// excess is not zero if e does not fit into a record.
+func excess(e alloctrace.Event) uint64 {
+	return uint64(e.Size)>>(64-kindBits-alignBits) | uint64(e.Align&(e.Align-1))
 }
 
 // packed returns what a record has of an event beside its address.
-func packed(k alloctrace.Kind, size, align uintptr) uint64 {
-	return uint64(size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(align)))<<kindBits | uint64(k)
+func packed(e alloctrace.Event) uint64 {
+	return uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
 }
 
-// observe keeps e where there is nothing to write in yet, or it is shared, or another
-// has the turn, or e does not fit into a record.
-func (r *Ring) observe(e alloctrace.Event, at uint64) {
-	rest := packed(e.Kind, e.Size, e.Align)
-	if e.Err != nil || excess(e.Size, e.Align) != 0 {
-		rest = r.rare.keep(e)<<kindBits | rare // before the record, so that who reads it finds the event
-	}
+// observe keeps an event where there is nothing to write in yet, or it is shared, or another
+// has the turn.
+func (r *Ring) observe(addr, rest, at uint64) {
 	i, s := r.enter(shard.Enter())
 	turn := r.turn.Load()
 	if int(turn>>turnShift) != i {
@@ -170,7 +161,7 @@ func (r *Ring) observe(e alloctrace.Event, at uint64) {
 	if turn>>turnShift == everyone {
 		turn = r.ordered(i)
 	}
-	s.write(shard.Add(&s.head, 1), turn, uint64(e.Addr), rest, at)
+	s.write(shard.Add(&s.head, 1), turn, addr, rest, at)
 	if s.shared {
 		s.mu.Unlock()
 		return
@@ -329,24 +320,25 @@ type rareEvents struct {
 	kept [64]struct {
 		number uint64
 		event  alloctrace.Event
+		err    error
 	}
 }
 
 // keep keeps e and returns its number.
-func (r *rareEvents) keep(e alloctrace.Event) uint64 {
+func (r *rareEvents) keep(e alloctrace.Event, err error) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.told++
 	at := &r.kept[r.told%uint64(len(r.kept))]
-	at.number, at.event = r.told, e
+	at.number, at.event, at.err = r.told, e, err
 	return r.told
 }
 
-func (r *rareEvents) find(number uint64, addr uintptr) alloctrace.Event {
+func (r *rareEvents) find(number uint64, addr uintptr) (alloctrace.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if at := &r.kept[number%uint64(len(r.kept))]; at.number == number {
-		return at.event
+		return at.event, at.err
 	}
-	return alloctrace.Event{Addr: addr, Err: ErrForgotten}
+	return alloctrace.Event{Addr: addr}, ErrForgotten
 }

@@ -43,7 +43,7 @@ func TestOrderOfGoroutines(t *testing.T) {
 			r.short.Store(c.short)
 			last := make([]uint64, c.goroutines)
 			var disorder int
-			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
 				g, n := uint64(e.Addr)>>24, uint64(e.Addr)&(1<<24-1)
 				if n <= last[g] {
 					disorder++
@@ -75,7 +75,7 @@ func TestOrderOfGoroutines(t *testing.T) {
 			for g := range c.goroutines {
 				writers.Go(func() {
 					for n := range steps / c.goroutines {
-						r.ObserveParts(context.Background(), alloctrace.Allocated, uintptr(g<<24|n+1), 64, 64)
+						r.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(g<<24 | n + 1), Size: 64, Align: 64}, nil)
 						if n%c.pause == g%c.pause {
 							runtime.Gosched()
 						}

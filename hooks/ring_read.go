@@ -10,6 +10,7 @@ import (
 // A Record is an event that was kept in a [Ring].
 type Record struct {
 	alloctrace.Event
+	Err  error     // with failures, else nil
 	Time time.Time // zero if the Ring has no clock
 }
 
@@ -66,7 +67,7 @@ func (r *Ring) record(c *cursor) (rec Record) {
 		rec.Time = time.Unix(0, int64(c.words[recordTime]))
 	}
 	if rest&(1<<kindBits-1) == rare {
-		rec.Event = r.rare.find(rest>>kindBits, addr)
+		rec.Event, rec.Err = r.rare.find(rest>>kindBits, addr)
 		return rec
 	}
 	rec.Event = alloctrace.Event{

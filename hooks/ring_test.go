@@ -89,7 +89,7 @@ func TestRingKeepsTheLast(t *testing.T) {
 		if got := numbersOf(t, records); !slices.Equal(got, want) || r.Told() != n {
 			t.Errorf("after %d events: %d, told %d; want %d", n, got, r.Told(), want)
 		}
-		r.Observe(t.Context(), numbered(n+1))
+		r.Observe(t.Context(), numbered(n+1), nil)
 	}
 }
 
@@ -109,7 +109,7 @@ func TestRingHasNoGaps(t *testing.T) {
 						runtime.Gosched()
 					}
 				}
-				r.Observe(context.Background(), numbered(uint64(n+1)))
+				r.Observe(context.Background(), numbered(uint64(n+1)), nil)
 				if n%10 == g {
 					got := numbersOf(t, r.Records())
 					for i, number := range got {
@@ -136,20 +136,20 @@ func TestRingErrors(t *testing.T) {
 	var errs []error
 	for i := range 100 {
 		errs = append(errs, fmt.Errorf("error %d", i))
-		r.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: uintptr(i), Align: 3, Err: errs[i]})
-		r.Observe(t.Context(), numbered(7))
+		r.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: uintptr(i), Align: 3}, errs[i])
+		r.Observe(t.Context(), numbered(7), nil)
 	}
 	records := r.Records()
 	if len(records) != 200 {
 		t.Fatalf("%d records, want 200", len(records))
 	}
 	for i, err := range errs {
-		want := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: uintptr(i), Align: 3, Err: err}
+		want := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: uintptr(i), Align: 3}
 		if i < 100-64 {
-			want = alloctrace.Event{Err: ErrForgotten}
+			want, err = alloctrace.Event{}, ErrForgotten
 		}
-		if got := records[2*i]; got.Event != want || records[2*i+1].Err != nil {
-			t.Errorf("record %d: %+v, want %+v", 2*i, got.Event, want)
+		if got := records[2*i]; got.Event != want || got.Err != err || records[2*i+1].Err != nil {
+			t.Errorf("record %d: %+v, want %+v with the error %v", 2*i, got, want, err)
 		}
 		if got := records[2*i].Time; got.Before(before.Truncate(time.Microsecond)) || got.After(time.Now()) {
 			t.Errorf("record %d is of %v, want a time since %v", 2*i, got, before)
@@ -175,7 +175,7 @@ func TestRingOrder(t *testing.T) {
 			t.Errorf("%s: %d, want 1 to %d", name, got, number)
 		}
 		var told []uint64
-		d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { told = append(told, numberOf(t, e)) }), time.Hour)
+		d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { told = append(told, numberOf(t, e)) }), time.Hour)
 		d.Close()
 		if !slices.Equal(told, got) {
 			t.Errorf("%s: a Drainer tells %d, want %d", name, told, got)
@@ -245,7 +245,7 @@ func TestRingTurns(t *testing.T) {
 	if turn := take(1, 1); turn>>turnShift != everyone || turn != r.turn.Load() {
 		t.Errorf("after %d short turns there is one more: %x", shortTurns, turn)
 	}
-	r.Observe(t.Context(), numbered(1))
+	r.Observe(t.Context(), numbered(1), nil)
 	if turn := r.turn.Load(); turn>>turnShift != everyone {
 		t.Errorf("somebody takes the turn again: %x", turn)
 	}
@@ -254,20 +254,18 @@ func TestRingTurns(t *testing.T) {
 // TestRingRareEvents: what does not fit into a record is kept whole beside it.
 func TestRingRareEvents(t *testing.T) {
 	r := NewRing(16, nil)
-	want := []alloctrace.Event{
+	want := []Record{
 		{},
-		{Kind: alloctrace.AllocateFailed, Size: ^uintptr(0), Align: 8},
-		{Kind: alloctrace.AllocateFailed, Size: 999, Align: 999},
-		{Kind: alloctrace.FreeFailed, Addr: ^uintptr(0), Size: 1, Align: 1, Err: blockalloc.ErrNotOwned},
-		{Kind: alloctrace.Freeing, Addr: 1 << 31, Size: 1<<31 - 1, Align: 1 << 31},
+		{Event: alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: ^uintptr(0), Align: 8}},
+		{Event: alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 999, Align: 999}, Err: blockalloc.ErrBadLayout},
+		{Event: alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: ^uintptr(0), Size: 1, Align: 1}, Err: blockalloc.ErrNotOwned},
+		{Event: alloctrace.Event{Kind: alloctrace.Freeing, Addr: 1 << 31, Size: 1<<31 - 1, Align: 1 << 31}},
 	}
-	for _, e := range want {
-		r.Observe(t.Context(), e)
+	for _, rec := range want {
+		r.Observe(t.Context(), rec.Event, rec.Err)
 	}
-	for i, rec := range r.Records() {
-		if rec.Event != want[i] {
-			t.Errorf("record %d is %+v, want %+v", i, rec.Event, want[i])
-		}
+	if got := r.Records(); !slices.Equal(got, want) {
+		t.Errorf("the records are %+v, want %+v", got, want)
 	}
 }
 
@@ -284,7 +282,7 @@ func TestRingTorn(t *testing.T) {
 		for w := range uint64(4) {
 			writers.Go(func() {
 				for i := range steps {
-					r.Observe(context.Background(), numbered(w<<24|i))
+					r.Observe(context.Background(), numbered(w<<24|i), nil)
 					for range i * i % 101 { // so that there are records to be read
 						slowly.Load()
 					}
@@ -322,13 +320,13 @@ func TestRingShards(t *testing.T) {
 		t.Errorf("%d shards before the first event", n)
 	}
 	for n := range uint64(10) {
-		r.Observe(t.Context(), numbered(n+1))
+		r.Observe(t.Context(), numbered(n+1), nil)
 	}
 	if n := len(r.all()); shard.Exclusive && n != 1 || r.others.Load() != nil || r.Told() != 10 {
 		t.Errorf("%d shards, told %d; want 1 and 10", n, r.Told())
 	}
 	r.shards = r.shards[:0] // as if there were more processors now
-	r.Observe(t.Context(), numbered(11))
+	r.Observe(t.Context(), numbered(11), nil)
 	if got := numbersOf(t, r.Records()); !slices.Equal(got, []uint64{11}) || r.others.Load() == nil {
 		t.Errorf("%d, want 11", got)
 	}
@@ -338,10 +336,9 @@ func TestRingDoesNotAllocate(t *testing.T) {
 	clock := NewCoarseClock(time.Millisecond)
 	defer clock.Close()
 	r := NewRing(64, clock)
-	err := errors.New("no")
-	for _, e := range []alloctrace.Event{numbered(1), {Kind: alloctrace.FreeFailed, Err: err}} {
-		if n := testing.AllocsPerRun(1000, func() { r.Observe(context.Background(), e) }); n != 0 {
-			t.Errorf("%v: %v allocations an event, want none", e.Kind, n)
+	for _, rec := range []Record{{Event: numbered(1)}, {Event: alloctrace.Event{Kind: alloctrace.FreeFailed}, Err: errors.New("no")}} {
+		if n := testing.AllocsPerRun(1000, func() { r.Observe(context.Background(), rec.Event, rec.Err) }); n != 0 {
+			t.Errorf("%v: %v allocations an event, want none", rec.Kind, n)
 		}
 	}
 }
@@ -353,7 +350,7 @@ func TestDrainer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := NewRing(256, nil)
 			told := uint64(0)
-			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) {
+			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
 				n := uint64(e.Addr)
 				if e != numbered(n) {
 					t.Errorf("told %+v, which is of no one event", e)
@@ -367,7 +364,7 @@ func TestDrainer(t *testing.T) {
 			for w := range uint64(writers) {
 				wg.Go(func() {
 					for i := range uint64(steps) {
-						r.Observe(context.Background(), numbered(w<<24|i))
+						r.Observe(context.Background(), numbered(w<<24|i), nil)
 						if i%100 == 0 {
 							time.Sleep(time.Microsecond)
 						}
@@ -382,7 +379,7 @@ func TestDrainer(t *testing.T) {
 				t.Errorf("told %d, which were %d, and dropped %d; want %d together", d.Told(), told, d.Dropped(), writers*steps)
 			}
 			before := told
-			r.Observe(t.Context(), numbered(1))
+			r.Observe(t.Context(), numbered(1), nil)
 			d.Close()
 			if d.Told() != before+1 {
 				t.Error("a second Close does not tell what came since")
@@ -397,16 +394,16 @@ var slowly atomic.Int64
 func TestDrainerDrops(t *testing.T) {
 	r := one(NewRing(8, nil))
 	var got []uint64
-	d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event) { got = append(got, uint64(e.Addr)) }), time.Hour)
+	d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { got = append(got, uint64(e.Addr)) }), time.Hour)
 	for n := range uint64(20) {
-		r.Observe(t.Context(), numbered(n+1))
+		r.Observe(t.Context(), numbered(n+1), nil)
 	}
 	d.Flush()
 	if want := []uint64{13, 14, 15, 16, 17, 18, 19, 20}; !slices.Equal(got, want) || d.Dropped() != 12 || d.Told() != 8 {
 		t.Errorf("told %d and dropped %d, want %d and 12", got, d.Dropped(), want)
 	}
 	r.others.Load().head.Add(1) // somebody begins and does not end
-	r.Observe(t.Context(), numbered(22))
+	r.Observe(t.Context(), numbered(22), nil)
 	d.Flush()
 	if len(got) != 8 {
 		t.Errorf("told %d before what came earlier", got[8:])

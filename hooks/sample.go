@@ -15,9 +15,9 @@ import (
 // around. It panics if every is less than 1.
 //
 // An event that is not told costs one atomic addition.
-func Sample(every int, next alloctrace.Hook) alloctrace.Hook {
+func Sample(next alloctrace.Hook, every int) alloctrace.Hook {
 	if every < 1 {
-		panic(fmt.Sprintf("hooks: Sample(%d): use 1 or more", every))
+		panic(fmt.Sprintf("hooks: Sample of one in %d: use 1 or more", every))
 	}
 	return &sample{every: uint64(every), next: next}
 }
@@ -31,8 +31,8 @@ type sample struct {
 	}
 }
 
-func (s *sample) Observe(ctx context.Context, e alloctrace.Event) {
+func (s *sample) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if e.Kind.Failed() || (s.seen[e.Kind%8].n.Add(1)-1)%s.every == 0 {
-		s.next.Observe(ctx, e)
+		s.next.Observe(ctx, e, err)
 	}
 }

@@ -40,14 +40,14 @@ func wantBytes(t *testing.T, what string, make func() UsageSource) {
 	runtime.KeepAlive(h)
 }
 
-// hookOfParts is a hook that is told by way of stacks that differ.
-type hookOfParts struct{ alloctrace.PartsHook }
+// hookOfStacks is a hook that observes by way of stacks that differ.
+type hookOfStacks struct{ alloctrace.Hook }
 
 // by tells the hook by so many calls that way is told from others.
-func (h hookOfParts) by(way int, ctx context.Context, k alloctrace.Kind, addr uintptr) {
+func (h hookOfStacks) by(way int, ctx context.Context, k alloctrace.Kind, addr uintptr) {
 	switch {
 	case way == 0:
-		h.ObserveParts(ctx, k, addr, 64, 64)
+		h.Observe(ctx, alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64}, nil)
 	case way%2 == 0:
 		h.by(way/2, ctx, k, addr)
 	default:
@@ -69,9 +69,9 @@ func TestUsageBytes(t *testing.T) {
 			loads[2+i] = load{l.blocks / 4, max(10, l.stacks/4), l.labels / 4, l.passing / 4, l.freed / 4}
 		}
 	}
-	run := func(h alloctrace.PartsHook, l load) {
+	run := func(h alloctrace.Hook, l load) {
 		rnd := rand.New(rand.NewPCG(1, 2))
-		by, addrs := hookOfParts{h}, make([]uintptr, l.blocks)
+		by, addrs := hookOfStacks{h}, make([]uintptr, l.blocks)
 		for i := range addrs {
 			ctx := context.Background()
 			if l.labels > 0 {
@@ -129,11 +129,11 @@ func TestGranted(t *testing.T) {
 func TestUsageCounts(t *testing.T) {
 	tell := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
 		for i := from; i < to; i++ {
-			e := alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 6, Size: 64, Align: 64}
+			var err error
 			if kind.Failed() {
-				e.Err = errors.New("not today")
+				err = errors.New("not today")
 			}
-			h.Observe(t.Context(), e)
+			h.Observe(t.Context(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 6, Size: 64, Align: 64}, err)
 		}
 	}
 	want := func(h UsageSource, events, sampled, dropped int64) {
@@ -151,7 +151,7 @@ func TestUsageCounts(t *testing.T) {
 
 	calls := 0
 	lone := NewRing(8, nil)
-	drainer := Drain(lone, alloctrace.HookFunc(func(context.Context, alloctrace.Event) { calls++ }), time.Hour)
+	drainer := Drain(lone, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { calls++ }), time.Hour)
 	want(drainer, 0, 0, 0)
 	tell(lone, alloctrace.Allocated, 0, 1000) // by whatever processors
 	if err := drainer.Close(); err != nil {
@@ -181,8 +181,8 @@ func TestDrainerUsageDoesNotWait(t *testing.T) {
 	ring := NewRing(8, nil)
 	var drainer *Drainer
 	var got Usage
-	drainer = Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event) { got = drainer.Usage() }), time.Hour)
-	ring.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64})
+	drainer = Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { got = drainer.Usage() }), time.Hour)
+	ring.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64}, nil)
 	if err := drainer.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -196,8 +196,8 @@ func BenchmarkUsage(b *testing.B) {
 	ring, leaks, profile := NewRing(256, nil), NewLeaks(1), NewProfile(1)
 	meter := NewMeter(profile)
 	for i := range uintptr(1000) {
-		for _, h := range []alloctrace.PartsHook{ring, leaks, meter} {
-			h.ObserveParts(context.Background(), alloctrace.Allocated, (i+1)<<6, 64, 64)
+		for _, h := range []alloctrace.Hook{ring, leaks, meter} {
+			h.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: (i + 1) << 6, Size: 64, Align: 64}, nil)
 		}
 	}
 	for name, h := range map[string]UsageSource{"Ring": ring, "Leaks": leaks, "Profile": profile, "Meter": meter} {

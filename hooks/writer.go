@@ -15,7 +15,10 @@ import (
 // example [os.Stderr]:
 //
 //	allocated addr=0x7f0000400000 size=65536 align=65536
+//	allocated addr=0x7f0000410000 size=4096 align=4096 child="cache"
 //	allocate failed addr=0x0 size=4096 align=4096 err="out of memory"
+//
+// What a child Proxy does has its name, by [alloctrace.ChildName].
 //
 // Each line is one Write, so that on a file opened for appending, a terminal or a
 // pipe (up to 4 KiB) lines do not mix; the io.Writer must stand concurrent use, as
@@ -38,9 +41,9 @@ func (h *Writer) Lost() int64 { return h.lost.Load() }
 var lines = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 // Observe prints e.
-func (h *Writer) Observe(_ context.Context, e alloctrace.Event) {
+func (h *Writer) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	buf := lines.Get().(*[]byte)
-	line := appendEvent((*buf)[:0], e)
+	line := appendEvent((*buf)[:0], ctx, e, err)
 	if n, err := h.w.Write(line); err != nil || n < len(line) {
 		h.lost.Add(1)
 	}
@@ -48,7 +51,7 @@ func (h *Writer) Observe(_ context.Context, e alloctrace.Event) {
 	lines.Put(buf)
 }
 
-func appendEvent(line []byte, e alloctrace.Event) []byte {
+func appendEvent(line []byte, ctx context.Context, e alloctrace.Event, err error) []byte {
 	line = append(line, e.Kind.String()...)
 	line = append(line, " addr=0x"...)
 	line = strconv.AppendUint(line, uint64(e.Addr), 16)
@@ -56,9 +59,13 @@ func appendEvent(line []byte, e alloctrace.Event) []byte {
 	line = strconv.AppendUint(line, uint64(e.Size), 10)
 	line = append(line, " align="...)
 	line = strconv.AppendUint(line, uint64(e.Align), 10)
-	if e.Err != nil {
+	if child := alloctrace.ChildName(ctx); child != "" {
+		line = append(line, " child="...)
+		line = strconv.AppendQuote(line, text.Text(child))
+	}
+	if err != nil {
 		line = append(line, " err="...)
-		line = strconv.AppendQuote(line, text.Text(e.Err.Error()))
+		line = strconv.AppendQuote(line, text.Text(err.Error()))
 	}
 	return append(line, '\n')
 }

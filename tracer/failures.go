@@ -52,7 +52,7 @@ func newFailures(r *Region, c config) *failures {
 	return f
 }
 
-func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
+func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if !e.Kind.Failed() || teller(ctx) != f.region || f.left.Load() <= 0 || f.left.Add(-1) < 0 {
 		return
 	}
@@ -60,9 +60,9 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event) {
 		attribute.String("allocator.operation", e.Kind.Op()),
 		attribute.Int64("allocator.size", bytes(e.Size)),
 		attribute.Int64("allocator.align", bytes(e.Align)),
-		attribute.String("error.type", blockalloc.ErrorType(e.Err)),
+		attribute.String("error.type", blockalloc.ErrorType(err)),
 	))
-	span.SetStatus(codes.Error, text.Text(e.Err.Error()))
+	span.SetStatus(codes.Error, text.Text(err.Error()))
 	span.End()
 }
 

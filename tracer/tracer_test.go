@@ -21,6 +21,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -246,7 +247,7 @@ func TestErrorTypes(t *testing.T) {
 	} {
 		var spans recorder
 		h := tracer.Failures(tracer.WithTracerProvider(&spans))
-		h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: err})
+		h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed}, err)
 		if got := spans.spans[0].attributes["error.type"].AsString(); got != want || spans.spans[0].name != "free" {
 			t.Errorf("error.type of %v = %q in span %q, want %q in free", err, got, spans.spans[0].name, want)
 		}
@@ -298,7 +299,7 @@ func TestFromContext(t *testing.T) {
 	}
 	var spans recorder
 	var seen []trace.SpanContext
-	p := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event) {
+	p := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event, _ error) {
 		seen = append(seen, trace.SpanContextFromContext(ctx))
 	}))))
 	ctx, r := tracer.Start(t.Context(), "work", p, tracer.WithTracerProvider(&spans))
@@ -368,13 +369,12 @@ func TestPanics(t *testing.T) {
 func TestUglyNames(t *testing.T) {
 	for _, ugly := range texttest.Table() {
 		var spans recorder
-		refuse := blockalloc.FailIf(new(blockalloc.Heap), func(blockalloc.Call) bool { return true })
+		refuse := failing.If(new(blockalloc.Heap), func(failing.Call) bool { return true })
 		p := alloctrace.Wrap(refuse, alloctrace.WithName(ugly.Text))
 		_, r := tracer.Start(t.Context(), ugly.Text, p, tracer.WithTracerProvider(&spans))
 		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
 		r.End()
-		tracer.Failures(tracer.WithTracerProvider(&spans)).Observe(t.Context(),
-			alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 64, Err: errors.New(ugly.Text)})
+		tracer.Failures(tracer.WithTracerProvider(&spans)).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 64}, errors.New(ugly.Text))
 		for _, s := range spans.spans {
 			for what, got := range map[string]string{
 				"name": s.name, "description": s.description, "allocator.name": s.attributes["allocator.name"].AsString(),

@@ -19,18 +19,8 @@ func closeAll(a blockalloc.Allocator) error {
 			return err
 		}
 	}
-	var below []blockalloc.Allocator
-	switch w := a.(type) {
-	case interface{ Unwrap() blockalloc.Allocator }:
-		below = append(below, w.Unwrap())
-	case interface{ Unwrap() []blockalloc.Allocator }:
-		below = append(below, w.Unwrap()...)
-	}
-	if w, ok := a.(interface{ Parent() blockalloc.Allocator }); ok {
-		below = append(below, w.Parent())
-	}
-	for _, b := range below {
-		if err := closeAll(b); err != nil {
+	for inner := range blockalloc.Inner(a) {
+		if err := closeAll(inner); err != nil {
 			return err
 		}
 	}

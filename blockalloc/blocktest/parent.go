@@ -9,11 +9,12 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // ErrInjected is wrapped by the errors of the parent that the suite makes fail.
 // Where an allocation fails, ErrOutOfMemory is wrapped beside it.
-var ErrInjected = errors.New("failure injected by blocktest")
+var ErrInjected = failing.ErrInjected
 
 // A call is an operation of a parent that can be counted and made to fail.
 type call uint8

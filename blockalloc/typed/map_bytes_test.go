@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -175,7 +176,7 @@ func TestBytesMapReserve(t *testing.T) {
 	if a.calls != 3 {
 		t.Errorf("%d allocations, want one for each block", a.calls)
 	}
-	view.Allocator = blockalloc.FailAfter(a, 0)
+	view.Allocator = failing.After(a, 0)
 	for round := range 20 {
 		for i := range 100 {
 			must(t, m.Set(fmt.Appendf(nil, "word %04d%d", i, round%10), uint16(round+i)))

@@ -36,8 +36,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 	t.Run("refused", func(t *testing.T) {
 		_, err := blockalloc.Null{}.Allocate(page)
-		failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: page.Size, Align: page.Align, Err: err}
+		failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: page.Size, Align: page.Align}
 		hook := zlog.New(logger)
-		measure.WantAllocs(t, 0, func() { hook.Observe(span, failed) })
+		measure.WantAllocs(t, 0, func() { hook.Observe(span, failed, err) })
 	})
 }

@@ -42,13 +42,13 @@ func table(b *testing.B) {
 		}},
 		{Name: "zlog_event", Turn: 200, Run: func(n int) {
 			for range n {
-				hook.Observe(ctx, event)
+				hook.Observe(ctx, event, nil)
 			}
 		}},
 		measure.Pairs("counted", 2000, counted()),
 		measure.Pairs("zlog", 200, logged),
 		measure.Pairs("zlog_off", 2000, counted(alloctrace.WithHooks(zlog.New(off)))),
-		measure.Pairs("sample_64", 2000, counted(alloctrace.WithHooks(hooks.Sample(64, hook)))),
+		measure.Pairs("sample_64", 2000, counted(alloctrace.WithHooks(hooks.Sample(hook, 64)))),
 	})
 	row := func(name string, value float64, unit string, bound float64) {
 		measure.Row(os.Stdout, b, name, value, unit, bound)

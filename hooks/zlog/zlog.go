@@ -8,9 +8,10 @@
 //
 //	{"level":"debug","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,"message":"allocated"}
 //
-// Failures are logged at level warn with their error, of which up to 16 KiB are logged. Where the
-// context holds an OpenTelemetry span, trace_id and span_id are logged as well; see
-// [alloctrace.Proxy.WithContext]. Hooks of zerolog find the context in the event.
+// Failures are logged at level warn with their error, of which up to 16 KiB are logged. What a
+// child Proxy does has its name as child, by [alloctrace.ChildName]. Where the context holds an
+// OpenTelemetry span, trace_id and span_id are logged as well; see [alloctrace.Proxy.WithContext].
+// Hooks of zerolog find the context in the event.
 //
 // Writers that allocate from the Proxy they log for must do so through
 // [alloctrace.Proxy.Quiet]: else each line they write causes the next.
@@ -60,7 +61,7 @@ type hook struct {
 	level, failureLevel zerolog.Level
 }
 
-func (h *hook) Observe(ctx context.Context, e alloctrace.Event) {
+func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	level := h.level
 	if e.Kind.Failed() {
 		level = h.failureLevel
@@ -72,11 +73,14 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event) {
 	var addr [8]byte
 	binary.BigEndian.PutUint64(addr[:], uint64(e.Addr))
 	line.Hex("addr", addr[:]).Uint64("size", uint64(e.Size)).Uint64("align", uint64(e.Align))
-	if e.Err != nil {
-		line.Err(fit(e.Err))
+	if err != nil {
+		line.Err(fit(err))
 	}
 	if ctx != context.Background() { // which is what a Proxy has unless it is given another
 		line.Ctx(ctx)
+		if child := alloctrace.ChildName(ctx); child != "" {
+			line.Str("child", text.Text(child))
+		}
 		addSpan(ctx, line)
 	}
 	line.Msg(e.Kind.String())

@@ -22,7 +22,7 @@ import (
 
 func TestLines(t *testing.T) {
 	allocated := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536}
-	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096, Err: blockalloc.ErrOutOfMemory}
+	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 4096, Align: 4096}
 	span := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{0xab, 15: 0xcd}, SpanID: trace.SpanID{0x12, 7: 0x34},
 	}))
@@ -31,24 +31,25 @@ func TestLines(t *testing.T) {
 		level zerolog.Level
 		opts  []zlog.Option
 		event alloctrace.Event
+		err   error
 		want  string
 	}{
-		"success": {context.Background(), zerolog.TraceLevel, nil, allocated,
+		"success": {context.Background(), zerolog.TraceLevel, nil, allocated, nil,
 			`{"level":"debug","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
-		"failure": {context.Background(), zerolog.TraceLevel, nil, failed,
+		"failure": {context.Background(), zerolog.TraceLevel, nil, failed, blockalloc.ErrOutOfMemory,
 			`{"level":"warn","allocator":"cache","addr":"0000000000000000","size":4096,"align":4096,"error":"out of memory","message":"allocate failed"}` + "\n"},
-		"span": {span, zerolog.TraceLevel, nil, allocated,
+		"span": {span, zerolog.TraceLevel, nil, allocated, nil,
 			`{"level":"debug","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,` +
 				`"trace_id":"ab0000000000000000000000000000cd","span_id":"1200000000000034","message":"allocated"}` + "\n"},
-		"level off":             {context.Background(), zerolog.InfoLevel, nil, allocated, ""},
-		"failure at level info": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithFailureLevel(zerolog.DebugLevel)}, failed, ""},
-		"level set": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithLevel(zerolog.InfoLevel)}, allocated,
+		"level off":             {context.Background(), zerolog.InfoLevel, nil, allocated, nil, ""},
+		"failure at level info": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithFailureLevel(zerolog.DebugLevel)}, failed, blockalloc.ErrOutOfMemory, ""},
+		"level set": {context.Background(), zerolog.InfoLevel, []zlog.Option{zlog.WithLevel(zerolog.InfoLevel)}, allocated, nil,
 			`{"level":"info","allocator":"cache","addr":"000000007f400000","size":65536,"align":65536,"message":"allocated"}` + "\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			log := zerolog.New(&out).Level(c.level).With().Str("allocator", "cache").Logger()
-			zlog.New(log, c.opts...).Observe(c.ctx, c.event)
+			zlog.New(log, c.opts...).Observe(c.ctx, c.event, c.err)
 			if got := out.String(); got != c.want {
 				t.Errorf("line %swant %s", got, c.want)
 			}
@@ -74,10 +75,31 @@ func TestContext(t *testing.T) {
 	ctx := context.WithValue(t.Context(), key{}, "operation")
 	h = zlog.New(zerolog.New(io.Discard))
 	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 0x7f400000, Size: 65536, Align: 65536}
-	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64, Err: blockalloc.ErrLimit}
-	h.Observe(ctx, e) // fills zerolog's pool
-	if n := testing.AllocsPerRun(1000, func() { h.Observe(ctx, e); h.Observe(ctx, failed) }); n != 0 && !raceEnabled {
+	failed := alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64}
+	h.Observe(ctx, e, nil) // fills zerolog's pool
+	if n := testing.AllocsPerRun(1000, func() { h.Observe(ctx, e, nil); h.Observe(ctx, failed, blockalloc.ErrLimit) }); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations a line, want none", n)
+	}
+}
+
+// TestChild: lines of a child have its name, with which they can be grouped, and others have none.
+func TestChild(t *testing.T) {
+	var out bytes.Buffer
+	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(zlog.New(zerolog.New(&out))))
+	cache := p.Child("cache")
+	for _, mem := range []*alloctrace.Proxy{p, cache, cache.WithContext(context.WithValue(t.Context(), key{}, 1)), p.Child(""), p.Child("\"\xff")} {
+		_, _ = mem.Allocate(blockalloc.BlockLayout(64))
+	}
+	var children []any
+	for lines := json.NewDecoder(&out); lines.More(); {
+		line := make(map[string]any)
+		if err := lines.Decode(&line); err != nil {
+			t.Fatal(err)
+		}
+		children = append(children, line["child"])
+	}
+	if want := []any{nil, "cache", "cache", nil, "\"\ufffd"}; !slices.Equal(children, want) {
+		t.Errorf("the children are %q, want %q", children, want)
 	}
 }
 
@@ -86,7 +108,7 @@ func TestContext(t *testing.T) {
 func TestUglyErrors(t *testing.T) {
 	for _, ugly := range texttest.Table() {
 		var out bytes.Buffer
-		zlog.New(zerolog.New(&out)).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Err: errors.New(ugly.Text)})
+		zlog.New(zerolog.New(&out)).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed}, errors.New(ugly.Text))
 		var line struct{ Error, Message string }
 		if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Message != "free failed" {
 			t.Errorf("%s: %v: %.200q", ugly.Case, err, out.String())

@@ -26,7 +26,7 @@ func (o *one) Free(blockalloc.Block) error { return nil }
 // nothing is a hook that does nothing.
 type nothing struct{}
 
-func (nothing) Observe(context.Context, alloctrace.Event) {}
+func (nothing) Observe(context.Context, alloctrace.Event, error) {}
 
 func main() {
 	page := blockalloc.BlockLayout(4 << 10)

@@ -4,6 +4,7 @@ package sources
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -17,7 +18,7 @@ type Below struct {
 	limits  []*blockalloc.Limit
 }
 
-// LookBelow follows Unwrap and Parent as far as they lead to one allocator.
+// LookBelow goes down as long as there is one inner allocator, and not several.
 func LookBelow(s counter.Source) Below {
 	var b Below
 	a, _ := s.(blockalloc.Allocator)
@@ -29,14 +30,11 @@ func LookBelow(s counter.Source) Below {
 		case *blockalloc.Pool:
 			b.pool = a
 		}
-		switch w := a.(type) {
-		case interface{ Unwrap() blockalloc.Allocator }:
-			a = w.Unwrap()
-		case interface{ Parent() blockalloc.Allocator }:
-			a = w.Parent()
-		default:
-			a = nil
+		inner := slices.Collect(blockalloc.Inner(a))
+		if len(inner) != 1 {
+			break
 		}
+		a = inner[0]
 	}
 	return b
 }

@@ -1,43 +1,71 @@
-package blockalloc_test
+package failing_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-func TestFailingConforms(t *testing.T) {
-	t.Parallel()
-	conforms(t, "FailAfter", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.FailAfter(parent, 1<<40)
-	})
-	conforms(t, "FailEvery", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.FailEvery(parent, 1<<40)
-	})
-	conforms(t, "FailIf", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.FailIf(parent, never)
-	})
+func never(failing.Call) bool { return false }
+
+func TestConforms(t *testing.T) {
+	for name, wrap := range map[string]func(blockalloc.Allocator) blockalloc.Allocator{
+		"After": func(parent blockalloc.Allocator) blockalloc.Allocator { return failing.After(parent, 1<<40) },
+		"Every": func(parent blockalloc.Allocator) blockalloc.Allocator { return failing.Every(parent, 1<<40) },
+		"If":    func(parent blockalloc.Allocator) blockalloc.Allocator { return failing.If(parent, never) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			blocktest.Run(t, blocktest.Config{
+				MaxSize: 16 << 20, Zeroed: true,
+				New: func(testing.TB) blockalloc.Allocator { return wrap(new(blockalloc.Heap)) },
+				NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
+					return wrap(parent), nil
+				},
+			})
+		})
+	}
 }
 
-// TestFailingPlans: which calls fail, by example. Free does not count.
-func TestFailingPlans(t *testing.T) {
+func mustAllocate(t testing.TB, a blockalloc.Allocator, size, align uintptr) blockalloc.Block {
+	t.Helper()
+	b, err := a.Allocate(blockalloc.Layout{Size: size, Align: align})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func mustFree(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
+	t.Helper()
+	if err := a.Free(b); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPlans: which calls fail, by example. Free does not count.
+func TestPlans(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		make func(blockalloc.Allocator) *blockalloc.Failing
+		make func(blockalloc.Allocator) *failing.Allocator
 		want []bool // of ten calls, Allocate and Reallocate in turn
 	}{
-		{"FailAfter(0)", func(a blockalloc.Allocator) *blockalloc.Failing { return blockalloc.FailAfter(a, 0) },
+		{"failing.After(0)", func(a blockalloc.Allocator) *failing.Allocator { return failing.After(a, 0) },
 			[]bool{false, false, false, false, false, false, false, false, false, false}},
-		{"FailAfter(3)", func(a blockalloc.Allocator) *blockalloc.Failing { return blockalloc.FailAfter(a, 3) },
+		{"failing.After(3)", func(a blockalloc.Allocator) *failing.Allocator { return failing.After(a, 3) },
 			[]bool{true, true, true, false, false, false, false, false, false, false}},
-		{"FailEvery(1)", func(a blockalloc.Allocator) *blockalloc.Failing { return blockalloc.FailEvery(a, 1) },
+		{"failing.Every(1)", func(a blockalloc.Allocator) *failing.Allocator { return failing.Every(a, 1) },
 			[]bool{false, false, false, false, false, false, false, false, false, false}},
-		{"FailEvery(3)", func(a blockalloc.Allocator) *blockalloc.Failing { return blockalloc.FailEvery(a, 3) },
+		{"failing.Every(3)", func(a blockalloc.Allocator) *failing.Allocator { return failing.Every(a, 3) },
 			[]bool{true, true, false, true, true, false, true, true, false, true}},
 	} {
 		heap := alloctest.New(t)
@@ -60,7 +88,7 @@ func TestFailingPlans(t *testing.T) {
 				}
 				held = n
 			}
-			if err != nil && (!errors.Is(err, blockalloc.ErrInjected) || !errors.Is(err, blockalloc.ErrOutOfMemory)) {
+			if err != nil && (!errors.Is(err, failing.ErrInjected) || !errors.Is(err, blockalloc.ErrOutOfMemory)) {
 				t.Errorf("%s: error %v, want ErrInjected and ErrOutOfMemory", c.name, err)
 			}
 			got = append(got, err == nil)
@@ -81,13 +109,13 @@ func TestFailingPlans(t *testing.T) {
 	}
 }
 
-// TestFailIf: the function sees each call as it is, and a failure leaves the block
+// TestIf: the function sees each call as it is, and a failure leaves the block
 // as it was.
-func TestFailIf(t *testing.T) {
-	heap := newHeap(t)
-	var calls []blockalloc.Call
+func TestIf(t *testing.T) {
+	heap := alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap)))
+	var calls []failing.Call
 	fail := false
-	f := blockalloc.FailIf(heap, func(c blockalloc.Call) bool {
+	f := failing.If(heap, func(c failing.Call) bool {
 		calls = append(calls, c)
 		return fail
 	})
@@ -95,20 +123,20 @@ func TestFailIf(t *testing.T) {
 	b.Bytes()[0] = 1
 	fail = true
 	n, err := f.Reallocate(b, 200)
-	if !errors.Is(err, blockalloc.ErrInjected) || !errors.Is(err, blockalloc.ErrOutOfMemory) || n != b {
+	if !errors.Is(err, failing.ErrInjected) || !errors.Is(err, blockalloc.ErrOutOfMemory) || n != b {
 		t.Errorf("Reallocate = %v, %v; want the block, ErrInjected and ErrOutOfMemory", n, err)
 	}
 	err = f.Free(b)
-	if !errors.Is(err, blockalloc.ErrInjected) || errors.Is(err, blockalloc.ErrOutOfMemory) {
+	if !errors.Is(err, failing.ErrInjected) || errors.Is(err, blockalloc.ErrOutOfMemory) {
 		t.Errorf("Free: error %v, want ErrInjected alone", err)
 	}
 	if !heap.Owns(b) || !f.Owns(b) || b.Bytes()[0] != 1 {
 		t.Error("the block was lost")
 	}
-	want := []blockalloc.Call{
-		{Op: blockalloc.OpAllocate, Layout: blockalloc.Layout{Size: 100, Align: 4}},
-		{Op: blockalloc.OpReallocate, Layout: blockalloc.Layout{Size: 200, Align: 4}, Block: b},
-		{Op: blockalloc.OpFree, Layout: b.Layout(), Block: b},
+	want := []failing.Call{
+		{Op: failing.OpAllocate, Layout: blockalloc.Layout{Size: 100, Align: 4}},
+		{Op: failing.OpReallocate, Layout: blockalloc.Layout{Size: 200, Align: 4}, Block: b},
+		{Op: failing.OpFree, Layout: b.Layout(), Block: b},
 	}
 	if !slices.Equal(calls, want) || f.Calls() != 3 || f.Injected() != 2 {
 		t.Errorf("%d calls, %d failures: %v\nwant 3 and 2: %v", f.Calls(), f.Injected(), calls, want)
@@ -147,11 +175,11 @@ func TestFailIf(t *testing.T) {
 	}
 }
 
-// TestFailingNested: injectors compose; the outer one decides first, and what it
+// TestNested: injectors compose; the outer one decides first, and what it
 // fails does not reach the inner one.
-func TestFailingNested(t *testing.T) {
-	inner := blockalloc.FailAfter(alloctest.New(t), 4)
-	outer := blockalloc.FailEvery(inner, 2)
+func TestNested(t *testing.T) {
+	inner := failing.After(alloctest.New(t), 4)
+	outer := failing.Every(inner, 2)
 	var got []bool
 	for range 10 {
 		b, err := outer.Allocate(blockalloc.BlockLayout(8))
@@ -166,15 +194,15 @@ func TestFailingNested(t *testing.T) {
 	}
 }
 
-// TestFailingConcurrent: how many fail is exact, through views too.
-func TestFailingConcurrent(t *testing.T) {
+// TestConcurrent: how many fail is exact, through views too.
+func TestConcurrent(t *testing.T) {
 	const workers, rounds = 8, 1000
 	for _, c := range []struct {
-		f      *blockalloc.Failing
+		f      *failing.Allocator
 		served int64
 	}{
-		{blockalloc.FailAfter(alloctest.New(t), 1234), 1234},
-		{blockalloc.FailEvery(alloctest.New(t), 7), workers*rounds - workers*rounds/7},
+		{failing.After(alloctest.New(t), 1234), 1234},
+		{failing.Every(alloctest.New(t), 7), workers*rounds - workers*rounds/7},
 	} {
 		view := c.f.Rewrap(func(a blockalloc.Allocator) blockalloc.Allocator { return a })
 		var served atomic.Int64
@@ -202,19 +230,38 @@ func TestFailingConcurrent(t *testing.T) {
 	}
 }
 
-func TestFailingPanics(t *testing.T) {
+func TestPanics(t *testing.T) {
 	var h blockalloc.Heap
-	wantPanic(t, "FailAfter: the inner allocator must not be nil", func() { blockalloc.FailAfter(nil, 1) })
-	wantPanic(t, "FailAfter(-1): pass how many", func() { blockalloc.FailAfter(&h, -1) })
-	wantPanic(t, "FailEvery: the inner allocator must not be nil", func() { blockalloc.FailEvery(nil, 1) })
-	wantPanic(t, "FailEvery(0): pass 1", func() { blockalloc.FailEvery(&h, 0) })
-	wantPanic(t, "FailIf: the inner allocator must not be nil", func() { blockalloc.FailIf(nil, never) })
-	wantPanic(t, "FailIf: the function must not be nil", func() { blockalloc.FailIf(&h, nil) })
+	for want, f := range map[string]func(){
+		"failing: After: the inner allocator must not be nil": func() { failing.After(nil, 1) },
+		"failing: After(-1): pass how many":                   func() { failing.After(&h, -1) },
+		"failing: Every: the inner allocator must not be nil": func() { failing.Every(nil, 1) },
+		"failing: Every(0): pass 1":                           func() { failing.Every(&h, 0) },
+		"failing: If: the inner allocator must not be nil":    func() { failing.If(nil, never) },
+		"failing: If: the function must not be nil":           func() { failing.If(&h, nil) },
+	} {
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.HasPrefix(got, want) {
+					t.Errorf("panic %q, want one that begins with %q", got, want)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+// TestErrorType: spans, logs and metrics call it "injected", whatever else it is.
+func TestErrorType(t *testing.T) {
+	_, err := failing.After(new(blockalloc.Heap), 0).Allocate(blockalloc.BlockLayout(64))
+	if got := blockalloc.ErrorType(err); got != "injected" {
+		t.Errorf("the type of %v is %q", err, got)
+	}
 }
 
 func TestOp(t *testing.T) {
-	for op, want := range map[blockalloc.Op]string{
-		blockalloc.OpAllocate: "Allocate", blockalloc.OpReallocate: "Reallocate", blockalloc.OpFree: "Free", 99: "Op(99)",
+	for op, want := range map[failing.Op]string{
+		failing.OpAllocate: "Allocate", failing.OpReallocate: "Reallocate", failing.OpFree: "Free", 99: "Op(99)",
 	} {
 		if op.String() != want {
 			t.Errorf("Op %d is %q, want %q", int(op), op, want)

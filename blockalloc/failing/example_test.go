@@ -1,14 +1,15 @@
-package blockalloc_test
+package failing_test
 
 import (
 	"errors"
 	"fmt"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-func ExampleFailAfter() {
-	mem := blockalloc.FailAfter(&blockalloc.Heap{}, 2)
+func ExampleAfter() {
+	mem := failing.After(&blockalloc.Heap{}, 2)
 	for range 3 {
 		_, err := mem.Allocate(blockalloc.BlockLayout(64))
 		fmt.Println(err)
@@ -17,12 +18,12 @@ func ExampleFailAfter() {
 	// Output:
 	// <nil>
 	// <nil>
-	// blockalloc: FailAfter(2).Allocate(64 B aligned to 64): out of memory: injected failure: call 3
+	// failing.After(2).Allocate(64 B aligned to 64): out of memory: injected failure: call 3
 	// 1 of 3
 }
 
-func ExampleFailEvery() {
-	mem := blockalloc.FailEvery(&blockalloc.Heap{}, 3)
+func ExampleEvery() {
+	mem := failing.Every(&blockalloc.Heap{}, 3)
 	for range 6 {
 		_, err := mem.Allocate(blockalloc.BlockLayout(64))
 		fmt.Print(err == nil, " ")
@@ -30,16 +31,16 @@ func ExampleFailEvery() {
 	// Output: true true false true true false
 }
 
-func ExampleFailIf() {
-	large := func(c blockalloc.Call) bool { return c.Op == blockalloc.OpReallocate && c.Layout.Size > 1000 }
-	mem := blockalloc.FailIf(&blockalloc.Heap{}, large)
+func ExampleIf() {
+	large := func(c failing.Call) bool { return c.Op == failing.OpReallocate && c.Layout.Size > 1000 }
+	mem := failing.If(&blockalloc.Heap{}, large)
 	b, err := mem.Allocate(blockalloc.Layout{Size: 2000, Align: 8})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	kept, err := mem.Reallocate(b, 4000)
-	fmt.Println(errors.Is(err, blockalloc.ErrInjected), kept == b)
+	fmt.Println(errors.Is(err, failing.ErrInjected), kept == b)
 	b, err = mem.Reallocate(b, 500)
 	fmt.Println(b.Size(), err)
 	// Output:
