@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/alloctrace/alloctrace v0.1.0
-	github.com/alloctrace/alloctrace/exporters v0.1.0
 	github.com/alloctrace/alloctrace/exporters/otlpfile v0.1.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0

@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/alloctrace/alloctrace v0.1.0
-	github.com/alloctrace/alloctrace/exporters v0.1.0
 	github.com/alloctrace/alloctrace/exporters/otelmetric v0.1.0
 	go.opentelemetry.io/otel v1.32.0
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.32.0
@@ -16,6 +15,7 @@ require (
 )
 
 require (
+	github.com/alloctrace/alloctrace/exporters v0.1.0 // indirect
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/go-logr/logr v1.4.2 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
