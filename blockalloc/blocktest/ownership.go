@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -135,6 +136,10 @@ func (s suite) owns(t *testing.T) {
 	}
 }
 
+// noCollector is held by the one test that has the garbage collector off, of those that run at
+// the same time: else another would put it on again too early.
+var noCollector sync.Mutex
+
 // pastTheEnd makes blocks that begin where live ones end, the last of them where
 // the allocator's memory ends.
 func (s suite) pastTheEnd(t *testing.T) {
@@ -153,6 +158,8 @@ func (s suite) pastTheEnd(t *testing.T) {
 	}
 	// A pointer past the end of an object may point to memory that the garbage
 	// collector knows to be free. It ends the process when it finds one.
+	noCollector.Lock()
+	defer noCollector.Unlock()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	runtime.GC() // waits for a collection under way
 	for _, b := range blocks {
