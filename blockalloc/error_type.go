@@ -1,6 +1,10 @@
 package blockalloc
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/alloctrace/alloctrace/internal/injected"
+)
 
 // ErrorTypeOther is the [ErrorType] of an error that is none of this package's.
 const ErrorTypeOther = "_OTHER"
@@ -9,16 +13,11 @@ const ErrorTypeOther = "_OTHER"
 // low cardinality for the error of this package that err wraps, such as "out_of_memory",
 // "limit", "double_free" or "closed". Of several it is the most specific one: an error of
 // [Limit], which wraps [ErrLimit] and [ErrOutOfMemory], is "limit", also where the context
-// ended while it waited. An error that err wraps may name itself by a method ErrorType() string,
-// as OpenTelemetry's own packages have it, and comes first. Other errors are [ErrorTypeOther], and nil is "". Spans, logs and
+// ended while it waited. Other errors are [ErrorTypeOther], and nil is "". Spans, logs and
 // metrics that name errors all use it. It costs some hundred nanoseconds.
 func ErrorType(err error) string {
 	if err == nil {
 		return ""
-	}
-	var named interface{ ErrorType() string }
-	if errors.As(err, &named) {
-		return named.ErrorType()
 	}
 	for _, t := range errorTypes {
 		if errors.Is(err, t.err) {
@@ -33,6 +32,7 @@ var errorTypes = [...]struct {
 	err  error
 	name string
 }{
+	{injected.Err, "injected"},
 	{ErrUseAfterFree, "use_after_free"},
 	{ErrOverrun, "overrun"},
 	{ErrUnderrun, "underrun"},

@@ -29,18 +29,12 @@ var errorTypes = map[string]struct {
 	"ErrScoped":           {blockalloc.ErrScoped, "scoped"},
 	"ErrClosed":           {blockalloc.ErrClosed, "closed"},
 	"ErrLive":             {blockalloc.ErrLive, "live"},
-	"an error that says":  {named{}, "too_busy"},
+	"failing.ErrInjected": {failing.ErrInjected, "injected"},
 	"ErrOverrun":          {blockalloc.ErrOverrun, "overrun"},
 	"ErrUnderrun":         {blockalloc.ErrUnderrun, "underrun"},
 	"ErrUseAfterFree":     {blockalloc.ErrUseAfterFree, "use_after_free"},
 	"ErrNotZeroed":        {blockalloc.ErrNotZeroed, "not_zeroed"},
 }
-
-// named is an error that says its type.
-type named struct{}
-
-func (named) Error() string     { return "too busy" }
-func (named) ErrorType() string { return "too_busy" }
 
 // TestErrorType: each error of the package has a type, whatever wraps it, and whatever more
 // general error is wrapped beside it.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/random"
-	"github.com/alloctrace/alloctrace/internal/recursion"
 )
 
 // Leaks is a Hook that knows who holds what: the blocks that are live, when and by
@@ -139,7 +138,6 @@ func (l *trackedLeaks) Observe(ctx context.Context, e alloctrace.Event, _ error)
 // with the bound: the rate may have changed.
 func (l *trackedLeaks) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
 	if s := l.sampler.Load(); drawn <= s.bound(size) && s.chosen(drawn, size) {
-		recursion.Check() // the owner's function may allocate
 		by := site{l.stacks.caller(), l.owner(ctx)}
 		l.live.add(addr, size, align, l.proxy, origin{by, time.Since(l.start), l.serial.Add(1), s})
 	}

@@ -8,18 +8,12 @@ import (
 	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/injected"
 )
 
 // ErrInjected is wrapped by the errors of operations that an [Allocator] makes fail. Its
 // [blockalloc.ErrorType] is "injected".
-var ErrInjected error = injected{}
-
-type injected struct{}
-
-func (injected) Error() string { return "injected failure" }
-
-// ErrorType is what [blockalloc.ErrorType] returns.
-func (injected) ErrorType() string { return "injected" }
+var ErrInjected = injected.Err
 
 // Op is an operation of an allocator.
 type Op int

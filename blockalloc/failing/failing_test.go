@@ -251,14 +251,6 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// TestErrorType: spans, logs and metrics call it "injected", whatever else it is.
-func TestErrorType(t *testing.T) {
-	_, err := failing.After(new(blockalloc.Heap), 0).Allocate(blockalloc.BlockLayout(64))
-	if got := blockalloc.ErrorType(err); got != "injected" {
-		t.Errorf("the type of %v is %q", err, got)
-	}
-}
-
 func TestOp(t *testing.T) {
 	for op, want := range map[failing.Op]string{
 		failing.OpAllocate: "Allocate", failing.OpReallocate: "Reallocate", failing.OpFree: "Free", 99: "Op(99)",

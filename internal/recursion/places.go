@@ -2,5 +2,5 @@
 
 package recursion
 
-// Elsewhere has the bits that an address in one of the places has not.
-const Elsewhere = 1<<17 - 1<<13
+// elsewhere has the bits that an address in one of the places has not.
+const elsewhere = 1<<17 - 1<<13

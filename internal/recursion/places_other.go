@@ -2,5 +2,5 @@
 
 package recursion
 
-// Elsewhere is for fewer places where the size of a stack is not known: each look counts the calls.
-const Elsewhere = 1<<21 - 1<<13
+// elsewhere is for fewer places where the size of a stack is not known: each look counts the calls.
+const elsewhere = 1<<21 - 1<<13

@@ -10,7 +10,7 @@ import (
 )
 
 // Check panics if the function that called its caller is on the stack again and again. It is
-// called before a hook that is not of this library is.
+// called before hooks are, but for those of a free: who is called without end allocates, or fails.
 //
 // It looks only where the stack has come to some places, of 8 KiB, one in 16: recursion comes by one
 // soon. Elsewhere it costs three or four instructions. There it costs some nanoseconds, unless
@@ -19,8 +19,8 @@ import (
 //go:nocheckptr // which would have here escape, with -asan too
 func Check() {
 	var here struct{} // has an address in the stack, and takes no instruction to clear
-	if uintptr(unsafe.Pointer(&here))&Elsewhere == 0 {
-		Look()
+	if uintptr(unsafe.Pointer(&here))&elsewhere == 0 {
+		look()
 	}
 }
 
@@ -29,10 +29,10 @@ const (
 	levels = 16        // hooks that allocate from other proxies, which have hooks that do so, are fewer
 )
 
-// Look looks at the stack if it is large.
+// look looks at the stack if it is large.
 //
 //go:noinline
-func Look() {
+func look() {
 	if depth := goroutine.Depth(); depth == 0 || depth > large {
 		count()
 	}
@@ -42,7 +42,7 @@ func Look() {
 func count() {
 	var pcs [4096]uintptr
 	n := callers.Stack(pcs[:])
-	const caller = 4 // count, Look, Check if it is not inlined, its caller, and somebody who called that
+	const caller = 4 // count, look, Check if it is not inlined, its caller, and somebody who called that
 	found := 0
 	for i := caller; i < n; i++ {
 		if pcs[i] == pcs[caller] {
