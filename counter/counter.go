@@ -4,8 +4,6 @@
 package counter
 
 import (
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
@@ -28,33 +26,30 @@ type Source interface {
 // that are under way; a free that fails has nothing to undo. Sizes are in bytes;
 // blocks of size zero are not counted.
 //
-// A processor counts in words of its own once it has counted some 64 blocks, and needs
-// no atomic operation for a block whose size is a power of two less than 512 KiB: it
-// adds one to a count. Other sizes take another addition, and so do blocks larger than
-// what was asked for. What has 512 KiB or more, is among the first 64 of its size, or
-// comes when 128 have come or gone since, costs an atomic addition and two loads for
-// the peak. A Counter takes 5 KiB, and 4.75 KiB more for each processor that counts in
-// it, and a word for each other, which is all that it ever allocates. Where the Go runtime cannot be asked to keep a
-// goroutine on its processor, as under the race detector, goroutines are told apart by
-// their stacks, four shards a processor, 64 at most, and additions are atomic; the
-// build tag alloctrace_nolinkname asks for that.
+// A Counter takes 512 bytes until it is busy: until 64 blocks of a size have come or gone,
+// or blocks of many sizes. Each of the first blocks costs two atomic additions or three.
+// Then each processor gets 4.75 KiB of its own, the first time that it counts such a block,
+// and a word for each other processor. It needs no atomic operation for a block whose size
+// is a power of two less than 512 KiB: it adds one to a count. Other sizes take another
+// addition, and so do blocks larger than what was asked for. What has 512 KiB or more, is
+// among the first 64 of its size on the processor, or comes when 128 have come or gone
+// since, costs an atomic addition and two loads for the peak.
+//
+// Where the Go runtime cannot be asked to keep a goroutine on its processor, as under the
+// race detector, goroutines are told apart by their stacks, four shards a processor, 64 at
+// most, and additions are atomic; the build tag alloctrace_nolinkname asks for that.
 type Counter struct {
-	tallies atomic.Pointer[atomic.Pointer[tally]] // the first of shard.Own, nil as long as home is enough
-	exact   bool
-	_       [128]byte // keeps what is read by all off the cache lines that some write
+	// shards points to the first of 1+shard.Own pointers, nil until one is needed. The
+	// first is for processors that have none of their own. See slotAt.
+	shards atomic.Pointer[atomic.Pointer[shardCounts]]
+	family
+	_ [16]byte // what follows is written more often, on cache lines of its own
 
-	level
-	_ [128]byte
-
-	home tally
-
+	peakTracker
 	failedAllocations   atomic.Int64
 	failedReallocations atomic.Int64
 	failedFrees         atomic.Int64
-
-	shown    atomic.Int64 // the most that a snapshot of it and descendants has had as live
-	mu       sync.Mutex
-	children []*Counter
+	early               early
 }
 
 var _ Source = (*Counter)(nil)
@@ -63,21 +58,22 @@ var _ Source = (*Counter)(nil)
 // goroutines, as tests want it. It costs one atomic addition more for each operation,
 // which all goroutines make to the same word: it does not scale with processors.
 func Exact() *Counter {
-	return &Counter{exact: true}
+	return &Counter{family: family{exact: true}}
 }
 
 // Allocate counts a successful allocation of a block of granted bytes, of which
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
 	p := shard.Pin()
-	if first := c.tallies.Load(); first != nil && p.Index < shard.Own && requested == granted {
-		if t := nth(first, p.Index).Load(); t != nil && powerOfTwo(granted) {
+	if first := c.shards.Load(); first != nil && p.Index < shard.Own && requested == granted {
+		if s := slotAt(first, p.Index+1).Load(); s != nil && powerOfTwo(granted) {
 			class := classOf(granted)
-			n := p.Add(&t.flows[allocated].powers[class], 1)
-			if n&int64(t.mask[class].Load()) == 0 {
-				c.tell(p, t, int64(granted), n)
+			n := p.Add(&s.ops[allocated].powers[class], 1)
+			if n&int64(s.mask[class].Load()) == 0 {
+				c.publish(p, s, int64(granted), n)
 			}
 			p.Unpin()
+			c.checkEnded()
 			return
 		}
 	}
@@ -95,14 +91,15 @@ func (c *Counter) Reallocate(old, requested, granted uintptr) {
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
 	p := shard.Pin()
-	if first := c.tallies.Load(); first != nil && p.Index < shard.Own {
-		if t := nth(first, p.Index).Load(); t != nil && powerOfTwo(size) {
+	if first := c.shards.Load(); first != nil && p.Index < shard.Own {
+		if s := slotAt(first, p.Index+1).Load(); s != nil && powerOfTwo(size) {
 			class := classOf(size)
-			n := p.Add(&t.flows[freed].powers[class], 1)
-			if n&int64(t.mask[class].Load()) == 0 {
-				c.tell(p, t, -int64(size), n)
+			n := p.Add(&s.ops[freed].powers[class], 1)
+			if n&int64(s.mask[class].Load()) == 0 {
+				c.publish(p, s, -int64(size), n)
 			}
 			p.Unpin()
+			c.checkEnded()
 			return
 		}
 	}
@@ -110,36 +107,48 @@ func (c *Counter) Free(size uintptr) {
 }
 
 // FailAllocate counts an allocation that failed. No byte or block changes.
-func (c *Counter) FailAllocate() { c.failedAllocations.Add(1) }
+func (c *Counter) FailAllocate() { c.fail(&c.failedAllocations) }
 
 // FailReallocate counts a reallocation that failed and left its block live.
-func (c *Counter) FailReallocate() { c.failedReallocations.Add(1) }
+func (c *Counter) FailReallocate() { c.fail(&c.failedReallocations) }
 
 // FailFree counts a free that was refused.
-func (c *Counter) FailFree() { c.failedFrees.Add(1) }
+func (c *Counter) FailFree() { c.fail(&c.failedFrees) }
 
-// Child returns a new Counter whose counts are part of c's as well, and which is
-// exact if c is. They are added up when c is read, so that the child costs what a
-// Counter of its own costs. It is kept for as long as c is.
-//
-// A block that is counted as allocated by one and as freed by another is counted
-// right in any Counter that has both as descendants.
-func (c *Counter) Child() *Counter {
-	child := &Counter{exact: c.exact}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.children = append(c.children, child)
-	return child
+func (c *Counter) fail(failures *atomic.Int64) {
+	failures.Add(1)
+	if c.ended.Load() {
+		c.drain()
+	}
 }
 
-// tree appends c and all its descendants to list.
-func (c *Counter) tree(list []*Counter) []*Counter {
-	list = append(list, c)
-	c.mu.Lock()
-	children := slices.Clip(c.children)
-	c.mu.Unlock()
-	for _, child := range children {
-		list = child.tree(list)
+// count counts a block of any size in p's shard. It returns the Proc that the caller has
+// from then on.
+func (c *Counter) count(p shard.Proc, o op, requested, granted uintptr) shard.Proc {
+	if granted == 0 {
+		return p
 	}
-	return list
+	for {
+		if s := c.shardCounts(p.Index); s != nil {
+			c.countIn(p, s, o, requested, granted)
+			break
+		}
+		n := c.countEarly(o, requested, granted)
+		if n > 0 && n%busy != 0 {
+			break
+		}
+		var grown bool
+		if p, grown = c.grow(p); n > 0 {
+			break
+		}
+		if !grown {
+			c = c.parent // c has ended, and has no room
+		}
+	}
+	if c.ended.Load() {
+		p.Unpin()
+		c.drain()
+		p = shard.Pin()
+	}
+	return p
 }

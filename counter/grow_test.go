@@ -34,7 +34,7 @@ func collect() (end func()) {
 	}
 }
 
-// TestReallocateWhileGrowing: no reallocation is lost while shards get tallies and the
+// TestReallocateWhileGrowing: no reallocation is lost while shards get counts and the
 // garbage collector moves goroutines to other processors. CI tries more Counters.
 func TestReallocateWhileGrowing(t *testing.T) {
 	counters := 500
@@ -71,7 +71,7 @@ func TestReallocateWhileGrowing(t *testing.T) {
 }
 
 // TestProcAfterCount: what count returns is the processor on which the caller is, also
-// where it came to another one while its shard got a tally.
+// where it came to another one while its shard got counts.
 func TestProcAfterCount(t *testing.T) {
 	manyProcs(t, 8)
 	end := collect()
@@ -81,7 +81,7 @@ func TestProcAfterCount(t *testing.T) {
 		wg.Go(func() {
 			for range 500 {
 				var c Counter
-				for range early {
+				for range busy {
 					p := shard.Pin()
 					before := p.Index
 					p = c.count(p, allocated, 4096, 4096)

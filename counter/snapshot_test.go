@@ -106,11 +106,11 @@ func TestSnapshotUnderWay(t *testing.T) {
 }
 
 // TestPeakOfManyStays: what a snapshot of several Counters has shown as live stays below the
-// peak, though their levels are not told of it.
+// peak, though it was not published.
 func TestPeakOfManyStays(t *testing.T) {
 	var root Counter
 	a := root.Child()
-	for range 4 * early {
+	for range 4 * busy {
 		a.Allocate(5000, 5000)
 		a.Free(5000)
 	}
@@ -140,7 +140,7 @@ func TestPeakUnderWay(t *testing.T) {
 			var last int64
 			for mine := range int64(blocks) {
 				c.Allocate(4096, 4096)
-				peak := c.level.peak.Load()
+				peak := c.peak.Load()
 				if peak <= mine*4096 || peak < last {
 					t.Errorf("the peak is %d after %d blocks of this goroutine; it was %d", peak, mine+1, last)
 					return
@@ -170,15 +170,16 @@ func TestRequestedBetweenPasses(t *testing.T) {
 			requested += 2 * int64(size.requested)
 		}
 	}
-	for range 3 * early {
+	for range 3 * busy {
 		allocate()
 		before := requested
-		first := c.view().acquired()
+		var s snapshot
+		s.acquire(&c)
 		for range 5 {
 			allocate()
 		}
-		s, _ := c.view().snapshotOf(first)
-		if s.RequestedBytes < before || s.RequestedBytes > requested || s.RequestedBytes > s.AllocatedBytes {
+		s.release(&c)
+		if s := s.stats(&c); s.RequestedBytes < before || s.RequestedBytes > requested || s.RequestedBytes > s.AllocatedBytes {
 			t.Fatalf("%d bytes requested, of %d granted; want %d to %d", s.RequestedBytes, s.AllocatedBytes, before, requested)
 		}
 		if s := c.Stats(); s.RequestedBytes != requested {
@@ -191,12 +192,12 @@ func TestRequestedBetweenPasses(t *testing.T) {
 func TestSlackIsCountedOnce(t *testing.T) {
 	for _, size := range []uintptr{2, 128, 5000, unit / 2, unit, unit + 1, 2 * unit, 1 << 30} {
 		c, same := Exact(), Exact()
-		const blocks = 3 * early
+		const blocks = 3 * busy
 		for range blocks {
 			c.Allocate(size-1, size)
 			same.Allocate(size, size)
 		}
-		for range early {
+		for range busy {
 			c.Free(size)
 			same.Free(size)
 		}
@@ -220,9 +221,7 @@ func TestFlowUnderWay(t *testing.T) {
 	var c Counter
 	underWay(1, func() { c.Allocate(3, 3) }, func() bool {
 		var seen total
-		for _, one := range c.all(nil) {
-			seen.add(one, allocated)
-		}
+		c.each(func(s *shardCounts) { seen.add(s, allocated) })
 		if seen.bytes > 3*seen.blocks {
 			t.Errorf("%d blocks of 3 bytes have %d bytes", seen.blocks, seen.bytes)
 		}
@@ -240,14 +239,14 @@ func TestAcceptedSnapshot(t *testing.T) {
 		c.Reallocate(5000, 9000, 9000)
 		c.Free(9000)
 		for range 16 { // a pause that leaves room for several snapshots
-			c.view().released()
+			c.released()
 		}
 	}
 	var snapshots, below int
 	underWay(2, operate, func() bool {
-		v := c.view()
-		before := v.released()
-		if s, after := v.snapshot(); v.whole() && after == before && (s.LiveBytes < 5000 || s.LiveBlocks < 1) {
+		before, grown := c.released(), c.grown.Load()
+		s, after := c.pass()
+		if c.grown.Load() == grown && after == before && (s.LiveBytes < 5000 || s.LiveBlocks < 1) {
 			t.Errorf("an accepted snapshot misses the live block: %+v", s)
 		}
 		if s := c.Stats(); s.LiveBytes < 5000 {
@@ -259,13 +258,21 @@ func TestAcceptedSnapshot(t *testing.T) {
 	if below > 1+snapshots/100 {
 		t.Errorf("%d of %d snapshots miss the live block", below, snapshots)
 	}
-	before := c.view().released()
-	if _, after := c.view().snapshot(); after != before {
+	before := c.released()
+	if _, after := c.pass(); after != before {
 		t.Errorf("at rest %d blocks were released before a snapshot and %d after", before, after)
 	}
 }
 
-// TestPeakWhileGrowing: a snapshot that does not know of a new tally, in which blocks are
+// pass takes a snapshot that may not be accepted, and returns how many releases it has seen.
+func (c *Counter) pass() (Stats, int64) {
+	var s snapshot
+	s.acquire(c)
+	s.release(c)
+	return s.stats(c), s.ops[reallocatedFrom].blocks + s.ops[freed].blocks
+}
+
+// TestPeakWhileGrowing: a snapshot during which a shard gets its counts, in which blocks are
 // released, shows no more as live, or as the peak, than was live.
 func TestPeakWhileGrowing(t *testing.T) {
 	for name, c := range map[string]*Counter{"default": new(Counter), "exact": Exact(), "child": nil} {
@@ -274,18 +281,20 @@ func TestPeakWhileGrowing(t *testing.T) {
 			root = new(Counter)
 			c = root.Child()
 		}
-		v := root.view()
-		list := make([]atomic.Pointer[tally], shard.Own)
-		list[0].Store(&tally{own: true})
-		c.tallies.Store(&list[0])
-		for range early {
+		var s snapshot
+		s.acquire(root)
+		list := make([]atomic.Pointer[shardCounts], 1+shard.Own)
+		list[1].Store(&shardCounts{owned: true})
+		c.shards.Store(&list[0])
+		for range busy {
 			p := shard.Pin()
-			c.countIn(p, &c.home, allocated, 4096, 4096)
-			c.countIn(p, list[0].Load(), freed, 4096, 4096)
+			c.countEarly(allocated, 4096, 4096)
+			c.countIn(p, list[1].Load(), freed, 4096, 4096)
 			p.Unpin()
 		}
-		if s, _ := v.snapshot(); s.LiveBytes > 4096 || s.PeakBytes > 4096 {
-			t.Errorf("%s: before the snapshot is known not to be whole: %v, want 4096 bytes live at most", name, s)
+		s.release(root)
+		if s := s.stats(root); s.LiveBytes > 4096 || s.PeakBytes > 4096 {
+			t.Errorf("%s: before the snapshot is read again: %v, want 4096 bytes live at most", name, s)
 		}
 		if s := root.Stats(); s.PeakBytes != 4096 || s.PeakBound > 4096 {
 			t.Errorf("%s: %v, want a peak of 4096 bytes", name, s)
@@ -294,7 +303,7 @@ func TestPeakWhileGrowing(t *testing.T) {
 }
 
 // TestPeakOfFreshCounters: where some allocate, others free, and others take snapshots, neither
-// peak nor live are ever more than what can be live, also while shards get their tallies.
+// peak nor live are ever more than what can be live, also while shards get their counts.
 func TestPeakOfFreshCounters(t *testing.T) {
 	counters := 200
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {

@@ -52,3 +52,35 @@ func TestEntered(t *testing.T) {
 		t.Errorf("on one processor the shard is %d, and there are %d for %d processors of %d", i, Own, procs, runtime.NumCPU())
 	}
 }
+
+// TestAfterPins: the function is not called before those who are pinned have unpinned.
+func TestAfterPins(t *testing.T) {
+	procs := runtime.GOMAXPROCS(2)
+	defer runtime.GOMAXPROCS(procs)
+	for range 20 {
+		var ready, entered, unpinned atomic.Bool
+		collected := make(chan struct{})
+		called := make(chan bool, 1)
+		go func() {
+			defer close(collected)
+			ready.Store(true)
+			for !entered.Load() {
+			}
+			runtime.GC()
+		}()
+		for !ready.Load() {
+			runtime.Gosched()
+		}
+		p := Pin()
+		AfterPins(func() { called <- unpinned.Load() })
+		entered.Store(true)
+		for start := time.Now(); time.Since(start) < time.Millisecond && len(called) == 0; {
+		}
+		unpinned.Store(true)
+		p.Unpin()
+		<-collected
+		if !<-called {
+			t.Fatal("it was called while somebody was pinned")
+		}
+	}
+}

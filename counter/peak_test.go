@@ -1,6 +1,7 @@
 package counter
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -12,7 +13,7 @@ import (
 
 // TestPeakBound has several goroutines count the same blocks in a Counter and in a
 // model, one operation at a time: the peak is the model's, give or take the bound, all
-// the way, and what the level knows of is live, give or take as much.
+// the way, and what the peakTracker has is live, give or take as much.
 func TestPeakBound(t *testing.T) {
 	steps := 40_000
 	if testing.Short() {
@@ -67,7 +68,7 @@ func TestPeakBound(t *testing.T) {
 								s := c.Stats()
 								knows := c.live.Load()
 								if s.LiveBytes != live || abs(s.PeakBytes-peak) > s.PeakBound || abs(knows-live) > s.PeakBound || exact && s.PeakBound != 0 {
-									t.Errorf("%v, and the level has %d; want %d bytes live and a peak of %d", s, knows, live, peak)
+									t.Errorf("%v, and the peakTracker has %d; want %d bytes live and a peak of %d", s, knows, live, peak)
 									mu.Unlock()
 									return
 								}
@@ -94,10 +95,10 @@ func abs(n int64) int64 { return max(n, -n) }
 
 // TestEarlyPeak: the peak of a few blocks of each size is exact.
 func TestEarlyPeak(t *testing.T) {
-	atHome(t)
+	withoutShards(t)
 	var c Counter
 	var live int64
-	for i := range early {
+	for i := range busy {
 		for _, n := range []uintptr{1, 64, 100, 4096, 5000, 1 << 20} {
 			c.Allocate(n, n)
 			live += int64(n)
@@ -106,34 +107,38 @@ func TestEarlyPeak(t *testing.T) {
 			t.Fatalf("after %d blocks of each size: %v; want a peak of %d bytes", i+1, s, live)
 		}
 	}
-	c.Allocate(64, 64)
-	if s := c.Stats(); s.PeakBytes != live+64 || s.PeakBound != (early+1)*64 {
-		t.Errorf("%v; want a peak of %d bytes with a bound of %d", s, live+64, (early+1)*64)
+	for range busy { // after one that was counted in a shard
+		c.Allocate(64, 64)
+	}
+	if s := c.Stats(); s.PeakBytes != live+busy*64 || s.PeakBound != (busy+1)*64 {
+		t.Errorf("%v; want a peak of %d bytes with a bound of %d", s, live+busy*64, (busy+1)*64)
 	}
 }
 
-// TestTallies: a shard that counts much gets a tally of its own, once, and the Counter
-// counts on as before.
-func TestTallies(t *testing.T) {
+// TestShardCounts: a processor on which much is counted gets counts of its own, once, and the
+// Counter counts on as before.
+func TestShardCounts(t *testing.T) {
 	var c Counter
 	shardtest.Stay(t)
 	c.Allocate(1<<20, 1<<20)
-	for range early - 1 {
+	for range busy - 1 {
 		c.Allocate(4096, 4096)
 	}
-	if c.tallies.Load() != nil {
-		t.Fatalf("there are tallies after %d blocks, want them after %d", early-1, early)
+	if c.shards.Load() != nil {
+		t.Fatalf("there are shards after %d blocks, want them after %d", busy-1, busy)
 	}
 	c.Allocate(4096, 4096)
-	p := shard.Pin()
-	i := p.Index
-	mine := c.tally(i)
-	p.Unpin()
-	if all := c.all(nil); mine == nil || !mine.own || len(all) != 2 || all[0] != &c.home || all[1] != mine {
-		t.Fatalf("shard %d has the tally %p, and all are %p; want home %p and one more", i, mine, all, &c.home)
+	all := func() (list []*shardCounts) {
+		c.each(func(s *shardCounts) { list = append(list, s) })
+		return list
 	}
-	home := c.home.flows[allocated].powers[12].Load()
-	for range 10 * early {
+	got := all()
+	if len(got) != 1 || !got[0].owned {
+		t.Fatalf("there are the counts %p; want those of one shard", got)
+	}
+	mine := got[0]
+	shared := snapshotEarly(&c.early)
+	for range 10 * busy {
 		c.Allocate(4096, 4096)
 		c.Free(4096)
 		c.Allocate(100, 128)
@@ -143,66 +148,102 @@ func TestTallies(t *testing.T) {
 		c.Free(200)
 	}
 	c.Free(1 << 20)
-	if c.home.flows[allocated].powers[12].Load() != home {
+	if snapshotEarly(&c.early) != shared {
 		t.Error("it still counts where it did")
 	}
-	if c.tally(i) != mine || len(c.all(nil)) != 2 {
-		t.Error("there are more tallies than one")
+	if got := all(); len(got) != 1 || got[0] != mine {
+		t.Error("there are counts of other shards")
 	}
 	want := Stats{
-		Allocations: 1 + 21*early, Frees: 1 + 20*early, Reallocations: 10 * early,
-		RequestedBytes: 1<<20 + early*(11*4096+10*300), AllocatedBytes: 1<<20 + early*(11*4096+10*328), FreedBytes: 1<<20 + early*(10*4096+10*328),
-		LiveBytes: early * 4096, LiveBlocks: early,
+		Allocations: 1 + 21*busy, Frees: 1 + 20*busy, Reallocations: 10 * busy,
+		RequestedBytes: 1<<20 + busy*(11*4096+10*300), AllocatedBytes: 1<<20 + busy*(11*4096+10*328), FreedBytes: 1<<20 + busy*(10*4096+10*328),
+		LiveBytes: busy * 4096, LiveBlocks: busy,
 	}
-	got := c.Stats()
-	want.PeakBytes, want.PeakBound, want.Classes = got.PeakBytes, got.PeakBound, got.Classes
-	if got != want {
-		t.Errorf("%+v, want %+v", got, want)
+	s := c.Stats()
+	want.PeakBytes, want.PeakBound, want.Classes = s.PeakBytes, s.PeakBound, s.Classes
+	if s != want {
+		t.Errorf("%+v, want %+v", s, want)
 	}
-	if peak := int64(1<<20 + early*4096); abs(got.PeakBytes-peak-4096) > got.PeakBound {
-		t.Errorf("a peak of %d ± %d, want %d", got.PeakBytes, got.PeakBound, peak)
+	if peak := int64(1<<20 + busy*4096); abs(s.PeakBytes-peak-4096) > s.PeakBound {
+		t.Errorf("a peak of %d ± %d, want %d", s.PeakBytes, s.PeakBound, peak)
 	}
 }
 
-// atHome has Counters count at home, as where there are more processors than shards.
-func atHome(t *testing.T) {
+// snapshotEarly returns the words that count early blocks.
+func snapshotEarly(e *early) (counts [earlyKinds]uint64) {
+	for i := range counts {
+		counts[i] = e.counts[i].Load()
+	}
+	return counts
+}
+
+// withoutShards has Counters count in what all share, as where there are more processors than
+// shards.
+func withoutShards(t *testing.T) {
 	own := shard.Own
 	shard.Own = 0
 	t.Cleanup(func() { shard.Own = own })
 }
 
-// TestNoTally: a shard beyond those that may have a tally counts at home, and does not
-// grow, also where others have.
-func TestNoTally(t *testing.T) {
+// TestSharedCounts: processors beyond those that may have counts of their own share some, also
+// where others have their own.
+func TestSharedCounts(t *testing.T) {
 	var others Counter
-	for range early {
+	for range busy {
 		others.Allocate(4096, 4096)
 	}
-	atHome(t)
-	if others.Free(4096); others.home.flows[freed].powers[12].Load() != 1 {
-		t.Error("it has counted in a tally of another")
+	withoutShards(t)
+	if others.Free(4096); others.early.word(newKind(freed, 12, power)).Load()>>kindBits != 1 {
+		t.Error("it has counted in the shard of another")
 	}
 	var c Counter
-	const blocks = 10 * early
+	const blocks = 10 * busy
 	for range blocks {
 		c.Allocate(4096, 4096)
 		c.Allocate(5000, 5000)
 	}
-	if s := c.Stats(); s.LiveBlocks != 2*blocks || s.LiveBytes != 9096*blocks || c.tallies.Load() != nil {
-		t.Errorf("%v; want %d blocks live, all counted at home", s, 2*blocks)
+	shared := c.shardCounts(1)
+	if s := c.Stats(); s.LiveBlocks != 2*blocks || s.LiveBytes != 9096*blocks || shared == nil || shared.owned {
+		t.Errorf("%v; want %d blocks live, in counts %p that are shared", s, 2*blocks, shared)
 	}
 }
 
-// TestLevelKnows: when a class's stride is full the level knows just what is live,
+// TestManyKinds: a Counter that has no room for another kind of blocks counts it in a shard.
+func TestManyKinds(t *testing.T) {
+	for _, own := range []int{0, shard.Own} {
+		t.Run(fmt.Sprint(own), func(t *testing.T) {
+			withoutShards(t)
+			shard.Own = own
+			var c Counter
+			var want Stats
+			for i := range 45 {
+				size := uintptr(1) << (i % 30)
+				granted := size + uintptr(i/30)
+				c.Allocate(size, granted)
+				want.AllocatedBytes += int64(granted)
+				want.RequestedBytes += int64(size)
+				if grown := c.shards.Load() != nil; grown != (i >= earlyKinds) {
+					t.Fatalf("after %d kinds it has shards: %v", i+1, grown)
+				}
+			}
+			if s := c.Stats(); s.Allocations != 45 || s.AllocatedBytes != want.AllocatedBytes || s.LiveBytes != want.AllocatedBytes ||
+				s.RequestedBytes != want.RequestedBytes || s.PeakBytes != want.AllocatedBytes || s.PeakBound != 0 {
+				t.Errorf("%+v, want 45 blocks of %d bytes, and %d requested", s, want.AllocatedBytes, want.RequestedBytes)
+			}
+		})
+	}
+}
+
+// TestPeakTracker: when a class's stride is full the peakTracker has just what is live,
 // whichever way blocks came and went.
-func TestLevelKnows(t *testing.T) {
+func TestPeakTracker(t *testing.T) {
 	const stride = unit / 4096
 	shardtest.Stay(t)
 	var c Counter
 	know := func(what string, want int64) {
 		t.Helper()
 		if live := c.live.Load(); live != want {
-			t.Errorf("after %s the level has %d bytes, want %d", what, live, want)
+			t.Errorf("after %s the peakTracker has %d bytes, want %d", what, live, want)
 		}
 	}
 	for range stride {
@@ -217,11 +258,11 @@ func TestLevelKnows(t *testing.T) {
 		c.Free(1024)
 	}
 	know("frees", 0)
-	for range 10 * early {
+	for range 10 * busy {
 		c.Allocate(unit-1, unit-1)
 	}
 	if live, want := c.live.Load(), c.Stats().LiveBytes; abs(live-want) >= unit {
-		t.Errorf("after odd allocations the level has %d bytes, want %d", live, want)
+		t.Errorf("after odd allocations the peakTracker has %d bytes, want %d", live, want)
 	}
 }
 
@@ -233,11 +274,11 @@ func TestPeakOfOne(t *testing.T) {
 	defer func() { shard.Own = own }()
 	for _, size := range []uintptr{64, 100, 4096, 300_000} {
 		var c Counter
-		list := make([]atomic.Pointer[tally], shard.Own)
+		list := make([]atomic.Pointer[shardCounts], 1+shard.Own)
 		for i := range list {
-			list[i].Store(&tally{own: true})
+			list[i].Store(&shardCounts{owned: true})
 		}
-		c.tallies.Store(&list[0])
+		c.shards.Store(&list[0])
 		for n := range 10_000 {
 			p := shard.Pin()
 			c.countIn(p, list[n%3].Load(), allocated, size, size)
@@ -247,52 +288,29 @@ func TestPeakOfOne(t *testing.T) {
 				t.Fatalf("size %d: after %d blocks, one at a time: %v", size, n+1, s)
 			}
 		}
-		if c.top.Load() == int64(size) && size == 64 {
-			t.Error("no processor has told of more than there was: the test shows nothing")
+		if c.highest.Load() == int64(size) && size == 64 {
+			t.Error("no processor has published more than there was: the test shows nothing")
 		}
 	}
 }
 
-// TestPeakOfTree: the peak is not less than what is live, where no peak was told of it.
+// TestPeakOfTree: the peak is not less than what is live, where it was not published.
 func TestPeakOfTree(t *testing.T) {
-	atHome(t)
+	withoutShards(t)
 	var root Counter
 	child := root.Child()
-	for range early + 10 {
+	for range 2*busy + 10 {
 		child.Allocate(4096, 4096)
 	}
-	if s := root.Stats(); s.PeakBytes < s.LiveBytes || s.PeakBound != (early+10)*4096 {
+	if s := root.Stats(); s.PeakBytes < s.LiveBytes || s.PeakBound != (busy+10)*4096 {
 		t.Errorf("%v: the peak is less than what is live", s)
 	}
 	exact := Exact().Child()
-	for range early + 10 {
+	for range busy + 10 {
 		exact.Allocate(4096, 4096)
 		exact.Free(4096)
 	}
 	if s := exact.Stats(); s.PeakBytes != 4096 || s.PeakBound != 0 {
 		t.Errorf("the child of an exact Counter: %v", s)
-	}
-}
-
-// TestWhole: a view knows of tallies and children that came to be after it.
-func TestWhole(t *testing.T) {
-	var c Counter
-	v := c.view()
-	if !v.whole() {
-		t.Error("nothing has changed")
-	}
-	for range early {
-		c.Allocate(1, 1)
-	}
-	if v.whole() {
-		t.Error("there is a tally more")
-	}
-	v = c.view()
-	c.Child().Child()
-	if v.whole() {
-		t.Error("there are children")
-	}
-	if v = c.view(); !v.whole() || len(v.nodes) != 3 {
-		t.Errorf("a new view has %d nodes, want 3", len(v.nodes))
 	}
 }

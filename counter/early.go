@@ -1,0 +1,90 @@
+package counter
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// busy is how many blocks of a size a Counter counts in its early counts before it gets a
+// shard's.
+const busy = 64
+
+// early counts the first blocks, in few words: most children and regions see few sizes
+// and are short-lived. All processors write it atomically. Each block is published to the
+// peakTracker at once.
+type early struct {
+	otherBytes  [ops]atomic.Int64 // of blocks whose size is no power of two, without those with slack
+	slackOthers atomic.Int64      // of those with slack
+	requested   atomic.Int64      // see shardCounts
+
+	// counts are count<<kindBits | kind, in the order in which kinds came. A word is 0
+	// until it is needed, and keeps its kind from then on.
+	counts [earlyKinds]atomic.Uint64
+}
+
+// A kind is what blocks have in common that one word counts: the operation, the class, and
+// what their sizes are.
+type kind uint64
+
+const (
+	earlyKinds = 34
+	kindBits   = 11
+	kindMask   = 1<<kindBits - 1
+
+	power  = 1 // blocks of 1<<class bytes
+	other  = 2 // blocks of other sizes
+	slacks = 3 // blocks of 1<<class bytes, allocated with slack
+)
+
+func newKind(o op, class int, sizes kind) kind { return kind(o)<<8 | kind(class)<<2 | sizes }
+
+func (k kind) op() op      { return op(k >> 8) }
+func (k kind) class() int  { return int(k >> 2 % NumClasses) }
+func (k kind) sizes() kind { return k & 3 }
+
+// word returns the word that counts blocks of kind k, nil if there is no room for another
+// kind.
+func (e *early) word(k kind) *atomic.Uint64 {
+	for i := range e.counts {
+		w := &e.counts[i]
+		v := w.Load()
+		if v == 0 && w.CompareAndSwap(0, uint64(k)) {
+			return w
+		}
+		if v = w.Load(); kind(v&kindMask) == k {
+			return w
+		}
+	}
+	return nil
+}
+
+// countEarly counts a block in c's early counts, and returns how many of its kind there are
+// by now; 0 if there is no room for it, and it is not counted.
+func (c *Counter) countEarly(o op, requested, granted uintptr) int64 {
+	e := &c.early
+	slack := o == allocated && granted != requested
+	k := newKind(o, bits.Len64(uint64(granted-1))%NumClasses, other)
+	if powerOfTwo(granted) {
+		k = newKind(o, classOf(granted), power)
+		if slack {
+			k = newKind(o, classOf(granted), slacks)
+		}
+	}
+	w := e.word(k)
+	if w == nil {
+		return 0
+	}
+	if slack || o == reallocatedTo {
+		e.requested.Add(int64(requested)) // before the block: see snapshotOf
+	}
+	n := int64(w.Add(1<<kindBits) >> kindBits)
+	if k.sizes() == other { // blocks before bytes: see total.add
+		sizes := &e.otherBytes[o]
+		if slack {
+			sizes = &e.slackOthers
+		}
+		sizes.Add(int64(granted))
+	}
+	c.move(o.direction() * int64(granted))
+	return n
+}

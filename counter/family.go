@@ -1,0 +1,289 @@
+package counter
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
+)
+
+// A family is what a Counter knows of its parent and children. The root's mu guards it in all
+// Counters of a tree, but for what is atomic and for growing.
+type family struct {
+	exact    bool
+	ended    atomic.Bool // after Fold: who counts here drains it then
+	children []*Counter
+	former   *former      // nil if no child has ended
+	shown    atomic.Int64 // the most that a snapshot of it and descendants has had as live
+
+	parent, root *Counter // nil in the root
+	place        int      // in parent.children
+	final        *Stats   // nil unless it has ended
+	mu           sync.Mutex
+	growing      sync.Mutex   // held by what changes shards
+	grown        atomic.Int64 // the root's: how many shards' counts were made in the tree
+}
+
+// former are the children that have ended.
+type former struct {
+	counts shardCounts
+	busy   []*shardCounts // more of them, in which somebody may still be counting
+
+	// What is known of the peak: bounds is of all, when a child last ended and its parent
+	// looked; since is the sum of those that have ended later.
+	bounds
+	since bounds
+	ends  int // how many these are
+}
+
+// endPeak is called when child is about to end.
+//
+// The peak was reached while some children were there. Those that were there at the same
+// time are all there when the next of them ends, so that it is enough to add up peaks then.
+// Where that are many, children that end meanwhile count as if they had been there at once.
+func (f *former) endPeak(parent, child *Counter) {
+	of := child.bounds()
+	f.highest = max(f.highest, of.highest, child.shown.Load())
+	f.below += of.below
+	if f.ends++; f.ends < f.nodes-fewNodes {
+		f.since.peak += of.peak
+		f.since.unpublished += of.unpublished
+		return
+	}
+	f.bounds = parent.bounds()
+	f.since, f.ends = bounds{}, 0
+}
+
+// fewNodes is how many Counters are looked at whenever a child ends.
+const fewNodes = 64
+
+// top returns the root of c's tree.
+func (c *Counter) top() *Counter {
+	if c.root != nil {
+		return c.root
+	}
+	return c
+}
+
+// heir returns c, or who has its counts if it has ended.
+func (c *Counter) heir() *Counter {
+	for c.ended.Load() {
+		c = c.parent
+	}
+	return c
+}
+
+// Child returns a new Counter whose counts are part of c's as well, and which is
+// exact if c is. They are added up when c is read, so that the child costs what a
+// Counter of its own costs. It is kept until it has ended, see [Counter.Fold], or as long
+// as c is.
+//
+// A block that is counted as allocated by one and as freed by another is counted
+// right in any Counter that has both as descendants.
+func (c *Counter) Child() *Counter {
+	root := c.top()
+	root.mu.Lock()
+	defer root.mu.Unlock()
+	c = c.heir()
+	child := &Counter{family: family{exact: c.exact, parent: c, root: root, place: len(c.children)}}
+	c.children = append(c.children, child)
+	return child
+}
+
+// Fold ends c if it is a child, has nothing live, and has no children: its counts become its
+// parent's own, which no longer keeps it. It reports whether c has ended. Its Stats stay what
+// they were then. What c counts after that, since it was under way, is counted by the parent.
+//
+// Fold costs as much as Stats. Where processors have counts of their own in c, these are kept
+// until the next garbage collection.
+func (c *Counter) Fold() bool {
+	if c.parent == nil {
+		return false
+	}
+	root := c.top()
+	root.mu.Lock()
+	defer root.mu.Unlock()
+	if c.final != nil {
+		return true
+	}
+	if len(c.children) > 0 {
+		return false
+	}
+	s := c.stats()
+	if s.LiveBlocks > 0 {
+		return false
+	}
+	c.final = &s
+	p := c.parent
+	if p.former == nil {
+		p.former = new(former)
+	}
+	p.former.endPeak(p, c)
+	last := p.children[len(p.children)-1]
+	p.children[c.place], last.place = last, c.place
+	p.children[len(p.children)-1] = nil
+	p.children = p.children[:len(p.children)-1]
+	c.growing.Lock()
+	c.ended.Store(true)
+	c.growing.Unlock()
+	c.drainLocked()
+	return true
+}
+
+// drain hands what c, which has ended, has counted to its heir.
+//
+// Memory ordering: Fold stores ended before it drains, and who counts looks at ended
+// afterwards. So one of the two finds each count, and takes it by an atomic swap. Where a
+// processor counts without atomic operations, nobody looks: Fold takes its counts away and
+// drains them when whoever was counting has unpinned.
+func (c *Counter) drain() {
+	root := c.top()
+	root.mu.Lock()
+	defer root.mu.Unlock()
+	c.drainLocked()
+}
+
+// checkEnded is for those who have counted in a shard.
+func (c *Counter) checkEnded() {
+	if !shard.Exclusive && c.ended.Load() {
+		c.drain()
+	}
+}
+
+func (c *Counter) drainLocked() {
+	to := c.heir()
+	net := to.former.counts.takeEarly(&c.early)
+	if f := c.former; f != nil { // those that ended before it, or have counted since
+		net += to.former.counts.take(&f.counts)
+		to.former.busy = append(to.former.busy, f.busy...)
+		f.busy = nil
+	}
+	switch {
+	case !shard.Exclusive:
+		c.each(func(s *shardCounts) { net += to.former.counts.take(s) })
+	case c.shards.Load() != nil:
+		var busy []*shardCounts
+		var then int64
+		c.each(func(s *shardCounts) {
+			busy = append(busy, s)
+			then += s.netBytes()
+		})
+		c.shards.Store(nil)
+		to.former.busy = append(to.former.busy, busy...)
+		net += then
+		shard.AfterPins(func() { c.takeBusy(busy, then) })
+	}
+	to.failedAllocations.Add(c.failedAllocations.Swap(0))
+	to.failedReallocations.Add(c.failedReallocations.Swap(0))
+	to.failedFrees.Add(c.failedFrees.Swap(0))
+	to.shift(net)
+}
+
+// takeBusy takes the counts of c's shards, in which nobody counts any more and which came to
+// then when they were taken away from c.
+func (c *Counter) takeBusy(busy []*shardCounts, then int64) {
+	root := c.top()
+	root.mu.Lock()
+	defer root.mu.Unlock()
+	to := c.heir()
+	net := -then
+	for _, s := range busy {
+		net += to.former.counts.take(s)
+	}
+	to.former.busy = slices.DeleteFunc(to.former.busy, func(s *shardCounts) bool { return slices.Contains(busy, s) })
+	to.shift(net)
+}
+
+// shift tells c's peakTracker of the bytes that children have left: nothing, unless they have
+// freed blocks of others, or counted after their end.
+func (c *Counter) shift(net int64) {
+	if net > 0 {
+		c.move(net)
+	} else {
+		c.live.Add(net)
+	}
+}
+
+// all calls f with all counts of c but the early ones, those of ended children included.
+func (c *Counter) all(f func(*shardCounts)) {
+	c.each(f)
+	if c.former != nil {
+		f(&c.former.counts)
+		for _, s := range c.former.busy {
+			f(s)
+		}
+	}
+}
+
+// take moves the counts of from to s, and returns the bytes that these have as live.
+func (s *shardCounts) take(from *shardCounts) (net int64) {
+	for o := range ops {
+		to, from := &s.ops[o], &from.ops[o]
+		for i := range to.powers {
+			net += o.direction() * take(&to.powers[i], &from.powers[i]) << i
+			take(&to.others[i], &from.others[i])
+		}
+		net += o.direction() * take(&to.otherBytes, &from.otherBytes)
+	}
+	for i := range s.slackPowers {
+		net += take(&s.slackPowers[i], &from.slackPowers[i]) << i
+	}
+	net += take(&s.slackOthers, &from.slackOthers)
+	take(&s.requested, &from.requested)
+	return net
+}
+
+// takeEarly moves early counts to s, and returns the bytes that these have as live.
+func (s *shardCounts) takeEarly(from *early) (net int64) {
+	for i := range from.counts {
+		v := from.counts[i].And(kindMask)
+		k, blocks := kind(v&kindMask), int64(v>>kindBits)
+		if blocks == 0 {
+			continue
+		}
+		o, class := k.op(), k.class()
+		switch k.sizes() {
+		case power:
+			s.ops[o].powers[class].Add(blocks)
+			net += o.direction() * blocks << class
+		case other:
+			s.ops[o].others[class].Add(blocks)
+		case slacks:
+			net += blocks << class
+			if class < len(s.slackPowers) {
+				s.slackPowers[class].Add(blocks)
+			} else {
+				s.ops[o].others[class].Add(blocks)
+				s.slackOthers.Add(blocks << class)
+			}
+		}
+	}
+	for o := range ops {
+		net += o.direction() * take(&s.ops[o].otherBytes, &from.otherBytes[o])
+	}
+	net += take(&s.slackOthers, &from.slackOthers)
+	take(&s.requested, &from.requested)
+	return net
+}
+
+// take moves what from has to to, and returns it.
+func take(to, from *atomic.Int64) int64 {
+	if from.Load() == 0 {
+		return 0
+	}
+	n := from.Swap(0)
+	to.Add(n)
+	return n
+}
+
+// netBytes returns the bytes that s has as live.
+func (s *shardCounts) netBytes() int64 {
+	var sums [ops]total
+	var net int64
+	for o := range ops {
+		sums[o].add(s, o)
+		net += o.direction() * sums[o].bytes
+	}
+	return net
+}

@@ -1,0 +1,280 @@
+package counter
+
+import (
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
+)
+
+// TestFold: the counts of a child that has ended are its parent's, and the child still has them.
+func TestFold(t *testing.T) {
+	for name, blocks := range map[string]int{"early": 3, "many kinds": 40, "busy": 5 * busy} {
+		t.Run(name, func(t *testing.T) {
+			var root Counter
+			root.Allocate(100, 128)
+			child := root.Child()
+			var sizes []uintptr
+			for i := range blocks {
+				size := uintptr(1) << (i % 22)
+				switch i % 3 {
+				case 0:
+					child.Allocate(size, size)
+				case 1:
+					size += 3
+					child.Allocate(1, 1)
+					child.Reallocate(1, size-1, size)
+				case 2:
+					child.Allocate(size, 2*size)
+					size *= 2
+				}
+				sizes = append(sizes, size)
+			}
+			child.FailAllocate()
+			child.FailReallocate()
+			child.FailFree()
+			if child.Fold() {
+				t.Fatal("it has ended, with blocks live")
+			}
+			for _, size := range sizes {
+				child.Free(size)
+			}
+			whole, own := root.Stats(), child.Stats()
+			if !child.Fold() || !child.Fold() || len(root.children) != 0 {
+				t.Fatal("it has not ended, with nothing live")
+			}
+			check := func(when string) {
+				t.Helper()
+				got := root.Stats()
+				got.PeakBytes, got.PeakBound = whole.PeakBytes, whole.PeakBound
+				if got != whole {
+					t.Errorf("%s: %+v, want %+v", when, got, whole)
+				}
+				if s := child.Stats(); s != own {
+					t.Errorf("%s: the child has %+v, and had %+v", when, s, own)
+				}
+			}
+			check("after its end")
+			for root.busyFormer() > 0 {
+				runtime.GC()
+				runtime.Gosched()
+			}
+			check("after a garbage collection")
+			if child.shards.Load() != nil && shard.Exclusive {
+				t.Error("it still has shards")
+			}
+			// What was under way is counted by the parent.
+			child.Allocate(64, 64)
+			child.Allocate(50, 77)
+			child.Free(64)
+			child.FailFree()
+			late := root.Stats()
+			late.PeakBytes, late.PeakBound, late.Classes = whole.PeakBytes, whole.PeakBound, whole.Classes
+			want := whole
+			want.Allocations += 2
+			want.Frees++
+			want.FailedFrees++
+			want.RequestedBytes += 114
+			want.AllocatedBytes += 141
+			want.FreedBytes += 64
+			want.LiveBytes += 77
+			want.LiveBlocks++
+			if late != want {
+				t.Errorf("with what was under way: %+v, want %+v", late, want)
+			}
+		})
+	}
+}
+
+func (c *Counter) busyFormer() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.former == nil {
+		return 0
+	}
+	return len(c.former.busy)
+}
+
+// TestFoldTree: a child with children does not end before they do, and what they count then
+// is counted by who is left.
+func TestFoldTree(t *testing.T) {
+	var root Counter
+	a := root.Child()
+	b := a.Child()
+	if a.Fold() || root.Fold() {
+		t.Error("a Counter with a child has ended, or the root has")
+	}
+	b.Allocate(8, 8)
+	b.Free(8)
+	if !b.Fold() || !a.Fold() {
+		t.Error("they have not ended")
+	}
+	b.Allocate(16, 16)
+	a.Allocate(32, 32)
+	c := b.Child() // of the root, for both have ended
+	c.Allocate(64, 64)
+	if s := root.Stats(); s.Allocations != 4 || s.LiveBytes != 112 || s.LiveBlocks != 3 || s.PeakBytes != 112 || s.PeakBound > 48 {
+		t.Errorf("%v: want 112 bytes live in 3 blocks", s)
+	}
+	if c.parent != &root || len(root.children) != 1 {
+		t.Error("the child of one that has ended is not the root's")
+	}
+}
+
+// TestPeakOfFormer: the peak of children one after the other is not their sum.
+func TestPeakOfFormer(t *testing.T) {
+	var root Counter
+	for i := range 1000 {
+		child := root.Child()
+		for range 1 + i%7 {
+			child.Allocate(4096, 4096)
+		}
+		for range 1 + i%7 {
+			child.Free(4096)
+		}
+		if !child.Fold() {
+			t.Fatal("it has not ended")
+		}
+		if s, want := root.Stats(), int64(4096*min(7, i+1)); s.PeakBytes != want || s.PeakBound != 0 {
+			t.Fatalf("after %d children %v, want a peak of %d", i+1, s, want)
+		}
+	}
+}
+
+// TestPeakWithFormer holds the peak of a tree, whose children come, count and go, against a
+// model's: it is within its bound.
+func TestPeakWithFormer(t *testing.T) {
+	steps := 5_000
+	if testing.Short() {
+		steps = 1_000
+	}
+	for _, most := range []int{3, 40, 300} {
+		rnd := rand.New(rand.NewPCG(uint64(most), 9))
+		type child struct {
+			c    *Counter
+			held []uintptr
+		}
+		var root Counter
+		var open []*child
+		var live, peak int64
+		for range steps {
+			switch n := len(open); {
+			case n == 0 || n < most && rnd.IntN(8) == 0:
+				parent := &root
+				if n > 0 && rnd.IntN(4) == 0 {
+					parent = open[rnd.IntN(n)].c
+				}
+				open = append(open, &child{c: parent.Child()})
+			case rnd.IntN(3) > 0:
+				m := open[rnd.IntN(n)]
+				size := 1 + uintptr(rnd.IntN(9000))
+				m.c.Allocate(size, size)
+				m.held = append(m.held, size)
+				live += int64(size)
+			default:
+				i := rnd.IntN(n)
+				m := open[i]
+				for _, size := range m.held {
+					m.c.Free(size)
+					live -= int64(size)
+				}
+				m.held = nil
+				if m.c.Fold() {
+					open[i] = open[n-1]
+					open = open[:n-1]
+				}
+			}
+			peak = max(peak, live)
+			if s := root.Stats(); s.LiveBytes != live || peak > s.PeakBytes || peak < s.PeakBytes-s.PeakBound {
+				t.Fatalf("%v, want %d bytes live and a peak of %d", s, live, peak)
+			}
+		}
+	}
+}
+
+// TestFoldStorm ends children while others count in them, and snapshots are taken: nothing is
+// lost, and no snapshot is ahead or steps back.
+func TestFoldStorm(t *testing.T) {
+	const goroutines = 4
+	rounds := 300
+	switch {
+	case os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "":
+		rounds = 3_000
+	case testing.Short():
+		rounds = 50
+	}
+	manyProcs(t, 4)
+	var root Counter
+	var working sync.WaitGroup
+	var blocks, bytes [goroutines]int64
+	for g := range goroutines {
+		working.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(g), 3))
+			for range rounds {
+				child := root.Child()
+				var helpers sync.WaitGroup
+				n := 1 + rnd.IntN(4*busy)
+				size := uintptr(1) << rnd.IntN(10)
+				for range 2 {
+					helpers.Go(func() {
+						for range n {
+							child.Allocate(size, size)
+							child.Free(size)
+						}
+					})
+				}
+				for range 3 { // under way
+					child.Fold()
+					runtime.Gosched()
+				}
+				helpers.Wait()
+				if !child.Fold() {
+					t.Error("a child has not ended, with nothing live")
+				}
+				blocks[g] += int64(2 * n)
+				bytes[g] += int64(2*n) * int64(size)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { working.Wait(); close(done) }()
+	var last Stats
+	for watching := true; watching; {
+		select {
+		case <-done:
+			watching = false
+		default:
+		}
+		s := root.Stats()
+		if d := s.Sub(last); d.Allocations < 0 || d.Frees < 0 || d.AllocatedBytes < 0 || s.PeakBytes < s.LiveBytes {
+			t.Fatalf("%+v steps back from %+v", s, last)
+		}
+		if s.LiveBlocks > 2*goroutines {
+			t.Fatalf("%v: at most %d blocks can be live", s, 2*goroutines)
+		}
+		last = s
+	}
+	var wantBlocks, wantBytes int64
+	for g := range goroutines {
+		wantBlocks += blocks[g]
+		wantBytes += bytes[g]
+	}
+	check := func() {
+		t.Helper()
+		if s := root.Stats(); s.Allocations != wantBlocks || s.Frees != wantBlocks || s.AllocatedBytes != wantBytes || s.FreedBytes != wantBytes || s.LiveBytes != 0 || s.RequestedBytes != wantBytes {
+			t.Errorf("%+v, want %d blocks of %d bytes, and none live", s, wantBlocks, wantBytes)
+		}
+	}
+	check()
+	for root.busyFormer() > 0 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	check()
+	if len(root.children) != 0 {
+		t.Errorf("%d children are left", len(root.children))
+	}
+}
