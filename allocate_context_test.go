@@ -13,11 +13,11 @@ import (
 )
 
 // TestAllocateContext: a Proxy waits where a Limit below it does, counts a request once
-// when it is over, and tells it like any other.
+// when it is over, and delivers it like any other.
 func TestAllocateContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := &recorder{}
-		mem := alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(new(blockalloc.Heap)), 8<<10), alloctrace.WithHooks(told))
+		observed := &recorder{}
+		mem := alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(new(blockalloc.Heap)), 8<<10), alloctrace.WithHooks(observed))
 		first, second := allocate(t, mem, page), allocate(t, mem, page)
 		var third blockalloc.Block
 		go func() {
@@ -49,14 +49,14 @@ func TestAllocateContext(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 		var kinds []alloctrace.Kind
-		for _, e := range told.events {
+		for _, e := range observed.events {
 			kinds = append(kinds, e.Kind)
 		}
 		if want := []alloctrace.Kind{
 			alloctrace.Allocated, alloctrace.Allocated, alloctrace.Freeing, alloctrace.Allocated,
 			alloctrace.AllocateFailed, alloctrace.Freeing, alloctrace.Freeing, alloctrace.AllocateFailed,
 		}; !slices.Equal(kinds, want) {
-			t.Errorf("hooks were told %v, want %v", kinds, want)
+			t.Errorf("hooks observe %v, want %v", kinds, want)
 		}
 		if s := mem.Stats(); s.Allocations != 3 || s.FailedAllocations != 2 || s.Frees != 3 {
 			t.Error(s)
@@ -70,8 +70,8 @@ func TestAllocateContextReachesHooks(t *testing.T) {
 	type key struct{}
 	var seen []string
 	hook := func(of string) alloctrace.Option {
-		return alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) {
-			seen = append(seen, fmt.Sprint(of, " ", e.Kind, " ", ctx.Value(key{}), " ", alloctrace.ChildName(ctx)))
+		return alloctrace.WithHooks(attacher(func(to alloctrace.Attachment, ctx context.Context, e alloctrace.Event) {
+			seen = append(seen, fmt.Sprint(of, " ", e.Kind, " ", ctx.Value(key{}), " ", to.Child))
 		}))
 	}
 	below := alloctrace.Wrap(new(blockalloc.Heap), hook("below"))
@@ -86,7 +86,7 @@ func TestAllocateContextReachesHooks(t *testing.T) {
 		if _, err := p.AllocateContext(ctx, page); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		want := []string{"below allocated request " + name, "mem allocated request " + name, "mem allocate failed request " + name}
+		want := []string{"below allocated request ", "mem allocated request " + name, "mem allocate failed request " + name}
 		if !slices.Equal(seen, want) {
 			t.Errorf("hooks observe %q, want %q", seen, want)
 		}

@@ -3,12 +3,16 @@ package alloctrace
 import (
 	"context"
 	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/recursion"
+	"github.com/alloctrace/alloctrace/internal/region"
 )
 
 // A Hook observes the events of a [Proxy].
 //
 // Observe is called synchronously, in the goroutine that allocates or frees, and
-// concurrently. The operation waits for it: a release is told before the memory
+// concurrently. The operation waits for it: a release is delivered before the memory
 // can be reused. ctx is the one the Proxy was given by [Proxy.WithContext], or the call by
 // [Proxy.AllocateContext], else context.Background(). err is the inner allocator's own error
 // if e.Kind.Failed, else nil.
@@ -26,32 +30,135 @@ type HookFunc func(ctx context.Context, e Event, err error)
 // Observe calls f.
 func (f HookFunc) Observe(ctx context.Context, e Event, err error) { f(ctx, e, err) }
 
-// A TrackingHook is a [Hook] that keeps what it knows of blocks, as hooks.Leaks does. A
-// release is delivered before it is tried, so that the hook has to keep the block until it
-// has ended, and events say whose block it is by its address alone. So a Proxy has a part of the
-// hook for itself. A hook that hands on events to another one should be a TrackingHook too.
-type TrackingHook interface {
+// An Attacher is a [Hook] that has a part for each Proxy and each child: to know whose events
+// it observes, or for more than the events. A hook that hands on events to others is an
+// Attacher, which attaches them.
+type Attacher interface {
 	Hook
 
-	// Track returns the part for one Proxy, its views and its children: it is called by
-	// [WithHooks]. The part adds 1 to pending for each release whose end it waits for, and
-	// takes it off again once that is delivered.
-	Track(pending *atomic.Int64) ReleaseHook
+	// Attach returns the part that observes the events of one Proxy or one child, and of
+	// its views. [WithHooks] and [Proxy.Child] call it.
+	Attach(to *Attachment) Hook
 }
 
-// A ReleaseHook is a [Hook] that is also called when a release has succeeded, in the goroutine
-// that releases. Its address may be that of another block by then. Other goroutines'
-// releases, and those that it does not wait for, may be delivered too. A release that
-// has failed is an event.
-type ReleaseHook interface {
-	Hook
-	Released(addr, size uintptr)
+// An Attachment says whose events a hook will observe. It is of use until Attach returns.
+type Attachment struct {
+	Proxy string // the name of the Proxy, "" if it has none
+	Child string // the name of the child; "" for the Proxy itself
+	ID    uint32 // a number of the Proxy, other than those of all others; children have that of their parent
+
+	pending   *atomic.Int64
+	released  []func(addr, size uintptr)
+	requested []func(ctx context.Context, e Event, requested uintptr)
 }
 
-// both is a hook that tells two.
+// Attach returns the part of h, or h itself if it has no parts.
+func (a *Attachment) Attach(h Hook) Hook {
+	if t, ok := h.(Attacher); ok {
+		return t.Attach(a)
+	}
+	return h
+}
+
+// OnReleased has f called when a release has succeeded, in the goroutine that releases, as long
+// as pending is not 0: the caller adds 1 for each release whose end it waits for, and takes it
+// off again once that is delivered. A release is an event before it is tried, so that a hook
+// that keeps what it knows of a block keeps it until the end. The block's address may be
+// that of another one by then. f is also called for releases of others meanwhile; a release
+// that has failed is an event.
+func (a *Attachment) OnReleased(f func(addr, size uintptr)) (pending *atomic.Int64) {
+	if a.pending == nil {
+		a.pending = new(atomic.Int64)
+	}
+	a.released = append(a.released, f)
+	return a.pending
+}
+
+// OnRequested has f called with each acquisition and the size in bytes that was requested,
+// before hooks observe it. Without such functions it costs nothing that there could be some.
+func (a *Attachment) OnRequested(f func(ctx context.Context, e Event, requested uintptr)) {
+	a.requested = append(a.requested, f)
+}
+
+// lastID is the ID of the Proxy that was made last.
+var lastID atomic.Uint32
+
+// attach has hooks observe p, which nobody has yet.
+func (p *Proxy) attach(child string, hooks []Hook) {
+	a := &Attachment{Proxy: p.root, Child: child, ID: p.id, pending: p.waiting}
+	for _, h := range hooks {
+		part := a.Attach(h)
+		if p.hook != nil {
+			part = &both{p.hook, part}
+		}
+		p.hook = part
+	}
+	if len(a.released) > 0 {
+		p.pending, p.released = a.pending, a.released
+	}
+	p.hooks, p.requested = hooks, a.requested
+}
+
+// both is a hook that hands events on to two.
 type both struct{ first, then Hook }
 
 func (b *both) Observe(ctx context.Context, e Event, err error) {
 	b.first.Observe(ctx, e, err)
 	b.then.Observe(ctx, e, err)
+}
+
+// A between is between a Proxy and its inner allocator where somebody needs more than the
+// Proxy's own counts and events, so that it costs others nothing.
+type between struct {
+	inner     blockalloc.Allocator
+	ctx       context.Context
+	region    *region.Region // nil, or the innermost one of ctx
+	requested []func(ctx context.Context, e Event, requested uintptr)
+}
+
+var _ blockalloc.Allocator = (*between)(nil)
+
+func (b *between) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	n, err := b.inner.Allocate(l)
+	if err == nil {
+		b.allocated(l.Size, n)
+	}
+	return n, err
+}
+
+func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	n, err := b.inner.Reallocate(old, size)
+	if err != nil {
+		return n, err
+	}
+	if old.IsZero() {
+		b.region.Allocate(size, n.Size())
+	} else {
+		b.region.Reallocate(old.Size(), size, n.Size())
+	}
+	b.observe(Reallocated, size, n)
+	return n, nil
+}
+
+func (b *between) Free(old blockalloc.Block) error {
+	err := b.inner.Free(old)
+	if err == nil {
+		b.region.Free(old.Size())
+	}
+	return err
+}
+
+func (b *between) allocated(requested uintptr, n blockalloc.Block) {
+	b.region.Allocate(requested, n.Size())
+	b.observe(Allocated, requested, n)
+}
+
+func (b *between) observe(k Kind, requested uintptr, n blockalloc.Block) {
+	if n.IsZero() {
+		return
+	}
+	for _, f := range b.requested {
+		recursion.Check()
+		f(b.ctx, Event{k, n.Addr(), n.Size(), n.Align()}, requested)
+	}
 }

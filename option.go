@@ -1,45 +1,40 @@
 package alloctrace
 
-import (
-	"context"
-	"slices"
-	"sync/atomic"
+import "github.com/alloctrace/alloctrace/counter"
 
-	"github.com/alloctrace/alloctrace/counter"
-)
+// An Option configures a [Proxy]. The order of options does not matter, but that of hooks.
+type Option interface{ apply(*config) }
 
-// An Option configures a [Proxy].
-type Option interface{ apply(*Proxy) }
+type config struct {
+	name    string
+	hooks   []Hook
+	counter *counter.Counter
+}
 
-type optionFunc func(*Proxy)
+func configOf(opts []Option) (c config) {
+	for _, o := range opts {
+		o.apply(&c)
+	}
+	return c
+}
 
-func (f optionFunc) apply(p *Proxy) { f(p) }
+type optionFunc func(*config)
+
+func (f optionFunc) apply(c *config) { f(c) }
 
 // WithName names the Proxy, for people to tell it from others.
 func WithName(name string) Option {
-	return optionFunc(func(p *Proxy) { p.name = name })
+	return optionFunc(func(c *config) { c.name = name })
 }
 
-// WithHooks adds hooks, which are told each event in the order given. A nil Hook
+// WithHooks adds hooks, to which each event is delivered in the order given. A nil Hook
 // is left out.
 func WithHooks(hooks ...Hook) Option {
-	return optionFunc(func(p *Proxy) {
+	return optionFunc(func(c *config) {
 		for _, h := range hooks {
-			if h == nil {
-				continue
+			if h != nil {
+				c.hooks = append(c.hooks, h)
 			}
-			if t, ok := h.(TrackingHook); ok {
-				if p.pending == &nothingPending {
-					p.pending = new(atomic.Int64)
-				}
-				r := t.Track(p.pending)
-				p.releases = append(slices.Clip(p.releases), r)
-				h = r
-			}
-			if p.hook != nil {
-				h = &both{p.hook, h}
-			}
-			p.hook = h
 		}
 	})
 }
@@ -48,22 +43,9 @@ func WithHooks(hooks ...Hook) Option {
 // byte, or one that other Proxies count in too. A child with a Counter of its own is no
 // part of its parent's counts. A nil Counter is left out.
 func WithCounter(c *counter.Counter) Option {
-	return optionFunc(func(p *Proxy) {
+	return optionFunc(func(cfg *config) {
 		if c != nil {
-			p.counter = c
+			cfg.counter = c
 		}
 	})
-}
-
-// WithContextFunc has f applied to each context that the Proxy is given after
-// this option, so as to add to it what hooks are to find there. It must not
-// return nil.
-func WithContextFunc(f func(context.Context) context.Context) Option {
-	return optionFunc(func(p *Proxy) { p.contextFunc = f })
-}
-
-// WithContext sets the context that hooks are told events with, as
-// [Proxy.WithContext] does.
-func WithContext(ctx context.Context) Option {
-	return optionFunc(func(p *Proxy) { p.setContext(ctx) })
 }

@@ -3,13 +3,12 @@ package alloctrace
 import (
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/internal/recursion"
+	"github.com/alloctrace/alloctrace/internal/region"
 )
 
 // ErrLive is what [Proxy.Close] returns, wrapped with the figures, when blocks are
@@ -17,12 +16,12 @@ import (
 var ErrLive = blockalloc.ErrLive
 
 // A Proxy is a [blockalloc.Allocator] that hands each operation to an inner
-// allocator, counts it and tells it to hooks. Results and errors are those of the
-// inner allocator, untouched. Empty blocks are neither counted nor told.
+// allocator, counts it and delivers it to hooks. Results and errors are those of the
+// inner allocator, untouched. Empty blocks are neither counted nor delivered.
 //
 // A Proxy may be used by several goroutines at once if the inner allocator may.
 // Its methods cost no allocation on the Go heap but for those that return a
-// Proxy, and AllocateContext of a child with a name or where it has to wait.
+// Proxy, Close of a child, and AllocateContext where it has to wait.
 type Proxy struct {
 	// What each operation reads fills one cache line. With hooks it reads first, too.
 	inner   blockalloc.Allocator
@@ -31,21 +30,25 @@ type Proxy struct {
 	hook    Hook          // nil if nobody listens
 	pending *atomic.Int64 // not 0 if releases are waiting for the end of a release
 
-	ctx         context.Context
-	releases    []ReleaseHook
-	name        string
-	child       bool
-	contextFunc func(context.Context) context.Context // nil, or makes ctx of what is given
-	owner       blockalloc.Owner                      // nil if the inner allocator is none
+	ctx       context.Context
+	hooks     []Hook // as they were given
+	released  []func(addr, size uintptr)
+	requested []func(ctx context.Context, e Event, requested uintptr)
+	quiet     bool
 }
 
 // state is what the views of one Proxy share beside the counter, which is one
 // pointer away from a Proxy and not two: after an atomic addition the processor
 // has nothing to do while it waits for the next one's address.
 type state struct {
-	closed   atomic.Bool
-	mu       sync.Mutex
-	children []*Proxy
+	closed  atomic.Bool
+	name    string
+	root    string           // the name of the Proxy whose child it is, or its own
+	id      uint32           // see Attachment
+	owner   blockalloc.Owner // nil if the inner allocator is none
+	below   bool             // views reach a Proxy below it
+	waiting *atomic.Int64    // see Attachment.OnReleased; children have that of their parent
+	family
 }
 
 // nothingPending stays 0.
@@ -64,17 +67,21 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 	if inner == nil {
 		panic("alloctrace: Wrap(nil): pass an allocator, such as blockalloc.Default()")
 	}
+	c := configOf(opts)
 	p := &Proxy{
 		inner:   inner,
-		counter: new(counter.Counter),
+		counter: c.counter,
 		pending: &nothingPending,
 		ctx:     context.Background(),
-		state:   new(state),
+		state:   &state{name: c.name, root: c.name, id: lastID.Add(1), waiting: new(atomic.Int64)},
+	}
+	if p.counter == nil {
+		p.counter = new(counter.Counter)
 	}
 	p.owner, _ = blockalloc.OwnerOf(inner)
-	for _, o := range opts {
-		o.apply(p)
-	}
+	_, p.below = viewed(inner, func(p *Proxy) *Proxy { return p })
+	p.attach("", c.hooks)
+	p.interpose(p.ctx, nil)
 	return p
 }
 
@@ -82,11 +89,11 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 // blockalloc.ErrClosed.
 func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(p.ctx, l, p.closedError("Allocate"))
+		return blockalloc.Block{}, p.allocateFailed(p.ctx, p.region(), l, p.closedError("Allocate"))
 	}
 	b, err := p.inner.Allocate(l)
 	if err != nil {
-		return b, p.allocateFailed(p.ctx, l, err)
+		return b, p.allocateFailed(p.ctx, p.region(), l, err)
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
@@ -96,22 +103,26 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	return b, nil
 }
 
-// AllocateContext is Allocate by [blockalloc.AllocateContext]: where a [blockalloc.Limit]
-// below is in the way it waits until ctx is done, and only then has failed. Other
-// allocators between that and the Proxy do not wait. Hooks are told ctx.
+// AllocateContext is Allocate in the context ctx, as by [Proxy.WithContext]. Where a
+// [blockalloc.Limit] below is in the way it waits until ctx is done, and only then has failed.
+// Other allocators between that and the Proxy do not wait.
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
-	ctx = p.context(ctx)
+	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.requested}
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(ctx, l, p.closedError("AllocateContext"))
+		return blockalloc.Block{}, p.allocateFailed(in.ctx, in.region, l, p.closedError("AllocateContext"))
 	}
-	b, err := blockalloc.AllocateContext(ctx, p.inner, l)
+	if p.below && in.region != nil {
+		ctx = region.Counted(ctx, in.region)
+	}
+	b, err := blockalloc.AllocateContext(ctx, in.inner, l)
 	if err != nil {
-		return b, p.allocateFailed(ctx, l, err)
+		return b, p.allocateFailed(in.ctx, in.region, l, err)
 	}
+	in.allocated(l.Size, b)
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
 		recursion.Check()
-		p.hook.Observe(ctx, Event{Allocated, b.Addr(), b.Size(), b.Align()}, nil)
+		p.hook.Observe(in.ctx, Event{Allocated, b.Addr(), b.Size(), b.Align()}, nil)
 	}
 	return b, nil
 }
@@ -131,7 +142,7 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		return n, p.reallocateFailed(b, err)
 	}
 	if p.pending.Load() != 0 {
-		p.released(b)
+		p.deliverReleased(b)
 	}
 	if b.IsZero() { // an inner allocator that takes this as an allocation
 		p.counter.Allocate(size, n.Size())
@@ -154,30 +165,30 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 		return p.freeFailed(b, err)
 	}
 	if p.pending.Load() != 0 {
-		p.released(b)
+		p.deliverReleased(b)
 	}
 	p.counter.Free(b.Size())
 	return nil
 }
 
-// released delivers the end of a release.
+// deliverReleased delivers the end of a release.
 //
 //go:noinline
-func (p *Proxy) released(b blockalloc.Block) {
-	for _, r := range p.releases {
-		r.Released(b.Addr(), b.Size())
+func (p *Proxy) deliverReleased(b blockalloc.Block) {
+	for _, f := range p.released {
+		f(b.Addr(), b.Size())
 	}
 }
 
-func (p *Proxy) allocateFailed(ctx context.Context, l blockalloc.Layout, err error) error {
+func (p *Proxy) allocateFailed(ctx context.Context, r *region.Region, l blockalloc.Layout, err error) error {
 	p.counter.FailAllocate()
-	p.failed(ctx, Event{AllocateFailed, 0, l.Size, l.Align}, err)
+	p.failed(ctx, r, Event{AllocateFailed, 0, l.Size, l.Align}, err)
 	return err
 }
 
 func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
 	p.counter.FailReallocate()
-	p.failed(p.ctx, Event{ReallocateFailed, b.Addr(), b.Size(), b.Align()}, err)
+	p.failed(p.ctx, p.region(), Event{ReallocateFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
@@ -186,11 +197,18 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 		return err
 	}
 	p.counter.FailFree()
-	p.failed(p.ctx, Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
+	p.failed(p.ctx, p.region(), Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
-func (p *Proxy) failed(ctx context.Context, e Event, err error) {
+// failed delivers a failure, to the regions too.
+func (p *Proxy) failed(ctx context.Context, r *region.Region, e Event, err error) {
+	if r != nil {
+		r.Fail(e.Kind.Op())
+		if !p.quiet {
+			r.Observe.Failed(ctx, e.Kind.Op(), e.Size, e.Align, err)
+		}
+	}
 	if p.hook != nil {
 		recursion.Check()
 		p.hook.Observe(ctx, e, err)
@@ -224,107 +242,73 @@ func (p *Proxy) String() string {
 }
 
 // Unwrap returns the inner allocator.
-func (p *Proxy) Unwrap() blockalloc.Allocator { return p.inner }
+func (p *Proxy) Unwrap() blockalloc.Allocator {
+	if b, ok := p.inner.(*between); ok {
+		return b.inner
+	}
+	return p.inner
+}
 
 // Owns asks the inner allocator whether it owns b. It is false if that is no
-// Owner; [blockalloc.OwnerOf] tells.
+// Owner; [blockalloc.OwnerOf] says whether it is.
 func (p *Proxy) Owns(b blockalloc.Block) bool {
 	return p.owner != nil && p.owner.Owns(b)
 }
 
-// Child returns a Proxy for one part of the program, with counts of its own that
-// are part of p's as well, at no cost to either. It has the inner allocator,
-// the hooks and the context of p, to which opts may add. A block should be freed
-// through the Proxy that allocated it: p's own numbers are right in any case,
-// but those of the children cannot be otherwise. A child lives as long as p. Hooks
-// know it by [ChildName].
-func (p *Proxy) Child(name string, opts ...Option) *Proxy {
-	c := &Proxy{
-		inner:   p.inner,
-		counter: p.counter.Child(),
-		hook:    p.hook,
-		pending: p.pending,
-		ctx:     p.ctx,
-		name:    name,
-		child:   true,
-		state:   new(state),
-
-		releases:    p.releases,
-		contextFunc: p.contextFunc,
-		owner:       p.owner,
-	}
-	for _, o := range opts {
-		o.apply(c)
-	}
-	c.ctx = c.named(c.ctx)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.closed.Store(p.closed.Load())
-	p.children = append(p.children, c)
-	return c
-}
-
-type childKey struct{}
-
-// context returns what hooks are told for ctx.
-func (p *Proxy) context(ctx context.Context) context.Context {
-	if p.contextFunc != nil {
-		ctx = p.contextFunc(ctx)
-	}
-	return p.named(ctx)
-}
-
-// named marks ctx with the name of the child that p is or views.
-func (p *Proxy) named(ctx context.Context) context.Context {
-	if p.child && p.name != "" {
-		return context.WithValue(ctx, childKey{}, p.name)
-	}
-	return ctx
-}
-
-// ChildName returns the name of the child whose context ctx is, for hooks to tell
-// what children do apart; "" if it is of none, or of one without a name.
-func ChildName(ctx context.Context) string {
-	name, _ := ctx.Value(childKey{}).(string)
-	return name
-}
-
-// Children returns the children of p in the order in which they were made.
-func (p *Proxy) Children() []*Proxy {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.children)
-}
-
-// WithContext returns a view of p that tells hooks its events with ctx, so that
-// they can say in which request or span an operation was. The view counts as p
-// does. Proxies below p are told ctx too: one that p wraps, also by way of wrappers
-// that are a [blockalloc.Rewrapper], as those of package blockalloc are. A Proxy
-// from which an allocator below p takes memory to make blocks of its own is not,
-// for what that takes belongs to no one caller.
+// WithContext returns a view of p whose operations are in the context ctx: hooks are given it,
+// so that they can say in which request or span an operation was, and the regions that it is
+// inside of count the operations, see package tracer. The view counts as p does. Proxies below p
+// give their hooks ctx too: one that p wraps, also by way of wrappers that are a
+// [blockalloc.Rewrapper], as those of package blockalloc are. A Proxy from which an allocator
+// below p takes memory to make blocks of its own does not, for what that takes belongs to no
+// one caller.
 //
-// A view costs an allocation on the Go heap, and some more for each wrapper on the
-// way down; operations through it cost what they do through p.
+// A view costs an allocation on the Go heap, a second one in a region, and some more for each
+// wrapper on the way down if there is a Proxy below; operations through it cost what they do
+// through p, and what its regions count.
 func (p *Proxy) WithContext(ctx context.Context) *Proxy {
+	return p.inContext(ctx, region.ToCount(ctx))
+}
+
+// inContext returns a view of p in ctx that counts in r.
+func (p *Proxy) inContext(ctx context.Context, r *region.Region) *Proxy {
 	v := *p
-	v.setContext(ctx)
+	v.inner = p.Unwrap()
+	if p.below {
+		v.inner, _ = viewed(v.inner, func(below *Proxy) *Proxy { return below.inContext(ctx, nil) })
+	}
+	v.interpose(ctx, r)
 	return &v
 }
 
-func (p *Proxy) setContext(ctx context.Context) {
-	ctx = p.context(ctx)
+// interpose puts in front of the inner allocator of p, which nobody has yet, what is needed there.
+func (p *Proxy) interpose(ctx context.Context, r *region.Region) {
 	p.ctx = ctx
-	p.inner, _ = viewed(p.inner, func(inner *Proxy) *Proxy { return inner.WithContext(ctx) })
+	if r != nil || len(p.requested) > 0 {
+		p.inner = &between{p.inner, ctx, r, p.requested}
+	}
 }
 
-// Quiet returns a view of p that counts as p does and tells no hooks. It is what
-// a hook, or the writer behind a logger, allocates from, so as not to be told of
+// region returns the innermost region in which p counts, nil if there is none.
+func (p *Proxy) region() *region.Region {
+	if b, ok := p.inner.(*between); ok {
+		return b.region
+	}
+	return nil
+}
+
+// Quiet returns a view of p that counts as p does and delivers nothing to hooks. It is what
+// a hook, or the writer behind a logger, allocates from, so as not to observe
 // its own allocations. The Proxies below p that [Proxy.WithContext] reaches are
 // quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
-	v.hook, v.pending, v.releases = nil, &nothingPending, nil
-	v.inner, _ = viewed(p.inner, (*Proxy).Quiet)
+	v.hook, v.hooks, v.pending, v.released, v.requested, v.quiet = nil, nil, &nothingPending, nil, nil, true
+	v.inner = p.Unwrap()
+	if p.below {
+		v.inner, _ = viewed(v.inner, (*Proxy).Quiet)
+	}
+	v.interpose(p.ctx, p.region())
 	return &v
 }
 
@@ -347,26 +331,4 @@ func viewed(a blockalloc.Allocator, view func(*Proxy) *Proxy) (blockalloc.Alloca
 		}
 	}
 	return a, false
-}
-
-// Close ends allocation through p, its views and its children: calls of Allocate
-// and Reallocate that begin after it fail with blockalloc.ErrClosed. Blocks can
-// still be freed. If any are live, Close returns an error that wraps [ErrLive] with
-// their number and size; it can be called again to see whether that has changed.
-// The inner allocator stays open.
-func (p *Proxy) Close() error {
-	p.close()
-	if s := p.Stats(); s.LiveBlocks > 0 {
-		return fmt.Errorf("alloctrace: Close of %s: %w: %d of them, %d bytes in all: free them first", p.text(), ErrLive, s.LiveBlocks, s.LiveBytes)
-	}
-	return nil
-}
-
-func (p *Proxy) close() {
-	p.mu.Lock()
-	p.closed.Store(true)
-	p.mu.Unlock()
-	for _, c := range p.Children() {
-		c.close()
-	}
 }

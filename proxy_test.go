@@ -3,6 +3,7 @@ package alloctrace_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -316,27 +317,70 @@ func TestSeveralHooks(t *testing.T) {
 	}
 }
 
-// TestChildName: hooks know a child by its name, whatever the context, and nobody else.
-func TestChildName(t *testing.T) {
-	var names []string
-	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithName("db"), alloctrace.WithHooks(alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) {
+// attacher is a Hook that says of each event whose it is.
+type attacher func(to alloctrace.Attachment, ctx context.Context, e alloctrace.Event)
+
+func (f attacher) Observe(context.Context, alloctrace.Event, error) {
+	panic("it is observed without being attached")
+}
+
+func (f attacher) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	of := *to
+	return alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) { f(of, ctx, e) })
+}
+
+// TestAttachment: hooks know whose events they observe, whatever the context and the order of
+// options.
+func TestAttachment(t *testing.T) {
+	var seen []string
+	ids := make(map[uint32]int)
+	hook := alloctrace.WithHooks(nil, attacher(func(to alloctrace.Attachment, _ context.Context, e alloctrace.Event) {
 		if e.Kind == alloctrace.Allocated {
-			names = append(names, alloctrace.ChildName(ctx))
+			seen = append(seen, to.Proxy+"/"+to.Child)
+			ids[to.ID]++
 		}
-	})))
+	}))
+	p := alloctrace.Wrap(alloctest.New(t), hook, alloctrace.WithName("db"))
 	c := p.Child("cache")
 	type key struct{}
 	ctx := context.WithValue(t.Context(), key{}, 1)
 	for _, a := range []*alloctrace.Proxy{
 		p, p.WithContext(ctx), p.Child(""),
-		c, c.WithContext(ctx), p.Child("index", alloctrace.WithContext(ctx)),
-		c.Child("pages"),
+		c, c.WithContext(ctx), p.WithContext(ctx).Child("index"),
+		c.Child("pages"), p.Child("other", alloctrace.WithName("its name")),
+		p.Quiet(), c.Quiet(), alloctrace.Wrap(alloctest.New(t), hook),
 	} {
 		free(t, a, allocate(t, a, page))
 	}
-	if want := []string{"", "", "", "cache", "cache", "index", "pages"}; !slices.Equal(names, want) {
-		t.Errorf("the children are %q, want %q", names, want)
+	want := []string{"db/", "db/", "db/", "db/cache", "db/cache", "db/index", "db/pages", "db/its name", "/"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("allocations of %q, want %q", seen, want)
 	}
+	if n := slices.Sorted(maps.Values(ids)); !slices.Equal(n, []int{1, 8}) {
+		t.Errorf("%v allocations of Proxies of one number each, want 1 and 8", n)
+	}
+}
+
+// TestHookOfChild: a hook given to a child observes it and its children alone, beside those of
+// its parent.
+func TestHookOfChild(t *testing.T) {
+	var seen []string
+	hook := func(name string) alloctrace.Option {
+		return alloctrace.WithHooks(attacher(func(to alloctrace.Attachment, _ context.Context, e alloctrace.Event) {
+			seen = append(seen, name+" "+to.Child+" "+e.Kind.String())
+		}))
+	}
+	p := alloctrace.Wrap(alloctest.New(t), hook("first"))
+	c := p.Child("a", hook("second"))
+	var blocks []blockalloc.Block
+	for _, a := range []*alloctrace.Proxy{p, c, c.Child("b")} {
+		blocks = append(blocks, allocate(t, a, page))
+	}
+	want := []string{"first  allocated", "first a allocated", "second a allocated", "first b allocated", "second b allocated"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("hooks observe %q, want %q", seen, want)
+	}
+	free(t, p.Quiet(), blocks...)
 }
 
 func TestOwnsWithoutOwner(t *testing.T) {

@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace"
 )
@@ -30,14 +29,9 @@ func (f *filter) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	f.next.Observe(ctx, e, err)
 }
 
-// Track returns the Filter of the part for one Proxy; [alloctrace.WithHooks] calls it.
-func (f *filter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
-	var r releases
-	part := &filter{r.track(f.next, pending), f.predicates}
-	return struct {
-		*filter
-		releases
-	}{part, r}
+// Attach implements [alloctrace.Attacher].
+func (f *filter) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	return &filter{to.Attach(f.next), f.predicates}
 }
 
 // Failures chooses the events that tell of a failure.

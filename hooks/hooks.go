@@ -7,12 +7,11 @@ package hooks
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace"
 )
 
-// Tee returns a Hook that tells each event to all of hooks, in order. A nil Hook
+// Tee returns a Hook that hands on each event to all of hooks, in order. A nil Hook
 // is left out.
 func Tee(hooks ...alloctrace.Hook) alloctrace.Hook {
 	var t tee
@@ -32,35 +31,11 @@ func (t tee) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 }
 
-// Track returns the Tee of the parts for one Proxy; [alloctrace.WithHooks] calls it.
-func (t tee) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
-	var r releases
+// Attach implements [alloctrace.Attacher].
+func (t tee) Attach(to *alloctrace.Attachment) alloctrace.Hook {
 	parts := make(tee, len(t))
 	for i, h := range t {
-		parts[i] = r.track(h, pending)
+		parts[i] = to.Attach(h)
 	}
-	return struct {
-		tee
-		releases
-	}{parts, r}
-}
-
-// releases are the hooks that a hook hands on events to and that wait for the end of releases.
-type releases []alloctrace.ReleaseHook
-
-// track returns the part of h for one Proxy, or h itself if it has none.
-func (r *releases) track(h alloctrace.Hook, pending *atomic.Int64) alloctrace.Hook {
-	t, ok := h.(alloctrace.TrackingHook)
-	if !ok {
-		return h
-	}
-	part := t.Track(pending)
-	*r = append(*r, part)
-	return part
-}
-
-func (r releases) Released(addr, size uintptr) {
-	for _, h := range r {
-		h.Released(addr, size)
-	}
+	return parts
 }

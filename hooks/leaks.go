@@ -29,11 +29,10 @@ type Leaks struct {
 	start   time.Time
 	serial  atomic.Uint64
 	stacks  *stacks
-	proxies atomic.Uint32
 	live    liveTable[origin]
 }
 
-var _ alloctrace.TrackingHook = (*Leaks)(nil)
+var _ alloctrace.Attacher = (*Leaks)(nil)
 
 // An origin is where a block comes from.
 type origin struct {
@@ -62,10 +61,10 @@ type leaksOptionFunc func(*Leaks)
 
 func (f leaksOptionFunc) apply(l *Leaks) { f(l) }
 
-// WithOwner has f say whose a block is, by the context that the hook is told: such as
+// WithOwner has f say whose a block is, by the context that the hook is given: such as
 // the region of [alloctrace.Proxy.WithContext], or the request. Otherwise it is that of
-// the child Proxy that allocated it, by [alloctrace.ChildName]. It is called for each
-// block that is remembered, concurrently.
+// the child Proxy that allocated it. It is called for each block that is remembered,
+// concurrently.
 func WithOwner(f func(ctx context.Context) string) LeaksOption {
 	return leaksOptionFunc(func(l *Leaks) { l.owner = f })
 }
@@ -76,7 +75,7 @@ func NewLeaks(rate int, opts ...LeaksOption) *Leaks {
 	if rate < 1 {
 		panic(fmt.Sprintf("hooks: NewLeaks(%d): use 1 for every block, or some hundred thousand bytes", rate))
 	}
-	l := &Leaks{start: time.Now(), owner: alloctrace.ChildName, stacks: newStacks()}
+	l := &Leaks{start: time.Now(), stacks: newStacks()}
 	l.SetRate(rate)
 	for _, o := range opts {
 		o.apply(l)
@@ -102,18 +101,19 @@ func (l *Leaks) Rate() int { return int(l.sampler.Load().rate) }
 
 // Observe remembers and forgets blocks.
 func (l *Leaks) Observe(ctx context.Context, e alloctrace.Event, err error) {
-	p := l.part(0, nil)
+	p := l.part(0, "")
 	p.Observe(ctx, e, err)
 }
 
-// Track returns the part of l for one Proxy; [alloctrace.WithHooks] calls it.
-func (l *Leaks) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
-	p := l.part(l.proxies.Add(1), pending)
-	return &p
+// Attach implements [alloctrace.Attacher].
+func (l *Leaks) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	p := l.part(to.ID, to.Child)
+	p.pending = to.OnReleased(p.released)
+	return p
 }
 
-func (l *Leaks) part(proxy uint32, pending *atomic.Int64) trackedLeaks {
-	return trackedLeaks{unsafe.Pointer(&l.live.filter), unsafe.Pointer(&l.likely[1]), l, proxy, pending}
+func (l *Leaks) part(proxy uint32, child string) *trackedLeaks {
+	return &trackedLeaks{unsafe.Pointer(&l.live.filter), unsafe.Pointer(&l.likely[1]), l, proxy, child, nil}
 }
 
 // trackedLeaks is the part of a Leaks for one Proxy.
@@ -121,6 +121,7 @@ type trackedLeaks struct {
 	filter, bounds unsafe.Pointer // to live.filter and to likely[1], which saves some instructions an event
 	*Leaks
 	proxy   uint32
+	child   string
 	pending *atomic.Int64 // nil if no Proxy delivers events
 }
 
@@ -138,7 +139,11 @@ func (l *trackedLeaks) Observe(ctx context.Context, e alloctrace.Event, _ error)
 // with the bound: the rate may have changed.
 func (l *trackedLeaks) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
 	if s := l.sampler.Load(); drawn <= s.bound(size) && s.chosen(drawn, size) {
-		by := site{l.stacks.caller(), l.owner(ctx)}
+		owner := l.child
+		if l.owner != nil {
+			owner = l.owner(ctx)
+		}
+		by := site{l.stacks.caller(), owner}
 		l.live.add(addr, size, align, l.proxy, origin{by, time.Since(l.start), l.serial.Add(1), s})
 	}
 }
@@ -154,7 +159,7 @@ func (l *trackedLeaks) release(e alloctrace.Event) {
 	}
 }
 
-func (l *trackedLeaks) Released(addr, size uintptr) {
+func (l *trackedLeaks) released(addr, size uintptr) {
 	if l.live.ended(addr, size, l.proxy) {
 		l.pending.Add(-1)
 	}

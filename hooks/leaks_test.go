@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -143,8 +142,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 			addrs = append(addrs, addr)
 		}
 	}
-	var pending atomic.Int64
-	part := l.Track(&pending)
+	part := l.Attach(&alloctrace.Attachment{ID: 1}).(*trackedLeaks)
 	tell := func(k alloctrace.Kind, addr uintptr, err error) {
 		part.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64}, err)
 	}
@@ -170,9 +168,9 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 		t.Errorf("live are %+v, want none", live)
 	}
 	for _, addr := range addrs {
-		part.Released(addr, 64)
+		part.released(addr, 64)
 	}
-	if n := pending.Load(); n != 0 {
+	if n := part.pending.Load(); n != 0 {
 		t.Errorf("%d releases are pending at the end", n)
 	}
 	for i := range l.live.filter {

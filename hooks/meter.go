@@ -33,7 +33,7 @@ type meterTimes struct {
 	told    atomic.Int64  // the largest sum that Usage has told
 }
 
-var _ alloctrace.TrackingHook = (*Meter)(nil)
+var _ alloctrace.Attacher = (*Meter)(nil)
 
 // One event in meterEvery is timed.
 const (
@@ -49,14 +49,9 @@ func NewMeter(h alloctrace.Hook) *Meter {
 	return m
 }
 
-// Track returns the Meter of the hook's part for one Proxy; [alloctrace.WithHooks] calls it.
-func (m *Meter) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
-	var r releases
-	part := &Meter{r.track(m.next, pending), m.usage, m.meterTimes}
-	return struct {
-		*Meter
-		releases
-	}{part, r}
+// Attach implements [alloctrace.Attacher].
+func (m *Meter) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	return &Meter{to.Attach(m.next), m.usage, m.meterTimes}
 }
 
 // Observe tells the hook.

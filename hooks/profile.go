@@ -46,10 +46,9 @@ type Profile struct {
 	texts   int64 // bytes that labels take
 
 	sampled, inUse, untracked atomic.Int64
-	proxies                   atomic.Uint32
 }
 
-var _ alloctrace.TrackingHook = (*Profile)(nil)
+var _ alloctrace.Attacher = (*Profile)(nil)
 
 // maxProfiled is how many live blocks are remembered at most.
 const maxProfiled = 1 << 18
@@ -110,15 +109,18 @@ func (p *Profile) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	(&trackedProfile{Profile: p}).Observe(ctx, e, err)
 }
 
-// Track returns the part of p for one Proxy; [alloctrace.WithHooks] calls it.
-func (p *Profile) Track(pending *atomic.Int64) alloctrace.ReleaseHook {
-	return &trackedProfile{p, p.proxies.Add(1), pending}
+// Attach implements [alloctrace.Attacher].
+func (p *Profile) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	part := &trackedProfile{Profile: p, proxy: to.ID, child: to.Child}
+	part.pending = to.OnReleased(part.released)
+	return part
 }
 
 // trackedProfile is the part of a Profile for one Proxy.
 type trackedProfile struct {
 	*Profile
 	proxy   uint32
+	child   string
 	pending *atomic.Int64 // nil if no Proxy delivers events
 }
 
@@ -140,7 +142,7 @@ func (p *trackedProfile) acquire(ctx context.Context, s *sampler, addr, size uin
 	}
 	weight := s.weight(size)
 	of := profiled{
-		by:     p.bucket(p.stacks.caller(), ctx),
+		by:     p.bucket(p.stacks.caller(), ctx, p.child),
 		blocks: int64(math.Round(weight * blockUnit)),
 		bytes:  int64(math.Round(weight * float64(size))),
 	}
@@ -193,7 +195,7 @@ func (p *trackedProfile) failed(addr, size uintptr) {
 	}
 }
 
-func (p *trackedProfile) Released(addr, size uintptr) {
+func (p *trackedProfile) released(addr, size uintptr) {
 	if p.live.ended(addr, size, p.proxy) {
 		p.pending.Add(-1)
 	}
@@ -202,16 +204,16 @@ func (p *trackedProfile) Released(addr, size uintptr) {
 // A Label is a key of [runtime/pprof.Labels] with its value.
 type Label struct{ Key, Value string }
 
-// bucket returns the bucket of a stack and the labels of a context.
-func (p *Profile) bucket(of *stack, ctx context.Context) *bucket {
+// bucket returns the bucket of a stack, the labels of a context, and a child Proxy.
+func (p *Profile) bucket(of *stack, ctx context.Context, child string) *bucket {
 	var buffer [128]byte
 	labels := buffer[:0]
 	pprof.ForLabels(ctx, func(key, value string) bool {
 		labels = appendText(appendText(labels, key), value)
 		return true
 	})
-	if name := alloctrace.ChildName(ctx); name != "" {
-		labels = appendText(appendText(labels, childLabel), name)
+	if child != "" {
+		labels = appendText(appendText(labels, childLabel), child)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

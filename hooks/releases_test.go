@@ -500,19 +500,27 @@ func TestReleasesOutsideOfAProxy(t *testing.T) {
 // TestReleaseThatFailsLast: a second free of a block that is being freed fails after the first has
 // ended, as it can where goroutines cannot be told apart. Nothing waits for it any more.
 func TestReleaseThatFailsLast(t *testing.T) {
-	for name, hook := range map[string]alloctrace.TrackingHook{"Leaks": NewLeaks(1), "Profile": NewProfile(1)} {
-		var pending atomic.Int64
-		part := hook.Track(&pending)
+	leaks := NewLeaks(1).Attach(&alloctrace.Attachment{ID: 1}).(*trackedLeaks)
+	profile := NewProfile(1).Attach(&alloctrace.Attachment{ID: 1}).(*trackedProfile)
+	for name, part := range map[string]struct {
+		alloctrace.Hook
+		released func(addr, size uintptr)
+		pending  *atomic.Int64
+		all      alloctrace.Hook
+	}{
+		"Leaks":   {leaks, leaks.released, leaks.pending, leaks.Leaks},
+		"Profile": {profile, profile.released, profile.pending, profile.Profile},
+	} {
 		e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
 		part.Observe(t.Context(), e, nil)
 		e.Kind = alloctrace.Freeing
 		part.Observe(t.Context(), e, nil)
 		part.Observe(t.Context(), e, nil)
-		part.Released(e.Addr, e.Size)
+		part.released(e.Addr, e.Size)
 		e.Kind = alloctrace.FreeFailed
 		part.Observe(t.Context(), e, blockalloc.ErrDoubleFree)
-		if waiting := pendingOf(hook); pending.Load() != 0 || waiting != 0 {
-			t.Errorf("%s: the Proxy delivers %d more ends, and %d releases wait; want none", name, pending.Load(), waiting)
+		if waiting := pendingOf(part.all); part.pending.Load() != 0 || waiting != 0 {
+			t.Errorf("%s: the Proxy delivers %d more ends, and %d releases wait; want none", name, part.pending.Load(), waiting)
 		}
 	}
 }

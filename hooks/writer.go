@@ -18,7 +18,7 @@ import (
 //	allocated addr=0x7f0000410000 size=4096 align=4096 child="cache"
 //	allocate failed addr=0x0 size=4096 align=4096 err="out of memory"
 //
-// What a child Proxy does has its name, by [alloctrace.ChildName].
+// What a child Proxy does has its name.
 //
 // Each line is one Write, so that on a file opened for appending, a terminal or a
 // pipe (up to 4 KiB) lines do not mix; the io.Writer must stand concurrent use, as
@@ -28,7 +28,7 @@ type Writer struct {
 	lost atomic.Int64
 }
 
-var _ alloctrace.Hook = (*Writer)(nil)
+var _ alloctrace.Attacher = (*Writer)(nil)
 
 // NewWriter returns a Writer that prints to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
@@ -41,9 +41,21 @@ func (h *Writer) Lost() int64 { return h.lost.Load() }
 var lines = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 // Observe prints e.
-func (h *Writer) Observe(ctx context.Context, e alloctrace.Event, err error) {
+func (h *Writer) Observe(_ context.Context, e alloctrace.Event, err error) { h.print("", e, err) }
+
+// Attach implements [alloctrace.Attacher].
+func (h *Writer) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	if to.Child == "" {
+		return h
+	}
+	child := " child=" + strconv.Quote(text.Text(to.Child))
+	return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, err error) { h.print(child, e, err) })
+}
+
+// print prints e, of which more is to be said.
+func (h *Writer) print(more string, e alloctrace.Event, err error) {
 	buf := lines.Get().(*[]byte)
-	line := appendEvent((*buf)[:0], ctx, e, err)
+	line := appendEvent((*buf)[:0], more, e, err)
 	if n, err := h.w.Write(line); err != nil || n < len(line) {
 		h.lost.Add(1)
 	}
@@ -51,7 +63,7 @@ func (h *Writer) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	lines.Put(buf)
 }
 
-func appendEvent(line []byte, ctx context.Context, e alloctrace.Event, err error) []byte {
+func appendEvent(line []byte, more string, e alloctrace.Event, err error) []byte {
 	line = append(line, e.Kind.String()...)
 	line = append(line, " addr=0x"...)
 	line = strconv.AppendUint(line, uint64(e.Addr), 16)
@@ -59,10 +71,7 @@ func appendEvent(line []byte, ctx context.Context, e alloctrace.Event, err error
 	line = strconv.AppendUint(line, uint64(e.Size), 10)
 	line = append(line, " align="...)
 	line = strconv.AppendUint(line, uint64(e.Align), 10)
-	if child := alloctrace.ChildName(ctx); child != "" {
-		line = append(line, " child="...)
-		line = strconv.AppendQuote(line, text.Text(child))
-	}
+	line = append(line, more...)
 	if err != nil {
 		line = append(line, " err="...)
 		line = strconv.AppendQuote(line, text.Text(err.Error()))

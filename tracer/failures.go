@@ -11,6 +11,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/region"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -23,43 +24,41 @@ import (
 //	allocator.align      By      likewise
 //	error.type           string  out_of_memory, limit, double_free and so on, by blockalloc.ErrorType
 //
-// A [Region] does this by itself: a failure is told once, by the innermost region
-// that it happened in, and by this Hook if there is none. All failures are told
+// A [Region] does this by itself: a failure has one span, of the innermost region
+// that it happened in, and of this Hook if there is none. All failures have one
 // unless [WithMaxFailures] says otherwise. Other events cost a comparison.
 func Failures(opts ...Option) alloctrace.Hook {
-	return newFailures(nil, newConfig(math.MaxInt, opts))
-}
-
-// tellerKey is where the context of a region's view holds the region, and no other
-// context does: an operation that passes several hooks is told by the first region
-// that it entered.
-type tellerKey struct{}
-
-func teller(ctx context.Context) *Region {
-	r, _ := ctx.Value(tellerKey{}).(*Region)
-	return r
-}
-
-type failures struct {
-	region *Region // nil for the Hook of no region
-	config config
-	left   atomic.Int64 // how many will still be told
-}
-
-func newFailures(r *Region, c config) *failures {
-	f := &failures{region: r, config: c}
-	f.left.Store(c.maxFailures)
+	f := new(failures)
+	f.init(newConfig(math.MaxInt, opts))
 	return f
 }
 
+// failures makes spans of failures.
+type failures struct {
+	config config
+	left   atomic.Int64 // how many will still have a span
+}
+
+func (f *failures) init(c config) {
+	f.config = c
+	f.left.Store(c.maxFailures)
+}
+
 func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
-	if !e.Kind.Failed() || teller(ctx) != f.region || f.left.Load() <= 0 || f.left.Add(-1) < 0 {
+	if e.Kind.Failed() && region.From(ctx) == nil {
+		f.failed(ctx, e.Kind.Op(), e.Size, e.Align, err)
+	}
+}
+
+// failed makes a span of a failure.
+func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
+	if f.left.Load() <= 0 || f.left.Add(-1) < 0 {
 		return
 	}
-	_, span := f.config.tracer(ctx).Start(ctx, e.Kind.Op(), trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
-		attribute.String("allocator.operation", e.Kind.Op()),
-		attribute.Int64("allocator.size", bytes(e.Size)),
-		attribute.Int64("allocator.align", bytes(e.Align)),
+	_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
+		attribute.String("allocator.operation", op),
+		attribute.Int64("allocator.size", bytes(size)),
+		attribute.Int64("allocator.align", bytes(align)),
 		attribute.String("error.type", blockalloc.ErrorType(err)),
 	))
 	span.SetStatus(codes.Error, text.Text(err.Error()))

@@ -53,11 +53,11 @@ func WithAttributes(attributes ...attribute.KeyValue) Option {
 	return optionFunc(func(c *config) { c.attributes = append(c.attributes, attributes...) })
 }
 
-// regionFailures is how many failures a region tells unless told otherwise: it
-// bounds what a region can cost when memory is short, for each is a span.
+// regionFailures is how many failures of a region have a span unless [WithMaxFailures] is
+// given: it bounds what a region can cost when memory is short.
 const regionFailures = 32
 
-// WithMaxFailures sets how many failures are told as spans: 32 for a region unless
+// WithMaxFailures sets how many failures have a span: 32 of a region unless
 // set, all for the hook of [Failures]. The others are only counted.
 func WithMaxFailures(n int) Option {
 	return optionFunc(func(c *config) { c.maxFailures = int64(n) })

@@ -34,6 +34,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/region"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -43,65 +44,63 @@ const ScopeName = "github.com/alloctrace/alloctrace/tracer"
 // A Region is a stretch of work whose allocations are counted apart, and are the
 // attributes of one span. It may be used by several goroutines at once.
 type Region struct {
-	name  string
-	span  trace.Span
-	view  *alloctrace.Proxy
-	ended atomic.Bool
+	name   string
+	span   trace.Span
+	view   *alloctrace.Proxy
+	ended  atomic.Bool
+	inside region.Region
+
+	failures failures
 }
 
-var _ counter.Source = (*Region)(nil)
+var (
+	_ counter.Source  = (*Region)(nil)
+	_ region.Observer = (*observer)(nil)
+)
 
-// Start begins a region of work that allocates from mem, as a child of the span
-// in ctx if there is one. The context it returns holds the region and its span.
+// An observer is a Region, which has no exported method for it.
+type observer Region
+
+func (o *observer) Failed(ctx context.Context, op string, size, align uintptr, err error) {
+	o.failures.failed(ctx, op, size, align, err)
+}
+
+// Start begins a region of work, as a child of the span in ctx if there is one. The context
+// that it returns is inside the region, and holds its span.
 //
-// What is to be charged to the region must be allocated from
-// [Region.Allocator]. If mem is itself the Allocator of an outer region, that is
-// charged as well. Regions that run at the same time do not disturb each other's
-// numbers. A region takes 5 KiB until it is garbage, besides its span.
+// What is allocated and freed in that context, or in one made from it, is charged to the
+// region: through [Region.Allocator], which is mem in that context; through any Proxy that
+// [alloctrace.Proxy.WithContext] or [alloctrace.Proxy.AllocateContext] was given it, a child
+// too; and so to all regions that ctx is inside of. Regions that run at the same time do not
+// disturb each other's numbers. An operation in a region costs what it costs to count it once
+// more for each of them. A region takes a kilobyte until it is busy, see [counter.Counter],
+// besides its span.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
 	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}
+	r.failures.init(c)
 	ctx, r.span = c.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(c.attributes...))
-	ctx = context.WithValue(ctx, regionKey{}, r)
-	var allocator string
-	if p, ok := mem.(*alloctrace.Proxy); ok {
-		allocator = p.Name()
+	r.inside.Outer, r.inside.Observe = region.From(ctx), (*observer)(r)
+	ctx = region.NewContext(ctx, &r.inside)
+	p, ok := mem.(*alloctrace.Proxy)
+	if !ok {
+		p = alloctrace.Wrap(mem)
 	}
-	r.view = alloctrace.Wrap(mem,
-		alloctrace.WithName(allocator),
-		alloctrace.WithHooks(newFailures(r, c)),
-		alloctrace.WithContextFunc(r.context),
-		alloctrace.WithContext(ctx),
-	)
-	if allocator != "" {
-		r.span.SetAttributes(attribute.String("allocator.name", text.Name(allocator)))
+	if p.Name() != "" {
+		r.span.SetAttributes(attribute.String("allocator.name", text.Name(p.Name())))
 	}
+	r.view = p.WithContext(ctx)
 	return ctx, r
 }
 
-// context marks ctx, which the region's view was given, as the region's own,
-// unless the view is below that of another region.
-func (r *Region) context(ctx context.Context) context.Context {
-	if teller(ctx) != nil {
-		return ctx
-	}
-	if !trace.SpanContextFromContext(ctx).IsValid() {
-		ctx = trace.ContextWithSpan(ctx, r.span)
-	}
-	if FromContext(ctx) != r {
-		ctx = context.WithValue(ctx, regionKey{}, r)
-	}
-	return context.WithValue(ctx, tellerKey{}, r)
-}
-
-type regionKey struct{}
-
-// FromContext returns the innermost region that ctx holds, nil if none. The methods of a nil
-// Region can be called: it has no name, counts nothing, and allocates from
+// FromContext returns the innermost region that ctx is inside of, nil if there is none. The
+// methods of a nil Region can be called: it has no name, counts nothing, and allocates from
 // [blockalloc.Default].
 func FromContext(ctx context.Context) *Region {
-	r, _ := ctx.Value(regionKey{}).(*Region)
-	return r
+	if r := region.From(ctx); r != nil {
+		return (*Region)(r.Observe.(*observer))
+	}
+	return nil
 }
 
 // Name returns the name given to [Start].
@@ -112,11 +111,10 @@ func (r *Region) Name() string {
 	return r.name
 }
 
-// Allocator returns the view of the allocator that charges to the region. It
-// tells the hooks of the proxies below it the region's context. Blocks may
+// Allocator returns the allocator given to [Start] in the region's context. Blocks may
 // outlive the region and be freed through any view. It stays usable after End;
-// what it does then is no longer part of the span. Its name is that of the
-// allocator. That of a nil Region is a Proxy around [blockalloc.Default], the same for all.
+// what it does then is no longer part of the span. That of a nil Region is a Proxy around
+// [blockalloc.Default], the same for all.
 func (r *Region) Allocator() *alloctrace.Proxy {
 	if r == nil {
 		return outside()
@@ -132,7 +130,7 @@ func (r *Region) Stats() counter.Stats {
 	if r == nil {
 		return counter.Stats{}
 	}
-	return r.view.Stats()
+	return r.inside.Stats()
 }
 
 // End ends the region and its span. A second End does nothing.

@@ -22,6 +22,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -36,10 +37,12 @@ func allocate(t testing.TB, a blockalloc.Allocator, size uintptr) blockalloc.Blo
 	return b
 }
 
-func free(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
+func free(t testing.TB, a blockalloc.Allocator, blocks ...blockalloc.Block) {
 	t.Helper()
-	if err := a.Free(b); err != nil {
-		t.Fatal(err)
+	for _, b := range blocks {
+		if err := a.Free(b); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -136,9 +139,9 @@ func TestRegionsRunningAtOnce(t *testing.T) {
 	}
 }
 
-// TestFailureIsToldOnce: by the innermost region, also when regions nest and the
+// TestFailureHasOneSpan: by the innermost region, also when regions nest and the
 // Proxy below has the Failures hook.
-func TestFailureIsToldOnce(t *testing.T) {
+func TestFailureHasOneSpan(t *testing.T) {
 	var spans recorder
 	with := tracer.WithTracerProvider(&spans)
 	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
@@ -179,9 +182,8 @@ func TestFailureIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestFailureIsToldWhateverTheContext: contexts and views in other combinations
-// than those that Start makes.
-func TestFailureIsToldWhateverTheContext(t *testing.T) {
+// TestFailureInContext: the context says whose failure it is, whatever the Proxy.
+func TestFailureInContext(t *testing.T) {
 	var spans recorder
 	with := tracer.WithTracerProvider(&spans)
 	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
@@ -191,21 +193,88 @@ func TestFailureIsToldWhateverTheContext(t *testing.T) {
 	for name, c := range map[string]struct {
 		view   *alloctrace.Proxy
 		parent *span
+		want   int
 	}{
-		"the Proxy in the region's context":    {p.WithContext(ctx), spans.spans[0]},
-		"another Proxy in that context":        {other.WithContext(ctx), spans.spans[0]},
-		"the region's view in an empty one":    {r.Allocator().WithContext(context.Background()), spans.spans[0]},
-		"its child in an empty one":            {r.Allocator().Child("child").WithContext(context.Background()), spans.spans[0]},
-		"a view in another region's context":   {bare.Allocator().WithContext(ctx), spans.spans[0]},
-		"a bare region's view in an empty one": {bare.Allocator().WithContext(context.Background()), spans.spans[1]},
+		"the Proxy in the region's context":  {p.WithContext(ctx), spans.spans[0], 1},
+		"another Proxy in that context":      {other.WithContext(ctx), spans.spans[0], 1},
+		"the region's child":                 {r.Allocator().Child("child"), spans.spans[0], 1},
+		"a view in another region's context": {bare.Allocator().WithContext(ctx), spans.spans[0], 1},
+		"a Proxy around the region's":        {alloctrace.Wrap(r.Allocator(), alloctrace.WithHooks(tracer.Failures(with))).WithContext(ctx), spans.spans[0], 1},
+		"the region's view in an empty one":  {r.Allocator().WithContext(context.Background()), nil, 1},
+		"a bare region's in an empty one":    {bare.Allocator().WithContext(context.Background()), nil, 0},
+		"a quiet one":                        {r.Allocator().Quiet(), nil, 0},
 	} {
 		before := len(spans.spans)
 		_, _ = c.view.Allocate(blockalloc.BlockLayout(64))
-		if n := len(spans.spans) - before; n != 1 {
-			t.Errorf("%s: the failure was told %d times, want once", name, n)
-		} else if got := spans.spans[before].parent; got != c.parent.context.SpanID() {
-			t.Errorf("%s: the failure is below span %v, want %q", name, got, c.parent.name)
+		var want trace.SpanID
+		if c.parent != nil {
+			want = c.parent.context.SpanID()
 		}
+		if n := len(spans.spans) - before; n != c.want {
+			t.Errorf("%s: the failure has %d spans, want %d", name, n, c.want)
+		} else if n > 0 && spans.spans[before].parent != want {
+			t.Errorf("%s: the failure is below span %v, want %v", name, spans.spans[before].parent, want)
+		}
+	}
+}
+
+// TestWhoAndForWhom: what is allocated by any part of the program, in a context, counts for
+// the part, for the whole, and for each region that the context is inside of, once.
+func TestWhoAndForWhom(t *testing.T) {
+	var spans recorder
+	with := tracer.WithTracerProvider(&spans)
+	below := alloctest.New(t)
+	for name, wrap := range map[string]func(blockalloc.Allocator) *alloctrace.Proxy{
+		"alone":          func(a blockalloc.Allocator) *alloctrace.Proxy { return alloctrace.Wrap(a) },
+		"around a Proxy": func(a blockalloc.Allocator) *alloctrace.Proxy { return alloctrace.Wrap(alloctrace.Wrap(a)) },
+		"around a Limit of it": func(a blockalloc.Allocator) *alloctrace.Proxy {
+			return alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(a), 1<<30))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := wrap(below)
+			cache, index := mem.Child("cache"), mem.Child("index")
+			ctx, outer := tracer.Start(t.Context(), "request", mem, with)
+			in, inner := tracer.Start(ctx, "load", mem, with)
+			blocks := []blockalloc.Block{
+				allocate(t, mem, 1),                             // for nobody
+				allocate(t, cache.WithContext(ctx), 10),         // for the request
+				allocate(t, index.WithContext(in), 100),         // for both
+				allocate(t, inner.Allocator().Child("x"), 1000), // for both
+			}
+			b, err := cache.AllocateContext(in, blockalloc.Layout{Size: 10_000, Align: 8})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := cache.WithContext(ctx).AllocateContext(t.Context(), blockalloc.Layout{Size: 100_000, Align: 8}) // for nobody
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err = index.WithContext(in).Reallocate(b, 20_000); err != nil {
+				t.Fatal(err)
+			}
+			free(t, cache.WithContext(in), blocks[1])
+			for what, c := range map[string]struct {
+				of                                    counter.Source
+				allocated, freed, requested, operated int64
+			}{
+				"mem":    {mem, 131_111, 10_010, 131_111, 8},
+				"cache":  {cache, 110_010, 10, 110_010, 4},
+				"index":  {index, 20_100, 10_000, 20_100, 2},
+				"outer":  {outer, 31_110, 10_010, 31_110, 6},
+				"inner":  {inner, 31_100, 10_010, 31_100, 5},
+				"no one": {tracer.FromContext(t.Context()), 0, 0, 0, 0},
+			} {
+				s := c.of.Stats()
+				if s.AllocatedBytes != c.allocated || s.FreedBytes != c.freed || s.RequestedBytes != c.requested || s.Allocations+s.Reallocations+s.Frees != c.operated {
+					t.Errorf("%s: %+v; want %+v", what, s, c)
+				}
+			}
+			if s := outer.Stats(); s.PeakBytes != 21_110 || s.PeakBound != 0 {
+				t.Errorf("outer: %v, want a peak of 21,110", s)
+			}
+			free(t, mem, blocks[0], blocks[2], blocks[3], b, c)
+		})
 	}
 }
 

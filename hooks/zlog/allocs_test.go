@@ -20,13 +20,14 @@ func TestNoAllocations(t *testing.T) {
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2},
 	}))
 	logger := zerolog.New(io.Discard)
-	for name, opts := range map[string][]alloctrace.Option{
-		"logged":    {alloctrace.WithHooks(zlog.New(logger))},
-		"in a span": {alloctrace.WithHooks(zlog.New(logger)), alloctrace.WithContext(span)},
-		"level off": {alloctrace.WithHooks(zlog.New(logger.Level(zerolog.Disabled)))},
+	logged := alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(zlog.New(logger)))
+	for name, p := range map[string]*alloctrace.Proxy{
+		"logged":    logged,
+		"of child":  logged.Child("cache"),
+		"in a span": logged.WithContext(span),
+		"level off": alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(zlog.New(logger.Level(zerolog.Disabled)))),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := alloctrace.Wrap(measure.NewInner(), opts...)
 			measure.WantAllocs(t, 0, func() {
 				b, _ := p.Allocate(page)
 				b, _ = p.Reallocate(b, page.Size)

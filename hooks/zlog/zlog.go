@@ -9,7 +9,7 @@
 //	{"level":"debug","allocator":"cache","addr":"00007f0000400000","size":65536,"align":65536,"message":"allocated"}
 //
 // Failures are logged at level warn with their error, of which up to 16 KiB are logged. What a
-// child Proxy does has its name as child, by [alloctrace.ChildName]. Where the context holds an
+// child Proxy does has its name as child. Where the context holds an
 // OpenTelemetry span, trace_id and span_id are logged as well; see [alloctrace.Proxy.WithContext].
 // Hooks of zerolog find the context in the event.
 //
@@ -35,7 +35,7 @@ type optionFunc func(*hook)
 
 func (f optionFunc) apply(h *hook) { f(h) }
 
-// WithLevel sets the level of events that tell no failure: zerolog.DebugLevel
+// WithLevel sets the level of events that are no failure: zerolog.DebugLevel
 // unless set.
 func WithLevel(l zerolog.Level) Option {
 	return optionFunc(func(h *hook) { h.level = l })
@@ -59,6 +59,14 @@ func New(log zerolog.Logger, opts ...Option) alloctrace.Hook {
 type hook struct {
 	log                 zerolog.Logger
 	level, failureLevel zerolog.Level
+	child               string // "" if it is of none
+}
+
+// Attach implements [alloctrace.Attacher].
+func (h *hook) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	part := *h
+	part.child = text.Text(to.Child)
+	return &part
 }
 
 func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
@@ -76,11 +84,11 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if err != nil {
 		line.Err(fit(err))
 	}
+	if h.child != "" {
+		line.Str("child", h.child)
+	}
 	if ctx != context.Background() { // which is what a Proxy has unless it is given another
 		line.Ctx(ctx)
-		if child := alloctrace.ChildName(ctx); child != "" {
-			line.Str("child", text.Text(child))
-		}
 		addSpan(ctx, line)
 	}
 	line.Msg(e.Kind.String())
