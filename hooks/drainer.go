@@ -111,7 +111,7 @@ func (d *Drainer) Usage() Usage {
 		Events:  told + dropped,
 		Sampled: told,
 		Dropped: dropped,
-		Bytes:   grantedPointers(unsafe.Sizeof(*d)) + mapBytes[*ringShard, uint64](len(d.ring.all())),
+		Bytes:   int64(unsafe.Sizeof(*d)) + int64(len(d.ring.all()))*int64(unsafe.Sizeof((*ringShard)(nil))+unsafe.Sizeof(uint64(0))),
 	}
 }
 

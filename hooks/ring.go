@@ -300,8 +300,8 @@ func (r *Ring) Usage() Usage {
 	return Usage{
 		Events:  told,
 		Sampled: told,
-		Bytes: grantedPointers(unsafe.Sizeof(*r)) + grantedPointers(uintptr(len(r.shards))*wordSize) +
-			int64(len(shards))*(grantedPointers(unsafe.Sizeof(ringShard{}))+granted(uintptr(r.size)*unsafe.Sizeof(record{}))),
+		Bytes: int64(unsafe.Sizeof(*r)) + int64(len(r.shards))*int64(unsafe.Sizeof(r.others)) +
+			int64(len(shards))*int64(unsafe.Sizeof(ringShard{})+uintptr(r.size)*unsafe.Sizeof(record{})),
 	}
 }
 
