@@ -20,8 +20,6 @@ type Usage struct {
 type UsageSource interface{ Usage() Usage }
 
 var (
-	_ UsageSource = (*Ring)(nil)
-	_ UsageSource = (*Drainer)(nil)
 	_ UsageSource = (*Leaks)(nil)
 	_ UsageSource = (*Profile)(nil)
 	_ UsageSource = (*Meter)(nil)

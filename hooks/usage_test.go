@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/measure"
@@ -90,16 +89,9 @@ func TestUsageBytes(t *testing.T) {
 			})
 		})
 	}
-	for _, size := range []int{1, 256, 10_000, 1 << 17} {
-		wantBytes(t, func() *Ring {
-			h := NewRing(size, nil)
-			run(h, load{blocks: 10_000, stacks: 10})
-			return h
-		})
-	}
 }
 
-// TestUsageCounts: what hooks have been told of, have kept, and have dropped.
+// TestUsageCounts: what hooks have kept and have dropped.
 func TestUsageCounts(t *testing.T) {
 	tell := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
 		for i := from; i < to; i++ {
@@ -117,25 +109,6 @@ func TestUsageCounts(t *testing.T) {
 		}
 	}
 
-	ring := NewRing(8, nil)
-	want(ring, 0, 0, 0)
-	tell(ring, alloctrace.Allocated, 0, 5)
-	tell(ring, alloctrace.FreeFailed, 0, 2)
-	want(ring, 7, 7, 0)
-
-	calls := 0
-	lone := NewRing(8, nil)
-	drainer := Drain(lone, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { calls++ }), time.Hour)
-	want(drainer, 0, 0, 0)
-	tell(lone, alloctrace.Allocated, 0, 1000) // by whatever processors
-	if err := drainer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if calls == 1000 {
-		t.Error("a Ring of 8 has kept 1000 events")
-	}
-	want(drainer, 1000, int64(calls), int64(1000-calls))
-
 	leaks := NewLeaks(1)
 	tell(leaks, alloctrace.Allocated, 0, 100)
 	tell(leaks, alloctrace.Freeing, 0, 60)
@@ -150,31 +123,16 @@ func TestUsageCounts(t *testing.T) {
 	want(profile, 0, 107, 7)
 }
 
-// TestDrainerUsageDoesNotWait: a hook that is told by a Drainer may ask for its usage.
-func TestDrainerUsageDoesNotWait(t *testing.T) {
-	ring := NewRing(8, nil)
-	var drainer *Drainer
-	var got Usage
-	drainer = Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { got = drainer.Usage() }), time.Hour)
-	ring.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64}, nil)
-	if err := drainer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got.Events != 1 {
-		t.Errorf("the usage is %+v, want that of one event", got)
-	}
-}
-
 // BenchmarkUsage measures what it costs to ask hooks for their usage.
 func BenchmarkUsage(b *testing.B) {
-	ring, leaks, profile := NewRing(256, nil), NewLeaks(1), NewProfile(1)
+	leaks, profile := NewLeaks(1), NewProfile(1)
 	meter := NewMeter(profile)
 	for i := range uintptr(1000) {
-		for _, h := range []alloctrace.Hook{ring, leaks, meter} {
+		for _, h := range []alloctrace.Hook{leaks, meter} {
 			h.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: (i + 1) << 6, Size: 64, Align: 64}, nil)
 		}
 	}
-	for name, h := range map[string]UsageSource{"Ring": ring, "Leaks": leaks, "Profile": profile, "Meter": meter} {
+	for name, h := range map[string]UsageSource{"Leaks": leaks, "Profile": profile, "Meter": meter} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
