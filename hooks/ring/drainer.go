@@ -65,10 +65,8 @@ func (d *Drainer) flush(last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var cursors []cursor
-	shards, cut := d.ring.cut()
-	for _, s := range shards {
-		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load()), cut: cut}
-		if d.advance(&c, last) {
+	for _, c := range d.ring.cursors() {
+		if c.n = d.done[c.s]; d.advance(&c, last) {
 			cursors = append(cursors, c)
 		}
 	}

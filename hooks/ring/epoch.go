@@ -65,17 +65,3 @@ func (r *Ring) epochOfGoroutine(i int) uint64 {
 func (r *Ring) renew(epoch uint64) bool {
 	return r.epoch.CompareAndSwap(epoch, epoch&^epochNumber|(epoch+1)&epochNumber)
 }
-
-// cut returns the shards there are, and the epoch before which to read them: if an event of an
-// earlier epoch is there, all that its goroutine wrote before it is there too, of earlier epochs
-// too. For that a new epoch begins, unless there is but one shard.
-func (r *Ring) cut() (shards []*ringShard, epoch int32) {
-	if shards = r.all(); len(shards) < 2 {
-		return shards, int32(r.epoch.Load()) + 1<<30
-	}
-	for {
-		if epoch := r.epoch.Load(); r.renew(epoch) {
-			return r.all(), int32(epoch + 1)
-		}
-	}
-}

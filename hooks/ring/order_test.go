@@ -102,3 +102,41 @@ func TestOrderOfGoroutines(t *testing.T) {
 type stuck struct{}
 
 func (*stuck) Now() int64 { return 1 }
+
+// TestOrderOfNewShard has a goroutine come to a shard that is made for it, and back, while others read:
+// whoever sees what it wrote last sees what it wrote before.
+func TestOrderOfNewShard(t *testing.T) {
+	for round := range 40_000 {
+		r := handmade(8, 2, nil)
+		shards := []*ringShard{r.newShard(false), r.newShard(false)}
+		write := func(i int, number uint64) {
+			s := shards[i]
+			r.shards[i].Store(s)
+			s.write(s.head.Add(1), r.begin(i, s), number, packed(numbered(number)), 0)
+		}
+		write(1, 1)
+		var writing atomic.Bool
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			writing.Store(true)
+			for range round % 64 { // so that it is now earlier and now later than the reader
+				writing.Load()
+			}
+			write(0, 2) // which is read before shard 1
+			write(1, 3)
+		})
+		for !writing.Load() {
+			runtime.Gosched()
+		}
+		for got := 0; got < 3; runtime.Gosched() {
+			numbers := numbersOf(t, r.Records())
+			for i, n := range numbers {
+				if n != uint64(i+1) {
+					t.Fatalf("round %d: the records are %d", round, numbers)
+				}
+			}
+			got = len(numbers)
+		}
+		writer.Wait()
+	}
+}

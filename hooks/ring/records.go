@@ -26,11 +26,9 @@ func (r *Ring) Records() []Record {
 	var cursors []cursor
 	var lost bool
 	var since int32 // the last epoch that may have begun with an event that was overwritten
-	shards, cut := r.cut()
-	for _, s := range shards {
-		head := uint64(s.head.Load())
-		c := cursor{s: s, n: head - min(head, r.size), end: head, cut: cut}
-		if !c.next() {
+	for _, c := range r.cursors() {
+		head := c.end
+		if c.n = head - min(head, r.size); !c.next() {
 			continue
 		}
 		cursors = append(cursors, c)
@@ -76,6 +74,29 @@ type cursor struct {
 	n, end uint64 // the number of the record that it is at, and of the last one
 	cut    int32  // the epoch before which it ends
 	words  [len(record{})]uint64
+}
+
+// cursors returns a cursor for each shard there is, at its begin. They end so that, if an event is
+// there, all that its goroutine wrote before it is there too: before a new epoch, unless there is
+// but one shard.
+func (r *Ring) cursors() []cursor {
+	one := cursorsOf(r.all(), int32(r.epoch.Load())+1<<30)
+	if len(r.all()) < 2 { // after the heads were read: nothing before them can be in a shard that is made later
+		return one
+	}
+	for {
+		if epoch := r.epoch.Load(); r.renew(epoch) {
+			return cursorsOf(r.all(), int32(epoch+1))
+		}
+	}
+}
+
+func cursorsOf(shards []*ringShard, cut int32) []cursor {
+	list := make([]cursor, len(shards))
+	for i, s := range shards {
+		list[i] = cursor{s: s, end: uint64(s.head.Load()), cut: cut}
+	}
+	return list
 }
 
 // next goes to the next record that is there whole.
