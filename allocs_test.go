@@ -9,6 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -19,7 +20,7 @@ func TestNoAllocations(t *testing.T) {
 		"no-op hook": {alloctrace.WithHooks(nothing)},
 		"two hooks":  {alloctrace.WithHooks(nothing, nothing)},
 		"writer":     {alloctrace.WithHooks(hooks.NewWriter(io.Discard))},
-		"ring":       {alloctrace.WithHooks(hooks.NewRing(64, hooks.Precise))},
+		"ring":       {alloctrace.WithHooks(ring.New(64, ring.PreciseClock()))},
 		"exact":      {alloctrace.WithCounter(counter.Exact())},
 		"combined": {alloctrace.WithHooks(hooks.Tee(
 			hooks.Filter(nothing, hooks.MinSize(1), hooks.Kinds(alloctrace.Freeing)),

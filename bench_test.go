@@ -16,6 +16,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -46,13 +47,13 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"noop_hook":  alloctrace.Wrap(inner, alloctrace.WithHooks(&nothing{})),
 		"meter":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewMeter(&nothing{}))),
 		"writer":     alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewWriter(io.Discard))),
-		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil))),
-		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(1<<16, nil))), // larger than caches
-		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil))),
+		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(256, nil))),
+		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(1<<16, nil))), // larger than caches
+		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil))),
 		"leaks":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
 		"leaks_all":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(1))),
 		"profile":    alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
-		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(256, nil), hooks.NewProfile(hooks.DefaultProfileRate))),
+		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil), hooks.NewProfile(hooks.DefaultProfileRate))),
 		"callers":    alloctrace.Wrap(inner, alloctrace.WithHooks(callers{})),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),

@@ -42,8 +42,9 @@ var allowed = map[string][]string{
 	"internal/region":                 {module + "/counter"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
 	"hooks":                           {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/shard", module + "/internal/text"},
+	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
 	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
-	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks"},
+	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/hooks/ring"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {module + "/internal/region",
 		module, module + "/blockalloc", module + "/counter", module + "/internal/text",
@@ -76,7 +77,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"", "alloctest", "hooks", "hooks/ring", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 

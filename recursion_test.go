@@ -15,6 +15,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // recursions are hooks that use the Proxy that they observe. Each is given how to allocate from it.
@@ -24,7 +25,7 @@ var recursions = map[string]func(allocate func()) []alloctrace.Hook{
 	},
 	"among others": func(allocate func()) []alloctrace.Hook {
 		h := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() })
-		return []alloctrace.Hook{hooks.NewRing(4, nil), h, hooks.NewProfile(1)}
+		return []alloctrace.Hook{ring.New(4, nil), h, hooks.NewProfile(1)}
 	},
 	"in a Tee": func(allocate func()) []alloctrace.Hook {
 		return []alloctrace.Hook{hooks.Tee(hooks.NewLeaks(1), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}

@@ -6,13 +6,14 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // A Meter around a hook estimates what the hook costs, and tells what it takes. Of so few events
 // it may have timed some, or none.
 func ExampleNewMeter() {
-	ring := hooks.NewRing(1024, nil)
-	meter := hooks.NewMeter(ring)
+	events := ring.New(1024, nil)
+	meter := hooks.NewMeter(events)
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(meter))
 	for range 1000 {
 		block, err := mem.Allocate(blockalloc.BlockLayout(4096))

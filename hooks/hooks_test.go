@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
@@ -232,30 +231,5 @@ func TestWriterFile(t *testing.T) {
 	observe(h, alloctrace.Event{Kind: alloctrace.Allocated})
 	if h.Lost() != 1 {
 		t.Errorf("%d events lost on a closed file, want 1", h.Lost())
-	}
-}
-
-// TestDrainerAllocates: a hook behind a Drainer may allocate through the Proxy that
-// it observes.
-func TestDrainerAllocates(t *testing.T) {
-	r := hooks.NewRing(64, nil)
-	p := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(r)))
-	allocate := func() {
-		b, err := p.Allocate(blockalloc.Layout{Size: 64, Align: 8})
-		if err != nil {
-			t.Error(err)
-		}
-		if err := p.Free(b); err != nil {
-			t.Error(err)
-		}
-	}
-	d := hooks.Drain(r, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }), time.Hour)
-	allocate()
-	d.Flush()
-	if d.Told() != 2 || r.Told() != 6 {
-		t.Errorf("told %d of %d, want 2 of 6", d.Told(), r.Told())
-	}
-	if err := d.Close(); err != nil {
-		t.Error(err)
 	}
 }

@@ -170,7 +170,7 @@ func (l *trackedLeaks) released(addr, size uintptr) {
 func (l *Leaks) Usage() Usage {
 	return Usage{
 		Sampled: int64(l.serial.Load()),
-		Bytes:   grantedPointers(unsafe.Sizeof(*l)) + l.stacks.bytes() + l.live.bytes(),
+		Bytes:   int64(unsafe.Sizeof(*l)) + l.stacks.bytes() + l.live.bytes(),
 	}
 }
 

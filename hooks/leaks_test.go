@@ -2,28 +2,18 @@ package hooks
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"path"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
-	"unicode/utf8"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
-	"github.com/alloctrace/alloctrace/internal/random"
-	"github.com/alloctrace/alloctrace/internal/text"
-	"github.com/alloctrace/alloctrace/internal/text/texttest"
 )
 
 // observed returns a Proxy around inner that tells l.
@@ -289,73 +279,6 @@ func TestLeaksSampled(t *testing.T) {
 	}
 }
 
-// TestSamplerChooses: as many blocks as the probability says, in small and large steps.
-func TestSamplerChooses(t *testing.T) {
-	s := newSampler(1000)
-	for _, size := range []uintptr{1, 100, 1000, 5000} {
-		const n = 200_000
-		chosen := 0
-		for range n {
-			if drawn := random.Uint32(); drawn <= s.bound(size) && s.chosen(drawn, size) {
-				chosen++
-			}
-		}
-		p := 1 - math.Exp(-float64(size)/1000)
-		if got, deviation := float64(chosen)/n, math.Sqrt(p*(1-p)/n); math.Abs(got-p) > 5*deviation {
-			t.Errorf("of blocks of %d bytes %.5f are chosen, want %.5f ± %.5f", size, got, p, deviation)
-		}
-		if w := s.weight(size); math.Abs(w*p-1) > 1e-9 {
-			t.Errorf("a block of %d bytes stands for %v, want %v", size, w, 1/p)
-		}
-	}
-}
-
-//go:noinline
-func siteA(p *alloctrace.Proxy, size uintptr) {
-	_, _ = p.Allocate(blockalloc.Layout{Size: size, Align: 8})
-}
-
-//go:noinline
-func siteB(p *alloctrace.Proxy, size uintptr) { siteA(p, size) }
-
-func TestLeakReport(t *testing.T) {
-	l := NewLeaks(1)
-	p := observed(l, new(blockalloc.Heap))
-	if text := l.Report().String(); text != "nothing is live\n" {
-		t.Errorf("of nothing: %q", text)
-	}
-	for range 3 {
-		siteB(p, 4096)
-	}
-	siteA(p, 64)
-	want := regexp.MustCompile(`^12.06 KiB in 4 blocks are live:
-  12 KiB in 3 blocks of 4 KiB: hooks.siteA \(leaks_test.go:\d+\), hooks.siteB \(leaks_test.go:\d+\), hooks.TestLeakReport \(leaks_test.go:\d+\); the oldest is [0-9.]+[nµm]?s old
-  64 B in 1 block of 64 B: hooks.siteA \(leaks_test.go:\d+\), hooks.TestLeakReport \(leaks_test.go:\d+\); [0-9.]+[nµm]?s old
-$`)
-	r := l.Report()
-	if !want.MatchString(r.String()) {
-		t.Errorf("%s\nwant %v", r, want)
-	}
-	var listing strings.Builder
-	if err := r.WriteListing(&listing); err != nil {
-		t.Fatal(err)
-	}
-	if text := listing.String(); !strings.HasPrefix(text, "heap profile: 4: 12352 [4: 12352] @ heapprofile\n3: 12288 [3: 12288] @ 0x") || strings.Count(text, "\n#\t") != 5 {
-		t.Errorf("listing:\n%s", text)
-	}
-	asJSON, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if oldest := l.Live()[0].Allocated; !r.Sites[0].Oldest.Equal(oldest) {
-		t.Errorf("the oldest block of the first site is of %v, want %v", r.Sites[0].Oldest, oldest)
-	}
-	var back LeakReport
-	if err := json.Unmarshal(asJSON, &back); err != nil || back.String() != r.String() {
-		t.Errorf("back from JSON: %v\n%s", err, back)
-	}
-}
-
 // TestLeaksSetRate: the rate is that of what is allocated from then on, and 0 remembers nothing.
 func TestLeaksSetRate(t *testing.T) {
 	l := NewLeaks(1)
@@ -431,183 +354,5 @@ func TestLeaksOfChildren(t *testing.T) {
 	live := l.Live()
 	if len(live) != 2 || live[0].Owner != "" || live[1].Owner != "index" {
 		t.Errorf("live are %+v", live)
-	}
-}
-
-// TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
-func TestLeakReportOfSizes(t *testing.T) {
-	l := NewLeaks(1)
-	at := &stack{pcs: []uintptr{1}}
-	for i, size := range []uintptr{4096, 100, 9000} {
-		l.live.add(uintptr(9-i)<<12, size, 8, 0, origin{site{stack: at}, time.Duration(10 + i), uint64(i), l.sampler.Load()})
-	}
-	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
-		t.Error(text)
-	}
-	for i, b := range l.Live() {
-		if got := b.Allocated.Sub(l.start); got != time.Duration(10+i) {
-			t.Errorf("block %d is of %v after the start", i, got)
-		}
-	}
-}
-
-// TestLeakReportOfDepths: a line says how many calls it leaves out, and that the stack was cut.
-func TestLeakReportOfDepths(t *testing.T) {
-	for depth := range 40 {
-		l := NewLeaks(1)
-		deep(observed(l, new(blockalloc.Heap)), depth)
-		r := l.Report()
-		s := r.Sites[0]
-		line, frames := s.String(), len(s.Stack)
-		want := fmt.Sprintf(" and %d more calls; ", frames-4)
-		switch {
-		case s.Cut:
-			want = fmt.Sprintf(" and %d or more other calls; ", frames-4)
-		case frames == 5:
-			want = " and 1 more call; "
-		case frames <= 4:
-			want = "; "
-		}
-		if _, rest, _ := strings.Cut(line, ": "); strings.Count(rest, "(leaks_test.go:") != min(frames, 4) || !strings.Contains(line, ")"+want) {
-			t.Errorf("%d deep, with %d frames: %s", depth, frames, line)
-		}
-		if frames > depth+3 || frames < depth+3 && !s.Cut || s.Cut && depth < 10 { // with this test, and without the frames of this library and of package testing
-			t.Errorf("%d deep there are %d frames, and cut: %t", depth, frames, s.Cut)
-		}
-		var listing strings.Builder
-		if err := r.WriteListing(&listing); err != nil || strings.Contains(listing.String(), "#\tand more\n") != s.Cut {
-			t.Errorf("%d deep, %v:\n%s", depth, err, &listing)
-		}
-	}
-}
-
-//go:noinline
-func deep(p *alloctrace.Proxy, depth int) {
-	if depth > 0 {
-		deep(p, depth-1)
-		return
-	}
-	siteA(p, 64)
-}
-
-// TestLeakAges: the age is that of the oldest block of a site.
-func TestLeakAges(t *testing.T) {
-	l := NewLeaks(1)
-	l.start = time.Now().Add(-time.Hour)
-	at := &stack{pcs: []uintptr{1}}
-	for i, since := range []time.Duration{30 * time.Minute, 10 * time.Minute, 0} {
-		l.live.add(uintptr(i+1)<<12, 64, 8, 0, origin{site{stack: at}, since, uint64(3 - i), l.sampler.Load()})
-	}
-	if s := l.Report().Sites[0]; s.Age < time.Hour || !s.Oldest.Equal(l.start) || !strings.HasSuffix(s.String(), "; the oldest is "+age(s.Age)+" old") {
-		t.Errorf("%+v: %s", s, s)
-	}
-	for d, want := range map[time.Duration]string{
-		0: "0s", 999: "999ns", 12_345: "12.3µs", 1_234_567: "1.23ms", 59 * time.Second: "59s", 90 * time.Second: "1m30s",
-		12*time.Minute + 34*time.Second: "12m34s", 72*time.Hour + 29*time.Second: "72h0m",
-	} {
-		if got := age(d); got != want {
-			t.Errorf("the age %v is %q, want %q", d, got, want)
-		}
-	}
-}
-
-// TestUglyOwners: a report is JSON, lines and a listing whatever owners and functions are named.
-func TestUglyOwners(t *testing.T) {
-	l := NewLeaks(1)
-	want := make(map[string]int64)
-	for _, ugly := range texttest.Table() {
-		siteA(observed(l, new(blockalloc.Heap)).Child(ugly.Text), 64)
-		want[text.Name(ugly.Text)] += 64
-	}
-	r := l.Report()
-	r.Sites[0].Stack = []Frame{{"a.b\n\xff\x00", "c\nd.go", 7}}
-	asJSON, err := json.Marshal(r)
-	if err != nil || !utf8.Valid(asJSON) {
-		t.Fatalf("%v: %.200q", err, asJSON)
-	}
-	var back LeakReport
-	if err := json.Unmarshal(asJSON, &back); err != nil {
-		t.Fatal(err)
-	}
-	got := make(map[string]int64)
-	for _, s := range back.Sites {
-		got[s.Owner] += s.Bytes
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("owners are\n%v\nwant\n%v", got, want)
-	}
-	text := r.String()
-	if n := strings.Count(text, "\n"); n != len(r.Sites)+1 || !utf8.ValidString(text) {
-		t.Errorf("%d lines for %d sites, valid: %t", n, len(r.Sites), utf8.ValidString(text))
-	}
-	var listing strings.Builder
-	if err := r.WriteListing(&listing); err != nil {
-		t.Fatal(err)
-	}
-	if text := listing.String(); strings.Count(text, "\n\n") != len(r.Sites) || !utf8.ValidString(text) || !strings.Contains(text, "#\ta.b\\n\ufffd\\x00\tc\\nd.go:7\n") {
-		t.Errorf("%d sites in\n%s", len(r.Sites), text)
-	}
-}
-
-// TestUglyErrors: the Writer's lines are lines, and the text of the error is in them.
-func TestUglyErrors(t *testing.T) {
-	for _, ugly := range texttest.Table() {
-		var out strings.Builder
-		NewWriter(&out).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed}, errors.New(ugly.Text))
-		line := out.String()
-		_, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " err=")
-		if got, err := strconv.Unquote(quoted); err != nil || got != text.Text(ugly.Text) || strings.Count(line, "\n") != 1 || !utf8.ValidString(line) {
-			t.Errorf("%s: %v: %.200q", ugly.Case, err, line)
-		}
-	}
-}
-
-// TestLeakReportOfMany: 100,000 blocks of 60 sites are a line for each of 50 and one for the rest.
-func TestLeakReportOfMany(t *testing.T) {
-	text := manyLeaks(60).Report().String()
-	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
-		t.Errorf("%d lines:\n%s", n, text)
-	}
-}
-
-// manyLeaks returns a Leaks that knows 100,000 blocks of so many sites.
-func manyLeaks(sites int) *Leaks {
-	l := NewLeaks(1)
-	stacks := make([]*stack, sites)
-	for i := range stacks {
-		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
-	}
-	for i := range 100_000 {
-		l.live.add(uintptr(i+1)<<6, 64, 64, 0, origin{site: site{stack: stacks[i%len(stacks)]}, by: l.sampler.Load()})
-	}
-	return l
-}
-
-// BenchmarkLeakReport measures the text of a report on 100,000 blocks of 50 sites.
-func BenchmarkLeakReport(b *testing.B) {
-	l := manyLeaks(50)
-	b.ReportAllocs()
-	for b.Loop() {
-		_ = l.Report().String()
-	}
-}
-
-// brokenWriter fails one write, after so many.
-type brokenWriter struct{ writes int }
-
-func (w *brokenWriter) Write(p []byte) (int, error) {
-	if w.writes--; w.writes == -1 {
-		return 0, errors.New("broken")
-	}
-	return len(p), nil
-}
-
-func TestListingFails(t *testing.T) {
-	l := NewLeaks(1)
-	siteA(observed(l, new(blockalloc.Heap)), 64)
-	for writes := range 2 {
-		if err := l.Report().WriteListing(&brokenWriter{writes}); err == nil {
-			t.Errorf("the error of write %d is lost", writes+1)
-		}
 	}
 }

@@ -224,7 +224,7 @@ func (t *liveTable[T]) bytes() (sum int64) {
 		s.mu.Lock()
 		n, m := len(s.live.at), cap(s.releasing)
 		s.mu.Unlock()
-		sum += grantedPointers(uintptr(n)*unsafe.Sizeof(slot[T]{})) + grantedPointers(uintptr(m)*unsafe.Sizeof(releasing[T]{}))
+		sum += int64(n)*int64(unsafe.Sizeof(slot[T]{})) + int64(m)*int64(unsafe.Sizeof(releasing[T]{}))
 	}
 	return sum
 }

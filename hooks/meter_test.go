@@ -121,19 +121,32 @@ func TestMeterTogether(t *testing.T) {
 	}
 }
 
-// TestMeterUsage: what the hook tells is told too, and time does not step back.
+// used is a hook that counts its events, and reports other usage.
+type used struct {
+	events []alloctrace.Event
+	errs   []error
+}
+
+func (u *used) Observe(_ context.Context, e alloctrace.Event, err error) {
+	u.events, u.errs = append(u.events, e), append(u.errs, err)
+}
+
+func (u *used) Usage() Usage {
+	return Usage{Events: int64(len(u.events)), Sampled: 5, Dropped: 6, Bytes: 7}
+}
+
+// TestMeterUsage: what the hook reports is reported too, and time does not step back.
 func TestMeterUsage(t *testing.T) {
 	failure := errors.New("not today")
-	ring := NewRing(64, nil)
-	m := NewMeter(ring)
+	hook := new(used)
+	m := NewMeter(hook)
 	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64, Align: 64}, failure)
 	m.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
-	if u, of := m.Usage(), ring.Usage(); u.Events != 2 || u.Sampled != of.Sampled || u.Bytes != of.Bytes {
+	if u, of := m.Usage(), hook.Usage(); u.Events != 2 || u.Sampled != of.Sampled || u.Dropped != of.Dropped || u.Bytes != of.Bytes {
 		t.Errorf("the usage is %+v, and the hook's %+v", u, of)
 	}
-	records := ring.Records()
-	if len(records) != 2 || records[0].Err != failure || records[1].Addr != 4096 {
-		t.Errorf("the hook was told %+v", records)
+	if len(hook.events) != 2 || hook.errs[0] != failure || hook.events[1].Addr != 4096 {
+		t.Errorf("the hook has observed %+v with the errors %v", hook.events, hook.errs)
 	}
 
 	m = NewMeter(NewLeaks(1 << 30))
@@ -151,7 +164,7 @@ func TestMeterUsage(t *testing.T) {
 // TestMeterAllocatesNothing: neither events that are timed nor others cost anything on the Go
 // heap.
 func TestMeterAllocatesNothing(t *testing.T) {
-	for _, hook := range []alloctrace.Hook{NewRing(64, nil), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})} {
+	for _, hook := range []alloctrace.Hook{NewProfile(1), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})} {
 		m := NewMeter(hook)
 		e := alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}
 		if n := testing.AllocsPerRun(10, func() {

@@ -229,7 +229,7 @@ func (p *Profile) bucket(of *stack, ctx context.Context, child string) *bucket {
 	text := string(labels)
 	b := &bucket{labels: labelsOf(text)}
 	p.buckets[bucketKey{of, text}] = b
-	p.texts += granted(uintptr(len(text))) + int64(cap(b.labels))*int64(unsafe.Sizeof(Label{}))
+	p.texts += int64(len(text)) + int64(cap(b.labels))*int64(unsafe.Sizeof(Label{}))
 	return b
 }
 
@@ -313,7 +313,7 @@ func (p *Profile) Usage() Usage {
 	return Usage{
 		Sampled: p.sampled.Load(),
 		Dropped: p.untracked.Load(),
-		Bytes: grantedPointers(unsafe.Sizeof(*p)) + granted(unsafe.Sizeof(sampler{})) + p.stacks.bytes() + p.live.bytes() +
-			mapBytes[bucketKey, *bucket](len(p.buckets)) + int64(len(p.buckets))*grantedPointers(unsafe.Sizeof(bucket{})) + p.texts,
+		Bytes: int64(unsafe.Sizeof(*p)+unsafe.Sizeof(sampler{})) + p.stacks.bytes() + p.live.bytes() +
+			int64(len(p.buckets))*int64(unsafe.Sizeof(bucketKey{})+unsafe.Sizeof((*bucket)(nil))+unsafe.Sizeof(bucket{})) + p.texts,
 	}
 }

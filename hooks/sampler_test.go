@@ -3,6 +3,8 @@ package hooks
 import (
 	"math"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/random"
 )
 
 // TestSampler: for every size, of all numbers that can be drawn so many choose a block as
@@ -25,6 +27,27 @@ func TestSampler(t *testing.T) {
 			if want := s.probability(float64(size)) * (1 << 32); math.Abs(float64(low)-want) > 1 {
 				t.Errorf("rate %d, size %d: %d numbers choose it, want %.1f", rate, size, low, want)
 			}
+		}
+	}
+}
+
+// TestSamplerChooses: as many blocks as the probability says, in small and large steps.
+func TestSamplerChooses(t *testing.T) {
+	s := newSampler(1000)
+	for _, size := range []uintptr{1, 100, 1000, 5000} {
+		const n = 200_000
+		chosen := 0
+		for range n {
+			if drawn := random.Uint32(); drawn <= s.bound(size) && s.chosen(drawn, size) {
+				chosen++
+			}
+		}
+		p := 1 - math.Exp(-float64(size)/1000)
+		if got, deviation := float64(chosen)/n, math.Sqrt(p*(1-p)/n); math.Abs(got-p) > 5*deviation {
+			t.Errorf("of blocks of %d bytes %.5f are chosen, want %.5f ± %.5f", size, got, p, deviation)
+		}
+		if w := s.weight(size); math.Abs(w*p-1) > 1e-9 {
+			t.Errorf("a block of %d bytes stands for %v, want %v", size, w, 1/p)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (s *stacks) number() int { return int(s.kept.Load()) }
 
 // bytes returns what s holds on the Go heap.
 func (s *stacks) bytes() int64 {
-	return grantedPointers(unsafe.Sizeof(*s)) + s.kept.Load()*grantedPointers(unsafe.Sizeof(stack{})) + s.frames.Load()*int64(wordSize)
+	return int64(unsafe.Sizeof(*s)) + s.kept.Load()*int64(unsafe.Sizeof(stack{})) + s.frames.Load()*int64(unsafe.Sizeof(uintptr(0)))
 }
 
 // frames returns the frames of s, from the one that asked this library for memory.

@@ -4,38 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"runtime/pprof"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
-// heapTaken returns what make and what it returns have taken of the Go heap, and keeps.
-func heapTaken(make func() UsageSource) (UsageSource, float64) {
-	heap := func() float64 {
-		runtime.GC()
-		runtime.GC() // what a pool let go of
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return float64(m.HeapAlloc)
-	}
-	before := heap()
-	h := make()
-	return h, heap() - before
-}
-
-// wantBytes fails the test if Usage.Bytes is not what the Go heap has grown by, a tenth of it
-// and 4 KiB more or less: others allocate too.
-func wantBytes(t *testing.T, what string, make func() UsageSource) {
+// wantBytes fails the test unless Usage.Bytes is 80 % to 101 % of what the Go heap has grown by,
+// and 4 KiB of noise.
+func wantBytes[H UsageSource](t *testing.T, make func() H) {
 	t.Helper()
-	sizeClasses()
-	h, taken := heapTaken(make)
-	if bytes := float64(h.Usage().Bytes); math.Abs(bytes-taken) > taken/10+4096 {
-		t.Errorf("%s: %.0f bytes, and the Go heap has grown by %.0f, which is %.2f times as much", what, bytes, taken, taken/bytes)
+	const noise = 4096
+	h, growth := measure.HeapGrowth(make)
+	if bytes := h.Usage().Bytes; bytes < growth*80/100-noise || bytes > growth*101/100+noise {
+		t.Errorf("%T: %d bytes, and the Go heap has grown by %d: %.1f %%", h, bytes, growth, 100*float64(bytes)/float64(growth))
 	}
 	runtime.KeepAlive(h)
 }
@@ -55,7 +40,7 @@ func (h hookOfStacks) by(way int, ctx context.Context, k alloctrace.Kind, addr u
 	}
 }
 
-// TestUsageBytes holds what hooks say to take of the Go heap against what that has grown by: for
+// TestUsageBytes holds Usage.Bytes of hooks against what the Go heap has grown by: for
 // several numbers of live blocks, of stacks and of labels, after blocks have come and gone, and
 // after all have gone.
 func TestUsageBytes(t *testing.T) {
@@ -92,40 +77,21 @@ func TestUsageBytes(t *testing.T) {
 	}
 	for _, l := range loads {
 		t.Run(fmt.Sprintf("%+v", l), func(t *testing.T) {
-			wantBytes(t, "Leaks", func() UsageSource {
+			wantBytes(t, func() *Leaks {
 				h := NewLeaks(1)
 				run(h, l)
 				return h
 			})
-			wantBytes(t, "Profile", func() UsageSource {
+			wantBytes(t, func() *Profile {
 				h := NewProfile(1)
 				run(h, l)
 				return h
 			})
 		})
 	}
-	for _, size := range []int{1, 256, 10_000, 1 << 17} {
-		wantBytes(t, fmt.Sprintf("Ring of %d", size), func() UsageSource {
-			h := NewRing(size, nil)
-			run(h, load{blocks: 10_000, stacks: 10})
-			return h
-		})
-	}
 }
 
-// TestGranted: what is granted is what Go makes of a slice's capacity.
-func TestGranted(t *testing.T) {
-	for size := 1; size <= 100_000; size += 1 + size/50 {
-		if got, want := granted(uintptr(size)), int64(cap(append([]byte(nil), make([]byte, size)...))); got != want {
-			t.Errorf("of %d bytes %d are granted, want %d", size, got, want)
-		}
-	}
-	if got := granted(0); got != 0 {
-		t.Errorf("of no byte %d are granted", got)
-	}
-}
-
-// TestUsageCounts: what hooks have been told of, have kept, and have dropped.
+// TestUsageCounts: what hooks have kept and have dropped.
 func TestUsageCounts(t *testing.T) {
 	tell := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
 		for i := from; i < to; i++ {
@@ -143,25 +109,6 @@ func TestUsageCounts(t *testing.T) {
 		}
 	}
 
-	ring := NewRing(8, nil)
-	want(ring, 0, 0, 0)
-	tell(ring, alloctrace.Allocated, 0, 5)
-	tell(ring, alloctrace.FreeFailed, 0, 2)
-	want(ring, 7, 7, 0)
-
-	calls := 0
-	lone := NewRing(8, nil)
-	drainer := Drain(lone, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { calls++ }), time.Hour)
-	want(drainer, 0, 0, 0)
-	tell(lone, alloctrace.Allocated, 0, 1000) // by whatever processors
-	if err := drainer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if calls == 1000 {
-		t.Error("a Ring of 8 has kept 1000 events")
-	}
-	want(drainer, 1000, int64(calls), int64(1000-calls))
-
 	leaks := NewLeaks(1)
 	tell(leaks, alloctrace.Allocated, 0, 100)
 	tell(leaks, alloctrace.Freeing, 0, 60)
@@ -176,31 +123,16 @@ func TestUsageCounts(t *testing.T) {
 	want(profile, 0, 107, 7)
 }
 
-// TestDrainerUsageDoesNotWait: a hook that is told by a Drainer may ask for its usage.
-func TestDrainerUsageDoesNotWait(t *testing.T) {
-	ring := NewRing(8, nil)
-	var drainer *Drainer
-	var got Usage
-	drainer = Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { got = drainer.Usage() }), time.Hour)
-	ring.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 64, Size: 64, Align: 64}, nil)
-	if err := drainer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got.Events != 1 {
-		t.Errorf("the usage is %+v, want that of one event", got)
-	}
-}
-
 // BenchmarkUsage measures what it costs to ask hooks for their usage.
 func BenchmarkUsage(b *testing.B) {
-	ring, leaks, profile := NewRing(256, nil), NewLeaks(1), NewProfile(1)
+	leaks, profile := NewLeaks(1), NewProfile(1)
 	meter := NewMeter(profile)
 	for i := range uintptr(1000) {
-		for _, h := range []alloctrace.Hook{ring, leaks, meter} {
+		for _, h := range []alloctrace.Hook{leaks, meter} {
 			h.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: (i + 1) << 6, Size: 64, Align: 64}, nil)
 		}
 	}
-	for name, h := range map[string]UsageSource{"Ring": ring, "Leaks": leaks, "Profile": profile, "Meter": meter} {
+	for name, h := range map[string]UsageSource{"Leaks": leaks, "Profile": profile, "Meter": meter} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

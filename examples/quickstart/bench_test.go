@@ -11,7 +11,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -51,7 +51,7 @@ func BenchmarkIndex(b *testing.B) {
 		times := measure.Run(201, []measure.Subject{
 			{Name: "go", Turn: 1, Run: work(&blockalloc.Heap{})},
 			{Name: "bare", Turn: 1, Run: work(&blockalloc.Pool{})},
-			{Name: "everything", Turn: 1, Run: work(alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks.NewRing(1024, nil))))},
+			{Name: "everything", Turn: 1, Run: work(alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(1024, nil))))},
 		})
 		fmt.Println()
 		measure.Row(os.Stdout, b, "index_bare_over_go", times.Ratio("bare", "go"), "x", 1)

@@ -13,7 +13,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// StartHook tells OpenTelemetry what a hook has done and takes, such as a hooks.Ring, a
+// StartHook tells OpenTelemetry what a hook has done and takes, such as a ring.Ring, a
 // hooks.Profile, or a hooks.Meter of either, whenever metrics are collected, until
 // [Registration.Stop]. What has the same name is added up. Of the options it heeds
 // [WithMeterProvider].
@@ -22,7 +22,7 @@ import (
 // provider refuses an instrument. A collection asks hook once.
 func StartHook(hook hooks.UsageSource, name string, opts ...Option) (*Registration, error) {
 	if hook == nil || name == "" {
-		return nil, fmt.Errorf("otelmetric.StartHook(%v, %q): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it", hook, name)
+		return nil, fmt.Errorf("otelmetric.StartHook(%v, %q): pass a hook that reports its Usage, such as a ring.Ring, and a name for it", hook, name)
 	}
 	meter := newConfig(config{}, opts).provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
 	add := adder{meter: meter}

@@ -20,11 +20,11 @@ type HookCollector struct {
 
 var _ prometheus.Collector = (*HookCollector)(nil)
 
-// NewHookCollector returns a HookCollector of hook, such as a hooks.Ring, a hooks.Profile, or a
+// NewHookCollector returns a HookCollector of hook, such as a ring.Ring, a hooks.Profile, or a
 // hooks.Meter of either, whose label hook is name. It panics if hook is nil or name empty.
 func NewHookCollector(hook hooks.UsageSource, name string) *HookCollector {
 	if hook == nil || name == "" {
-		panic(fmt.Sprintf("prometheus: NewHookCollector(%v, %q): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it", hook, name))
+		panic(fmt.Sprintf("prometheus: NewHookCollector(%v, %q): pass a hook that reports its Usage, such as a ring.Ring, and a name for it", hook, name))
 	}
 	desc := func(m metrics.Metric) *prometheus.Desc {
 		return prometheus.NewDesc(m.Prometheus, m.Help, nil, prometheus.Labels{"hook": text.Name(name)})

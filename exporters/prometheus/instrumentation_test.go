@@ -17,6 +17,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // asked is a hook whose usage is known, and how often it was asked for.
@@ -118,23 +119,23 @@ func TestHookNames(t *testing.T) {
 
 // A Prometheus scrapes hooks that a proxy tells, and answers what they say.
 func TestPrometheusHooks(t *testing.T) {
-	ring, profile := hooks.NewRing(64, nil), hooks.NewProfile(1)
+	events, profile := ring.New(64, nil), hooks.NewProfile(1)
 	meter := hooks.NewMeter(profile)
-	drainer := hooks.Drain(ring, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {}), time.Hour)
-	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(ring, meter))
+	drainer := ring.NewDrainer(events, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {}), time.Hour)
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(events, meter))
 	for range 50_000 { // of whose 100,000 events the Meter times some hundred
 		free(t, mem, allocate(t, mem, 100))
 	}
 	if err := drainer.Close(); err != nil {
 		t.Fatal(err)
 	}
-	sources := map[string]hooks.UsageSource{"ring": ring, "meter": meter, "drainer": drainer, "profile": profile}
+	sources := map[string]hooks.UsageSource{"ring": events, "meter": meter, "drainer": drainer, "profile": profile}
 	r := prometheus.NewRegistry()
 	for name, hook := range sources {
 		r.MustRegister(allocprom.NewHookCollector(hook, name))
 	}
-	if u := drainer.Usage(); u.Events != 100_000 || u.Dropped == 0 || ring.Usage().Sampled != 100_000 || profile.Usage().Sampled != 50_000 || meter.Usage().Events == 0 {
-		t.Fatalf("the hooks have %+v, %+v, %+v, %+v", u, ring.Usage(), profile.Usage(), meter.Usage())
+	if u := drainer.Usage(); u.Events != 100_000 || u.Dropped == 0 || events.Usage().Sampled != 100_000 || profile.Usage().Sampled != 50_000 || meter.Usage().Events == 0 {
+		t.Fatalf("the hooks have %+v, %+v, %+v, %+v", u, events.Usage(), profile.Usage(), meter.Usage())
 	}
 	s := serve(t, r)
 	for _, job := range []string{"native", "classic"} {

@@ -43,6 +43,7 @@ func TestOurs(t *testing.T) {
 		{module + "/blockalloc/typed.(*Vec[...]).Grow", "vec.go", true},
 		{module + "/blockalloc/blocktest.Run", "run.go", false},
 		{module + "/hooks.(*Leaks).Observe", "leaks.go", true},
+		{module + "/hooks/ring.(*Drainer).run", "drainer.go", true},
 		{module + "/hooks/zlog.New", "zlog.go", false},
 		{module + "/alloctest.AllocsPerRun", "assert.go", true},
 		{module + "/examples/quickstart.main", "main.go", false},

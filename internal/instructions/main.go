@@ -12,6 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // one hands out the same block again and again: what is counted is all around it.
@@ -39,7 +40,7 @@ func main() {
 		"counted":      alloctrace.Wrap(&one{block}),
 		"exact":        alloctrace.Wrap(&one{block}, alloctrace.WithCounter(counter.Exact())),
 		"noop":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(nothing{})),
-		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewRing(1024, nil))),
+		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(ring.New(1024, nil))),
 		"leaks":        alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
 		"profile":      alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
 		"pool":         &blockalloc.Pool{},

@@ -18,7 +18,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -93,7 +93,7 @@ var observed = []contender{
 
 // everything observes inner with all that is there to be left on in production.
 func everything(inner blockalloc.Allocator) blockalloc.Allocator {
-	return alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewRing(256, nil)))
+	return alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(256, nil)))
 }
 
 func arrowed(name string, newAllocator func() memory.Allocator) contender {

@@ -197,8 +197,8 @@ func TestHookErrors(t *testing.T) {
 		want string
 		is   error
 	}{
-		{nil, "ring", nil, `otelmetric.StartHook(<nil>, "ring"): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it`, nil},
-		{hook, "", nil, fmt.Sprintf(`otelmetric.StartHook(%v, ""): pass a hook that tells its Usage, such as a hooks.Ring, and a name for it`, hook), nil},
+		{nil, "ring", nil, `otelmetric.StartHook(<nil>, "ring"): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, nil},
+		{hook, "", nil, fmt.Sprintf(`otelmetric.StartHook(%v, ""): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, hook), nil},
 		{hook, "ring", otelmetric.WithMeterProvider(refusing{callback: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
 		{hook, "ring", otelmetric.WithMeterProvider(noMemory{err: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
 	} {

@@ -1,4 +1,4 @@
-package hooks
+package ring
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// numbered is an event from which its number can be told, in each of its fields.
+// numbered is an event from which its number can be read, in each of its fields.
 func numbered(n uint64) alloctrace.Event {
 	n = uint64(uintptr(n))
 	return alloctrace.Event{Kind: alloctrace.Kind(1 + n%7), Addr: uintptr(n), Size: uintptr(n * 3 & (1<<48 - 1)), Align: 1 << (n % 30)}
@@ -32,19 +33,19 @@ func numberOf(t *testing.T, e alloctrace.Event) uint64 {
 	return 0
 }
 
-// one has all that r is told go into one shard, whichever processor tells it.
+// one has all that r observes go into one shard, whichever processor delivers it.
 func one(r *Ring) *Ring {
 	r.shards = nil
 	return r
 }
 
-// put writes an event as shard i does when it has this turn.
-func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
+// put writes an event as shard i does in its epoch of this number.
+func put(r *Ring, i int, epoch uint32, at uint64, e alloctrace.Event) {
 	if r.shards[i].Load() == nil {
 		r.shards[i].Store(r.newShard(false))
 	}
-	if later := turn - uint32(r.turn.Load()); int32(later) > 0 {
-		r.turn.Store(uint64(turn))
+	if later := epoch - uint32(r.epoch.Load()); int32(later) > 0 {
+		r.epoch.Store(uint64(epoch))
 	}
 	s := r.shards[i].Load()
 	n := uint64(s.head.Add(1))
@@ -52,7 +53,7 @@ func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
 		uint64(e.Addr),
 		uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind),
 		at,
-		uint64(turn)<<turnShift | n&turnNumber,
+		uint64(epoch)<<epochShift | n&epochNumber,
 	} {
 		s.place(n)[word].Store(v)
 	}
@@ -60,7 +61,7 @@ func put(r *Ring, i int, turn uint32, at uint64, e alloctrace.Event) {
 
 // handmade returns a Ring with so many shards, for put.
 func handmade(n, shards int, clock Clock) *Ring {
-	r := NewRing(n, clock)
+	r := New(n, clock)
 	r.shards = make([]atomic.Pointer[ringShard], shards)
 	return r
 }
@@ -74,7 +75,7 @@ func numbersOf(t *testing.T, records []Record) (numbers []uint64) {
 }
 
 func TestRingKeepsTheLast(t *testing.T) {
-	r := one(NewRing(5, nil))
+	r := one(New(5, nil))
 	for n := range uint64(20) {
 		var want []uint64
 		for i := n - min(n, 8) + 1; i <= n; i++ { // 5 is rounded up
@@ -86,19 +87,28 @@ func TestRingKeepsTheLast(t *testing.T) {
 				t.Errorf("without a clock a record has the time %v", rec.Time)
 			}
 		}
-		if got := numbersOf(t, records); !slices.Equal(got, want) || r.Told() != n {
-			t.Errorf("after %d events: %d, told %d; want %d", n, got, r.Told(), want)
+		if got := numbersOf(t, records); !slices.Equal(got, want) || r.Observed() != n {
+			t.Errorf("after %d events: %d, observed %d; want %d", n, got, r.Observed(), want)
 		}
 		r.Observe(t.Context(), numbered(n+1), nil)
 	}
 }
 
+func TestNewRefuses(t *testing.T) {
+	defer func() {
+		if text, _ := recover().(string); !strings.HasPrefix(text, "ring: New(0): use ") {
+			t.Errorf("a Ring of no event panics with %q", text)
+		}
+	}()
+	New(0, nil)
+}
+
 // TestRingHasNoGaps: whichever processors the goroutines are on that take turns to
-// tell events, the last ones are there, in order, and all since the first.
+// deliver events, the last ones are there, in order, and all since the first.
 func TestRingHasNoGaps(t *testing.T) {
 	const size, goroutines, events = 8, 2, 5000
-	r := NewRing(size, nil)
-	r.short.Store(-events) // however short the turns are
+	r := New(size, nil)
+	r.short.Store(-events) // however short the epochs are
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for g := range int64(goroutines) {
@@ -131,7 +141,7 @@ func TestRingHasNoGaps(t *testing.T) {
 
 // TestRingErrors: an error is that of its event; of too many, the first are forgotten.
 func TestRingErrors(t *testing.T) {
-	r := NewRing(256, Precise)
+	r := New(256, PreciseClock())
 	before := time.Now()
 	var errs []error
 	for i := range 100 {
@@ -157,35 +167,35 @@ func TestRingErrors(t *testing.T) {
 	}
 }
 
-// TestRingOrder: events of different shards come in the order of their turns, also where the
-// turns' number begins anew, and those of one turn in the order of the clock.
+// TestRingOrder: events of different shards come in the order of their epochs, also where the
+// epochs' number begins anew, and those of one epoch in the order of the clock.
 func TestRingOrder(t *testing.T) {
-	for name, turn := range map[string]uint32{"turns": 1, "over the end": 1<<32 - 8} {
+	for name, epoch := range map[string]uint32{"epochs": 1, "over the end": 1<<32 - 8} {
 		r := handmade(64, 3, nil)
 		number := uint64(0)
 		for range 16 {
 			for range 1 + number%3 {
 				number++
-				put(r, int(turn%3), turn, 0, numbered(number))
+				put(r, int(epoch%3), epoch, 0, numbered(number))
 			}
-			turn++
+			epoch++
 		}
 		got := numbersOf(t, r.Records())
 		if !slices.IsSorted(got) || len(got) != int(number) || number < 20 {
 			t.Errorf("%s: %d, want 1 to %d", name, got, number)
 		}
-		var told []uint64
-		d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { told = append(told, numberOf(t, e)) }), time.Hour)
+		var delivered []uint64
+		d := NewDrainer(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { delivered = append(delivered, numberOf(t, e)) }), time.Hour)
 		d.Close()
-		if !slices.Equal(told, got) {
-			t.Errorf("%s: a Drainer tells %d, want %d", name, told, got)
+		if !slices.Equal(delivered, got) {
+			t.Errorf("%s: a Drainer delivers %d, want %d", name, delivered, got)
 		}
 	}
-	r := handmade(64, 3, Precise)
+	r := handmade(64, 3, PreciseClock())
 	for n := range uint64(20) {
 		put(r, int(n%3), 7, 1000+n, numbered(n+1))
 	}
-	put(r, 2, 8, 500, numbered(21)) // by a turn that is later, whatever the clock says
+	put(r, 2, 8, 500, numbered(21)) // by a epoch that is later, whatever the clock says
 	records := r.Records()
 	if got := numbersOf(t, records); len(got) != 21 || !slices.IsSorted(got) {
 		t.Errorf("by the clock: %d, want 1 to 21", got)
@@ -195,7 +205,7 @@ func TestRingOrder(t *testing.T) {
 	}
 }
 
-// TestRingLosses: what came before an event that was written over is left out, unless the
+// TestRingLosses: what came before an event that was overwritten is left out, unless the
 // order is not known.
 func TestRingLosses(t *testing.T) {
 	r := handmade(4, 3, nil)
@@ -212,48 +222,48 @@ func TestRingLosses(t *testing.T) {
 		put(r, 2, 3, 0, numbered(3+n))
 	}
 	check(1, 2, 3, 4, 5, 6, 7)
-	put(r, 2, 3, 0, numbered(10)) // written over 3
+	put(r, 2, 3, 0, numbered(10)) // overwrites 3
 	check(4, 5, 6, 10, 7)
-	put(r, 0, 3, 0, numbered(11)) // of the same turn
+	put(r, 0, 3, 0, numbered(11)) // of the same epoch
 	check(11, 4, 5, 6, 10, 7)
 	for n := range uint64(4) {
-		put(r, 1, 5, 0, numbered(20+n)) // written over 2 and 7
+		put(r, 1, 5, 0, numbered(20+n)) // overwrites 2 and 7
 	}
 	put(r, 0, 6, 0, numbered(30))
 	check(20, 21, 22, 23, 30)
 }
 
-// TestRingTurns: who writes elsewhere takes the turn; after so many short turns nobody
-// has to any more, and long ones do not matter.
-func TestRingTurns(t *testing.T) {
+// TestRingEpochs: who writes in another shard begins an epoch; after so many short epochs it is
+// unordered, and long ones do not matter.
+func TestRingEpochs(t *testing.T) {
 	r := handmade(1, 2, nil)
 	shards := []*ringShard{r.newShard(false), r.newShard(false)}
-	take := func(i, told int) uint64 {
-		shards[i%2].head.Add(int64(told))
-		return r.take(i%2, shards[i%2])
+	begin := func(i, events int) uint64 {
+		shards[i%2].head.Add(int64(events))
+		return r.begin(i%2, shards[i%2])
 	}
-	for i := range 10 * shortTurns {
-		if turn := take(i, shortTurn); turn&turnNumber != uint64(i+1) || turn>>turnShift != uint64(i%2) || turn != r.turn.Load() {
-			t.Fatalf("long turn %d is %x, and the Ring has %x", i, turn, r.turn.Load())
+	for i := range 10 * shortEpochs {
+		if epoch := begin(i, shortEpoch); epoch&epochNumber != uint64(i+1) || epoch>>epochShift != uint64(i%2) || epoch != r.epoch.Load() {
+			t.Fatalf("long epoch %d is %x, and the Ring has %x", i, epoch, r.epoch.Load())
 		}
 	}
-	for i := range shortTurns {
-		if turn := take(i, 1+i%(shortTurn-1)); turn>>turnShift != uint64(i%2) {
-			t.Fatalf("short turn %d is %x", i, turn)
+	for i := range shortEpochs {
+		if epoch := begin(i, 1+i%(shortEpoch-1)); epoch>>epochShift != uint64(i%2) {
+			t.Fatalf("short epoch %d is %x", i, epoch)
 		}
 	}
-	if turn := take(1, 1); turn>>turnShift != everyone || turn != r.turn.Load() {
-		t.Errorf("after %d short turns there is one more: %x", shortTurns, turn)
+	if epoch := begin(1, 1); epoch>>epochShift != unordered || epoch != r.epoch.Load() {
+		t.Errorf("after %d short epochs there is one more: %x", shortEpochs, epoch)
 	}
 	r.Observe(t.Context(), numbered(1), nil)
-	if turn := r.turn.Load(); turn>>turnShift != everyone {
-		t.Errorf("somebody takes the turn again: %x", turn)
+	if epoch := r.epoch.Load(); epoch>>epochShift != unordered {
+		t.Errorf("somebody begins an ordered epoch again: %x", epoch)
 	}
 }
 
-// TestRingRareEvents: what does not fit into a record is kept whole beside it.
-func TestRingRareEvents(t *testing.T) {
-	r := NewRing(16, nil)
+// TestRingOverflow: what does not fit into a record is kept whole beside it.
+func TestRingOverflow(t *testing.T) {
+	r := New(16, nil)
 	want := []Record{
 		{},
 		{Event: alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: ^uintptr(0), Align: 8}},
@@ -276,7 +286,7 @@ func TestRingTorn(t *testing.T) {
 	if testing.Short() {
 		steps /= 10
 	}
-	for _, r := range []*Ring{NewRing(1, nil), NewRing(8, Precise), NewRing(1024, nil), one(NewRing(1, nil)), one(NewRing(8, nil))} {
+	for _, r := range []*Ring{New(1, nil), New(8, PreciseClock()), New(1024, nil), one(New(1, nil)), one(New(8, nil))} {
 		var writers, readers sync.WaitGroup
 		var stop atomic.Bool
 		for w := range uint64(4) {
@@ -305,25 +315,25 @@ func TestRingTorn(t *testing.T) {
 		writers.Wait()
 		stop.Store(true)
 		readers.Wait()
-		if r.Told() != 4*steps {
-			t.Errorf("told %d events, want %d", r.Told(), 4*steps)
+		if r.Observed() != 4*steps {
+			t.Errorf("observed %d events, want %d", r.Observed(), 4*steps)
 		}
 	}
 }
 
-// TestRingShards: a shard is made for those who tell events, and no more.
+// TestRingShards: a shard is made for those who deliver events, and no more.
 func TestRingShards(t *testing.T) {
 	procs := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(procs)
-	r := NewRing(4, nil)
+	r := New(4, nil)
 	if n := len(r.all()); n != 0 {
 		t.Errorf("%d shards before the first event", n)
 	}
 	for n := range uint64(10) {
 		r.Observe(t.Context(), numbered(n+1), nil)
 	}
-	if n := len(r.all()); shard.Exclusive && n != 1 || r.others.Load() != nil || r.Told() != 10 {
-		t.Errorf("%d shards, told %d; want 1 and 10", n, r.Told())
+	if n := len(r.all()); shard.Exclusive && n != 1 || r.others.Load() != nil || r.Observed() != 10 {
+		t.Errorf("%d shards, observed %d; want 1 and 10", n, r.Observed())
 	}
 	r.shards = r.shards[:0] // as if there were more processors now
 	r.Observe(t.Context(), numbered(11), nil)
@@ -335,116 +345,10 @@ func TestRingShards(t *testing.T) {
 func TestRingDoesNotAllocate(t *testing.T) {
 	clock := NewCoarseClock(time.Millisecond)
 	defer clock.Close()
-	r := NewRing(64, clock)
+	r := New(64, clock)
 	for _, rec := range []Record{{Event: numbered(1)}, {Event: alloctrace.Event{Kind: alloctrace.FreeFailed}, Err: errors.New("no")}} {
 		if n := testing.AllocsPerRun(1000, func() { r.Observe(context.Background(), rec.Event, rec.Err) }); n != 0 {
 			t.Errorf("%v: %v allocations an event, want none", rec.Kind, n)
 		}
-	}
-}
-
-// TestDrainer: every event is told or counted as dropped, however slow the hook is.
-func TestDrainer(t *testing.T) {
-	const writers, steps = 4, 20_000
-	for name, pause := range map[string]int{"fast": 0, "slow": 200} {
-		t.Run(name, func(t *testing.T) {
-			r := NewRing(256, nil)
-			told := uint64(0)
-			d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
-				n := uint64(e.Addr)
-				if e != numbered(n) {
-					t.Errorf("told %+v, which is of no one event", e)
-				}
-				told++
-				for range pause {
-					slowly.Add(1)
-				}
-			}), 100*time.Microsecond)
-			var wg sync.WaitGroup
-			for w := range uint64(writers) {
-				wg.Go(func() {
-					for i := range uint64(steps) {
-						r.Observe(context.Background(), numbered(w<<24|i), nil)
-						if i%100 == 0 {
-							time.Sleep(time.Microsecond)
-						}
-					}
-				})
-			}
-			wg.Wait()
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if d.Told() != told || told+d.Dropped() != writers*steps || told == 0 {
-				t.Errorf("told %d, which were %d, and dropped %d; want %d together", d.Told(), told, d.Dropped(), writers*steps)
-			}
-			before := told
-			r.Observe(t.Context(), numbered(1), nil)
-			d.Close()
-			if d.Told() != before+1 {
-				t.Error("a second Close does not tell what came since")
-			}
-		})
-	}
-}
-
-var slowly atomic.Int64
-
-// TestDrainerDrops: of what the Ring has no room for, all is counted.
-func TestDrainerDrops(t *testing.T) {
-	r := one(NewRing(8, nil))
-	var got []uint64
-	d := Drain(r, alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { got = append(got, uint64(e.Addr)) }), time.Hour)
-	for n := range uint64(20) {
-		r.Observe(t.Context(), numbered(n+1), nil)
-	}
-	d.Flush()
-	if want := []uint64{13, 14, 15, 16, 17, 18, 19, 20}; !slices.Equal(got, want) || d.Dropped() != 12 || d.Told() != 8 {
-		t.Errorf("told %d and dropped %d, want %d and 12", got, d.Dropped(), want)
-	}
-	r.others.Load().head.Add(1) // somebody begins and does not end
-	r.Observe(t.Context(), numbered(22), nil)
-	d.Flush()
-	if len(got) != 8 {
-		t.Errorf("told %d before what came earlier", got[8:])
-	}
-	d.Close()
-	if got[len(got)-1] != 22 || d.Dropped() != 13 {
-		t.Errorf("at the end told %d and dropped %d, want 22 and 13", got[8:], d.Dropped())
-	}
-}
-
-func TestClocks(t *testing.T) {
-	coarse := NewCoarseClock(100 * time.Microsecond)
-	var last int64
-	for range 20 {
-		now := coarse.Now()
-		if precise := Precise.Now(); now < last || now > precise+int64(time.Millisecond) {
-			t.Errorf("the coarse clock shows %d, after %d; precisely it is %d", now, last, precise)
-		}
-		for last = now; coarse.Now() == last; time.Sleep(time.Microsecond) { // it moves on
-		}
-	}
-	coarse.Close()
-	if coarse.Close() != nil {
-		t.Error("a second Close fails")
-	}
-	stopped := coarse.Now()
-	time.Sleep(time.Millisecond)
-	if coarse.Now() != stopped {
-		t.Error("it runs on after Close")
-	}
-	for name, f := range map[string]func(){
-		"NewCoarseClock": func() { NewCoarseClock(time.Nanosecond) },
-		"NewRing":        func() { NewRing(0, nil) },
-	} {
-		func() {
-			defer func() {
-				if text, _ := recover().(string); len(text) < len(name) || text[:7+len(name)] != "hooks: "+name {
-					t.Errorf("%s with a bad argument panics with %q", name, text)
-				}
-			}()
-			f()
-		}()
 	}
 }

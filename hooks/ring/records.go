@@ -1,4 +1,4 @@
-package hooks
+package ring
 
 import (
 	"errors"
@@ -16,32 +16,30 @@ type Record struct {
 
 // ErrForgotten is the error of an event that more than 64 others with an error have
 // followed. All else but its address is forgotten too, and its Kind is 0.
-var ErrForgotten = errors.New("hooks: the Ring has kept this event longer than its error")
+var ErrForgotten = errors.New("ring: the Ring has kept this event longer than its error")
 
 // Records returns the events that the Ring has, in order. Those that came before an
-// event that another processor has written over since, as far as the order says so,
-// are left out: there are no gaps. It may be called while events are told. What is
-// being written meanwhile, or written over, is left out too.
+// event that another processor has overwritten since, as far as the order says so,
+// are left out: there are no gaps. It may be called while events are observed. What is
+// being written meanwhile, or overwritten, is left out too.
 func (r *Ring) Records() []Record {
 	var cursors []cursor
 	var lost bool
-	var since int32 // the last turn that may have begun with an event that was written over
-	shards, cut := r.cut()
-	for _, s := range shards {
-		head := uint64(s.head.Load())
-		c := cursor{s: s, n: head - min(head, r.size), end: head, cut: cut}
-		if !c.next() {
+	var since int32 // the last epoch that may have begun with an event that was overwritten
+	for _, c := range r.cursors() {
+		head := c.end
+		if c.n = head - min(head, r.size); !c.next() {
 			continue
 		}
 		cursors = append(cursors, c)
-		if head > r.size && (!lost || c.turn()-since > 0) {
-			lost, since = true, c.turn()
+		if head > r.size && (!lost || c.epoch()-since > 0) {
+			lost, since = true, c.epoch()
 		}
 	}
 	var list []Record
 	for len(cursors) > 0 {
 		i := earliest(cursors)
-		if c := &cursors[i]; !lost || c.turn()-since >= 0 {
+		if c := &cursors[i]; !lost || c.epoch()-since >= 0 {
 			list = append(list, r.record(c))
 		}
 		if !cursors[i].next() {
@@ -51,23 +49,14 @@ func (r *Ring) Records() []Record {
 	return list
 }
 
-// Told returns how many events the Ring has been told of.
-func (r *Ring) Told() uint64 {
-	var sum uint64
-	for _, s := range r.all() {
-		sum += uint64(s.head.Load())
-	}
-	return sum
-}
-
 // record returns the record that c is at.
 func (r *Ring) record(c *cursor) (rec Record) {
 	addr, rest := uintptr(c.words[recordAddr]), c.words[recordRest]
 	if r.clock != nil {
 		rec.Time = time.Unix(0, int64(c.words[recordTime]))
 	}
-	if rest&(1<<kindBits-1) == rare {
-		rec.Event, rec.Err = r.rare.find(rest>>kindBits, addr)
+	if rest&(1<<kindBits-1) == overflowed {
+		rec.Event, rec.Err = r.overflow.find(rest>>kindBits, addr)
 		return rec
 	}
 	rec.Event = alloctrace.Event{
@@ -83,8 +72,31 @@ func (r *Ring) record(c *cursor) (rec Record) {
 type cursor struct {
 	s      *ringShard
 	n, end uint64 // the number of the record that it is at, and of the last one
-	cut    int32  // the turn before which it ends
+	cut    int32  // the epoch before which it ends
 	words  [len(record{})]uint64
+}
+
+// cursors returns a cursor for each shard there is, at its begin. They end so that, if an event is
+// there, all that its goroutine wrote before it is there too: before a new epoch, unless there is
+// but one shard.
+func (r *Ring) cursors() []cursor {
+	one := cursorsOf(r.all(), int32(r.epoch.Load())+1<<30)
+	if len(r.all()) < 2 { // after the heads were read: nothing before them can be in a shard that is made later
+		return one
+	}
+	for {
+		if epoch := r.epoch.Load(); r.renew(epoch) {
+			return cursorsOf(r.all(), int32(epoch+1))
+		}
+	}
+}
+
+func cursorsOf(shards []*ringShard, cut int32) []cursor {
+	list := make([]cursor, len(shards))
+	for i, s := range shards {
+		list[i] = cursor{s: s, end: uint64(s.head.Load()), cut: cut}
+	}
+	return list
 }
 
 // next goes to the next record that is there whole.
@@ -98,8 +110,8 @@ func (c *cursor) next() bool {
 	return false
 }
 
-// after reports whether the record is of the turn before which c ends, or of a later one.
-func (c *cursor) after() bool { return c.turn()-c.cut >= 0 }
+// after reports whether the record is of the epoch before which c ends, or of a later one.
+func (c *cursor) after() bool { return c.epoch()-c.cut >= 0 }
 
 // read reads the record, and reports whether it is there whole: see ringShard.
 func (c *cursor) read() bool {
@@ -107,15 +119,15 @@ func (c *cursor) read() bool {
 	for i := len(place) - 1; i >= 0; i-- {
 		c.words[i] = place[i].Load()
 	}
-	return c.words[recordNumber]&turnNumber == c.n&turnNumber && !c.s.gone(c.n)
+	return c.words[recordNumber]&epochNumber == c.n&epochNumber && !c.s.overwritten(c.n)
 }
 
-func (c *cursor) turn() int32 { return int32(c.words[recordNumber] >> turnShift) }
+func (c *cursor) epoch() int32 { return int32(c.words[recordNumber] >> epochShift) }
 
 // before reports whether c's record comes before d's, of another shard.
 func (c *cursor) before(d *cursor) bool {
-	if turns := c.turn() - d.turn(); turns != 0 {
-		return turns < 0
+	if epochs := c.epoch() - d.epoch(); epochs != 0 {
+		return epochs < 0
 	}
 	return c.words[recordTime] < d.words[recordTime]
 }

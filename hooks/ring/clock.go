@@ -1,4 +1,4 @@
-package hooks
+package ring
 
 import (
 	"fmt"
@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// A Clock tells the time, in nanoseconds since 1970 UTC, to hooks that need it for
-// each event. It may be used by several goroutines at once.
+// A Clock gives a [Ring] the time of each event, in nanoseconds since 1970 UTC. It may be used by
+// several goroutines at once.
 type Clock interface {
 	Now() int64
 }
 
-// Precise is the system's clock: as exact as that is, at the cost of [time.Now], some
+// PreciseClock returns the system's clock: as exact as that is, at the cost of [time.Now], some
 // tens of nanoseconds a call.
-var Precise Clock = precise{}
+func PreciseClock() Clock { return preciseClock{} }
 
-type precise struct{}
+type preciseClock struct{}
 
-func (precise) Now() int64 { return time.Now().UnixNano() }
+func (preciseClock) Now() int64 { return time.Now().UnixNano() }
 
 // A CoarseClock is a [Clock] that a goroutine of its own sets now and then. To read
 // it costs a load. It is behind by its resolution and the delays of the scheduler, and
@@ -36,7 +36,7 @@ type CoarseClock struct {
 // runs until Close.
 func NewCoarseClock(resolution time.Duration) *CoarseClock {
 	if resolution < 10*time.Microsecond {
-		panic(fmt.Sprintf("hooks: NewCoarseClock(%v): use a resolution of 10µs or more, or the clock Precise", resolution))
+		panic(fmt.Sprintf("ring: NewCoarseClock(%v): use a resolution of 10µs or more, or PreciseClock", resolution))
 	}
 	c := &CoarseClock{stop: make(chan struct{})}
 	start := time.Now()

@@ -1,4 +1,4 @@
-package hooks
+package ring
 
 import (
 	"context"
@@ -8,34 +8,37 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
-// A Drainer tells the events of a [Ring] to another Hook, from a goroutine of its own:
+// A Drainer delivers the events of a [Ring] to another Hook, from a goroutine of its own:
 // those who allocate pay for the Ring and not for the hook, which may be slow, and may
 // allocate through the Proxy that is observed.
 //
 // Events come in the order of the Ring, which is that in which they happened for those of
 // one goroutine, also if it changes processors. They come with a background context, and some
-// milliseconds late. Those that the Ring has written over before they could be told
-// are counted as dropped.
+// milliseconds late. Those that the Ring has overwritten before they could be
+// delivered are counted as dropped.
 type Drainer struct {
-	ring    *Ring
-	next    alloctrace.Hook
-	every   time.Duration
-	done    map[*ringShard]uint64 // records told or dropped
-	dropped atomic.Uint64
-	told    atomic.Uint64
+	ring      *Ring
+	next      alloctrace.Hook
+	every     time.Duration
+	done      map[*ringShard]uint64 // records delivered or dropped
+	dropped   atomic.Uint64
+	delivered atomic.Uint64
 
-	mu    sync.Mutex // held while events are told
+	mu    sync.Mutex // held while events are delivered
 	stop  chan struct{}
 	once  sync.Once
 	ended sync.WaitGroup
 }
 
-// Drain starts a Drainer that looks at ring in intervals, and goes on until Close.
-// What ring has by now is told too.
-func Drain(ring *Ring, next alloctrace.Hook, interval time.Duration) *Drainer {
-	d := &Drainer{ring: ring, next: next, every: max(interval, time.Microsecond), stop: make(chan struct{}), done: make(map[*ringShard]uint64)}
+var _ hooks.UsageSource = (*Drainer)(nil)
+
+// NewDrainer starts a Drainer that delivers to next, at these intervals, what r has by then. It
+// runs until Close. It delivers what r has already, too.
+func NewDrainer(r *Ring, next alloctrace.Hook, every time.Duration) *Drainer {
+	d := &Drainer{ring: r, next: next, every: max(every, time.Microsecond), stop: make(chan struct{}), done: make(map[*ringShard]uint64)}
 	d.ended.Go(d.run)
 	return d
 }
@@ -53,7 +56,7 @@ func (d *Drainer) run() {
 	}
 }
 
-// Flush tells all that was written before it was called. What somebody is just writing, and what
+// Flush delivers all that was written before it was called. What somebody is just writing, and what
 // comes meanwhile, waits for the next time.
 func (d *Drainer) Flush() { d.flush(false) }
 
@@ -62,16 +65,14 @@ func (d *Drainer) flush(last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var cursors []cursor
-	shards, cut := d.ring.cut()
-	for _, s := range shards {
-		c := cursor{s: s, n: d.done[s], end: uint64(s.head.Load()), cut: cut}
-		if d.advance(&c, last) {
+	for _, c := range d.ring.cursors() {
+		if c.n = d.done[c.s]; d.advance(&c, last) {
 			cursors = append(cursors, c)
 		}
 	}
 	for len(cursors) > 0 {
 		i := earliest(cursors)
-		d.told.Add(1)
+		d.delivered.Add(1)
 		rec := d.ring.record(&cursors[i])
 		d.next.Observe(context.Background(), rec.Event, rec.Err)
 		if !d.advance(&cursors[i], last) {
@@ -81,7 +82,7 @@ func (d *Drainer) flush(last bool) {
 }
 
 // advance goes to the next record, the one before being done, and reports whether it is
-// there. Those that were written over, or are never going to be written, are counted.
+// there. Those that were overwritten, or are never going to be written, are counted.
 func (d *Drainer) advance(c *cursor, last bool) bool {
 	for ; c.n < c.end; d.dropped.Add(1) {
 		d.done[c.s] = c.n
@@ -89,7 +90,7 @@ func (d *Drainer) advance(c *cursor, last bool) bool {
 		if c.read() {
 			return !c.after()
 		}
-		if !c.s.gone(c.n) && !last { // it is being written
+		if !c.s.overwritten(c.n) && !last { // it is being written
 			return false
 		}
 	}
@@ -97,25 +98,25 @@ func (d *Drainer) advance(c *cursor, last bool) bool {
 	return false
 }
 
-// Dropped returns how many events were written over before they could be told.
+// Dropped returns how many events were overwritten before they could be delivered.
 func (d *Drainer) Dropped() uint64 { return d.dropped.Load() }
 
-// Told returns how many events were told.
-func (d *Drainer) Told() uint64 { return d.told.Load() }
+// Delivered returns how many events were delivered.
+func (d *Drainer) Delivered() uint64 { return d.delivered.Load() }
 
 // Usage returns what d has done and takes, without what the Ring and the hook do. Those who
 // allocate do not wait for a Drainer. Usage does not wait for the hook.
-func (d *Drainer) Usage() Usage {
-	told, dropped := int64(d.Told()), int64(d.Dropped())
-	return Usage{
-		Events:  told + dropped,
-		Sampled: told,
+func (d *Drainer) Usage() hooks.Usage {
+	delivered, dropped := int64(d.Delivered()), int64(d.Dropped())
+	return hooks.Usage{
+		Events:  delivered + dropped,
+		Sampled: delivered,
 		Dropped: dropped,
-		Bytes:   grantedPointers(unsafe.Sizeof(*d)) + mapBytes[*ringShard, uint64](len(d.ring.all())),
+		Bytes:   int64(unsafe.Sizeof(*d)) + int64(len(d.ring.all()))*int64(unsafe.Sizeof((*ringShard)(nil))+unsafe.Sizeof(uint64(0))),
 	}
 }
 
-// Close tells what is left and ends the Drainer. Events that come later stay in the
+// Close delivers what is left and ends the Drainer. Events that come later stay in the
 // Ring; one that was never written to its end counts as dropped.
 func (d *Drainer) Close() error {
 	d.once.Do(func() { close(d.stop) })

@@ -1,4 +1,4 @@
-package hooks_test
+package ring_test
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // The last events before something went wrong.
 func ExampleRing() {
-	last := hooks.NewRing(64, nil)
+	last := ring.New(64, nil)
 	mem := alloctrace.Wrap(failing.After(&blockalloc.Heap{}, 2), alloctrace.WithHooks(last))
 	b, _ := mem.Allocate(blockalloc.BlockLayout(4096))
 	_ = mem.Free(b)
@@ -31,14 +31,14 @@ func ExampleRing() {
 }
 
 // A slow hook does not hold up those who allocate.
-func ExampleDrain() {
-	ring := hooks.NewRing(1024, nil)
+func ExampleNewDrainer() {
+	events := ring.New(1024, nil)
 	slow := alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
 		time.Sleep(time.Millisecond)
 		fmt.Println(e.Kind, e.Size)
 	})
-	drainer := hooks.Drain(ring, slow, time.Second)
-	mem := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(ring))
+	drainer := ring.NewDrainer(events, slow, time.Second)
+	mem := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(events))
 	b, err := mem.Allocate(blockalloc.BlockLayout(4096))
 	if err != nil {
 		fmt.Println(err)

@@ -1,0 +1,114 @@
+package ring
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/shard"
+)
+
+// ringShard is where one writes at a time: who is on its processor, or if it is
+// shared who holds its lock.
+//
+// Memory ordering: others see a writer's words in the order in which it writes them,
+// which are head, a record, and the record's number. Who reads the number, then the
+// record, and then a head that has not come to this place again, has read what belongs
+// together.
+type ringShard struct {
+	head    atomic.Int64 // records begun: the first has number 1
+	mask    uint64
+	records *record // the first of mask+1
+	began   int64   // the head with which its last epoch began
+	shared  bool
+	mu      sync.Mutex
+	_       [128]byte // keeps the next one off these cache lines
+}
+
+// record is an event as it lies in a ring.
+type record [4]atomic.Uint64
+
+const (
+	recordAddr = iota
+	recordRest // the size, the binary logarithm of the alignment, and the kind
+	recordTime
+	recordNumber // lower half, and that of its epoch
+)
+
+const (
+	kindBits   = 8
+	alignBits  = 8
+	overflowed = 1<<kindBits - 1 // a kind: the event is number rest>>kindBits of Ring.overflow
+)
+
+// needsOverflow reports whether e does not fit into a record.
+func needsOverflow(e alloctrace.Event) bool {
+	return uint64(e.Size)>>(64-kindBits-alignBits)|uint64(e.Align&(e.Align-1)) != 0
+}
+
+// packed returns what a record has of an event beside its address.
+func packed(e alloctrace.Event) uint64 {
+	return uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
+}
+
+// enter makes shard i if there is none, and returns the shard in which the caller is then.
+func (r *Ring) enter(i int) (int, *ringShard) {
+	for {
+		own := &r.others
+		if i < len(r.shards) {
+			own = &r.shards[i]
+		}
+		s := own.Load()
+		if s != nil && !s.shared {
+			return i, s
+		}
+		shard.Leave()
+		if s == nil {
+			own.CompareAndSwap(nil, r.newShard(own == &r.others || !shard.Exclusive))
+			s = own.Load()
+		}
+		if s.shared {
+			s.mu.Lock()
+			return i, s
+		}
+		i = shard.Enter()
+	}
+}
+
+func (r *Ring) newShard(shared bool) *ringShard {
+	return &ringShard{mask: r.size - 1, records: &make([]record, r.size)[0], shared: shared}
+}
+
+// all returns the shards there are. None is ever removed.
+func (r *Ring) all() []*ringShard {
+	var list []*ringShard
+	for i := range r.shards {
+		if s := r.shards[i].Load(); s != nil {
+			list = append(list, s)
+		}
+	}
+	if s := r.others.Load(); s != nil {
+		list = append(list, s)
+	}
+	return list
+}
+
+// write writes the record that head has come to.
+func (s *ringShard) write(head int64, epoch, addr, rest, at uint64) {
+	n := uint64(head)
+	w := s.place(n)
+	shard.Store(&w[recordAddr], addr)
+	shard.Store(&w[recordRest], rest)
+	shard.Store(&w[recordTime], at)
+	shard.Store(&w[recordNumber], epoch<<epochShift|uint64(uint32(n)))
+}
+
+// place returns where record n lies, or one that is a multiple of the Ring's size away.
+func (s *ringShard) place(n uint64) *record {
+	return (*record)(unsafe.Add(unsafe.Pointer(s.records), n&s.mask*uint64(unsafe.Sizeof(record{}))))
+}
+
+// overwritten reports whether the place of record n has been used again, or is about to be.
+func (s *ringShard) overwritten(n uint64) bool { return uint64(s.head.Load())-n > s.mask }
