@@ -125,37 +125,6 @@ func TestBugs(t *testing.T) {
 	}
 }
 
-// TestFaultIsReported: an access after the free that faults where nobody catches it ends
-// the program, and its output tells of the block.
-func TestFaultIsReported(t *testing.T) {
-	const variable = "ALLOCTEST_FAULT"
-	bug := bugs.Named("free in use by another goroutine")
-	if os.Getenv(variable) != "" {
-		_ = bug.Plant(New(t), nil)
-		return
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestFaultIsReported$", "-alloctest.debug=guard")
-	cmd.Env = append(os.Environ(), variable+"=1")
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Logf("emulated: this program cannot start itself: %v", err)
-		return
-	}
-	if err := cmd.Wait(); err == nil {
-		t.Errorf("it has not faulted:\n%s", &out)
-	}
-	text := stable(out.String())
-	for _, want := range []string{
-		"unexpected fault address ADDR", "blockalloc: Debug: block used after it was freed: at byte 100 of block ADDR of 4096 B aligned to 64\n",
-		"allocated by\n\t\tbugs.go:LINE bugs.page\n\t\tbugs.go:LINE bugs.freeInUse\n", "freed by\n\t\tbugs.go:LINE bugs.evict\n\t\tbugs.go:LINE bugs.freeInUse\n",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is not in\n%s", want, &out)
-		}
-	}
-}
-
 // TestBugsByGuards: with guard pages no bug is found less.
 func TestBugsByGuards(t *testing.T) {
 	setDebug(t, "guard")

@@ -100,8 +100,7 @@ type DebugOptions struct {
 	// the whole is inaccessible, and without memory behind it. The parent is
 	// asked only once MaxGuarded blocks are mapped, where the operating system refuses a
 	// mapping, and on the platforms that have none, which are those where [System] has
-	// none. DebugStats.GuardedBlocks says how many have one. See [Debug.Catch] and
-	// [ReportFaults].
+	// none. DebugStats.GuardedBlocks says how many have one. See [Debug.Catch].
 	Guard bool
 
 	// MaxGuarded is how many blocks, those in quarantine included, may have a mapping
@@ -216,7 +215,6 @@ func (d *Debug) allocate(op string, l Layout, now DebugStack) (Block, error) {
 		return Block{}, err
 	}
 	r.allocated = now
-	r.tellWatcher(faultAllocated, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.serial++

@@ -1,8 +1,6 @@
 package blockalloc_test
 
 import (
-	"io"
-	"os"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -84,34 +82,4 @@ func BenchmarkDebugCatch(b *testing.B) {
 	})
 	mustFree(b, d, block)
 	mustClose(b, d)
-}
-
-// BenchmarkReportFaults measures Allocate and Free with guard pages where somebody is told,
-// of three events a pair, and where nobody is.
-func BenchmarkReportFaults(b *testing.B) {
-	if !hasSystem {
-		return
-	}
-	out, in, err := os.Pipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	in.Fd() // which makes it blocking, as for a watcher
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	for name, to := range map[string]*os.File{"nobody": nil, "watcher": in} {
-		b.Run(name, func(b *testing.B) {
-			d := blockalloc.NewDebug(blockalloc.Null{}, unmapping)
-			defer mustClose(b, d)
-			blockalloc.TellFaults(to)
-			defer blockalloc.TellFaults(nil)
-			b.ReportAllocs()
-			for b.Loop() {
-				mustFree(b, d, mustAllocate(b, d, 64, 8))
-			}
-			reportUnit(b)
-		})
-	}
-	if err := in.Close(); err != nil {
-		b.Error(err)
-	}
 }

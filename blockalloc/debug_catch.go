@@ -14,7 +14,7 @@ import (
 //
 // It holds for the goroutine that calls it alone. Without Catch a fault ends the
 // program with "unexpected fault address 0x…" and the stack of who did it. To find
-// the block then, call [ReportFaults] when the program starts; or have the goroutine call
+// the block, run the suspicious code under Catch; or have the goroutine call
 // [debug.SetPanicOnFault], recover, and pass the address that the panic's Addr method
 // returns to [Debug.Fault].
 func (d *Debug) Catch(f func()) (err error) {

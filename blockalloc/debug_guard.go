@@ -4,16 +4,11 @@ package blockalloc
 
 import (
 	"fmt"
-	"os"
-	"syscall"
 	"unsafe"
 )
 
 // hasGuards says that blocks can have mappings of their own.
 const hasGuards = true
-
-// interrupts are the signals by which one ends programs together.
-var interrupts = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP}
 
 // mapGuarded maps a block between inaccessible pages. Its memory is zeroed.
 func mapGuarded(l Layout) (*debugBlock, error) {

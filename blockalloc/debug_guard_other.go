@@ -4,14 +4,11 @@ package blockalloc
 
 import (
 	"errors"
-	"os"
 	"unsafe"
 )
 
 // hasGuards: there are no mappings, and blocks come from the parent.
 const hasGuards = false
-
-var interrupts = []os.Signal{os.Interrupt}
 
 func mapGuarded(Layout) (*debugBlock, error) { return nil, errors.ErrUnsupported }
 

@@ -36,7 +36,6 @@ func (q *debugQuarantine) add(r *debugBlock, maxSize int64, maxBlocks int) []*de
 
 // retire takes in a block that was claimed.
 func (d *Debug) retire(r *debugBlock) {
-	r.tellWatcher(faultFreed, r.freed)
 	if d.options.ZeroFree {
 		clear(r.block.Bytes())
 	}
@@ -106,7 +105,6 @@ func (d *Debug) release(r *debugBlock) (err error) {
 	d.mu.Lock()
 	delete(d.blocks, r.place.Addr)
 	d.mu.Unlock()
-	r.tellWatcher(faultUnmapped, nil)
 	released := false
 	defer func() {
 		d.mu.Lock()
