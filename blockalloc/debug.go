@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
 // Debug is an [Allocator] for tests that makes errors with memory visible. It takes
@@ -402,7 +404,7 @@ func (d *Debug) Parent() Allocator { return d.parent }
 
 // String returns "Debug", or "Debug with guard pages".
 func (d *Debug) String() string {
-	if d.options.Guard && hasGuards {
+	if d.options.Guard && pages.Supported {
 		return "Debug with guard pages"
 	}
 	return "Debug"

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
 // A debugBlock is the record of a block.
@@ -59,7 +61,7 @@ func (d *Debug) obtain(l Layout) (*debugBlock, error) {
 
 // obtainGuarded returns nil if there is no mapping to be had.
 func (d *Debug) obtainGuarded(l Layout) *debugBlock {
-	if !d.options.Guard || !hasGuards {
+	if !d.options.Guard || !pages.Supported {
 		return nil
 	}
 	most := int64(d.options.MaxGuarded)
@@ -93,15 +95,15 @@ func newDebugBlock(from Block, front uintptr, l Layout, canary int) *debugBlock 
 	return &debugBlock{place: placeOf(b), block: b, from: from, canary: canary}
 }
 
-// guardLayout says how a block lies in a mapping: pages accessible bytes begin at a
+// guardLayout says how a block lies in a mapping: length accessible bytes begin at a
 // multiple of align, both whole pages, and the block front bytes later, so near
 // their end as its alignment allows.
-func guardLayout(l Layout) (pages, align, front uintptr) {
-	pages, align = roundUp(l.Size, pageSize), max(l.Align, pageSize)
+func guardLayout(l Layout) (length, align, front uintptr) {
+	length, align = roundUp(l.Size, pageSize), max(l.Align, pageSize)
 	if l.Align <= pageSize {
-		front = pages - roundUp(l.Size, l.Align)
+		front = length - roundUp(l.Size, l.Align)
 	}
-	return pages, align, front
+	return length, align, front
 }
 
 // giveBack ends a block's memory.
@@ -110,7 +112,7 @@ func (d *Debug) giveBack(r *debugBlock) error {
 	if !r.guarded() {
 		return d.parent.Free(r.from)
 	}
-	if err := unmap(r.region.ptr, r.region.size); err != nil {
+	if err := pages.Unmap(r.region.ptr, r.region.size); err != nil {
 		return fmt.Errorf("the mapping of %v: %w", r.place, err)
 	}
 	d.unmapped()

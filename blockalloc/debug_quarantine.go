@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
 // debugQuarantine is the freed blocks whose memory is not to be used again yet.
@@ -40,7 +42,7 @@ func (d *Debug) retire(r *debugBlock) {
 		clear(r.block.Bytes())
 	}
 	if r.guarded() && d.options.Quarantine > 0 {
-		r.sealed = seal(r.from.ptr, r.from.size) == nil
+		r.sealed = pages.Seal(r.from.ptr, r.from.size) == nil
 	}
 	if !r.sealed && !d.options.NoPoison && !d.options.ZeroFree {
 		fill(r.block.Bytes(), freedPoison)

@@ -1,4 +1,4 @@
-package blockalloc
+package pages
 
 import (
 	"testing"
@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// TestMapAlignedWays tries both ways to an aligned region, whichever of them this
-// Windows makes Allocate take.
-func TestMapAlignedWays(t *testing.T) {
+// TestMapWays tries both ways to an aligned region, whichever of them this
+// Windows makes Map take.
+func TestMapWays(t *testing.T) {
 	ways := map[string]func(size, align uintptr, kind uint32) (unsafe.Pointer, error){"reserveAgain": reserveAgain}
 	if hasVirtualAlloc2() {
 		ways["virtualAlloc2"] = virtualAlloc2
@@ -25,7 +25,7 @@ func TestMapAlignedWays(t *testing.T) {
 					t.Errorf("address %p is not a multiple of %d", p, align)
 				}
 				*(*byte)(p) = 1
-				if err := unmap(p, 4096); err != nil {
+				if err := Unmap(p, 4096); err != nil {
 					t.Errorf("alignment %d: %v", align, err)
 				}
 			}
