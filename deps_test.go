@@ -38,11 +38,12 @@ var allowed = map[string][]string{
 	"counter":                         {module + "/internal/shard"},
 	"blockalloc":                      {module + "/internal/callers", module + "/internal/injected", module + "/internal/pages", module + "/internal/shard", "golang.org/x/sys/..."},
 	"blockalloc/blocktest":            {module + "/blockalloc", module + "/blockalloc/failing"},
+	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/pages"},
 	"blockalloc/failing":              {module + "/blockalloc", module + "/internal/injected"},
 	"blockalloc/typed":                {module + "/blockalloc"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion"},
 	"hooks":                           {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/shard", module + "/internal/text"},
-	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/counter", module + "/hooks"},
+	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks"},
 	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {

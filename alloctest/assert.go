@@ -69,7 +69,7 @@ func ReportMetrics(b *testing.B, s counter.Source) {
 //	func TestMain(m *testing.M) { alloctest.VerifyTestMain(m) }
 //
 // With -alloctest.debug=guard an access outside a block ends the program, and Go's crash
-// output has the stack of the access. Run that code under [blockalloc.Debug.Catch] of
+// output has the stack of the access. Run that code under [debug.Allocator.Catch] of
 // [Debug], and the test fails with a report on the block.
 func VerifyTestMain(m interface{ Run() int }, proxies ...*alloctrace.Proxy) {
 	if !flag.Parsed() {

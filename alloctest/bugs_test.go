@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/bugs"
 )
 
@@ -51,7 +51,7 @@ func reports(t *testing.T, bug bugs.Bug) string {
 	var r recorder
 	var opts []Option
 	if bug.Found == bugs.ByGuards {
-		opts = append(opts, WithDebug(blockalloc.DebugOptions{Guard: true}))
+		opts = append(opts, WithDebug(debug.Options{Guard: true}))
 	}
 	commit(t, &r, bug, opts...)
 	return r.texts()
@@ -60,7 +60,7 @@ func reports(t *testing.T, bug bugs.Bug) string {
 // commit plants the bug in a test that runs and ends.
 func commit(t *testing.T, in *recorder, bug bugs.Bug, opts ...Option) {
 	t.Helper()
-	opts = append([]Option{WithAllocator(new(bugs.Memory)), WithDebug(blockalloc.DebugOptions{})}, opts...)
+	opts = append([]Option{WithAllocator(new(bugs.Memory)), WithDebug(debug.Options{})}, opts...)
 	mem, other := New(in, opts...), New(in, opts...)
 	_ = Debug(mem).Catch(func() { _ = bug.Plant(mem, other) })
 	in.end()

@@ -1,5 +1,5 @@
-// Command asan does with blocks of a Debug what its first argument says, for a test that
-// builds it with -asan; the second names the Debug's parent.
+// Command asan does with blocks of a debug.Allocator what its first argument says, for a test that
+// builds it with -asan; the second names its parent.
 package main
 
 /*
@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
 var parents = map[string]func() blockalloc.Allocator{
@@ -45,7 +46,7 @@ func must(err error) {
 	}
 }
 
-func allocate(d *blockalloc.Debug, size, align uintptr) blockalloc.Block {
+func allocate(d *debug.Allocator, size, align uintptr) blockalloc.Block {
 	b, err := d.Allocate(blockalloc.Layout{Size: size, Align: align})
 	must(err)
 	return b
@@ -53,7 +54,7 @@ func allocate(d *blockalloc.Debug, size, align uintptr) blockalloc.Block {
 
 func main() {
 	parent := parents[os.Args[2]]()
-	d := blockalloc.NewDebug(parent, blockalloc.DebugOptions{})
+	d := debug.New(parent, debug.Options{})
 	b := allocate(d, 61, 8)
 	p := b.Pointer()
 	if os.Args[1] == "storm" {
@@ -86,7 +87,7 @@ func main() {
 
 // damaged blocks are found by their canaries where AddressSanitizer does not look.
 func damaged(parent blockalloc.Allocator) {
-	d := blockalloc.NewDebug(parent, blockalloc.DebugOptions{})
+	d := debug.New(parent, debug.Options{})
 	b := allocate(d, 61, 8)
 	C.poke((*C.char)(unsafe.Add(b.Pointer(), 61)))
 	if err := d.Free(b); !errors.Is(err, blockalloc.ErrOverrun) {
@@ -100,11 +101,11 @@ func damaged(parent blockalloc.Allocator) {
 	must(d.Close())
 }
 
-// neighbours are blocks that lie side by side, of which every second is a Debug's.
+// neighbours are blocks that lie side by side, of which every second is a debug.Allocator's.
 func neighbours(parent blockalloc.Allocator) {
 	bump, err := blockalloc.NewBump(parent, 1<<16)
 	must(err)
-	d := blockalloc.NewDebug(bump, blockalloc.DebugOptions{Canary: -1})
+	d := debug.New(bump, debug.Options{Canary: -1})
 	var others []blockalloc.Block
 	for size := range uintptr(100) {
 		b := allocate(d, 1+size, 1)
@@ -122,15 +123,15 @@ func neighbours(parent blockalloc.Allocator) {
 	must(bump.Close())
 }
 
-// storm does nothing wrong. The Debugs of its second half are not closed: they and all
+// storm does nothing wrong. The Allocators of its second half are not closed: they and all
 // their memory, which is forbidden, become garbage and are used again.
 func storm(parent blockalloc.Allocator) {
-	for _, o := range []blockalloc.DebugOptions{
+	for _, o := range []debug.Options{
 		{QuarantineBlocks: 20}, {Canary: -1, QuarantineBlocks: 20}, {Canary: 3, NoPoison: true, Quarantine: -1},
 		{ZeroFree: true, QuarantineBlocks: 5}, {Guard: true, MaxGuarded: 30, QuarantineBlocks: 20}, {Guard: true, Quarantine: -1},
 	} {
-		d := blockalloc.NewDebug(parent, o)
-		outer := blockalloc.NewDebug(d, blockalloc.DebugOptions{QuarantineBlocks: 10})
+		d := debug.New(parent, o)
+		outer := debug.New(d, debug.Options{QuarantineBlocks: 10})
 		var workers sync.WaitGroup
 		for w := range 4 {
 			workers.Go(func() { work(outer, uint64(w)) })
@@ -140,7 +141,7 @@ func storm(parent blockalloc.Allocator) {
 		must(d.Close())
 	}
 	for i := range 50 {
-		d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{})
+		d := debug.New(new(blockalloc.Heap), debug.Options{})
 		for size := range uintptr(100) {
 			b := allocate(d, 1+size*50, 1)
 			if size%2 == 0 {
@@ -154,7 +155,7 @@ func storm(parent blockalloc.Allocator) {
 	}
 }
 
-func work(d *blockalloc.Debug, seed uint64) {
+func work(d *debug.Allocator, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 11))
 	var blocks []blockalloc.Block
 	for i := range 500 {

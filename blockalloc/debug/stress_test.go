@@ -1,4 +1,4 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"errors"
@@ -9,35 +9,36 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// TestDebugStress: goroutines allocate, pass on, reallocate and free, while others
+// TestStress: goroutines allocate, pass on, reallocate and free, while others
 // check and try to close. There is no false alarm; and where nothing leaves the
 // quarantine, every block that is freed twice is found.
-func TestDebugStress(t *testing.T) {
-	for name, o := range map[string]blockalloc.DebugOptions{
-		"Mild":    debugMild,
+func TestStress(t *testing.T) {
+	for name, o := range map[string]debug.Options{
+		"Mild":    mild,
 		"Default": {QuarantineBlocks: 50},
 		"Guard":   {QuarantineBlocks: 50, Guard: true, MaxGuarded: 60},
 		"Bugs":    {Quarantine: 1 << 40, QuarantineBlocks: 1 << 20},
 	} {
-		t.Run(name, func(t *testing.T) { stressDebug(t, o, name == "Bugs") })
+		t.Run(name, func(t *testing.T) { stress(t, o, name == "Bugs") })
 	}
 }
 
-func stressDebug(t *testing.T, o blockalloc.DebugOptions, bugs bool) {
+func stress(t *testing.T, o debug.Options, bugs bool) {
 	const workers, rounds = 4, 400
-	var planted, told atomic.Int64
-	o.Report = func(r *blockalloc.DebugReport) {
+	var planted, delivered atomic.Int64
+	o.OnReport = func(r *debug.Report) {
 		switch r.Kind {
-		case blockalloc.DebugDoubleFree:
-			told.Add(1)
-		case blockalloc.DebugLeak: // by Close, which is to be refused
+		case debug.DoubleFree:
+			delivered.Add(1)
+		case debug.Leak: // by Close, which is to be refused
 		default:
 			t.Errorf("false alarm: %v", r)
 		}
 	}
-	d := blockalloc.NewDebug(new(blockalloc.Heap), o)
+	d := debug.New(new(blockalloc.Heap), o)
 	held := mustAllocate(t, d, 8, 8) // so that Close is refused
 	passed := make(chan blockalloc.Block, workers)
 	work := func(w int) {
@@ -101,20 +102,20 @@ func stressDebug(t *testing.T, o blockalloc.DebugOptions, bugs bool) {
 	if s := d.Stats(); s.LiveBlocks != 1 || s.LiveBytes != 8 || s.WithheldBlocks != 0 || s.QuarantinedBlocks > max(0, workers*rounds*3) {
 		t.Errorf("%+v, want one live block of 8 bytes", s)
 	}
-	if told.Load() != planted.Load() {
-		t.Errorf("%d double frees were told of %d", told.Load(), planted.Load())
+	if delivered.Load() != planted.Load() {
+		t.Errorf("%d double frees delivered, want %d", delivered.Load(), planted.Load())
 	}
 	mustFree(t, d, held)
 	mustClose(t, d)
-	if s := d.Stats(); s != (blockalloc.DebugStats{}) {
+	if s := d.Stats(); s != (debug.Stats{}) {
 		t.Errorf("after Close %+v", s)
 	}
 }
 
-// TestDebugSeesWhoIsFirst: of many that free one block at once, in two ways, one
+// TestSeesWhoIsFirst: of many that free one block at once, in two ways, one
 // succeeds, and the others' reports name it.
-func TestDebugSeesWhoIsFirst(t *testing.T) {
-	d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{})
+func TestSeesWhoIsFirst(t *testing.T) {
+	d := debug.New(new(blockalloc.Heap), debug.Options{})
 	for range 200 {
 		b := mustAllocate(t, d, 64, 8)
 		var errs [4]error
@@ -137,11 +138,11 @@ func TestDebugSeesWhoIsFirst(t *testing.T) {
 		wg.Wait()
 		freed := 0
 		for _, err := range errs {
-			var r *blockalloc.DebugReport
+			var r *debug.Report
 			switch {
 			case err == nil:
 				freed++
-			case !errors.As(err, &r) || r.Kind != blockalloc.DebugDoubleFree || len(r.Freed.Frames()) == 0:
+			case !errors.As(err, &r) || r.Kind != debug.DoubleFree || len(r.Freed.Frames()) == 0:
 				t.Errorf("%v", err)
 			}
 		}
@@ -152,22 +153,22 @@ func TestDebugSeesWhoIsFirst(t *testing.T) {
 	mustClose(t, d)
 }
 
-// FuzzDebug reads operations from data, two bytes each, some of them bugs, and holds
-// what Debug says to a model, with every option.
-func FuzzDebug(f *testing.F) {
+// FuzzAllocator reads operations from data, two bytes each, some of them bugs, and holds
+// what an Allocator says to a model, with every option.
+func FuzzAllocator(f *testing.F) {
 	f.Add([]byte{0, 12, 3, 0, 0, 20, 4, 0, 2, 0, 5, 0, 6, 0})
 	f.Add([]byte{0, 255, 1, 0, 3, 0, 0, 1, 4, 0, 2, 0, 7, 0, 5, 1, 6, 0, 8, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, o := range []blockalloc.DebugOptions{{}, {QuarantineBlocks: 2, Canary: 1, ZeroFree: true}, {Guard: true, MaxGuarded: 2}} {
-			replayDebug(t, o, data)
+		for _, o := range []debug.Options{{}, {QuarantineBlocks: 2, Canary: 1, ZeroFree: true}, {Guard: true, MaxGuarded: 2}} {
+			replay(t, o, data)
 		}
 	})
 }
 
-func replayDebug(t *testing.T, o blockalloc.DebugOptions, data []byte) {
-	d := blockalloc.NewDebug(new(roomy), o)
+func replay(t *testing.T, o debug.Options, data []byte) {
+	d := debug.New(new(roomy), o)
 	var live, gone []blockalloc.Block
-	hurt := make(map[uintptr]bool) // live blocks that were overrun
+	damaged := make(map[uintptr]bool) // live blocks that were overrun
 	for i := 0; i+1 < len(data) && i < 200; i += 2 {
 		op, arg := data[i]%8, data[i+1]
 		if op == 0 && len(live) < 16 {
@@ -182,25 +183,25 @@ func replayDebug(t *testing.T, o blockalloc.DebugOptions, data []byte) {
 		switch op {
 		case 1: // free
 			err := d.Free(b)
-			if hurt[b.Addr()] != errors.Is(err, blockalloc.ErrOverrun) || !hurt[b.Addr()] && err != nil {
-				t.Fatalf("Free(%v) = %v; overrun: %t", b, err, hurt[b.Addr()])
+			if damaged[b.Addr()] != errors.Is(err, blockalloc.ErrOverrun) || !damaged[b.Addr()] && err != nil {
+				t.Fatalf("Free(%v) = %v; overrun: %t", b, err, damaged[b.Addr()])
 			}
-			if delete(hurt, b.Addr()); err == nil {
+			if delete(damaged, b.Addr()); err == nil {
 				gone = append(gone, b)
 				live = append(live[:at], live[at+1:]...)
 			}
 		case 2: // reallocate
 			n, err := d.Reallocate(b, 1+uintptr(arg)*5)
-			if hurt[b.Addr()] != errors.Is(err, blockalloc.ErrOverrun) || !hurt[b.Addr()] && err != nil || err != nil && n != b {
-				t.Fatalf("Reallocate(%v) = %v, %v; overrun: %t", b, n, err, hurt[b.Addr()])
+			if damaged[b.Addr()] != errors.Is(err, blockalloc.ErrOverrun) || !damaged[b.Addr()] && err != nil || err != nil && n != b {
+				t.Fatalf("Reallocate(%v) = %v, %v; overrun: %t", b, n, err, damaged[b.Addr()])
 			}
-			if delete(hurt, b.Addr()); err == nil {
+			if delete(damaged, b.Addr()); err == nil {
 				gone = append(gone, b)
 				live[at] = n
 			}
 		case 3: // overrun
 			if d.Catch(func() { beyond(b, int(b.Size()), 1)[0] = 'x' }) == nil {
-				hurt[b.Addr()] = true
+				damaged[b.Addr()] = true
 			}
 		case 4: // free again
 			if len(gone) == 0 {
@@ -216,8 +217,8 @@ func replayDebug(t *testing.T, o blockalloc.DebugOptions, data []byte) {
 				t.Fatalf("Free with a wrong size: %v", err)
 			}
 		default:
-			if err := d.Check(); (err != nil) != (len(hurt) > 0) {
-				t.Fatalf("Check with %d blocks overrun: %v", len(hurt), err)
+			if err := d.Check(); (err != nil) != (len(damaged) > 0) {
+				t.Fatalf("Check with %d blocks overrun: %v", len(damaged), err)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"errors"
@@ -9,20 +9,21 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
 // kindOf returns the kind of the one report in err, or -1.
-func kindOf(err error) blockalloc.DebugKind {
+func kindOf(err error) debug.Kind {
 	if all := reportsOf(err); len(all) == 1 {
 		return all[0].Kind
 	}
 	return -1
 }
 
-// TestDebugHistory: of blocks that were given back, the last 1024 are known, and of
+// TestHistory: of blocks that were given back, the last 1024 are known, and of
 // several at one address the last.
-func TestDebugHistory(t *testing.T) {
-	d := newDebug(t, new(blockalloc.Heap), blockalloc.DebugOptions{Quarantine: -1})
+func TestHistory(t *testing.T) {
+	d := newAllocator(t, new(blockalloc.Heap), debug.Options{Quarantine: -1})
 	var blocks []blockalloc.Block
 	for range 3000 {
 		blocks = append(blocks, mustAllocate(t, d, 8, 8))
@@ -31,9 +32,9 @@ func TestDebugHistory(t *testing.T) {
 		mustFree(t, d, b)
 	}
 	for i, b := range blocks {
-		want := blockalloc.DebugForeign
+		want := debug.Foreign
 		if i >= len(blocks)-1024 {
-			want = blockalloc.DebugDoubleFree
+			want = debug.DoubleFree
 		}
 		if got := kindOf(d.Free(b)); got != want {
 			t.Fatalf("second free of block %d of %d is said to be a %v, want %v", i, len(blocks), got, want)
@@ -43,23 +44,23 @@ func TestDebugHistory(t *testing.T) {
 		}
 	}
 
-	d = newDebug(t, newFreeList(t, new(blockalloc.Heap), blockalloc.BlockLayout(256), 1), blockalloc.DebugOptions{Quarantine: -1})
+	d = newAllocator(t, newFreeList(t, new(blockalloc.Heap), blockalloc.BlockLayout(256), 1), debug.Options{Quarantine: -1})
 	for size := uintptr(10); size < 20; size++ {
 		b := mustAllocate(t, d, size, 8)
 		mustFree(t, d, b)
 		err := d.Free(b)
-		var r *blockalloc.DebugReport
-		if !errors.As(err, &r) || r.Kind != blockalloc.DebugDoubleFree || r.Block.Layout.Size != size {
+		var r *debug.Report
+		if !errors.As(err, &r) || r.Kind != debug.DoubleFree || r.Block.Layout.Size != size {
 			t.Errorf("second free of %v: %v", b, err)
 		}
 	}
 }
 
-// TestDebugPastTheEnd: where a block ends is not inside it.
-func TestDebugPastTheEnd(t *testing.T) {
-	d := newDebug(t, new(roomy), blockalloc.DebugOptions{})
+// TestPastTheEnd: where a block ends is not inside it.
+func TestPastTheEnd(t *testing.T) {
+	d := newAllocator(t, new(roomy), debug.Options{})
 	b := mustAllocate(t, d, 64, 8)
-	for offset, want := range map[int]blockalloc.DebugKind{1: blockalloc.DebugInterior, 63: blockalloc.DebugInterior, 64: blockalloc.DebugForeign, -1: blockalloc.DebugForeign} {
+	for offset, want := range map[int]debug.Kind{1: debug.Interior, 63: debug.Interior, 64: debug.Foreign, -1: debug.Foreign} {
 		part, err := at(b, offset)
 		if err != nil {
 			t.Fatal(err)
@@ -71,10 +72,10 @@ func TestDebugPastTheEnd(t *testing.T) {
 	mustFree(t, d, b)
 }
 
-// TestDebugLargeBlockLeavesOthers: what the quarantine cannot hold pushes nothing
+// TestLargeBlockLeavesOthers: what the quarantine cannot hold pushes nothing
 // out.
-func TestDebugLargeBlockLeavesOthers(t *testing.T) {
-	d := newDebug(t, new(blockalloc.Heap), blockalloc.DebugOptions{Quarantine: 350})
+func TestLargeBlockLeavesOthers(t *testing.T) {
+	d := newAllocator(t, new(blockalloc.Heap), debug.Options{Quarantine: 350})
 	for range 3 {
 		mustFree(t, d, mustAllocate(t, d, 100, 1))
 	}
@@ -84,9 +85,9 @@ func TestDebugLargeBlockLeavesOthers(t *testing.T) {
 	}
 }
 
-// TestDebugCheckTakesOut of quarantine what was written to.
-func TestDebugCheckTakesOut(t *testing.T) {
-	d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{})
+// TestCheckTakesOut of quarantine what was written to.
+func TestCheckTakesOut(t *testing.T) {
+	d := debug.New(new(blockalloc.Heap), debug.Options{})
 	var blocks []blockalloc.Block
 	for range 5 {
 		b := mustAllocate(t, d, 100, 1)
@@ -94,25 +95,25 @@ func TestDebugCheckTakesOut(t *testing.T) {
 		blocks = append(blocks, b)
 	}
 	blocks[2].Bytes()[7] = 1
-	if got := kindOf(d.Check()); got != blockalloc.DebugUseAfterFree {
+	if got := kindOf(d.Check()); got != debug.UseAfterFree {
 		t.Errorf("Check finds a %v", got)
 	}
 	if s := d.Stats(); s.QuarantinedBlocks != 4 || s.QuarantinedBytes != 400 || s.WithheldBlocks != 1 {
 		t.Errorf("%+v, want 4 blocks of 100 bytes in quarantine and 1 withheld", s)
 	}
-	if got := kindOf(d.Free(blocks[2])); got != blockalloc.DebugDoubleFree {
+	if got := kindOf(d.Free(blocks[2])); got != debug.DoubleFree {
 		t.Errorf("second free of a withheld block is said to be a %v", got)
 	}
-	if got := kindOf(d.Close()); got != blockalloc.DebugUseAfterFree {
-		t.Errorf("Close tells of a %v", got)
+	if got := kindOf(d.Close()); got != debug.UseAfterFree {
+		t.Errorf("Close returns a %v", got)
 	}
 	mustClose(t, d)
 }
 
-// TestDebugCloseTellsAll: of what is live, damaged, and was written to after it was
+// TestCloseTellsAll: of what is live, damaged, and was written to after it was
 // freed; blocks in the order in which they were allocated.
-func TestDebugCloseTellsAll(t *testing.T) {
-	d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{})
+func TestCloseTellsAll(t *testing.T) {
+	d := debug.New(new(blockalloc.Heap), debug.Options{})
 	gone := mustAllocate(t, d, 8, 8)
 	mustFree(t, d, gone)
 	gone.Bytes()[0] = 1
@@ -129,7 +130,7 @@ func TestDebugCloseTellsAll(t *testing.T) {
 	}
 	var got []uintptr
 	for _, r := range reportsOf(err) {
-		if r.Kind == blockalloc.DebugOverrun {
+		if r.Kind == debug.Overrun {
 			got = append(got, r.Block.Addr)
 		}
 	}
@@ -142,7 +143,7 @@ func TestDebugCloseTellsAll(t *testing.T) {
 		}
 		mustFree(t, d, b)
 	}
-	if err := d.Close(); kindOf(err) != blockalloc.DebugUseAfterFree {
+	if err := d.Close(); kindOf(err) != debug.UseAfterFree {
 		t.Errorf("Close: %v", err)
 	}
 	mustClose(t, d)
@@ -160,10 +161,10 @@ func (s *slow) Free(b blockalloc.Block) error {
 	return s.Heap.Free(b)
 }
 
-// TestDebugCloseWaits for a block that is on its way to the parent.
-func TestDebugCloseWaits(t *testing.T) {
+// TestCloseWaits for a block that is on its way to the parent.
+func TestCloseWaits(t *testing.T) {
 	parent := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
-	d := blockalloc.NewDebug(parent, blockalloc.DebugOptions{Quarantine: -1})
+	d := debug.New(parent, debug.Options{Quarantine: -1})
 	b := mustAllocate(t, d, 8, 8)
 	var closed atomic.Bool
 	var both sync.WaitGroup
@@ -184,10 +185,10 @@ func TestDebugCloseWaits(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestDebugStatsBesideClose: nothing but the race detector looks at this.
-func TestDebugStatsBesideClose(t *testing.T) {
+// TestStatsBesideClose: nothing but the race detector looks at this.
+func TestStatsBesideClose(t *testing.T) {
 	for range 20 {
-		d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{})
+		d := debug.New(new(blockalloc.Heap), debug.Options{})
 		for range 10 {
 			b := mustAllocate(t, d, 8, 8)
 			mustFree(t, d, b)

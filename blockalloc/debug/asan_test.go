@@ -1,4 +1,4 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"os"
@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// TestDebugAddressSanitizer: AddressSanitizer sees in memory of each kind, in Go and in
+// TestAddressSanitizer: AddressSanitizer sees in memory of each kind, in Go and in
 // C, what is around a block and what was freed, and nothing wrong where nothing is. It
 // builds a program, which takes long, and which not every machine can.
-func TestDebugAddressSanitizer(t *testing.T) {
+func TestAddressSanitizer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a program would be built with AddressSanitizer: set ALLOCTRACE_REQUIRE_ALL=1")
 	}

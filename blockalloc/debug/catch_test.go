@@ -1,21 +1,22 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
+	runtimedebug "runtime/debug"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// TestDebugCatchPassesOn what is none of its business, as it was.
-func TestDebugCatchPassesOn(t *testing.T) {
-	d := blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{Guard: true})
+// TestCatchPassesOn what is none of its business, as it was.
+func TestCatchPassesOn(t *testing.T) {
+	d := debug.New(new(blockalloc.Heap), debug.Options{Guard: true})
 	value := errors.New("unlucky")
 	panics := func(f func()) (r any) {
 		defer func() { r = recover() }()
@@ -34,8 +35,8 @@ func TestDebugCatchPassesOn(t *testing.T) {
 	if r := panics(func() {}); r != nil {
 		t.Errorf("panic %v, want none", r)
 	}
-	if hasSystem { // another Debug's fault
-		other := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true})
+	if hasGuards { // another Allocator's fault
+		other := debug.New(blockalloc.Null{}, debug.Options{Guard: true})
 		b := mustAllocate(t, other, 64, 64)
 		r := panics(func() { beyond(b, 64, 1)[0] = 1 })
 		fault, ok := r.(interface{ Addr() uintptr })
@@ -51,7 +52,7 @@ func TestDebugCatchPassesOn(t *testing.T) {
 		// One within the other: the inner does not know the block, the outer does.
 		err := other.Catch(func() { _ = d.Catch(func() { beyond(b, 64, 1)[0] = 1 }) })
 		if !errors.Is(err, blockalloc.ErrOverrun) {
-			t.Errorf("Catch around another Debug's: %v, want ErrOverrun", err)
+			t.Errorf("Catch around another Allocator's: %v, want ErrOverrun", err)
 		}
 		if err := other.Fault(b.Addr()); err != nil {
 			t.Errorf("Fault of a byte that is accessible: %v", err)
@@ -68,17 +69,17 @@ func TestDebugCatchPassesOn(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestDebugCatchRestores: whether faults panic is as it was afterwards, and deferred
+// TestCatchRestores: whether faults panic is as it was afterwards, and deferred
 // functions ran.
-func TestDebugCatchRestores(t *testing.T) {
-	if !hasSystem {
+func TestCatchRestores(t *testing.T) {
+	if !hasGuards {
 		return
 	}
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(false))
-	d := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true})
+	defer runtimedebug.SetPanicOnFault(runtimedebug.SetPanicOnFault(false))
+	d := debug.New(blockalloc.Null{}, debug.Options{Guard: true})
 	b := mustAllocate(t, d, 64, 64)
 	for _, was := range []bool{false, true} {
-		debug.SetPanicOnFault(was)
+		runtimedebug.SetPanicOnFault(was)
 		deferred := false
 		err := d.Catch(func() {
 			defer func() { deferred = true }()
@@ -88,7 +89,7 @@ func TestDebugCatchRestores(t *testing.T) {
 		if err == nil || !deferred {
 			t.Errorf("Catch: %v, deferred functions ran: %t", err, deferred)
 		}
-		if now := debug.SetPanicOnFault(was); now != was {
+		if now := runtimedebug.SetPanicOnFault(was); now != was {
 			t.Errorf("SetPanicOnFault is %t, was %t", now, was)
 		}
 	}
@@ -96,12 +97,12 @@ func TestDebugCatchRestores(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestDebugSealedBlocksHaveNoMemory: what a block held is gone once it is freed.
-func TestDebugSealedBlocksHaveNoMemory(t *testing.T) {
-	if !hasSystem {
+// TestSealedBlocksHaveNoMemory: what a block held is gone once it is freed.
+func TestSealedBlocksHaveNoMemory(t *testing.T) {
+	if !hasGuards {
 		return
 	}
-	d := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true, ZeroFree: true, QuarantineBlocks: 100})
+	d := debug.New(blockalloc.Null{}, debug.Options{Guard: true, ZeroFree: true, QuarantineBlocks: 100})
 	var blocks []blockalloc.Block
 	for i := range 100 {
 		b := mustAllocate(t, d, uintptr(1+100*i), 1)
@@ -116,20 +117,20 @@ func TestDebugSealedBlocksHaveNoMemory(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestDebugWithoutCatch: a fault ends the program with an address, as the doc comment
+// TestWithoutCatch: a fault ends the program with an address, as the doc comment
 // says.
-func TestDebugWithoutCatch(t *testing.T) {
-	if !hasSystem {
+func TestWithoutCatch(t *testing.T) {
+	if !hasGuards {
 		return
 	}
 	const variable = "ALLOCTRACE_TEST_FAULT"
 	if os.Getenv(variable) != "" {
-		d := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true})
+		d := debug.New(blockalloc.Null{}, debug.Options{Guard: true})
 		b := mustAllocate(t, d, 64, 64)
 		beyond(b, 64, 1)[0] = 1
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestDebugWithoutCatch$")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutCatch$")
 	cmd.Env = append(os.Environ(), variable+"=1")
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -138,7 +139,7 @@ func TestDebugWithoutCatch(t *testing.T) {
 		return
 	}
 	err := cmd.Wait()
-	if err == nil || !strings.Contains(out.String(), "unexpected fault address 0x") || !strings.Contains(out.String(), "TestDebugWithoutCatch") {
+	if err == nil || !strings.Contains(out.String(), "unexpected fault address 0x") || !strings.Contains(out.String(), "TestWithoutCatch") {
 		t.Errorf("%v:\n%s", err, out.String())
 	}
 }

@@ -1,6 +1,6 @@
 //go:build asan && cgo
 
-package blockalloc
+package debug
 
 /*
 #include <stddef.h>
@@ -18,21 +18,21 @@ import "C"
 // which it can forbid all, or those from one of them on.
 const asanGranule = 8
 
-// hide has AddressSanitizer report accesses to what is not the caller's: what is around
+// poison has AddressSanitizer report accesses to what is not the caller's: what is around
 // the block, and once it is freed the block. Of the granules at either end it is the
 // block's that has the last byte, so that no two blocks ever set one granule's state: the
 // last 7 bytes at most are not forbidden.
-func (r *debugBlock) hide() {
+func (r *record) poison() {
 	r.asan(func(addr, size uintptr) { C.poison(C.uintptr_t(addr), C.size_t(size)) })
 }
 
-// show undoes hide, for Debug itself, and before memory is somebody else's.
-func (r *debugBlock) show() {
+// unpoison undoes poison, for this package itself, and before memory is somebody else's.
+func (r *record) unpoison() {
 	r.asan(func(addr, size uintptr) { C.unpoison(C.uintptr_t(addr), C.size_t(size)) })
 }
 
-func (r *debugBlock) asan(do func(addr, size uintptr)) {
-	start, end := r.from.Addr(), (r.from.Addr()+r.from.size)&^(asanGranule-1)
+func (r *record) asan(do func(addr, size uintptr)) {
+	start, end := r.from.Addr(), (r.from.Addr()+r.from.Size())&^(asanGranule-1)
 	between := func(start, end uintptr) {
 		if start < end {
 			do(start, end-start)
@@ -43,5 +43,5 @@ func (r *debugBlock) asan(do func(addr, size uintptr)) {
 		return
 	}
 	between(start, r.block.Addr()&^(asanGranule-1))
-	between(r.block.Addr()+r.block.size, end)
+	between(r.block.Addr()+r.block.Size(), end)
 }

@@ -1,8 +1,9 @@
 //go:build linux && !race
 
-package blockalloc_test
+package debug_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,18 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// TestDebugWithoutMappings: where the operating system has no mapping for a block with guard
-// pages, the parent serves it. See TestSystemOutOfMemory for the process of its own.
-func TestDebugWithoutMappings(t *testing.T) {
+// TestWithoutMappings: where the operating system has no mapping for a block with guard
+// pages, the parent serves it. The limit is for a process of its own.
+func TestWithoutMappings(t *testing.T) {
 	if emulated() {
 		t.Log("emulated: the limit would stop the emulator")
 		return
 	}
 	const variable = "ALLOCTRACE_TEST_MAPPINGS"
 	if os.Getenv(variable) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestDebugWithoutMappings$", "-test.v")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutMappings$", "-test.v")
 		cmd.Env = append(os.Environ(), variable+"=1")
 		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "the parent has served") {
 			t.Errorf("%v\n%s", err, out)
@@ -35,7 +37,7 @@ func TestDebugWithoutMappings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := blockalloc.NewDebug(parent, blockalloc.DebugOptions{Guard: true, NoPoison: true, Quarantine: -1})
+	d := debug.New(parent, debug.Options{Guard: true, NoPoison: true, Quarantine: -1})
 	small := mustAllocate(t, d, 64, 16)
 	limit := uint64(virtual(t)) + 256<<20
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
@@ -58,4 +60,25 @@ func TestDebugWithoutMappings(t *testing.T) {
 	}
 	mustFree(t, &system, large)
 	t.Log("the parent has served")
+}
+
+// emulated says that another processor is emulated, whose /proc/self is that of
+// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
+func emulated() bool {
+	exe, err := os.Readlink("/proc/thread-self/exe")
+	return err != nil || strings.Contains(exe, "qemu")
+}
+
+// virtual returns the size of the process's address space in bytes.
+func virtual(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages int64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
 }

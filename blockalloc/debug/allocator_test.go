@@ -1,4 +1,4 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"errors"
@@ -12,50 +12,36 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// The modes of Debug, each as one would use it.
+// Options, each as one would use it.
 var (
-	debugMild     = blockalloc.DebugOptions{Canary: -1, NoPoison: true, Quarantine: -1, Stack: -1}
-	debugParanoid = blockalloc.DebugOptions{Guard: true, ZeroFree: true, Quarantine: 64 << 20, QuarantineBlocks: 2000, Stack: 64}
+	mild     = debug.Options{Canary: -1, NoPoison: true, Quarantine: -1, Stack: -1}
+	paranoid = debug.Options{Guard: true, ZeroFree: true, Quarantine: 64 << 20, QuarantineBlocks: 2000, Stack: 64}
 )
 
 // liveBytes is for blocktest.
-func liveBytes(a blockalloc.Allocator) int64 { return a.(*blockalloc.Debug).Stats().LiveBytes }
+func liveBytes(a blockalloc.Allocator) int64 { return a.(*debug.Allocator).Stats().LiveBytes }
 
-// newDebug returns a Debug that is closed when the test ends, without a false alarm.
-func newDebug(t testing.TB, parent blockalloc.Allocator, o blockalloc.DebugOptions) *blockalloc.Debug {
-	d := blockalloc.NewDebug(parent, o)
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil && !t.Failed() {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
-// allModes is whether all modes are held against the conformance suite, which takes a minute
-// on some machines: CI does so once. Elsewhere it is those that have most of the others in them.
-var allModes = os.Getenv("ALLOCTRACE_REQUIRE_ALL") != ""
-
-func TestDebugConforms(t *testing.T) {
+func TestConforms(t *testing.T) {
 	t.Parallel()
-	fewGuards := debugParanoid
+	fewGuards := paranoid
 	fewGuards.Zeroed, fewGuards.MaxGuarded = true, 100 // the other blocks come from the parent
-	for name, o := range map[string]blockalloc.DebugOptions{
-		"Mild":           debugMild,
+	for name, o := range map[string]debug.Options{
+		"Mild":           mild,
 		"Default":        {},
 		"Zeroed":         {Zeroed: true, ZeroFree: true, QuarantineBlocks: 7},
 		"Long":           {Canary: 300, NoPoison: true, Quarantine: 1 << 20, Stack: 1},
-		"Paranoid":       debugParanoid,
+		"Paranoid":       paranoid,
 		"ParanoidZeroed": fewGuards,
 	} {
 		c := blocktest.Config{MaxSize: 64 << 10, Zeroed: o.Zeroed, LiveBytes: liveBytes, New: func(t testing.TB) blockalloc.Allocator {
-			return newDebug(t, newRoot(), o)
+			return newAllocator(t, newRoot(), o)
 		}}
 		if !o.Guard { // all memory is the parent's
 			c.NewOver = func(t testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
-				return newDebug(t, parent, o), nil
+				return newAllocator(t, parent, o), nil
 			}
 		}
 		if allModes || name == "Default" || name == "ParanoidZeroed" {
@@ -64,25 +50,30 @@ func TestDebugConforms(t *testing.T) {
 	}
 	t.Run("Pool", func(t *testing.T) {
 		blocktest.Run(t, blocktest.Config{MaxSize: 64 << 10, LiveBytes: liveBytes, New: func(t testing.TB) blockalloc.Allocator {
-			return newDebug(t, blockalloc.Default(), blockalloc.DebugOptions{})
+			return newAllocator(t, blockalloc.Default(), debug.Options{})
 		}})
 	})
 }
 
-// TestDebugInside: Debug is the inner allocator of others, in each mode.
-func TestDebugInside(t *testing.T) {
+// TestInside: an Allocator is the inner allocator of others, in each mode.
+func TestInside(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]blockalloc.DebugOptions{"Default": {}, "Paranoid": debugParanoid} {
+	for name, o := range map[string]debug.Options{"Default": {}, "Paranoid": paranoid} {
 		for outer, wrap := range map[string]func(t testing.TB) blockalloc.Allocator{
 			"Locked": func(t testing.TB) blockalloc.Allocator {
-				return blockalloc.NewLocked(blockalloc.NewLimit(newDebug(t, newRoot(), o), 1<<40))
+				return blockalloc.NewLocked(blockalloc.NewLimit(newAllocator(t, newRoot(), o), 1<<40))
 			},
 			"Segregate": func(t testing.TB) blockalloc.Allocator {
-				large := blockalloc.NewFallback(newDebug(t, newRoot(), o), blockalloc.Null{})
-				return blockalloc.NewSegregate(4096, newDebug(t, newRoot(), o), large)
+				large := blockalloc.NewFallback(newAllocator(t, newRoot(), o), blockalloc.Null{})
+				return blockalloc.NewSegregate(4096, newAllocator(t, newRoot(), o), large)
 			},
 			"Slab": func(t testing.TB) blockalloc.Allocator {
-				return newSlab(t, newDebug(t, newRoot(), o), 64<<10) // which is closed first
+				slab, err := blockalloc.NewSlab(newAllocator(t, newRoot(), o), 64<<10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = slab.Close() }) // first
+				return slab
 			},
 		} {
 			if (name == "Default") == (outer == "Slab") {
@@ -95,69 +86,20 @@ func TestDebugInside(t *testing.T) {
 	}
 }
 
-// beyond returns the memory from so many bytes after b's start, which may lie
-// outside b.
-//
-//go:nocheckptr
-func beyond(b blockalloc.Block, offset, size int) []byte {
-	return unsafe.Slice((*byte)(beyondPointer(b, offset)), size)
-}
-
-//go:nocheckptr
-func beyondPointer(b blockalloc.Block, offset int) unsafe.Pointer {
-	return unsafe.Add(b.Pointer(), offset)
-}
-
-// roomy is a Heap whose blocks have 8 KiB of room on either side, so that a test
-// that writes there does no harm.
-type roomy struct {
-	blockalloc.Heap
-	whole map[uintptr]blockalloc.Block
-}
-
-const room = 8 << 10
-
-func (r *roomy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
-	front := max(room, l.Align)
-	w, err := r.Heap.Allocate(blockalloc.Layout{Size: front + l.Size + room, Align: l.Align})
-	if err != nil {
-		return w, err
-	}
-	b, err := blockalloc.FromRaw(unsafe.Add(w.Pointer(), front), l)
-	if r.whole == nil {
-		r.whole = make(map[uintptr]blockalloc.Block)
-	}
-	r.whole[b.Addr()] = w
-	return b, err
-}
-
-func (r *roomy) Free(b blockalloc.Block) error {
-	w := r.whole[b.Addr()]
-	delete(r.whole, b.Addr())
-	return r.Heap.Free(w)
-}
-
-func mustClose(t testing.TB, d *blockalloc.Debug) {
-	t.Helper()
-	if err := d.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestDebugPoison: what fresh and freed memory is full of, by option.
-func TestDebugPoison(t *testing.T) {
+// TestPoison: what fresh and freed memory is full of, by option.
+func TestPoison(t *testing.T) {
 	for name, c := range map[string]struct {
-		options      blockalloc.DebugOptions
+		options      debug.Options
 		fresh, freed byte
 	}{
-		"Default":         {blockalloc.DebugOptions{}, 0xcd, 0xdd},
-		"NoPoison":        {blockalloc.DebugOptions{NoPoison: true}, 0, 0x11},
-		"ZeroFree":        {blockalloc.DebugOptions{ZeroFree: true}, 0xcd, 0},
-		"ZeroFreeUnguard": {blockalloc.DebugOptions{ZeroFree: true, Guard: true, MaxGuarded: -1}, 0xcd, 0},
-		"ZeroFree only":   {blockalloc.DebugOptions{ZeroFree: true, NoPoison: true}, 0, 0},
-		"Zeroed":          {blockalloc.DebugOptions{Zeroed: true}, 0, 0xdd},
+		"Default":         {debug.Options{}, 0xcd, 0xdd},
+		"NoPoison":        {debug.Options{NoPoison: true}, 0, 0x11},
+		"ZeroFree":        {debug.Options{ZeroFree: true}, 0xcd, 0},
+		"ZeroFreeUnguard": {debug.Options{ZeroFree: true, Guard: true, MaxGuarded: -1}, 0xcd, 0},
+		"ZeroFree only":   {debug.Options{ZeroFree: true, NoPoison: true}, 0, 0},
+		"Zeroed":          {debug.Options{Zeroed: true}, 0, 0xdd},
 	} {
-		d := blockalloc.NewDebug(new(blockalloc.Heap), c.options)
+		d := debug.New(new(blockalloc.Heap), c.options)
 		b := mustAllocate(t, d, 100, 8)
 		full := func(v byte) bool { return !slices.ContainsFunc(b.Bytes(), func(x byte) bool { return x != v }) }
 		if !full(c.fresh) {
@@ -172,8 +114,8 @@ func TestDebugPoison(t *testing.T) {
 		}
 		mustClose(t, d)
 	}
-	if hasSystem {
-		d := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true, Quarantine: -1})
+	if hasGuards {
+		d := debug.New(blockalloc.Null{}, debug.Options{Guard: true, Quarantine: -1})
 		b := mustAllocate(t, d, 5000, 8)
 		if i := slices.IndexFunc(b.Bytes(), func(x byte) bool { return x != 0xcd }); i >= 0 {
 			t.Errorf("fresh guarded memory is %x at %d", b.Bytes()[i], i)
@@ -183,20 +125,20 @@ func TestDebugPoison(t *testing.T) {
 	}
 }
 
-// TestDebugQuarantine: an address is not used again before the quarantine has had so
+// TestQuarantine: an address is not used again before the quarantine has had so
 // many blocks, or bytes, after it.
-func TestDebugQuarantine(t *testing.T) {
+func TestQuarantine(t *testing.T) {
 	for name, c := range map[string]struct {
-		options blockalloc.DebugOptions
+		options debug.Options
 		keeps   int
 	}{
-		"none":   {blockalloc.DebugOptions{Quarantine: -1}, 0},
-		"blocks": {blockalloc.DebugOptions{QuarantineBlocks: 5}, 5},
-		"bytes":  {blockalloc.DebugOptions{Quarantine: 350}, 3},
-		"large":  {blockalloc.DebugOptions{Quarantine: 99}, 0},
+		"none":   {debug.Options{Quarantine: -1}, 0},
+		"blocks": {debug.Options{QuarantineBlocks: 5}, 5},
+		"bytes":  {debug.Options{Quarantine: 350}, 3},
+		"large":  {debug.Options{Quarantine: 99}, 0},
 	} {
 		inner := &counting{Allocator: new(blockalloc.Heap)}
-		d := blockalloc.NewDebug(inner, c.options)
+		d := debug.New(inner, c.options)
 		for i := range 10 {
 			mustFree(t, d, mustAllocate(t, d, 100, 1))
 			kept := min(i+1, c.keeps)
@@ -234,11 +176,11 @@ func (c *counting) Free(b blockalloc.Block) error {
 	return c.Allocator.Free(b)
 }
 
-// TestDebugParentKeepsBlocks: a parent that does not take blocks back is told of at
-// Close, and asked again by the next.
-func TestDebugParentKeepsBlocks(t *testing.T) {
+// TestParentKeepsBlocks: if the parent does not take blocks back, Close returns its error,
+// and the next Close asks it again.
+func TestParentKeepsBlocks(t *testing.T) {
 	inner := &counting{Allocator: new(blockalloc.Heap), stuck: errors.New("no luck today")}
-	d := blockalloc.NewDebug(inner, blockalloc.DebugOptions{QuarantineBlocks: 1})
+	d := debug.New(inner, debug.Options{QuarantineBlocks: 1})
 	var blocks []blockalloc.Block
 	for range 3 {
 		b := mustAllocate(t, d, 64, 64)
@@ -264,10 +206,10 @@ func TestDebugParentKeepsBlocks(t *testing.T) {
 	}
 }
 
-// TestDebugGivesBackBeforeItFails: the quarantine does not make a parent run out.
-func TestDebugGivesBackBeforeItFails(t *testing.T) {
-	for name, o := range map[string]blockalloc.DebugOptions{"Default": {}, "Reallocate": {Quarantine: 1 << 30}} {
-		d := blockalloc.NewDebug(blockalloc.NewLimit(new(blockalloc.Heap), 10_000), o)
+// TestGivesBackBeforeItFails: the quarantine does not make a parent run out.
+func TestGivesBackBeforeItFails(t *testing.T) {
+	for name, o := range map[string]debug.Options{"Default": {}, "Reallocate": {Quarantine: 1 << 30}} {
+		d := debug.New(blockalloc.NewLimit(new(blockalloc.Heap), 10_000), o)
 		b := mustAllocate(t, d, 1000, 8)
 		for range 50 {
 			n, err := d.Reallocate(b, 1000)
@@ -276,10 +218,10 @@ func TestDebugGivesBackBeforeItFails(t *testing.T) {
 			}
 			b = n
 		}
-		if n, err := d.Reallocate(b, 10_000); !errors.Is(err, blockalloc.ErrLimit) || n != b || !strings.Contains(err.Error(), "Debug.Reallocate(block") {
+		if n, err := d.Reallocate(b, 10_000); !errors.Is(err, blockalloc.ErrLimit) || n != b || !strings.Contains(err.Error(), "debug: Reallocate(block") {
 			t.Errorf("%s: Reallocate beyond the limit = %v, %v", name, n, err)
 		}
-		if _, err := d.Allocate(blockalloc.BlockLayout(16 << 10)); !errors.Is(err, blockalloc.ErrLimit) || !strings.HasPrefix(err.Error(), "blockalloc: Debug.Allocate(16384 B") {
+		if _, err := d.Allocate(blockalloc.BlockLayout(16 << 10)); !errors.Is(err, blockalloc.ErrLimit) || !strings.HasPrefix(err.Error(), "debug: Allocate(16384 B") {
 			t.Errorf("%s: Allocate beyond the limit: %v", name, err)
 		}
 		mustFree(t, d, b)
@@ -287,20 +229,20 @@ func TestDebugGivesBackBeforeItFails(t *testing.T) {
 	}
 }
 
-// TestDebugHoldsParentToZeros: the promise is checked on every block, and a block that
+// TestHoldsParentToZeros: the promise is checked on every block, and a block that
 // breaks it goes back.
-func TestDebugHoldsParentToZeros(t *testing.T) {
-	inner := &counting{Allocator: blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{Zeroed: true, Quarantine: -1})}
-	d := blockalloc.NewDebug(inner, blockalloc.DebugOptions{Zeroed: true})
+func TestHoldsParentToZeros(t *testing.T) {
+	inner := &counting{Allocator: debug.New(new(blockalloc.Heap), debug.Options{Zeroed: true, Quarantine: -1})}
+	d := debug.New(inner, debug.Options{Zeroed: true})
 	b := mustAllocate(t, d, 64, 8)
 	counts := &counting{Allocator: &soiled{at: 40}}
-	dirty := blockalloc.NewDebug(counts, blockalloc.DebugOptions{Zeroed: true})
+	dirty := debug.New(counts, debug.Options{Zeroed: true})
 	_, err := dirty.Allocate(blockalloc.Layout{Size: 64, Align: 8})
-	var r *blockalloc.DebugReport
-	if !errors.Is(err, blockalloc.ErrNotZeroed) || !errors.As(err, &r) || r.Kind != blockalloc.DebugNotZeroed || r.Offset != 24 || r.Length != 1 || err.Error() != r.Error() || counts.live != 0 {
+	var r *debug.Report
+	if !errors.Is(err, blockalloc.ErrNotZeroed) || !errors.As(err, &r) || r.Kind != debug.NotZeroed || r.Offset != 24 || r.Length != 1 || err.Error() != r.Error() || counts.live != 0 {
 		t.Errorf("Allocate of dirty memory: %v; want ErrNotZeroed at byte 24", err)
 	}
-	if s := dirty.Stats(); s != (blockalloc.DebugStats{}) {
+	if s := dirty.Stats(); s != (debug.Stats{}) {
 		t.Errorf("after a refusal %+v", s)
 	}
 	old := mustAllocate(t, d, 8, 8)
@@ -328,15 +270,40 @@ func (s *soiled) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	return b, err
 }
 
-func TestDebugMisuse(t *testing.T) {
-	wantPanic(t, "NewDebug: the parent must not be nil", func() { blockalloc.NewDebug(nil, blockalloc.DebugOptions{}) })
+// crooked is a Heap that does not align its blocks.
+type crooked struct{ blockalloc.Heap }
+
+func (c *crooked) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	whole, err := c.Heap.Allocate(blockalloc.Layout{Size: l.Size + 1, Align: l.Align})
+	if err != nil {
+		return whole, err
+	}
+	return blockalloc.FromRaw(unsafe.Add(whole.Pointer(), 1), blockalloc.Layout{Size: l.Size, Align: 1})
+}
+
+func (c *crooked) Free(blockalloc.Block) error { return nil }
+
+// TestParentDoesNotAlign: its block is refused and goes back.
+func TestParentDoesNotAlign(t *testing.T) {
+	inner := &counting{Allocator: new(crooked)}
+	d := newAllocator(t, inner, debug.Options{})
+	if b, err := d.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrBadLayout) || !b.IsZero() {
+		t.Errorf("Allocate = %v, %v, want ErrBadLayout", b, err)
+	}
+	if s := d.Stats(); s != (debug.Stats{}) || inner.live != 0 {
+		t.Errorf("%+v and %d blocks of the parent", s, inner.live)
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	wantPanic(t, "debug: New: the parent must not be nil", func() { debug.New(nil, debug.Options{}) })
 	heap := new(blockalloc.Heap)
-	d := blockalloc.NewDebug(heap, blockalloc.DebugOptions{})
-	if got := blockalloc.Tree(blockalloc.NewLocked(d)); got != "Locked\n└── Debug\n    └── Heap" {
+	d := debug.New(heap, debug.Options{})
+	if got := blockalloc.Tree(blockalloc.NewLocked(d)); got != "Locked\n└── debug.Allocator\n    └── Heap" {
 		t.Errorf("Tree:\n%s", got)
 	}
-	guarded := blockalloc.NewDebug(heap, blockalloc.DebugOptions{Guard: true})
-	if got := guarded.String(); hasSystem != (got == "Debug with guard pages") {
+	guarded := debug.New(heap, debug.Options{Guard: true})
+	if got := guarded.String(); hasGuards != (got == "debug.Allocator with guard pages") {
 		t.Errorf("String = %q", got)
 	}
 	if d.Parent() != blockalloc.Allocator(heap) {
@@ -344,15 +311,15 @@ func TestDebugMisuse(t *testing.T) {
 	}
 }
 
-// TestDebugLargest: there is an error and no overflow near the end of the address
+// TestLargest: there is an error and no overflow near the end of the address
 // space.
-func TestDebugLargest(t *testing.T) {
+func TestLargest(t *testing.T) {
 	largest := ^uintptr(0) >> 16
 	if ^uintptr(0)>>32 == 0 || runtime.GOARCH == "wasm" {
 		largest = 1<<31 - 1<<16 - 1
 	}
-	for _, o := range []blockalloc.DebugOptions{{}, {Canary: 1 << 30}, {Guard: true}} {
-		d := blockalloc.NewDebug(blockalloc.Null{}, o)
+	for _, o := range []debug.Options{{}, {Canary: 1 << 30}, {Guard: true}} {
+		d := debug.New(blockalloc.Null{}, o)
 		for _, l := range []blockalloc.Layout{
 			{Size: largest, Align: 1}, {Size: 1, Align: largest/2 + 1 - (largest/2+1)%(1<<30)}, {Size: largest, Align: 1 << 30}, {Size: largest - 4096, Align: 4096},
 		} {
@@ -361,7 +328,7 @@ func TestDebugLargest(t *testing.T) {
 				mustFree(t, d, b)
 			} else if !errors.Is(err, blockalloc.ErrOutOfMemory) && !errors.Is(err, blockalloc.ErrBadLayout) {
 				t.Errorf("Allocate(%v): %v", l, err)
-			} else if s := d.Stats(); s != (blockalloc.DebugStats{}) {
+			} else if s := d.Stats(); s != (debug.Stats{}) {
 				t.Errorf("after a refusal %+v", s)
 			}
 		}
@@ -369,14 +336,14 @@ func TestDebugLargest(t *testing.T) {
 	}
 }
 
-// TestDebugGuardsAreBounded: beyond MaxGuarded blocks come from the parent, and are
+// TestGuardsAreBounded: beyond MaxGuarded blocks come from the parent, and are
 // guarded again once there is a place.
-func TestDebugGuardsAreBounded(t *testing.T) {
-	if !hasSystem {
+func TestGuardsAreBounded(t *testing.T) {
+	if !hasGuards {
 		return
 	}
 	inner := &counting{Allocator: new(blockalloc.Heap)}
-	d := blockalloc.NewDebug(inner, blockalloc.DebugOptions{Guard: true, MaxGuarded: 3, Quarantine: -1})
+	d := debug.New(inner, debug.Options{Guard: true, MaxGuarded: 3, Quarantine: -1})
 	var blocks []blockalloc.Block
 	for range 5 {
 		blocks = append(blocks, mustAllocate(t, d, 64, 64))
@@ -393,19 +360,19 @@ func TestDebugGuardsAreBounded(t *testing.T) {
 		mustFree(t, d, b)
 	}
 	mustClose(t, d)
-	if s := d.Stats(); s != (blockalloc.DebugStats{}) || inner.live != 0 {
+	if s := d.Stats(); s != (debug.Stats{}) || inner.live != 0 {
 		t.Errorf("after Close %+v and %d blocks of the parent", s, inner.live)
 	}
 }
 
-// TestDebugGuardPlaces: a guarded block ends where its pages do, as far as its
+// TestGuardPlaces: a guarded block ends where its pages do, as far as its
 // alignment allows.
-func TestDebugGuardPlaces(t *testing.T) {
-	if !hasSystem {
+func TestGuardPlaces(t *testing.T) {
+	if !hasGuards {
 		return
 	}
 	page := uintptr(os.Getpagesize())
-	d := blockalloc.NewDebug(blockalloc.Null{}, blockalloc.DebugOptions{Guard: true})
+	d := debug.New(blockalloc.Null{}, debug.Options{Guard: true})
 	for _, l := range []blockalloc.Layout{{Size: 1, Align: 1}, {Size: 100, Align: 4}, {Size: 100, Align: 64}, {Size: page, Align: page}, {Size: page + 1, Align: 8}, {Size: 5, Align: 4 * page}, {Size: 3 * page, Align: 16 * page}, {Size: 1 << 20, Align: 1 << 20}} {
 		b := mustAllocate(t, d, l.Size, l.Align)
 		end := b.Addr() + b.Size()
@@ -420,21 +387,21 @@ func TestDebugGuardPlaces(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestDebugCanaryIsBounded: at 64 KiB.
-func TestDebugCanaryIsBounded(t *testing.T) {
-	d := newDebug(t, blockalloc.NewLimit(new(blockalloc.Heap), 2*64<<10+8), blockalloc.DebugOptions{Canary: 1 << 30})
+// TestCanaryIsBounded: at 64 KiB.
+func TestCanaryIsBounded(t *testing.T) {
+	d := newAllocator(t, blockalloc.NewLimit(new(blockalloc.Heap), 2*64<<10+8), debug.Options{Canary: 1 << 30})
 	mustFree(t, d, mustAllocate(t, d, 8, 8))
 }
 
-// TestDebugReportIsCalled with all that is found, once for each time, and can use the
-// Debug.
-func TestDebugReportIsCalled(t *testing.T) {
-	var d *blockalloc.Debug
-	var told []string
-	d = blockalloc.NewDebug(new(blockalloc.Heap), blockalloc.DebugOptions{QuarantineBlocks: 1, Report: func(r *blockalloc.DebugReport) {
+// TestOnReport gets all that is found, once for each time, and can use the
+// Allocator.
+func TestOnReport(t *testing.T) {
+	var d *debug.Allocator
+	var delivered []string
+	d = debug.New(new(blockalloc.Heap), debug.Options{QuarantineBlocks: 1, OnReport: func(r *debug.Report) {
 		d.Stats()
 		mustFree(t, d, mustAllocate(t, d, 1, 1))
-		told = append(told, fmt.Sprint(r.Op, ": ", r.Kind))
+		delivered = append(delivered, fmt.Sprint(r.Op, ": ", r.Kind))
 	}})
 	b, c := mustAllocate(t, d, 64, 8), mustAllocate(t, d, 64, 8)
 	beyond(b, 64, 1)[0] = 0
@@ -453,7 +420,7 @@ func TestDebugReportIsCalled(t *testing.T) {
 		t.Errorf("Close: %v, want ErrUseAfterFree", err)
 	}
 	want := "Check: overrun, Free: overrun, Free: double free, Reallocate: double free, : use after free, Close: leak"
-	if got := strings.Join(told, ", "); got != want {
-		t.Errorf("told\n%s\nwant\n%s", got, want)
+	if got := strings.Join(delivered, ", "); got != want {
+		t.Errorf("delivered\n%s\nwant\n%s", got, want)
 	}
 }

@@ -1,22 +1,23 @@
-package blockalloc_test
+package debug_test
 
 import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// TestDebugGuardsAreShared: the Debugs of a process share the mappings that it may have.
-func TestDebugGuardsAreShared(t *testing.T) {
-	if !hasSystem {
+// TestGuardsAreShared: the Allocators of a process share the mappings that it may have.
+func TestGuardsAreShared(t *testing.T) {
+	if !hasGuards {
 		return
 	}
 	const left = 3
-	blockalloc.TakeGuards(blockalloc.MaxGuardedByAll - left)
-	defer blockalloc.TakeGuards(left - blockalloc.MaxGuardedByAll)
-	guards := func(wanted int, debugs ...*blockalloc.Debug) {
+	debug.TakeGuards(debug.MaxGuardedByAll - left)
+	defer debug.TakeGuards(left - debug.MaxGuardedByAll)
+	guards := func(wanted int, debugs ...*debug.Allocator) {
 		t.Helper()
-		n, m := 0, make(map[*blockalloc.Debug][]blockalloc.Block)
+		n, m := 0, make(map[*debug.Allocator][]blockalloc.Block)
 		for range 4 {
 			for _, d := range debugs {
 				m[d] = append(m[d], mustAllocate(t, d, 64, 64))
@@ -32,12 +33,12 @@ func TestDebugGuardsAreShared(t *testing.T) {
 			t.Errorf("%d blocks have mappings, want %d at most", n, wanted)
 		}
 	}
-	o := blockalloc.DebugOptions{Guard: true, Quarantine: -1}
-	first, second := blockalloc.NewDebug(new(blockalloc.Heap), o), blockalloc.NewDebug(new(blockalloc.Heap), o)
+	o := debug.Options{Guard: true, Quarantine: -1}
+	first, second := debug.New(new(blockalloc.Heap), o), debug.New(new(blockalloc.Heap), o)
 	guards(left, first, second)
 	guards(left, first, second) // they came back
-	o.MaxGuarded = blockalloc.MaxGuardedByAll + 2
-	third := blockalloc.NewDebug(new(blockalloc.Heap), o)
+	o.MaxGuarded = debug.MaxGuardedByAll + 2
+	third := debug.New(new(blockalloc.Heap), o)
 	b := mustAllocate(t, first, 64, 64)
 	for range left {
 		defer mustFree(t, third, mustAllocate(t, third, 64, 64))

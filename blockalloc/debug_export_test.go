@@ -1,8 +1,0 @@
-package blockalloc
-
-// TakeGuards counts so many more blocks of other Debugs that have mappings, less if n is
-// negative.
-func TakeGuards(n int64) { guardedByAll.Add(n) }
-
-// MaxGuardedByAll is how many blocks of all Debugs have mappings at most.
-const MaxGuardedByAll = defaultMaxGuarded
