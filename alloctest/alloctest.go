@@ -12,7 +12,7 @@
 // Two flags are for a whole test binary and go before what its tests say.
 // -alloctest.stacks=full, sampled or off: whether stacks are taken of all blocks, as by
 // default, of one in 64 KiB, or of none. -alloctest.debug=guard or off: whether each
-// [blockalloc.Debug] is at its most paranoid, with guard pages, so that the first access
+// [debug.Allocator] is at its most paranoid, with guard pages, so that the first access
 // to a byte that is not the block's faults, or there is none. The environment variable
 // ALLOCTEST_DEBUG does what the second does, for go test ./..., where not all packages
 // know the flag.
@@ -32,6 +32,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 )
@@ -71,14 +72,14 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	inner  blockalloc.Allocator
 	stacks Stacks
-	debug  *blockalloc.DebugOptions // nil for no Debug
+	debug  *debug.Options // nil for none
 	proxy  []alloctrace.Option
 }
 
 // WithAllocator has the Proxy take its memory from inner: unless set, from a
-// [blockalloc.Heap], whose memory the race detector sees, in a [blockalloc.Debug].
-// Around inner there is a Debug only with WithDebug, which goes after this: it would
-// stand between the test and inner's own blocks and errors.
+// [blockalloc.Heap], whose memory the race detector sees, in a [debug.Allocator].
+// Around inner there is a debug.Allocator only with WithDebug, which goes after this: it
+// would stand between the test and inner's own blocks and errors.
 func WithAllocator(inner blockalloc.Allocator) Option {
 	return optionFunc(func(c *config) { c.inner, c.debug = inner, nil })
 }
@@ -87,10 +88,10 @@ func WithAllocator(inner blockalloc.Allocator) Option {
 // flag.
 func WithStacks(s Stacks) Option { return optionFunc(func(c *config) { c.stacks = s }) }
 
-// WithDebug says what the [blockalloc.Debug] between the Proxy and its allocator looks
+// WithDebug says what the [debug.Allocator] between the Proxy and its allocator looks
 // for: all but what needs guard pages, unless set here or by the flag. Where the
 // test relies on zeroed memory, set Zeroed.
-func WithDebug(o blockalloc.DebugOptions) Option {
+func WithDebug(o debug.Options) Option {
 	return optionFunc(func(c *config) { c.debug = &o })
 }
 
@@ -100,10 +101,10 @@ func WithProxy(opts ...alloctrace.Option) Option {
 }
 
 // configure returns what the options and flags say for t, or an error if they cannot
-// be. Benchmarks are there for their times: they have neither a Debug nor all stacks
-// unless they say so.
+// be. Benchmarks are there for their times: they have neither a debug.Allocator nor all
+// stacks unless they say so.
 func configure(t TestingT, opts []Option) (config, error) {
-	c := config{inner: new(blockalloc.Heap), stacks: Full, debug: new(blockalloc.DebugOptions)}
+	c := config{inner: new(blockalloc.Heap), stacks: Full, debug: new(debug.Options)}
 	if _, benchmark := t.(interface{ Loop() bool }); benchmark {
 		c.stacks, c.debug = Sampled, nil
 	}
@@ -145,7 +146,7 @@ func debugMode() (string, error) {
 }
 
 // paranoid returns o with all that can be looked for.
-func paranoid(o blockalloc.DebugOptions) *blockalloc.DebugOptions {
+func paranoid(o debug.Options) *debug.Options {
 	o.Guard, o.MaxGuarded = true, 0
 	o.Canary, o.NoPoison, o.ZeroFree = 0, false, true
 	o.Quarantine, o.QuarantineBlocks, o.Stack = 1<<30, 0, 64
@@ -156,7 +157,7 @@ func paranoid(o blockalloc.DebugOptions) *blockalloc.DebugOptions {
 // up that was set up later, if blocks of the Proxy are still live; see [VerifyNone].
 // It fails at once if a free or reallocation is of no live block, and when a block is
 // freed, or at the end, if memory around it or after its end of life was written to:
-// all that [blockalloc.Debug] finds, also where the test passes over the error. The
+// all that [debug.Allocator] finds, also where the test passes over the error. The
 // Proxy's peak is exact. It is closed at the end.
 func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	t.Helper()
@@ -179,8 +180,8 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	var findings findings
 	if c.debug != nil {
 		o := *c.debug
-		o.Report = findings.report(t, o.Report)
-		k.debug = blockalloc.NewDebug(inner, o)
+		o.OnReport = findings.report(t, o.OnReport)
+		k.debug = debug.New(inner, o)
 		inner = k.debug
 	}
 	p := alloctrace.Wrap(inner, append(proxy, c.proxy...)...)
@@ -197,21 +198,21 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	return p
 }
 
-// findings passes on what a Debug finds, as long as its test runs.
+// findings passes on what a debug.Allocator finds, as long as its test runs.
 type findings struct {
 	mu    sync.Mutex
 	ended bool
 }
 
 // report returns a function that fails t, after it has called next.
-func (f *findings) report(t TestingT, next func(*blockalloc.DebugReport)) func(*blockalloc.DebugReport) {
-	return func(r *blockalloc.DebugReport) {
+func (f *findings) report(t TestingT, next func(*debug.Report)) func(*debug.Report) {
+	return func(r *debug.Report) {
 		if next != nil {
 			next(r)
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if !f.ended && r.Kind != blockalloc.DebugLeak { // last tells of leaks, or VerifyNone
+		if !f.ended && r.Kind != debug.Leak { // last tells of leaks, or VerifyNone
 			t.Errorf("alloctest: %v", r)
 		}
 	}
@@ -220,7 +221,7 @@ func (f *findings) report(t TestingT, next func(*blockalloc.DebugReport)) func(*
 // last has d, which is below p, look at everything once more, and ends it. It tells t what
 // report and VerifyNone have not: leaks that p does not count, and the errors of d's
 // allocator.
-func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *blockalloc.Debug) {
+func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *debug.Allocator) {
 	t.Helper()
 	counted, live := p.Stats(), d.Stats()
 	told := counted.LiveBlocks == int64(live.LiveBlocks) && counted.LiveBytes == live.LiveBytes
@@ -232,7 +233,7 @@ func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *blockalloc.Debug) {
 	for _, e := range parts(err) {
 		if errors.Is(e, blockalloc.ErrLive) {
 			leaks = append(leaks, e)
-		} else if _, reported := e.(*blockalloc.DebugReport); !reported {
+		} else if _, reported := e.(*debug.Report); !reported {
 			others = append(others, e)
 		}
 	}
@@ -257,8 +258,8 @@ func parts(err error) []error {
 
 // knowledge is what New has put around a Proxy.
 type knowledge struct {
-	leaks *hooks.Leaks      // nil if no stacks are taken
-	debug *blockalloc.Debug // nil if there is none
+	leaks *hooks.Leaks     // nil if no stacks are taken
+	debug *debug.Allocator // nil if there is none
 }
 
 // known has the knowledge of each Proxy that New has made, until its test ends.
@@ -274,10 +275,10 @@ func knowledgeOf(p *alloctrace.Proxy) knowledge {
 // its test takes no stacks, or has ended.
 func Leaks(p *alloctrace.Proxy) *hooks.Leaks { return knowledgeOf(p).leaks }
 
-// Debug returns the Debug between p and its allocator, for its Catch and Check, nil if
-// New has not made p, or there is none, or the test has ended. What it finds it tells
-// the test by itself.
-func Debug(p *alloctrace.Proxy) *blockalloc.Debug { return knowledgeOf(p).debug }
+// Debug returns the debug.Allocator between p and its allocator, for its Catch and Check,
+// nil if New has not made p, or there is none, or the test has ended. What it finds fails the
+// test by itself.
+func Debug(p *alloctrace.Proxy) *debug.Allocator { return knowledgeOf(p).debug }
 
 // VerifyNone fails the test if blocks of p are live. If p is of [New], the failure says
 // who allocated them, the most bytes first, and where the test can keep artifacts, as

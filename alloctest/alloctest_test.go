@@ -17,6 +17,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
@@ -221,15 +222,15 @@ func TestWithAllocator(t *testing.T) {
 func TestDebugReports(t *testing.T) {
 	setDebug(t, "")
 	var r recorder
-	var got []*blockalloc.DebugReport
-	p := New(&r, WithDebug(blockalloc.DebugOptions{Report: func(r *blockalloc.DebugReport) { got = append(got, r) }}))
-	debug, b := Debug(p), leak(t, p, 64)
+	var got []*debug.Report
+	p := New(&r, WithDebug(debug.Options{OnReport: func(r *debug.Report) { got = append(got, r) }}))
+	inner, b := Debug(p), leak(t, p, 64)
 	_, _ = p.Free(b), p.Free(b)
-	if len(got) != 1 || len(r.errors) != 1 || r.errors[0] != fmt.Sprintf("alloctest: %v", got[0]) || got[0].Kind != blockalloc.DebugDoubleFree {
+	if len(got) != 1 || len(r.errors) != 1 || r.errors[0] != fmt.Sprintf("alloctest: %v", got[0]) || got[0].Kind != debug.DoubleFree {
 		t.Errorf("reports %v, and the test is told %q", got, r.errors)
 	}
 	r.end()
-	_ = debug.Free(b)
+	_ = inner.Free(b)
 	if len(got) != 2 || len(r.errors) != 1 {
 		t.Errorf("after the test reports %v, and the test is told %q", got, r.errors)
 	}
@@ -243,7 +244,7 @@ func (*stubborn) Free(blockalloc.Block) error { return errors.New("not today") }
 func TestAllocatorFailsToFree(t *testing.T) {
 	setDebug(t, "")
 	var r recorder
-	p := New(&r, WithAllocator(new(stubborn)), WithDebug(blockalloc.DebugOptions{}))
+	p := New(&r, WithAllocator(new(stubborn)), WithDebug(debug.Options{}))
 	if err := p.Free(leak(t, p, 64)); err != nil {
 		t.Fatal(err)
 	}

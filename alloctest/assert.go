@@ -68,21 +68,16 @@ func ReportMetrics(b *testing.B, s counter.Source) {
 //
 //	func TestMain(m *testing.M) { alloctest.VerifyTestMain(m) }
 //
-// With -alloctest.debug=guard, where an access outside a block ends the program, the crash
-// output tells of the block: see [blockalloc.ReportFaults].
+// With -alloctest.debug=guard an access outside a block ends the program, and Go's crash
+// output has the stack of the access. Run that code under [debug.Allocator.Catch] of
+// [Debug], and the test fails with a report on the block.
 func VerifyTestMain(m interface{ Run() int }, proxies ...*alloctrace.Proxy) {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
-	mode, err := debugMode()
-	if err != nil { // also where no test makes a Proxy that would say so
+	if _, err := debugMode(); err != nil { // also where no test makes a Proxy that would say so
 		fmt.Fprintf(os.Stderr, "alloctest: %v\n", err)
 		os.Exit(2)
-	}
-	if mode == "guard" {
-		if err := blockalloc.ReportFaults(); err != nil {
-			fmt.Fprintf(os.Stderr, "alloctest: %v\n", err)
-		}
 	}
 	os.Exit(verifyMain(m, os.Stderr, blockalloc.Default(), proxies))
 }

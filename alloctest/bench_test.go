@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -21,9 +22,9 @@ func BenchmarkOptions(b *testing.B) {
 		{"counted", []Option{WithStacks(Off)}},
 		{"stacks_sampled", []Option{WithStacks(Sampled)}},
 		{"stacks_full", []Option{WithStacks(Full)}},
-		{"debug", []Option{WithStacks(Full), WithDebug(blockalloc.DebugOptions{})}},
-		{"guard", []Option{WithStacks(Full), WithDebug(blockalloc.DebugOptions{Guard: true})}},
-		{"paranoid", []Option{WithStacks(Full), WithDebug(*paranoid(blockalloc.DebugOptions{}))}},
+		{"debug", []Option{WithStacks(Full), WithDebug(debug.Options{})}},
+		{"guard", []Option{WithStacks(Full), WithDebug(debug.Options{Guard: true})}},
+		{"paranoid", []Option{WithStacks(Full), WithDebug(*paranoid(debug.Options{}))}},
 	}
 	page := blockalloc.BlockLayout(4096)
 	pairs := func(mem blockalloc.Allocator) func(int) {

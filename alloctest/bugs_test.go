@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
-	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/bugs"
 )
 
@@ -51,7 +51,7 @@ func reports(t *testing.T, bug bugs.Bug) string {
 	var r recorder
 	var opts []Option
 	if bug.Found == bugs.ByGuards {
-		opts = append(opts, WithDebug(blockalloc.DebugOptions{Guard: true}))
+		opts = append(opts, WithDebug(debug.Options{Guard: true}))
 	}
 	commit(t, &r, bug, opts...)
 	return r.texts()
@@ -60,7 +60,7 @@ func reports(t *testing.T, bug bugs.Bug) string {
 // commit plants the bug in a test that runs and ends.
 func commit(t *testing.T, in *recorder, bug bugs.Bug, opts ...Option) {
 	t.Helper()
-	opts = append([]Option{WithAllocator(new(bugs.Memory)), WithDebug(blockalloc.DebugOptions{})}, opts...)
+	opts = append([]Option{WithAllocator(new(bugs.Memory)), WithDebug(debug.Options{})}, opts...)
 	mem, other := New(in, opts...), New(in, opts...)
 	_ = Debug(mem).Catch(func() { _ = bug.Plant(mem, other) })
 	in.end()
@@ -122,37 +122,6 @@ func TestBugs(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestFaultIsReported: an access after the free that faults where nobody catches it ends
-// the program, and its output tells of the block.
-func TestFaultIsReported(t *testing.T) {
-	const variable = "ALLOCTEST_FAULT"
-	bug := bugs.Named("free in use by another goroutine")
-	if os.Getenv(variable) != "" {
-		_ = bug.Plant(New(t), nil)
-		return
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestFaultIsReported$", "-alloctest.debug=guard")
-	cmd.Env = append(os.Environ(), variable+"=1")
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Logf("emulated: this program cannot start itself: %v", err)
-		return
-	}
-	if err := cmd.Wait(); err == nil {
-		t.Errorf("it has not faulted:\n%s", &out)
-	}
-	text := stable(out.String())
-	for _, want := range []string{
-		"unexpected fault address ADDR", "blockalloc: Debug: block used after it was freed: at byte 100 of block ADDR of 4096 B aligned to 64\n",
-		"allocated by\n\t\tbugs.go:LINE bugs.page\n\t\tbugs.go:LINE bugs.freeInUse\n", "freed by\n\t\tbugs.go:LINE bugs.evict\n\t\tbugs.go:LINE bugs.freeInUse\n",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is not in\n%s", want, &out)
-		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
 // set sets a flag until the test ends.
@@ -44,13 +45,13 @@ func TestDebugFlag(t *testing.T) {
 		opt  Option
 		want string
 	}{
-		{"", WithStacks(Full), "Debug"},
-		{"", WithDebug(blockalloc.DebugOptions{Guard: true}), "Debug with guard pages"},
+		{"", WithStacks(Full), "debug.Allocator"},
+		{"", WithDebug(debug.Options{Guard: true}), "debug.Allocator with guard pages"},
 		{"", WithAllocator(new(blockalloc.Heap)), "none"},
-		{"guard", WithStacks(Full), "Debug with guard pages"},
-		{"guard", WithDebug(blockalloc.DebugOptions{}), "Debug with guard pages"},
+		{"guard", WithStacks(Full), "debug.Allocator with guard pages"},
+		{"guard", WithDebug(debug.Options{}), "debug.Allocator with guard pages"},
 		{"guard", WithAllocator(new(blockalloc.Heap)), "none"},
-		{"off", WithDebug(blockalloc.DebugOptions{}), "none"},
+		{"off", WithDebug(debug.Options{}), "none"},
 	} {
 		setDebug(t, c.flag)
 		var r recorder

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
 // fills are what fresh memory is full of, in turn.
@@ -52,7 +53,7 @@ type filling struct {
 	mu     sync.Mutex
 	n      int               // allocations
 	layout blockalloc.Layout // of the only one
-	stack  blockalloc.DebugStack
+	stack  debug.Stack
 }
 
 var _ blockalloc.Allocator = (*filling)(nil)
@@ -81,7 +82,7 @@ func (f *filling) fill(b blockalloc.Block, from uintptr) {
 		return
 	}
 	if f.only == f.n {
-		f.layout, f.stack = b.Layout(), make(blockalloc.DebugStack, 32)
+		f.layout, f.stack = b.Layout(), make(debug.Stack, 32)
 		f.stack = f.stack[:runtime.Callers(2, f.stack)]
 	}
 	mem := b.Bytes()

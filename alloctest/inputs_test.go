@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/counter"
 )
 
@@ -53,7 +54,7 @@ func TestWrongInputOfMain(t *testing.T) {
 	}
 }
 
-// TestLeaksPastTheProxy: what its Debug knows to be live fails a test, also where the Proxy
+// TestLeaksPastTheProxy: what its debug.Allocator knows to be live fails a test, also where the Proxy
 // does not count it.
 func TestLeaksPastTheProxy(t *testing.T) {
 	setDebug(t, "")
@@ -101,11 +102,11 @@ func TestLeaksPastTheProxy(t *testing.T) {
 	}
 }
 
-// TestFindingsBesideAnother: the allocator's own error is told beside what Debug finds.
+// TestFindingsBesideAnother: the allocator's own error is told beside what debug.Allocator finds.
 func TestFindingsBesideAnother(t *testing.T) {
 	setDebug(t, "")
 	var r recorder
-	p := New(&r, WithAllocator(new(stubborn)), WithDebug(blockalloc.DebugOptions{}))
+	p := New(&r, WithAllocator(new(stubborn)), WithDebug(debug.Options{}))
 	b := leak(t, p, 64)
 	mem := b.Bytes()
 	if err := p.Free(b); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
 // TestSlabOverParentConforms is for the clauses that need a parent of the suite's.
@@ -132,20 +133,20 @@ func TestAbruptEndings(t *testing.T) {
 			},
 			nil,
 		},
-		"Debug": {
+		"debug.Allocator": {
 			func(p blockalloc.Allocator) blockalloc.Allocator {
-				return blockalloc.NewDebug(p, blockalloc.DebugOptions{QuarantineBlocks: 3})
+				return debug.New(p, debug.Options{QuarantineBlocks: 3})
 			},
 			func(a blockalloc.Allocator) { all(a, 9, page) },
 			func(t *testing.T, a blockalloc.Allocator, _ int64) {
-				if s := a.(*blockalloc.Debug).Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
+				if s := a.(*debug.Allocator).Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
 					t.Errorf("%+v", s)
 				}
 			},
 		},
-		"Debug, out of memory": {
+		"debug.Allocator, out of memory": {
 			func(p blockalloc.Allocator) blockalloc.Allocator {
-				return blockalloc.NewDebug(blockalloc.NewLimit(p, 5*5000), blockalloc.DebugOptions{})
+				return debug.New(blockalloc.NewLimit(p, 5*5000), debug.Options{})
 			},
 			func(a blockalloc.Allocator) {
 				for range 3 {
@@ -250,48 +251,5 @@ func TestFreeListTrimsAgain(t *testing.T) {
 	}
 	if s := p.Stats(); s.LiveBlocks != 0 {
 		t.Errorf("%d blocks are live at the parent", s.LiveBlocks)
-	}
-}
-
-// TestDebugReportEnds: where Report does not return, the other reports are not lost, nor is
-// the block that the operation has made, and Close tells of what it did not get to tell.
-func TestDebugReportEnds(t *testing.T) {
-	for how, end := range endings {
-		var reports []*blockalloc.DebugReport
-		p := &abrupt{Proxy: alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1000))}
-		d := blockalloc.NewDebug(p, blockalloc.DebugOptions{Report: func(r *blockalloc.DebugReport) {
-			if reports = append(reports, r); len(reports) == 1 {
-				end()
-			}
-		}})
-		for range 2 { // written to after they were freed: found when the quarantine goes
-			b := mustAllocate(t, d, 100, 4)
-			mem := b.Bytes()
-			mustFree(t, d, b)
-			mem[0]++
-		}
-		for range 3 {
-			mustFree(t, d, mustAllocate(t, d, 100, 4))
-		}
-		if !ended(t, func() { _, _ = d.Allocate(ofSize(400)) }) {
-			t.Errorf("%s: Allocate returns", how)
-		}
-		if s := d.Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
-			t.Errorf("%s: nobody has a block, and %+v", how, s)
-		}
-		mustFree(t, d, mustAllocate(t, d, 8, 4))
-		if len(reports) != 2 {
-			t.Errorf("%s: %d reports, want 2", how, len(reports))
-		}
-		p.end, p.left = end, 0
-		if !ended(t, func() { _ = d.Close() }) {
-			t.Errorf("%s: Close returns", how)
-		}
-		if err := d.Close(); !errors.Is(err, blockalloc.ErrUseAfterFree) {
-			t.Errorf("%s: Close: %v", how, err)
-		}
-		if s := p.Stats(); s.LiveBlocks != 0 {
-			t.Errorf("%s: %d blocks are live at the parent", how, s.LiveBlocks)
-		}
 	}
 }

@@ -20,6 +20,14 @@ var (
 	ErrLive             = errors.New("blocks are still live")
 )
 
+// What package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and [ErrLive].
+var (
+	ErrOverrun      = errors.New("access past the end of a block")
+	ErrUnderrun     = errors.New("access before the start of a block")
+	ErrUseAfterFree = errors.New("block used after it was freed")
+	ErrNotZeroed    = errors.New("memory not zeroed")
+)
+
 // allocateError says which allocator refused which layout and why.
 func allocateError(allocator string, l Layout, err error) error {
 	return fmt.Errorf("blockalloc: %s.Allocate(%v): %w", allocator, l, err)

@@ -225,16 +225,3 @@ func TestLimitOddContext(t *testing.T) {
 		t.Errorf("%v, %d bytes used", err, l.Used())
 	}
 }
-
-// TestReportFaultsInBubble: a bubble waits for all its goroutines, and so must not have the
-// one that waits for the watching process.
-func TestReportFaultsInBubble(t *testing.T) {
-	if !hasSystem {
-		return
-	}
-	synctest.Test(t, func(t *testing.T) {
-		if err := blockalloc.ReportFaults(); err == nil || !strings.Contains(err.Error(), "bubble") {
-			t.Errorf("error %v, want one that names the bubble", err)
-		}
-	})
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
@@ -92,15 +93,15 @@ func TestLimitBelow(t *testing.T) {
 		},
 		"Locked":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(l) },
 		"Failing": func(l blockalloc.Allocator) blockalloc.Allocator { return failing.If(l, never) },
-		"Debug": func(l blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewDebug(l, blockalloc.DebugOptions{})
+		"debug.Allocator": func(l blockalloc.Allocator) blockalloc.Allocator {
+			return debug.New(l, debug.Options{})
 		},
 		"Limit":    func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(l, 1<<30) },
 		"Proxy":    func(l blockalloc.Allocator) blockalloc.Allocator { return alloctrace.Wrap(l) },
 		"no Owner": func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(shy{l}, 1<<30) },
 		"several": func(l blockalloc.Allocator) blockalloc.Allocator {
 			slab := must(blockalloc.NewSlab(alloctrace.Wrap(blockalloc.NewLocked(l)), 4<<10))
-			return blockalloc.NewFallback(blockalloc.NewDebug(slab, blockalloc.DebugOptions{}), blockalloc.Null{})
+			return blockalloc.NewFallback(debug.New(slab, debug.Options{}), blockalloc.Null{})
 		},
 	} {
 		l := blockalloc.NewLimit(new(blockalloc.Heap), 20<<10)

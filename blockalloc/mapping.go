@@ -16,7 +16,6 @@ var (
 	_ Mapper = (*Pool)(nil)
 	_ Mapper = (*Fixed)(nil)
 	_ Mapper = (*Heap)(nil)
-	_ Mapper = (*Debug)(nil)
 	_ Mapper = Null{}
 )
 
@@ -58,19 +57,6 @@ func (f *Fixed) Mappings() []Mapping { return []Mapping{{f.memory.Addr(), f.memo
 // Mappings returns the live blocks. They are in the Go heap, and part of what the Go
 // runtime tells of that.
 func (h *Heap) Mappings() []Mapping { return h.live.mappings() }
-
-// Mappings returns the blocks that have mappings of their own, those in quarantine too. The
-// others are the parent's.
-func (d *Debug) Mappings() (list []Mapping) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, r := range d.blocks {
-		if r.guarded() {
-			list = append(list, Mapping{r.region.Addr(), r.region.size})
-		}
-	}
-	return list
-}
 
 // Mappings returns none.
 func (Null) Mappings() []Mapping { return nil }

@@ -2,7 +2,11 @@
 
 package blockalloc
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
+)
 
 // The sizes of chunks and of the largest run with more than one block, as log2, and
 // how many chunks are reserved at once at most: 1 GiB, or 64 MiB where addresses have
@@ -19,20 +23,20 @@ type systemPages struct{ system *System }
 func (p *Pool) newPageSource() pageSource { return systemPages{&p.System} }
 
 func (systemPages) reserve(size uintptr) (unsafe.Pointer, error) {
-	return reserveAligned(size, chunkSize)
+	return pages.Reserve(size, chunkSize)
 }
 
 func (s systemPages) commit(p unsafe.Pointer, size uintptr) error {
-	if err := commit(p, size); err != nil {
+	if err := pages.Commit(p, size); err != nil {
 		return err
 	}
 	s.system.apply(Block{ptr: p, size: size})
 	return nil
 }
 
-func (systemPages) purge(p unsafe.Pointer, size uintptr) error { return purge(p, size) }
+func (systemPages) purge(p unsafe.Pointer, size uintptr) error { return pages.Purge(p, size) }
 
-func (systemPages) release(p unsafe.Pointer, size uintptr) error { return unmap(p, size) }
+func (systemPages) release(p unsafe.Pointer, size uintptr) error { return pages.Unmap(p, size) }
 
 //lint:ignore U1000 see pool_pages_heap.go
 type poolHeap struct{}

@@ -14,3 +14,6 @@ func init() {
 		_ = flag.Set("test.short", "true")
 	}
 }
+
+// allModes is whether tests run in full, which takes minutes on some machines: CI does so once.
+var allModes = os.Getenv("ALLOCTRACE_REQUIRE_ALL") != ""

@@ -3,34 +3,14 @@ package blockalloc_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
-
-//go:noinline
-func slabAdd(word *atomic.Int64) { word.Add(1) }
-
-// reportUnit reports what an operation took in A: one uncontended atomic addition,
-// called, as measured just now.
-func reportUnit(b *testing.B) {
-	var word atomic.Int64
-	var units []float64 // ns
-	for range 21 {
-		start := time.Now()
-		for range 5000 {
-			slabAdd(&word)
-		}
-		units = append(units, float64(time.Since(start))/5000)
-	}
-	slices.Sort(units)
-	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/units[len(units)/2], "A/op")
-}
 
 // onGoroutines runs b.N operations in all, an equal part on each of n goroutines.
 func onGoroutines(b *testing.B, n int, run func(operations int)) {
@@ -42,7 +22,7 @@ func onGoroutines(b *testing.B, n int, run func(operations int)) {
 	}
 	wg.Wait()
 	b.StopTimer()
-	reportUnit(b)
+	measure.ReportUnit(b)
 }
 
 func benchSlab(b *testing.B) *blockalloc.Slab {

@@ -3,10 +3,11 @@ package blockalloc
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
 // System is an [Allocator] that takes each block from the operating system as a
@@ -68,7 +69,7 @@ type OptionReport struct {
 	Err     error  // why it was refused last; errors.ErrUnsupported where the platform has no such thing
 }
 
-var pageSize = uintptr(os.Getpagesize())
+var pageSize = pages.Size
 
 // Allocate maps a zeroed block of l.Size bytes, rounded up to whole pages.
 func (s *System) Allocate(l Layout) (Block, error) {
@@ -79,7 +80,7 @@ func (s *System) Allocate(l Layout) (Block, error) {
 		return Block{}, nil
 	}
 	size := roundUp(l.Size, pageSize)
-	p, err := mapAligned(size, max(l.Align, pageSize))
+	p, err := pages.Map(size, max(l.Align, pageSize))
 	if errors.Is(err, errors.ErrUnsupported) {
 		return Block{}, allocateError("System", l, fmt.Errorf("%w on %s/%s: use Heap or Default", err, runtime.GOOS, runtime.GOARCH))
 	}
@@ -116,11 +117,11 @@ func (s *System) reallocate(b Block, size uintptr) (Block, error) {
 	switch {
 	case granted == b.size:
 		return b, nil
-	case granted < b.size && granted > 0 && canShrink:
+	case granted < b.size && granted > 0 && pages.CanShrink:
 		if _, err := s.live.take(b); err != nil {
 			return b, err
 		}
-		if err := unmap(unsafe.Add(b.ptr, granted), b.size-granted); err != nil {
+		if err := pages.Unmap(unsafe.Add(b.ptr, granted), b.size-granted); err != nil {
 			s.live.add(b, struct{}{})
 			return b, err
 		}
@@ -139,7 +140,7 @@ func (s *System) Free(b Block) error {
 	if _, err := s.live.take(b); err != nil {
 		return freeError("System", b, err)
 	}
-	if err := unmap(b.ptr, b.size); err != nil {
+	if err := pages.Unmap(b.ptr, b.size); err != nil {
 		s.live.add(b, struct{}{}) // it is still mapped, so nobody else has its address
 		return freeError("System", b, err)
 	}

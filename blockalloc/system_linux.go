@@ -8,22 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// purge gives back the memory of accessible pages, which stay accessible. Their
-// content is lost. MADV_DONTNEED frees it at once, and the resident size falls.
-func purge(p unsafe.Pointer, size uintptr) error {
-	mem := unsafe.Slice((*byte)(p), size)
-	err := unix.Madvise(mem, unix.MADV_DONTNEED)
-	if err == unix.EINVAL { // it is locked in memory
-		err = unix.Madvise(mem, unix.MADV_DONTNEED_LOCKED)
-	}
-	if err == unix.EINVAL { // by a kernel before 5.18
-		if err = unix.Munlock(mem); err == nil {
-			err = unix.Madvise(mem, unix.MADV_DONTNEED)
-		}
-	}
-	return err
-}
-
 // applyOption asks the kernel to treat mem as the option says.
 func applyOption(option int, mem []byte, name string) error {
 	switch option {

@@ -39,7 +39,8 @@ func TestOurs(t *testing.T) {
 	}{
 		{module + ".(*Proxy).Free", "proxy.go", true},
 		{module + ".TestProxy", "proxy_test.go", false},
-		{module + "/blockalloc.(*Debug).Free", "debug.go", true},
+		{module + "/blockalloc.(*Pool).Free", "pool.go", true},
+		{module + "/blockalloc/debug.(*Allocator).Free", "allocator.go", true},
 		{module + "/blockalloc/typed.(*Vec[...]).Grow", "vec.go", true},
 		{module + "/blockalloc/blocktest.Run", "run.go", false},
 		{module + "/hooks.(*Leaks).Observe", "leaks.go", true},

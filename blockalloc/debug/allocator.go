@@ -1,0 +1,375 @@
+// Package debug makes errors with memory visible, in tests. Its [Allocator] takes memory from
+// a parent, or with [Options].Guard from the operating system, keeps a record of every
+// block, and finds:
+//
+//   - Frees and reallocations of what is not a live block of this Allocator: freed before
+//     ([blockalloc.ErrDoubleFree]), allocated elsewhere, of another size, or beginning
+//     inside a block ([blockalloc.ErrNotOwned]). The block stays as it is.
+//   - Writes past the end of a block ([blockalloc.ErrOverrun]) and before its start
+//     ([blockalloc.ErrUnderrun]), when it is freed or reallocated, by Check and by Close.
+//   - Writes to a block after it was freed ([blockalloc.ErrUseAfterFree]), when it leaves
+//     the quarantine, by Check and by Close; and with Guard any access, at once.
+//   - What is live at Close ([blockalloc.ErrLive]), by where it was allocated.
+//
+// Every such error is or wraps a [Report], which says which block it is, who allocated it,
+// who freed it, and who does what now.
+//
+// It cannot find a write of what is there already, or, without Guard, reads, writes that
+// jump over the canaries, and the use of a block through a stale copy once another block
+// has its place, which the quarantine delays.
+//
+// If the program is built with -asan, which takes cgo and gcc or clang, AddressSanitizer ends
+// it at the first access to what is around a block or in quarantine, with a report of its
+// own. It sees reads too, and C code. ASAN_OPTIONS=allow_user_poisoning=0 leaves such accesses
+// to this package.
+package debug
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// An Allocator finds errors in the use of its blocks. [New] makes one.
+//
+// A reallocation always moves the block, so that pointers to the old place are found. Blocks
+// have exactly the size that was asked for. If a block is damaged, Free and Reallocate report
+// that, write its canaries anew, and leave the block live: to free it again succeeds. A block
+// that was written to after it was freed is withheld from the parent, so that it is not
+// reused, until Close has reported it.
+//
+// An error that is found when another block is freed is not that caller's. It is kept for
+// Check and Close, the first hundred of them, and delivered to Options.OnReport at once.
+//
+// A free does not fail because the parent's Free does: the block is kept and given back by
+// Close, which returns the error if it fails again. If the parent has no more memory, the
+// quarantine is given back before Allocate and Reallocate fail.
+//
+// An Allocator may be used by several goroutines at once if its parent may; records have one
+// lock. Close it to have the memory back.
+type Allocator struct {
+	parent  blockalloc.Allocator
+	options Options // with defaults in place
+
+	// gate is held for reading by operations and for writing by Close, which thereby
+	// meets no block on its way to the parent or into quarantine.
+	gate   sync.RWMutex
+	closed bool
+
+	guarded atomic.Int64 // blocks with a mapping of their own, in quarantine too
+
+	mu         sync.Mutex // guards what follows
+	blocks     map[uintptr]*record
+	serial     uint64
+	liveBlocks int
+	liveBytes  int64
+	quarantine quarantine
+	released   history
+	findings   []error // which no operation but Check has returned
+	moreFound  int     // findings that there was no place for
+
+	reportMu    sync.Mutex
+	undelivered []*Report // to Options.OnReport
+}
+
+var (
+	_ blockalloc.Allocator = (*Allocator)(nil)
+	_ blockalloc.Owner     = (*Allocator)(nil)
+	_ blockalloc.Mapper    = (*Allocator)(nil)
+)
+
+// New returns an Allocator that takes memory from parent. It panics if parent is nil.
+func New(parent blockalloc.Allocator, options Options) *Allocator {
+	if parent == nil {
+		panic("debug: New: the parent must not be nil: pass one, such as blockalloc.Default()")
+	}
+	return &Allocator{parent: parent, options: options.withDefaults(), blocks: make(map[uintptr]*record)}
+}
+
+// Allocate returns a block of exactly l.Size bytes.
+func (d *Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	if err := l.Check(); err != nil {
+		return blockalloc.Block{}, allocateError(l, err)
+	}
+	if l.Size == 0 {
+		return blockalloc.Block{}, nil
+	}
+	stack := d.stack()
+	var made blockalloc.Block
+	var returns bool
+	defer d.finish(&made, &returns)
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	b, err := d.allocate("Allocate", l, stack)
+	if err != nil && !isReport(err) {
+		err = allocateError(l, err)
+	}
+	made, returns = b, true
+	return b, err
+}
+
+func (d *Allocator) allocate(op string, l blockalloc.Layout, now Stack) (blockalloc.Block, error) {
+	if d.closed {
+		return blockalloc.Block{}, blockalloc.ErrClosed
+	}
+	r, err := d.obtain(l)
+	if isOutOfMemory(err) && d.dismissAll() {
+		r, err = d.obtain(l)
+	}
+	if err == nil {
+		err = d.prepare(op, r, now)
+	}
+	if err != nil {
+		return blockalloc.Block{}, err
+	}
+	r.allocated = now
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.serial++
+	r.serial = d.serial
+	d.blocks[r.block.Addr()] = r
+	d.liveBlocks++
+	d.liveBytes += int64(l.Size)
+	return r.block, nil
+}
+
+// prepare fills a fresh block as the options say.
+func (d *Allocator) prepare(op string, r *record, now Stack) error {
+	if d.options.Zeroed && !r.guarded() {
+		if damage := differs(r.block.Bytes(), 0); damage != nil {
+			report := d.report(NotZeroed, op, r, blockalloc.Block{}, now)
+			report.set(damage)
+			r.dead = true
+			return errors.Join(report, d.release(r))
+		}
+	}
+	if !d.options.Zeroed && !d.options.NoPoison {
+		fill(r.block.Bytes(), freshPoison)
+	}
+	r.writeCanaries()
+	return nil
+}
+
+// Reallocate moves b, whatever the size.
+func (d *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if b.IsZero() {
+		return b, reallocateError(b, size, errEmptyReallocate)
+	}
+	l := blockalloc.Layout{Size: size, Align: b.Align()}
+	if err := l.Check(); err != nil {
+		return b, reallocateError(b, size, err)
+	}
+	stack := d.stack()
+	var made blockalloc.Block
+	var returns bool
+	defer d.finish(&made, &returns)
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	r, err := d.claim("Reallocate", b, stack)
+	if err != nil {
+		return b, err
+	}
+	if size > 0 {
+		if made, err = d.allocateFor(r, l, stack); err != nil {
+			if !isReport(err) {
+				err = reallocateError(b, size, err)
+			}
+			return b, err
+		}
+		copy(made.Bytes(), b.Bytes())
+	}
+	d.retire(r)
+	returns = true
+	return made, nil
+}
+
+// allocateFor returns a block that is to take the place of r, which was claimed, or undoes
+// that if there is none.
+func (d *Allocator) allocateFor(r *record, l blockalloc.Layout, now Stack) (b blockalloc.Block, err error) {
+	defer func() {
+		if b.IsZero() { // also if the parent panics or ends the goroutine
+			d.unclaim(r)
+		}
+	}()
+	return d.allocate("Reallocate", l, now)
+}
+
+// finish ends an operation that returns a block, if it has made one. If the operation does
+// not return, because the parent or Options.OnReport panics or ends the goroutine, nobody
+// has the block, and it is withheld.
+func (d *Allocator) finish(made *blockalloc.Block, returns *bool) {
+	delivered := false
+	defer func() {
+		if !made.IsZero() && !(delivered && *returns) {
+			d.withhold(*made)
+		}
+	}()
+	d.deliver()
+	delivered = true
+}
+
+// withhold ends the life of b without the parent, to which Close gives it back.
+func (d *Allocator) withhold(b blockalloc.Block) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.blocks[b.Addr()]
+	r.dead = true
+	d.liveBlocks--
+	d.liveBytes -= int64(r.block.Size())
+	d.quarantine.withheld = append(d.quarantine.withheld, r)
+}
+
+// Free puts b into the quarantine.
+func (d *Allocator) Free(b blockalloc.Block) error {
+	if b.IsZero() {
+		return nil
+	}
+	stack := d.stack()
+	defer d.deliver()
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	r, err := d.claim("Free", b, stack)
+	if err != nil {
+		return err
+	}
+	d.retire(r)
+	return nil
+}
+
+// claim ends the life of b, which from then on is the caller's alone, unless it is
+// not live or damaged.
+func (d *Allocator) claim(op string, b blockalloc.Block, now Stack) (*record, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, err := d.find(op, b, now)
+	if err != nil {
+		return nil, err
+	}
+	if report := d.damaged(op, r, now); report != nil {
+		r.writeCanaries()
+		return nil, report
+	}
+	r.freed, r.dead = now, true
+	d.liveBlocks--
+	d.liveBytes -= int64(r.block.Size())
+	return r, nil
+}
+
+// unclaim undoes claim.
+func (d *Allocator) unclaim(r *record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.freed, r.dead = nil, false
+	d.liveBlocks++
+	d.liveBytes += int64(r.block.Size())
+}
+
+// find returns the record of b, or a report if it is not live. The caller holds
+// d.mu.
+func (d *Allocator) find(op string, b blockalloc.Block, now Stack) (*record, error) {
+	r := d.blocks[b.Addr()]
+	switch {
+	case r == nil:
+		return nil, d.unknown(op, b, now)
+	case r.dead:
+		return nil, d.report(DoubleFree, op, r, b, now)
+	case r.block.Size() != b.Size():
+		return nil, d.report(WrongSize, op, r, b, now)
+	}
+	return r, nil
+}
+
+// unknown reports on a block at whose address none begins.
+func (d *Allocator) unknown(op string, b blockalloc.Block, now Stack) *Report {
+	if r := d.released.find(func(r *record) bool { return r.place.Addr == b.Addr() }); r != nil {
+		return d.report(DoubleFree, op, r, b, now)
+	}
+	for _, r := range d.blocks {
+		if offset := b.Addr() - r.place.Addr; offset < r.place.Layout.Size {
+			report := d.report(Interior, op, r, b, now)
+			report.Offset = int(offset)
+			return report
+		}
+	}
+	return d.report(Foreign, op, nil, b, now)
+}
+
+// Owns reports whether b is a live block of d.
+func (d *Allocator) Owns(b blockalloc.Block) bool {
+	if b.IsZero() {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.blocks[b.Addr()]
+	return r != nil && !r.dead && r.block.Size() == b.Size()
+}
+
+// Parent returns the allocator that memory comes from.
+func (d *Allocator) Parent() blockalloc.Allocator { return d.parent }
+
+// Mappings returns the blocks that have mappings of their own, those in quarantine too. The
+// others are the parent's.
+func (d *Allocator) Mappings() (list []blockalloc.Mapping) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.blocks {
+		if r.guarded() {
+			list = append(list, blockalloc.Mapping{Addr: r.region.Addr(), Size: r.region.Size()})
+		}
+	}
+	return list
+}
+
+// String returns "debug.Allocator", or "debug.Allocator with guard pages".
+func (d *Allocator) String() string {
+	if d.options.Guard {
+		return "debug.Allocator with guard pages"
+	}
+	return "debug.Allocator"
+}
+
+// Stats is what an [Allocator] holds at a moment. Bytes are of the sizes that were
+// asked for.
+type Stats struct {
+	LiveBlocks        int
+	LiveBytes         int64
+	QuarantinedBlocks int
+	QuarantinedBytes  int64
+	WithheldBlocks    int // freed blocks that were written to, or that the parent has not taken back
+	GuardedBlocks     int // those of all the others that have a mapping of their own
+}
+
+// Stats returns what d holds.
+func (d *Allocator) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Stats{
+		LiveBlocks: d.liveBlocks, LiveBytes: d.liveBytes,
+		QuarantinedBlocks: len(d.quarantine.blocks), QuarantinedBytes: d.quarantine.size,
+		WithheldBlocks: len(d.quarantine.withheld),
+		GuardedBlocks:  int(d.guarded.Load()),
+	}
+}
+
+func allocateError(l blockalloc.Layout, err error) error {
+	return fmt.Errorf("debug: Allocate(%v): %w", l, err)
+}
+
+func reallocateError(b blockalloc.Block, size uintptr, err error) error {
+	return fmt.Errorf("debug: Reallocate(%v, %d): %w", b, size, err)
+}
+
+func closeError(blocks int, size int64) error {
+	return fmt.Errorf("debug: Close: %w: %d of them, %d bytes in all: free them first", blockalloc.ErrLive, blocks, size)
+}
+
+var errEmptyReallocate = fmt.Errorf("%w: the alignment wanted is not known: use Allocate", blockalloc.ErrBadLayout)
+
+// isOutOfMemory reports whether it is worth giving blocks back and asking again.
+func isOutOfMemory(err error) bool {
+	return errors.Is(err, blockalloc.ErrOutOfMemory) || errors.Is(err, blockalloc.ErrLimit)
+}

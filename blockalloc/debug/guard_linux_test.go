@@ -1,0 +1,84 @@
+//go:build linux && !race
+
+package debug_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
+)
+
+// TestWithoutMappings: where the operating system has no mapping for a block with guard
+// pages, the parent serves it. The limit is for a process of its own.
+func TestWithoutMappings(t *testing.T) {
+	if emulated() {
+		t.Log("emulated: the limit would stop the emulator")
+		return
+	}
+	const variable = "ALLOCTRACE_TEST_MAPPINGS"
+	if os.Getenv(variable) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutMappings$", "-test.v")
+		cmd.Env = append(os.Environ(), variable+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "the parent has served") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	var system blockalloc.System
+	large := mustAllocate(t, &system, 512<<20, 16)
+	parent, err := blockalloc.NewFixed(large.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := debug.New(parent, debug.Options{Guard: true, NoPoison: true, Quarantine: -1})
+	small := mustAllocate(t, d, 64, 16)
+	limit := uint64(virtual(t)) + 256<<20
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		t.Fatal(err)
+	}
+	b := mustAllocate(t, d, 400<<20, 16)
+	if s := d.Stats(); s.GuardedBlocks != 1 || parent.Used() < b.Size() {
+		t.Errorf("%+v, %d bytes of the parent are used", s, parent.Used())
+	}
+	if n, err := d.Reallocate(small, 128); err != nil {
+		t.Error(err)
+	} else {
+		small = n
+	}
+	mustFree(t, d, b)
+	mustFree(t, d, small)
+	mustClose(t, d)
+	if parent.Used() != 0 {
+		t.Errorf("%d bytes of the parent are used in the end", parent.Used())
+	}
+	mustFree(t, &system, large)
+	t.Log("the parent has served")
+}
+
+// emulated says that another processor is emulated, whose /proc/self is that of
+// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
+func emulated() bool {
+	exe, err := os.Readlink("/proc/thread-self/exe")
+	return err != nil || strings.Contains(exe, "qemu")
+}
+
+// virtual returns the size of the process's address space in bytes.
+func virtual(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages int64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}

@@ -1,0 +1,241 @@
+package debug
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/alloctrace/alloctrace/internal/pages"
+)
+
+const maxFindings = 100
+
+// quarantine is the freed blocks whose memory is not to be used again yet.
+type quarantine struct {
+	blocks   []*record // the oldest first
+	size     int64     // bytes in blocks
+	withheld []*record // that were written to, or that the parent did not take back
+}
+
+// add takes r in and returns those that leave, so that there are maxSize bytes in
+// maxBlocks blocks at most.
+func (q *quarantine) add(r *record, maxSize int64, maxBlocks int) []*record {
+	size := int64(r.place.Layout.Size)
+	if size > maxSize || maxBlocks == 0 {
+		return []*record{r}
+	}
+	q.blocks = append(q.blocks, r)
+	q.size += size
+	n := 0
+	for q.size > maxSize || len(q.blocks)-n > maxBlocks {
+		q.size -= int64(q.blocks[n].place.Layout.Size)
+		n++
+	}
+	leaving := slices.Clone(q.blocks[:n])
+	clear(q.blocks[:n])
+	q.blocks = q.blocks[n:]
+	return leaving
+}
+
+// retire takes in a block that was claimed.
+func (d *Allocator) retire(r *record) {
+	if d.options.ZeroFree {
+		clear(r.block.Bytes())
+	}
+	if r.guarded() && d.options.Quarantine > 0 {
+		r.sealed = pages.Seal(r.from.Pointer(), r.from.Size()) == nil
+	}
+	if !r.sealed && !d.options.NoPoison && !d.options.ZeroFree {
+		fill(r.block.Bytes(), freedPoison)
+	}
+	if !r.sealed {
+		r.poison()
+	}
+	d.mu.Lock()
+	leaving := d.quarantine.add(r, d.options.Quarantine, d.options.QuarantineBlocks)
+	d.mu.Unlock()
+	d.dismissThese(leaving)
+}
+
+// each calls f with each of blocks. Where f does not return, because the parent panics or
+// ends the goroutine, it withholds those that are left.
+func (d *Allocator) each(blocks []*record, f func(*record)) {
+	defer func() {
+		if len(blocks) > 0 {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.quarantine.withheld = append(d.quarantine.withheld, blocks...)
+		}
+	}()
+	for len(blocks) > 0 {
+		r := blocks[0]
+		blocks = blocks[1:]
+		f(r)
+	}
+}
+
+// dismissThese does dismiss for each of blocks, and reports whether that gave any back.
+func (d *Allocator) dismissThese(blocks []*record) (some bool) {
+	d.each(blocks, func(r *record) { some = d.dismiss(r) || some })
+	return some
+}
+
+// dismiss gives back a block that leaves the quarantine, and reports whether it did.
+func (d *Allocator) dismiss(r *record) bool {
+	if report := d.abused("", r, nil); report != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.keep(report)
+		d.quarantine.withheld = append(d.quarantine.withheld, r)
+		return false
+	}
+	return d.release(r) == nil
+}
+
+// dismissAll gives back the quarantine and reports whether that was any memory.
+func (d *Allocator) dismissAll() bool {
+	d.mu.Lock()
+	leaving := d.quarantine.blocks
+	d.quarantine.blocks, d.quarantine.size = nil, 0
+	d.mu.Unlock()
+	return d.dismissThese(leaving)
+}
+
+// release gives back a block's memory. If that fails, panics or ends the goroutine, the
+// block is withheld. Its record goes first, for once its memory is given back the address
+// is somebody else's.
+func (d *Allocator) release(r *record) (err error) {
+	d.mu.Lock()
+	delete(d.blocks, r.place.Addr)
+	d.mu.Unlock()
+	released := false
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if released {
+			d.released.add(r)
+			return
+		}
+		d.blocks[r.place.Addr] = r
+		d.quarantine.withheld = append(d.quarantine.withheld, r)
+	}()
+	err = d.giveBack(r)
+	released = err == nil
+	return err
+}
+
+// keep remembers what no operation returns to its caller. The caller holds d.mu.
+func (d *Allocator) keep(err error) {
+	if len(d.findings) == maxFindings {
+		d.moreFound++
+		return
+	}
+	d.findings = append(d.findings, err)
+}
+
+// found returns what was kept. The caller holds d.mu.
+func (d *Allocator) found() []error {
+	errs := slices.Clone(d.findings)
+	if d.moreFound > 0 {
+		errs = append(errs, fmt.Errorf("debug: %d more blocks were used after they were freed", d.moreFound))
+	}
+	return errs
+}
+
+// Check looks at all blocks, live and in quarantine, and returns what is wrong with
+// them, joined, and what has been found before and Close has not returned yet. It
+// repairs nothing. It costs the reading of all canaries and of what is in
+// quarantine, and other operations wait meanwhile.
+func (d *Allocator) Check() error {
+	now := d.stack()
+	defer d.deliver()
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	return errors.Join(d.check("Check", now)...)
+}
+
+// check does Check. The caller holds d.gate.
+func (d *Allocator) check(op string, now Stack) []error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept := d.quarantine.blocks[:0]
+	for _, r := range d.quarantine.blocks {
+		report := d.abused(op, r, now)
+		if report == nil {
+			kept = append(kept, r)
+			continue
+		}
+		d.keep(report)
+		d.quarantine.size -= int64(r.place.Layout.Size)
+		d.quarantine.withheld = append(d.quarantine.withheld, r)
+	}
+	clear(d.quarantine.blocks[len(kept):])
+	d.quarantine.blocks = kept
+	errs := d.found()
+	for _, r := range d.live() {
+		if report := d.damaged(op, r, now); report != nil {
+			errs = append(errs, report)
+		}
+	}
+	return errs
+}
+
+// live returns the live blocks in the order in which they were allocated. The caller
+// holds d.mu.
+func (d *Allocator) live() []*record {
+	var live []*record
+	for _, r := range d.blocks {
+		if !r.dead {
+			live = append(live, r)
+		}
+	}
+	slices.SortFunc(live, func(a, b *record) int { return cmp.Compare(a.serial, b.serial) })
+	return live
+}
+
+// Close gives the quarantine and what was withheld back to the parent, if no block is
+// live, and ends allocation. It returns, joined, what was found since New and not
+// returned by the operation that found it; another Close returns nil.
+//
+// If blocks are live, Close returns an error that wraps [blockalloc.ErrLive], says where they
+// were allocated, the largest sum first, and also what Check would; the
+// Allocator stays open. If the parent does not take memory back, Close returns the parent's
+// error; another Close tries again.
+func (d *Allocator) Close() error {
+	now := d.stack()
+	defer d.deliver()
+	d.gate.Lock()
+	defer d.gate.Unlock()
+	errs := d.check("Close", now)
+	if d.liveBlocks > 0 {
+		errs = append(append([]error{closeError(d.liveBlocks, d.liveBytes)}, d.leaks()...), errs...)
+		return errors.Join(errs...)
+	}
+	d.closed = true
+	returned := d.found()
+	d.findings, d.moreFound = nil, 0
+	defer func() {
+		if returned != nil { // the parent has not returned, and so Close does not
+			d.findings = append(returned, d.findings...)
+		}
+	}()
+	again := d.takeWithheld()
+	d.each(again, func(r *record) { _ = d.release(r) }) // what fails is withheld
+	d.dismissAll()
+	d.each(d.takeWithheld(), func(r *record) {
+		if err := d.release(r); err != nil {
+			errs = append(errs, fmt.Errorf("debug: Close: giving back %v: %w: close again", r.place, err))
+		}
+	})
+	returned = nil
+	return errors.Join(errs...)
+}
+
+func (d *Allocator) takeWithheld() []*record {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	taken := d.quarantine.withheld
+	d.quarantine.withheld = nil
+	return taken
+}

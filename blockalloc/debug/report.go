@@ -1,0 +1,283 @@
+package debug
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// Kind is what a [Report] is on.
+type Kind int
+
+// The kinds, with the error that the report wraps.
+const (
+	DoubleFree   Kind = iota // ErrDoubleFree: a free or reallocation of a block that was freed
+	Foreign                  // ErrNotOwned: of one that this Allocator does not know
+	WrongSize                // ErrNotOwned: of a live one with another size
+	Interior                 // ErrNotOwned: of something that begins inside a block
+	Overrun                  // ErrOverrun
+	Underrun                 // ErrUnderrun
+	UseAfterFree             // ErrUseAfterFree
+	NotZeroed                // ErrNotZeroed: the parent broke its promise
+	Leak                     // ErrLive: blocks that one call stack allocated and nobody freed
+)
+
+var kinds = [...]struct {
+	name string
+	err  error
+}{
+	{"double free", blockalloc.ErrDoubleFree},
+	{"foreign free", blockalloc.ErrNotOwned},
+	{"wrong-size free", blockalloc.ErrNotOwned},
+	{"interior free", blockalloc.ErrNotOwned},
+	{"overrun", blockalloc.ErrOverrun},
+	{"underrun", blockalloc.ErrUnderrun},
+	{"use after free", blockalloc.ErrUseAfterFree},
+	{"not zeroed", blockalloc.ErrNotZeroed},
+	{"leak", blockalloc.ErrLive},
+}
+
+// String returns, for example, "double free".
+func (k Kind) String() string {
+	if k < 0 || int(k) >= len(kinds) {
+		return fmt.Sprintf("Kind(%d)", int(k))
+	}
+	return kinds[k].name
+}
+
+// A Place is where a block is or was. It keeps nothing alive.
+type Place struct {
+	Addr   uintptr
+	Layout blockalloc.Layout
+}
+
+func placeOf(b blockalloc.Block) Place { return Place{b.Addr(), b.Layout()} }
+
+// String returns what Block.String does.
+func (p Place) String() string { return fmt.Sprintf("block %#x of %v", p.Addr, p.Layout) }
+
+// A Report is an error that an [Allocator] has found, for [errors.As].
+type Report struct {
+	Kind  Kind
+	Op    string // the method that found it, "" when a block left the quarantine
+	Block Place  // the block concerned, zero for Foreign; of a leak the first
+	Given Place  // what was passed to Free or Reallocate
+
+	// Offset is where the memory that was accessed begins, in bytes from the start of
+	// Block; for Interior it is where Given begins. Length is how many
+	// bytes there are to the last that is wrong; Found and Want are the first 8 of
+	// them. Fault says that the access was not found by its traces: the processor
+	// refused it. Whether it was to read or to write is not known then, and the last
+	// three are empty.
+	Offset      int
+	Length      int
+	Found, Want []byte
+	Fault       bool
+
+	// Blocks and Bytes are how many leaked blocks Allocated is the origin of.
+	Blocks int
+	Bytes  int64
+
+	Allocated Stack // who allocated Block
+	Freed     Stack // who freed or reallocated it, if it is not live
+	Now       Stack // who called Op; of Catch, who did the access
+}
+
+// report begins a report on r, which may be nil. The caller may or may not hold d.mu.
+func (d *Allocator) report(kind Kind, op string, r *record, given blockalloc.Block, now Stack) *Report {
+	report := &Report{Kind: kind, Op: op, Now: now}
+	if !given.IsZero() {
+		report.Given = placeOf(given)
+	}
+	if r != nil {
+		report.Block, report.Allocated, report.Freed = r.place, r.allocated, r.freed
+	}
+	if d.options.OnReport != nil {
+		d.reportMu.Lock()
+		defer d.reportMu.Unlock()
+		d.undelivered = append(d.undelivered, report)
+	}
+	return report
+}
+
+func (r *Report) set(damage *mismatch) {
+	r.Offset, r.Length, r.Found, r.Want = damage.offset, damage.length, damage.found, damage.want
+}
+
+// damaged returns a report if the canaries of a live block are overwritten, or nil.
+func (d *Allocator) damaged(op string, r *record, now Stack) *Report {
+	damage := r.inspect()
+	if damage == nil {
+		return nil
+	}
+	kind := Overrun
+	if damage.offset < 0 {
+		kind = Underrun
+	}
+	report := d.report(kind, op, r, blockalloc.Block{}, now)
+	report.set(damage)
+	return report
+}
+
+// abused returns a report if a freed block was written to, or around, or nil.
+func (d *Allocator) abused(op string, r *record, now Stack) *Report {
+	if r.sealed {
+		return nil
+	}
+	r.unpoison()
+	defer r.poison()
+	var damage *mismatch
+	switch {
+	case d.options.ZeroFree:
+		damage = differs(r.block.Bytes(), 0)
+	case !d.options.NoPoison:
+		damage = differs(r.block.Bytes(), freedPoison)
+	}
+	if damage == nil {
+		damage = r.inspect()
+	}
+	if damage == nil {
+		return nil
+	}
+	report := d.report(UseAfterFree, op, r, blockalloc.Block{}, now)
+	report.set(damage)
+	return report
+}
+
+// maxLeaks is how many call stacks Close names.
+const maxLeaks = 20
+
+// leaks returns a report for each call stack that allocated live blocks, the largest
+// sum first. The caller holds d.gate alone.
+func (d *Allocator) leaks() []error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sums := make(map[string]*Report)
+	var all []*Report
+	for _, r := range d.live() {
+		key := fmt.Sprint([]uintptr(r.allocated))
+		leak := sums[key]
+		if leak == nil {
+			leak = &Report{Kind: Leak, Op: "Close", Block: r.place, Allocated: r.allocated}
+			sums[key] = leak
+			all = append(all, leak)
+		}
+		leak.Blocks++
+		leak.Bytes += int64(r.place.Layout.Size)
+	}
+	slices.SortStableFunc(all, func(a, b *Report) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	if d.options.OnReport != nil {
+		d.reportMu.Lock()
+		defer d.reportMu.Unlock()
+		d.undelivered = append(d.undelivered, all...)
+	}
+	var errs []error
+	for _, leak := range all[:min(len(all), maxLeaks)] {
+		errs = append(errs, leak)
+	}
+	if n := len(all) - len(errs); n > 0 {
+		errs = append(errs, fmt.Errorf("debug: Close: %w: allocated in %d more places", blockalloc.ErrLive, n))
+	}
+	return errs
+}
+
+func isReport(err error) bool {
+	var report *Report
+	return errors.As(err, &report)
+}
+
+// deliver calls Options.OnReport. The caller holds no lock.
+func (d *Allocator) deliver() {
+	if d.options.OnReport == nil {
+		return
+	}
+	for r := d.nextUndelivered(); r != nil; r = d.nextUndelivered() {
+		d.options.OnReport(r)
+	}
+}
+
+// nextUndelivered takes the oldest report that OnReport has not had, nil if there is none.
+func (d *Allocator) nextUndelivered() *Report {
+	d.reportMu.Lock()
+	defer d.reportMu.Unlock()
+	if len(d.undelivered) == 0 {
+		return nil
+	}
+	r := d.undelivered[0]
+	d.undelivered = d.undelivered[1:]
+	return r
+}
+
+// Unwrap returns the error that goes with r.Kind.
+func (r *Report) Unwrap() error { return kinds[r.Kind].err }
+
+// Error returns the whole report: a line that says what was found, and below it the
+// stacks that are known.
+func (r *Report) Error() string {
+	var t strings.Builder
+	t.WriteString("debug: ")
+	switch {
+	case r.Given.Addr != 0:
+		fmt.Fprintf(&t, "%s(%v): ", r.Op, r.Given)
+	case r.Op != "":
+		t.WriteString(r.Op + ": ")
+	}
+	fmt.Fprintf(&t, "%v: %s", r.Unwrap(), r.detail())
+	writeStack(&t, "allocated by", r.Allocated)
+	if r.Kind == DoubleFree {
+		writeStack(&t, "freed first by", r.Freed)
+		writeStack(&t, map[bool]string{true: "reallocated by", false: "freed again by"}[r.Op == "Reallocate"], r.Now)
+		return t.String()
+	}
+	writeStack(&t, "freed by", r.Freed)
+	switch {
+	case r.Fault && r.Op == "Catch":
+		writeStack(&t, "accessed by", r.Now)
+	case r.Op == "Free":
+		writeStack(&t, "freed now by", r.Now)
+	case r.Op == "Reallocate":
+		writeStack(&t, "reallocated now by", r.Now)
+	case r.Op == "Allocate":
+		writeStack(&t, "allocated now by", r.Now)
+	default:
+		writeStack(&t, "found by", r.Now)
+	}
+	return t.String()
+}
+
+// detail says what was found beside the kind.
+func (r *Report) detail() string {
+	switch r.Kind {
+	case DoubleFree:
+		if r.Given != r.Block {
+			return fmt.Sprintf("it was %v: free a block once", r.Block)
+		}
+		return "free a block once"
+	case Foreign:
+		return "it was not allocated here, or freed long ago: free a block with the allocator it came from"
+	case WrongSize:
+		return fmt.Sprintf("the block at this address has %d B: free the Block that was allocated", r.Block.Layout.Size)
+	case Interior:
+		return fmt.Sprintf("it begins at byte %d of %v: free the Block that was allocated", r.Offset, r.Block)
+	case Leak:
+		return fmt.Sprintf("%d of them, %d bytes in all, the first of them %v", r.Blocks, r.Bytes, r.Block)
+	}
+	if r.Fault {
+		return fmt.Sprintf("at byte %d of %v", r.Offset, r.Block)
+	}
+	verb := "are"
+	if r.Length == 1 {
+		verb = "is"
+	}
+	return fmt.Sprintf("at byte %d of %v: %d B %s wrong, % x instead of % x", r.Offset, r.Block, r.Length, verb, r.Found, r.Want)
+}
+
+func writeStack(t *strings.Builder, who string, s Stack) {
+	if text := s.String(); text != "" {
+		fmt.Fprintf(t, "\n\t%s\n\t\t%s", who, strings.ReplaceAll(text, "\n", "\n\t\t"))
+	}
+}

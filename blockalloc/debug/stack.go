@@ -1,0 +1,40 @@
+package debug
+
+import (
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alloctrace/alloctrace/internal/callers"
+)
+
+// A Stack is where a goroutine was: return addresses, the innermost first, for
+// [runtime.CallersFrames].
+type Stack []uintptr
+
+// stack returns where the caller's caller is.
+func (d *Allocator) stack() Stack {
+	if d.options.Stack == 0 {
+		return nil
+	}
+	var pcs [1 + maxStack]uintptr
+	n := callers.Stack(pcs[:1+d.options.Stack])
+	return slices.Clone(pcs[1:n]) // the first is of this package in any case
+}
+
+// Frames returns the frames of s but for those of this library, and those of the Go
+// runtime and of package testing at either end.
+func (s Stack) Frames() []runtime.Frame { return callers.Frames(s) }
+
+// String returns a line for each of the Frames, without a newline at the end: the
+// base name of the file, the line, and the function with the last element of its
+// package's path, as "cache_test.go:31 cache.TestEvict".
+func (s Stack) String() string {
+	var lines []string
+	for _, f := range s.Frames() {
+		lines = append(lines, path.Base(f.File)+":"+strconv.Itoa(f.Line)+" "+path.Base(f.Function))
+	}
+	return strings.Join(lines, "\n")
+}
