@@ -252,7 +252,7 @@ func Fuzz(f *testing.F, c Config) {
 		f.Add(script{ops: randomOperations(seed, 40), over: seed%2 == 1, fail: seed}.bytes())
 	}
 	var each []operation
-	for i := range verbs {
+	for i := range s.verbs {
 		each = append(each, operation{0, 0, byte(7 * i), 128, 4}, operation{byte(i), byte(i), byte(i), 64, 3})
 	}
 	f.Add(script{ops: each}.bytes())
