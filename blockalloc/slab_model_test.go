@@ -31,6 +31,38 @@ var slabModelSteps = []blocktest.Step{
 		return nil
 	}},
 	{Name: "Find", Weight: 2, Do: findInSlab},
+	{Name: "many", Do: manyInSlab},
+}
+
+// manyInSlab fills blocks of the parent's with slots of one size, and frees them in another order.
+func manyInSlab(s *blocktest.State) error {
+	slab := s.Allocator.(*blockalloc.Slab)
+	l := blockalloc.Layout{Size: 1 + uintptr(s.IntN(512)), Align: 1}
+	s.Logf("blocks of %v", l)
+	var live []blockalloc.Block
+	for len(live) < 40 {
+		b, err := slab.Allocate(l)
+		if errors.Is(err, blockalloc.ErrOutOfMemory) {
+			break // the parent lends no more
+		}
+		if err != nil {
+			return err
+		}
+		live = append(live, b)
+	}
+	if err := slabStats(slab, append(live[:len(live):len(live)], s.Live...)); err != nil {
+		return err
+	}
+	var failed error
+	for len(live) > 0 {
+		i, last := s.IntN(len(live)), len(live)-1
+		b := live[i]
+		live[i], live = live[last], live[:last]
+		if err := slab.Free(b); err != nil {
+			failed = err
+		}
+	}
+	return failed
 }
 
 // findInSlab asks for a byte of a live block, and frees what begins there if it is not the
@@ -104,7 +136,7 @@ func countedSlab(maxEmpty, limit int) blocktest.Config {
 func TestCountedSlabConforms(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ maxEmpty, limit int }{{0, 0}, {-1, 0}, {10, 0}, {0, 20}} {
-		t.Run(fmt.Sprintf("%d/%d", c.maxEmpty, c.limit), func(t *testing.T) { blocktest.Run(t, countedSlab(c.maxEmpty, c.limit)) })
+		t.Run(fmt.Sprintf("MaxEmpty=%d,limit=%d", c.maxEmpty, c.limit), func(t *testing.T) { blocktest.Run(t, countedSlab(c.maxEmpty, c.limit)) })
 	}
 }
 
