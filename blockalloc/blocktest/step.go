@@ -134,7 +134,7 @@ func (m *model) check() error {
 		return nil
 	}
 	if err := m.Check(m.a, m.blocks()); err != nil {
-		return fmt.Errorf("Check: %w", err)
+		return fmt.Errorf("the Config's Check: %w", err)
 	}
 	return nil
 }
