@@ -7,7 +7,6 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
 // bumping is what Bump and Fixed have in common.
@@ -44,20 +43,6 @@ func bothBumping(t *testing.T, f func(t carverTest, a bumping)) {
 	})
 	t.Run("Fixed", func(t *testing.T) {
 		f(carverTest{t}, newFixed(t, borrow(t, 4096, 4096).Bytes()))
-	})
-}
-
-func TestBumpConforms(t *testing.T) {
-	t.Parallel()
-	blocktest.Run(t, blocktest.Config{
-		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
-			return blockalloc.NewBump(parent, 4<<20)
-		},
-		MaxSize:        1 << 20,
-		Bounded:        true,
-		Arena:          true,
-		Capacity:       4 << 20,
-		SingleThreaded: true,
 	})
 }
 

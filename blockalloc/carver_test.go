@@ -170,9 +170,12 @@ func (p *lender) Free(b blockalloc.Block) error {
 			break
 		}
 	}
+	if err := p.mem.Free(loan.around); err != nil {
+		return err
+	}
 	delete(p.lent, b.Addr())
 	p.returned = append(p.returned, b.Addr())
-	return p.mem.Free(loan.around)
+	return nil
 }
 
 // has checks how many blocks are lent.

@@ -14,12 +14,12 @@ import (
 // TestSlabOverParentConforms is for the clauses that need a parent of the suite's.
 func TestSlabOverParentConforms(t *testing.T) {
 	t.Parallel()
-	blocktest.Run(t, blocktest.Config{
+	blocktest.Run(t, slabConfig(blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
 			return blockalloc.NewSlab(parent, 16<<10)
 		},
 		MaxSize: 1 << 20,
-	})
+	}))
 }
 
 // abrupt is an allocator whose calls do not return once there is an end.

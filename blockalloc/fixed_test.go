@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
 func newFixed(t testing.TB, buf []byte) *blockalloc.Fixed {
@@ -15,17 +14,6 @@ func newFixed(t testing.TB, buf []byte) *blockalloc.Fixed {
 		t.Fatal(err)
 	}
 	return f
-}
-
-func TestFixedConforms(t *testing.T) {
-	blocktest.Run(t, blocktest.Config{
-		New:            func(t testing.TB) blockalloc.Allocator { return newFixed(t, make([]byte, 4<<20)) },
-		MaxSize:        1 << 20,
-		Bounded:        true,
-		Arena:          true,
-		Capacity:       4 << 20,
-		SingleThreaded: true,
-	})
 }
 
 func TestNewFixedRefuses(t *testing.T) {

@@ -2,234 +2,251 @@ package blockalloc_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
-	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// listModel is what a FreeList ought to be: a stack of addresses at hand, and the
-// blocks that are live.
-type listModel struct {
-	carverTest
+// listed is a FreeList over a lender, and beside it what that ought to be: a stack of addresses
+// at hand. It knows which block comes next, and why one is refused.
+type listed struct {
+	*blockalloc.FreeList
 	parent *lender
+	layout blockalloc.Layout
 	max    int
 	hand   []uintptr
-	live   []modelBlock
-	gone   []blockalloc.Block
-	number int
-	script *script
+	live   map[uintptr]bool
+	wrong  error // what was first not as it ought to be
 }
 
-const (
-	listSize  = 40
-	listAlign = 16
-)
+var errParent = fmt.Errorf("the parent refuses: %w", blocktest.ErrInjected)
 
-var errParent = errors.New("the parent refuses")
-
-// took lays what the parent has lent since onto the model's stack.
-func (m *listModel) took(before int) { m.hand = append(m.hand, m.parent.history[before:]...) }
-
-// play does what the script says, with f and, when that is closed, with new lists.
-// It returns the last.
-func (m *listModel) play(f *blockalloc.FreeList) *blockalloc.FreeList {
-	for m.script.more() {
-		switch op := m.script.next(12); op {
-		case 0, 1, 2, 3:
-			m.allocateFrom(f)
-		case 4, 5, 6:
-			if i := m.script.next(max(1, len(m.live))); i < len(m.live) {
-				m.end(i, f.Free(m.live[i].block))
-			}
-		case 7:
-			if i := m.script.next(max(1, len(m.live))); i < len(m.live) {
-				m.resize(f, i)
-			}
-		case 8:
-			m.freeGone(f)
-		case 9:
-			m.reserve(f)
-		case 10:
-			if m.script.next(4) == 0 {
-				m.trimmed(f.Trim())
-			} else if err := f.Close(); len(m.live) > 0 {
-				if !errors.Is(err, blockalloc.ErrLive) {
-					m.Fatalf("Close with %d live blocks: %v", len(m.live), err)
-				}
-			} else if m.trimmed(err); err == nil {
-				if _, err := f.Allocate(blockalloc.BlockLayout(1)); !errors.Is(err, blockalloc.ErrClosed) {
-					m.Fatalf("Allocate after Close: %v", err)
-				}
-				f = newFreeList(m.TB, m.parent, blockalloc.Layout{Size: listSize, Align: listAlign}, m.max)
-			}
-		case 11: // the parent changes its mind
-			m.parent.refusal, m.parent.after, m.parent.keeping = nil, m.script.next(8), nil
-			if m.script.next(2) == 0 {
-				m.parent.refusal = errParent
-			}
-			if m.script.next(4) == 0 {
-				m.parent.keeping = errParent
-			}
-			m.parent.extra = uintptr(m.script.next(32))
-		}
-		m.check(f)
+func (f *listed) expect(ok bool, format string, args ...any) {
+	if !ok && f.wrong == nil {
+		f.wrong = fmt.Errorf("with %d blocks at hand and %d live: %w", len(f.hand), len(f.live), fmt.Errorf(format, args...))
 	}
-	return f
 }
 
-func (m *listModel) allocateFrom(f *blockalloc.FreeList) {
-	l := blockalloc.Layout{Size: uintptr(1 + m.script.next(listSize)), Align: 1 << m.script.next(5)}
-	switch m.script.next(8) {
-	case 0:
-		l.Size = listSize + 1
-	case 1:
-		l.Align = 2 * listAlign
+// take does what may take blocks from the parent, and lays them onto the stack.
+func (f *listed) take(do func() error) error {
+	before := len(f.parent.history)
+	err := do()
+	f.hand = append(f.hand, f.parent.history[before:]...)
+	return err
+}
+
+func (f *listed) Allocate(l blockalloc.Layout) (b blockalloc.Block, err error) {
+	err = f.take(func() error {
+		b, err = f.FreeList.Allocate(l)
+		return err
+	})
+	if l.Check() != nil || l.Size == 0 || errors.Is(err, blockalloc.ErrClosed) {
+		return b, err
 	}
-	before := len(m.parent.history)
-	b, err := f.Allocate(l)
-	m.took(before)
 	var want error
+	last := len(f.hand) - 1
 	switch {
-	case l.Size > listSize:
+	case l.Size > f.layout.Size:
 		want = blockalloc.ErrOutOfMemory
-	case l.Align > listAlign:
+	case l.Align > f.layout.Align:
 		want = blockalloc.ErrUnsupportedAlign
-	case len(m.hand) > 0:
-		want = nil
-	case m.max > 0 && len(m.live) == m.max:
+	case last >= 0:
+		f.expect(err == nil && b.Addr() == f.hand[last] && b.Size() == f.layout.Size, "Allocate(%v) = %v, %v; want %d bytes at %#x", l, b, err, f.layout.Size, f.hand[last])
+		f.hand = f.hand[:last]
+		f.live[b.Addr()] = true
+		return b, err
+	case f.max > 0 && len(f.live) == f.max:
 		want = blockalloc.ErrOutOfMemory
 	default:
-		want = errParent
+		want = blocktest.ErrInjected
 	}
-	if want != nil || err != nil {
-		if !errors.Is(err, want) || !b.IsZero() {
-			m.Fatalf("Allocate(%v) = %v, %v; want %v", l, b, err, want)
-		}
-		return
-	}
-	last := len(m.hand) - 1
-	if b.Addr() != m.hand[last] || b.Size() != listSize || b.Align() != l.Align {
-		m.Fatalf("Allocate(%v) = %v, want %d bytes at %#x", l, b, listSize, m.hand[last])
-	}
-	m.hand = m.hand[:last]
-	m.number++
-	m.fill(b, byte(m.number))
-	m.live = append(m.live, modelBlock{m.number, b, false})
+	f.expect(errors.Is(err, want), "Allocate(%v) = %v, %v; want %v", l, b, err, want)
+	return b, err
 }
 
-// end says that the live block with this index was freed.
-func (m *listModel) end(i int, err error) {
-	b := m.live[i]
-	if err != nil {
-		m.Fatalf("free of %v: %v", b.block, err)
-	}
-	m.filled(b.block, listSize, byte(b.number))
-	m.hand = append(m.hand, b.block.Addr())
-	m.gone = append(m.gone, b.block)
-	m.live = slices.Delete(m.live, i, i+1)
-}
-
-func (m *listModel) resize(f *blockalloc.FreeList, i int) {
-	b := m.live[i].block
-	size := uintptr(m.script.next(2 * listSize))
-	n, err := f.Reallocate(b, size)
-	switch {
-	case size == 0:
-		if m.end(i, err); !n.IsZero() {
-			m.Fatalf("Reallocate(%v, 0) = %v", b, n)
-		}
-	case n != b || size <= listSize && err != nil || size > listSize && !errors.Is(err, blockalloc.ErrOutOfMemory):
-		m.Fatalf("Reallocate(%v, %d) = %v, %v", b, size, n, err)
-	}
-}
-
-func (m *listModel) freeGone(f *blockalloc.FreeList) {
-	if len(m.gone) == 0 {
-		return
-	}
-	b := m.gone[len(m.gone)-1-m.script.next(min(len(m.gone), 256))]
-	if slices.ContainsFunc(m.live, func(l modelBlock) bool { return l.block.Addr() == b.Addr() }) {
-		return
-	}
-	want := blockalloc.ErrNotOwned
-	if slices.Contains(m.hand, b.Addr()) {
+func (f *listed) Free(b blockalloc.Block) error {
+	var want error
+	switch at := b.Addr(); {
+	case b.IsZero() || f.live[at] && b.Size() == f.layout.Size:
+	case slices.Contains(f.hand, at):
 		want = blockalloc.ErrDoubleFree
+	default:
+		want = blockalloc.ErrNotOwned
 	}
-	if err := f.Free(b); !errors.Is(err, want) || f.Owns(b) {
-		m.Fatalf("Free(%v), which is gone: %v, want %v; owned: %v", b, err, want, f.Owns(b))
+	err := f.FreeList.Free(b)
+	f.expect(errors.Is(err, want), "Free(%v): %v, want %v", b, err, want)
+	if err == nil && !b.IsZero() {
+		f.freed(b)
 	}
+	return err
 }
 
-func (m *listModel) reserve(f *blockalloc.FreeList) {
-	n := m.script.next(20)
-	before, had := len(m.parent.history), len(m.hand)
-	err := f.Reserve(n)
-	m.took(before)
+func (f *listed) freed(b blockalloc.Block) {
+	delete(f.live, b.Addr())
+	f.hand = append(f.hand, b.Addr())
+}
+
+func (f *listed) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	wasLive := f.Owns(b)
+	n, err := f.FreeList.Reallocate(b, size)
 	switch {
-	case m.max > 0 && n > m.max:
-		if !errors.Is(err, blockalloc.ErrOutOfMemory) {
-			m.Fatalf("Reserve(%d) of at most %d: %v", n, m.max, err)
-		}
-	case err == nil:
-		if len(m.hand)+len(m.live) < n {
-			m.Fatalf("Reserve(%d): there are %d", n, len(m.hand)+len(m.live))
-		}
-	case !errors.Is(err, errParent):
-		m.Fatalf("Reserve(%d): %v", n, err)
-	case m.parent.keeping == nil:
-		m.hand = m.hand[:had]
+	case !wasLive:
+	case size == 0:
+		f.freed(b)
+	case size <= f.layout.Size:
+		f.expect(err == nil && n == b, "Reallocate(%v, %d) = %v, %v", b, size, n, err)
 	}
+	return n, err
+}
+
+// Close closes the list and has the parent take all back.
+func (f *listed) Close() error {
+	f.parent.keeping = nil
+	err := f.FreeList.Close()
+	if err == nil {
+		f.hand = nil
+	}
+	return err
+}
+
+var listSteps = []blocktest.Step{
+	{Name: "Reserve", Weight: 3, Do: func(s *blocktest.State) error {
+		f := s.Allocator.(*listed)
+		n, had := s.IntN(20), len(f.hand)
+		s.Logf("%d", n)
+		err := f.take(func() error { return f.FreeList.Reserve(n) })
+		switch {
+		case f.max > 0 && n > f.max:
+			if !errors.Is(err, blockalloc.ErrOutOfMemory) {
+				return fmt.Errorf("%d of at most %d: %v", n, f.max, err)
+			}
+		case err == nil:
+			if len(f.hand)+len(f.live) < n {
+				return fmt.Errorf("of %d: there are %d", n, len(f.hand)+len(f.live))
+			}
+		case err == errParent: // and it took back what it had lent
+			f.hand = f.hand[:had]
+		case errors.Is(err, blocktest.ErrInjected):
+			f.refused()
+		default:
+			return err
+		}
+		return nil
+	}},
+	{Name: "Trim", Do: func(s *blocktest.State) error {
+		f := s.Allocator.(*listed)
+		return f.trimmed(f.FreeList.Trim())
+	}},
+	{Name: "Close", Weight: 2, Do: func(s *blocktest.State) error {
+		f := s.Allocator.(*listed)
+		switch {
+		case len(f.live) > 0:
+			if err := f.FreeList.Close(); !errors.Is(err, blockalloc.ErrLive) {
+				return fmt.Errorf("with %d live blocks: %v", len(f.live), err)
+			}
+		case f.parent.keeping != nil && len(f.hand) > 0: // else the list were closed
+			return f.trimmed(f.FreeList.Close())
+		}
+		return nil
+	}},
+	{Name: "too large or too strictly aligned", Do: func(s *blocktest.State) error {
+		f := s.Allocator.(*listed)
+		for _, l := range []blockalloc.Layout{{Size: f.layout.Size + 1, Align: 1}, {Size: 1, Align: 2 * f.layout.Align}} {
+			if b, err := f.Allocate(l); err == nil {
+				return fmt.Errorf("Allocate(%v) = %v", l, b)
+			}
+		}
+		if len(s.Live) > 0 {
+			b := s.Live[s.IntN(len(s.Live))]
+			if n, err := f.Reallocate(b, f.layout.Size+1+uintptr(s.IntN(100))); !errors.Is(err, blockalloc.ErrOutOfMemory) || n != b {
+				return fmt.Errorf("Reallocate(%v) = %v, %v", b, n, err)
+			}
+		}
+		return nil
+	}},
+	{Name: "the parent changes its mind", Weight: 3, Do: func(s *blocktest.State) error {
+		p := s.Allocator.(*listed).parent
+		p.refusal, p.after, p.keeping = nil, s.IntN(8), nil
+		if s.IntN(2) == 0 {
+			p.refusal = errParent
+		}
+		if s.IntN(4) == 0 {
+			p.keeping = errParent
+		}
+		p.extra = uintptr(s.IntN(32))
+		s.Logf("refuses after %d: %v, keeps: %v, %d extra", p.after, p.refusal, p.keeping, p.extra)
+		return nil
+	}},
 }
 
 // trimmed says that Trim or Close returned err.
-func (m *listModel) trimmed(err error) {
-	if err != nil || m.parent.keeping != nil && len(m.hand) > 0 {
-		if err != errParent || m.parent.keeping == nil {
-			m.Fatalf("giving blocks back: %v", err)
+func (f *listed) trimmed(err error) error {
+	if f.parent.keeping != nil && len(f.hand) > 0 {
+		if err != errParent {
+			return fmt.Errorf("giving blocks back to a parent that takes none: %v", err)
 		}
-		return
+		return nil
 	}
-	m.hand = nil
+	if err == nil {
+		f.hand = nil
+	} else {
+		f.refused()
+	}
+	return err
 }
 
-func (m *listModel) check(f *blockalloc.FreeList) {
-	m.parent.has(len(m.hand) + len(m.live))
-	for _, b := range m.live {
-		if !f.Owns(b.block) {
-			m.Fatalf("Owns(%v) = false", b.block)
+// refused says that the parent has taken back some of the blocks at hand, and then refused one.
+func (f *listed) refused() {
+	f.hand = slices.DeleteFunc(f.hand, func(addr uintptr) bool { _, ok := f.parent.lent[addr]; return !ok })
+}
+
+// listedBlocks: the parent has lent what is at hand and what is live, and no more than allowed.
+func listedBlocks(a blockalloc.Allocator, live []blockalloc.Block) error {
+	f := a.(*listed)
+	f.expect(len(live) == len(f.live), "%d blocks are live", len(live))
+	f.expect(len(f.parent.lent) == len(f.hand)+len(f.live), "the parent has lent %d", len(f.parent.lent))
+	f.expect(f.max == 0 || len(f.parent.lent) <= f.max, "the parent has lent %d, want at most %d", len(f.parent.lent), f.max)
+	for _, b := range live {
+		f.expect(f.Owns(b), "Owns(%v) = false", b)
+	}
+	return f.wrong
+}
+
+// listConfigs describe lists of pages, and of little blocks whose parent fails at times.
+func listConfigs() map[string]blocktest.Config {
+	configs := make(map[string]blocktest.Config)
+	for name, l := range map[string]struct {
+		layout blockalloc.Layout
+		max    int
+	}{
+		"pages": {blockalloc.BlockLayout(4096), 0}, "256 pages": {blockalloc.BlockLayout(4096), 256},
+		"40 bytes": {blockalloc.Layout{Size: 40, Align: 32}, 0}, "8 of 40 bytes": {blockalloc.Layout{Size: 40, Align: 32}, 8},
+	} {
+		configs[name] = blocktest.Config{
+			NewOver: func(t testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
+				lender := lenderOf(t, parent)
+				f, err := blockalloc.NewFreeList(lender, l.layout, l.max)
+				return &listed{FreeList: f, parent: lender, layout: l.layout, max: l.max, live: make(map[uintptr]bool)}, err
+			},
+			MaxSize:        l.layout.Align,
+			MaxLive:        l.max,
+			Bounded:        l.max != 0,
+			SingleThreaded: true,
+			Steps:          listSteps,
+			Check:          listedBlocks,
 		}
 	}
-	if m.max > 0 && len(m.parent.lent) > m.max {
-		m.Fatalf("%d blocks, want at most %d", len(m.parent.lent), m.max)
+	return configs
+}
+
+func TestFreeListConforms(t *testing.T) {
+	t.Parallel()
+	for name, c := range listConfigs() {
+		t.Run(name, func(t *testing.T) { blocktest.Run(t, c) })
 	}
 }
 
-func playFreeList(t testing.TB, mem blockalloc.Allocator, data []byte) {
-	for _, bound := range []int{0, 8} {
-		parent := lenderOf(t, mem)
-		f := newFreeList(t, parent, blockalloc.Layout{Size: listSize, Align: listAlign}, bound)
-		m := listModel{carverTest: carverTest{t}, parent: parent, max: bound, script: &script{data}}
-		f = m.play(f)
-		parent.keeping = nil
-		for len(m.live) > 0 {
-			m.end(0, f.Free(m.live[0].block))
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-		parent.has(0)
-	}
-}
-
-func TestFreeListModel(t *testing.T) {
-	mem := alloctest.New(t)
-	randomScripts(modelScripts(), 400, func(s *script) { playFreeList(t, mem, s.data) })
-}
-
-func FuzzFreeList(f *testing.F) {
-	f.Add([]byte("0000"))
-	randomScripts(4, 200, func(s *script) { f.Add(s.data) })
-	f.Fuzz(func(t *testing.T, data []byte) { playFreeList(t, alloctest.New(t), data) })
-}
+func FuzzFreeList(f *testing.F) { blocktest.Fuzz(f, listConfigs()["8 of 40 bytes"]) }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
 func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Layout, max int) *blockalloc.FreeList {
@@ -18,20 +17,6 @@ func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Lay
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	return f
-}
-
-func TestFreeListConforms(t *testing.T) {
-	t.Parallel()
-	for _, max := range []int{0, 256} {
-		blocktest.Run(t, blocktest.Config{
-			NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
-				return blockalloc.NewFreeList(parent, blockalloc.BlockLayout(4096), max)
-			},
-			MaxSize:        4096,
-			Bounded:        max != 0,
-			SingleThreaded: true,
-		})
-	}
 }
 
 // TestFreeListRunsOut is the source's own test: 64 blocks of 1024 bytes are taken,

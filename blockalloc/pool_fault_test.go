@@ -7,9 +7,10 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-var errInjected = errors.New("injected")
+var errInjected = blocktest.ErrInjected
 
 // A faultyRun is a scenario on a Pool whose memory is refused at times.
 type faultyRun struct {

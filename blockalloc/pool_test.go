@@ -44,16 +44,16 @@ func poolOver(t testing.TB, pages *blockalloc.PoolPages, maxCached int64) *block
 func TestPoolConforms(t *testing.T) {
 	t.Parallel()
 	page := int64(os.Getpagesize())
-	pools := map[string]func(testing.TB) blockalloc.Allocator{
-		"default":     func(t testing.TB) blockalloc.Allocator { return poolOf(t, &blockalloc.Pool{}) },
-		"one page":    func(t testing.TB) blockalloc.Allocator { return poolOf(t, &blockalloc.Pool{MaxCached: page}) },
-		"cache none":  func(t testing.TB) blockalloc.Allocator { return poolOf(t, &blockalloc.Pool{MaxCached: -1}) },
-		"lossy pages": func(t testing.TB) blockalloc.Allocator { return poolOver(t, &blockalloc.PoolPages{}, page) },
+	pools := map[string]func(testing.TB) *blockalloc.Pool{
+		"default":     func(t testing.TB) *blockalloc.Pool { return poolOf(t, &blockalloc.Pool{}) },
+		"one page":    func(t testing.TB) *blockalloc.Pool { return poolOf(t, &blockalloc.Pool{MaxCached: page}) },
+		"cache none":  func(t testing.TB) *blockalloc.Pool { return poolOf(t, &blockalloc.Pool{MaxCached: -1}) },
+		"lossy pages": func(t testing.TB) *blockalloc.Pool { return poolOver(t, &blockalloc.PoolPages{}, page) },
 	}
 	if raceEnabled { // and slow
 		delete(pools, "one page")
 	} else if hasSystem {
-		pools["options"] = func(t testing.TB) blockalloc.Allocator {
+		pools["options"] = func(t testing.TB) *blockalloc.Pool {
 			return poolOf(t, &blockalloc.Pool{System: blockalloc.System{HugePages: true, Name: "alloctrace pool", NoDump: true}})
 		}
 	}
@@ -61,14 +61,13 @@ func TestPoolConforms(t *testing.T) {
 	if !hasSystem || raceEnabled { // the Go heap's memory costs more to get
 		maxSize = 16 << 20
 	}
+	configs := map[string]blocktest.Config{"refused pages": refusedPool(8, 1<<20)}
 	for name, pool := range pools {
-		t.Run(name, func(t *testing.T) {
-			blocktest.Run(t, blocktest.Config{
-				New:       pool,
-				MaxSize:   maxSize,
-				LiveBytes: func(a blockalloc.Allocator) int64 { return a.(*blockalloc.Pool).Stats().InUse },
-			})
-		})
+		configs[name] = poolConfig(8, pool)
+	}
+	for name, c := range configs {
+		c.MaxSize = maxSize
+		t.Run(name, func(t *testing.T) { blocktest.Run(t, c) })
 	}
 }
 

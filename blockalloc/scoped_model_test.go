@@ -2,170 +2,219 @@ package blockalloc_test
 
 import (
 	"errors"
+	"fmt"
+	"iter"
+	"slices"
 	"testing"
 
-	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// scopedModel plays a script on a Scoped and the scopes inside it.
-type scopedModel struct {
-	bumpModel
-	open  []*blockalloc.Scoped // the root and the open scopes, outermost first
-	first []int                // of the blocks of each
+// scopes is a Scoped and the scopes inside it. The innermost is the allocator.
+type scopes struct {
+	*placed
+	open  []openScope // the root and the open scopes, outermost first
 	ended []*blockalloc.Scoped
+}
+
+// openScope is a scope whose function waits, in a coroutine, for leave.
+type openScope struct {
+	*blockalloc.Scoped
+	first  int // the number of pieces before it
+	live   int // the number of live blocks before it
+	leave  *func() error
+	resume func() error // returns what Scope returns
 }
 
 var errLeave = errors.New("the scope's function failed")
 
-// playScope does what the script says in the innermost scope, until that says to
-// leave it.
-func (m *scopedModel) playScope() error {
-	depth := len(m.open) - 1
-	s, first := m.open[depth], m.first[depth]
-	for m.script.more() {
-		switch op := m.script.next(16); op {
-		case 0, 1, 2, 3, 4:
-			m.allocate(s)
-		case 5, 6:
-			if i := m.choose(first); i >= 0 {
-				m.free(s, i)
-			}
-		case 7, 8:
-			if i := m.choose(first); i >= 0 {
-				m.reallocate(s, i)
-			}
-		case 9:
-			m.freeAgain(s)
-		case 10, 11:
-			if depth < 6 {
-				m.enter(s)
-			}
-		case 12:
-			m.waits()
-		case 13:
-			m.hasEnded()
-		default:
-			if depth == 0 {
-				continue
-			}
-			switch m.script.next(3) {
-			case 0:
-				return nil
-			case 1:
-				return errLeave
-			}
-			panic(errLeave)
-		}
-		for i, outer := range m.open {
-			end := len(m.blocks)
-			if i < depth {
-				end = m.first[i+1]
-			}
-			m.check(outer, m.first[i], end)
-		}
+func (s *scopes) innermost() openScope { return s.open[len(s.open)-1] }
+
+// enter opens a scope before which there are so many live blocks.
+func (s *scopes) enter(live int) error {
+	var err error
+	leave := new(func() error)
+	next, _ := iter.Pull(func(yield func(*blockalloc.Scoped) bool) {
+		err = s.innermost().Scope(func(inner *blockalloc.Scoped) error {
+			yield(inner)
+			return (*leave)()
+		})
+	})
+	inner, ok := next()
+	if !ok {
+		return err
 	}
+	resume := func() error { next(); return err }
+	s.open = append(s.open, openScope{inner, len(s.pieces), live, leave, resume})
+	s.inner, s.first = inner, len(s.pieces)
 	return nil
 }
 
-// enter plays on in a scope inside s.
-func (m *scopedModel) enter(s *blockalloc.Scoped) {
-	first := len(m.blocks)
-	var err error
+// exit ends the innermost scope, whose function then does as leave. It returns what Scope
+// returns or panics with, and the blocks that were live.
+func (s *scopes) exit(leave func() error) (gone []blockalloc.Block, err error) {
+	o := s.innermost()
+	*o.leave = leave
 	func() {
 		defer func() {
 			if r := recover(); r != nil {
 				err = r.(error)
 			}
 		}()
-		err = s.Scope(func(inner *blockalloc.Scoped) error {
-			m.open, m.first = append(m.open, inner), append(m.first, first)
-			return m.playScope()
-		})
+		err = o.resume()
 	}()
-	if err != nil && err != errLeave {
-		m.Fatalf("Scope: %v", err)
-	}
-	last := len(m.open) - 1
-	m.ended = append(m.ended, m.open[last])
-	m.open, m.first = m.open[:last], m.first[:last]
-	m.cut(first)
+	s.open = s.open[:len(s.open)-1]
+	s.ended = append(s.ended, o.Scoped)
+	s.inner, s.first = s.innermost().Scoped, s.innermost().first
+	return s.cut(o.first), err
 }
 
-// waits uses an outer scope, or a block of one from the innermost.
-func (m *scopedModel) waits() {
-	last := len(m.open) - 1
-	if last == 0 {
-		return
+// Close ends all scopes and closes the root.
+func (s *scopes) Close() error {
+	for len(s.open) > 1 {
+		if _, err := s.exit(func() error { return nil }); err != nil {
+			return err
+		}
 	}
-	outer := m.open[m.script.next(last)]
-	if b, err := outer.Allocate(m.script.layout()); !errors.Is(err, blockalloc.ErrScoped) || !b.IsZero() {
-		m.Fatalf("Allocate while a scope is open = %v, %v", b, err)
+	return s.open[0].Close()
+}
+
+var scopedSteps = []blocktest.Step{
+	{Name: "enter a scope", Weight: 3, Do: func(m *blocktest.State) error {
+		s := m.Allocator.(*scopes)
+		if len(s.open) > 6 {
+			return nil
+		}
+		m.Freeze(len(m.Live))
+		return s.enter(len(m.Live))
+	}},
+	{Name: "leave the scope", Weight: 3, Do: func(m *blocktest.State) error {
+		s := m.Allocator.(*scopes)
+		if len(s.open) == 1 {
+			return nil
+		}
+		how := m.IntN(3)
+		m.Logf("by %s", [...]string{"return", "an error", "a panic"}[how])
+		gone, err := s.exit([...]func() error{
+			func() error { return nil },
+			func() error { return errLeave },
+			func() error { panic(errLeave) },
+		}[how])
+		m.Freed(gone...)
+		m.Freeze(s.innermost().live)
+		if want := [...]error{nil, errLeave, errLeave}[how]; err != want {
+			return fmt.Errorf("Scope: %v, want %v", err, want)
+		}
+		return nil
+	}},
+	{Name: "use an outer scope", Do: useOuter},
+	{Name: "use an ended scope", Do: useEnded},
+}
+
+// useOuter uses an outer scope, or a block of one from the innermost.
+func useOuter(m *blocktest.State) error {
+	s := m.Allocator.(*scopes)
+	last := len(s.open) - 1
+	if last == 0 {
+		return nil
+	}
+	outer := s.open[m.IntN(last)]
+	if b, err := outer.Allocate(blockalloc.BlockLayout(1 << m.IntN(8))); !errors.Is(err, blockalloc.ErrScoped) || !b.IsZero() {
+		return fmt.Errorf("Allocate = %v, %v", b, err)
 	}
 	if err := outer.Scope(nil); !errors.Is(err, blockalloc.ErrScoped) {
-		m.Fatalf("Scope while a scope is open: %v", err)
+		return fmt.Errorf("Scope: %v", err)
 	}
 	if err := outer.Close(); !errors.Is(err, blockalloc.ErrScoped) {
-		m.Fatalf("Close while a scope is open: %v", err)
+		return fmt.Errorf("Close: %v", err)
 	}
-	if i := m.choose(0); i >= 0 {
-		b := m.blocks[i].block
-		if err := outer.Free(b); !errors.Is(err, blockalloc.ErrScoped) {
-			m.Fatalf("Free while a scope is open: %v", err)
+	if len(m.Live) == 0 {
+		return nil
+	}
+	i := m.IntN(len(m.Live))
+	b := m.Live[i]
+	if err := outer.Free(b); !errors.Is(err, blockalloc.ErrScoped) {
+		return fmt.Errorf("Free(%v): %v", b, err)
+	}
+	if n, err := outer.Reallocate(b, uintptr(m.IntN(256))); !errors.Is(err, blockalloc.ErrScoped) || n != b {
+		return fmt.Errorf("Reallocate(%v) = %v, %v", b, n, err)
+	}
+	if i < s.open[last].live {
+		if err := s.Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
+			return fmt.Errorf("Free(%v) by the innermost: %v", b, err)
 		}
-		if n, err := outer.Reallocate(b, uintptr(m.script.next(256))); !errors.Is(err, blockalloc.ErrScoped) || n != b {
-			m.Fatalf("Reallocate while a scope is open = %v, %v", n, err)
+	}
+	return nil
+}
+
+// useEnded uses a scope that has ended.
+func useEnded(m *blocktest.State) error {
+	s := m.Allocator.(*scopes)
+	if len(s.ended) == 0 {
+		return nil
+	}
+	old := s.ended[m.IntN(len(s.ended))]
+	if b, err := old.Allocate(blockalloc.BlockLayout(1 << m.IntN(8))); !errors.Is(err, blockalloc.ErrClosed) || !b.IsZero() {
+		return fmt.Errorf("Allocate = %v, %v", b, err)
+	}
+	if len(m.Live) == 0 {
+		return nil
+	}
+	b := m.Live[m.IntN(len(m.Live))]
+	if err := old.Free(b); !errors.Is(err, blockalloc.ErrClosed) || old.Owns(b) {
+		return fmt.Errorf("Free(%v): %v; owned: %t", b, err, old.Owns(b))
+	}
+	return nil
+}
+
+// scopedBlocks: each scope owns its own live blocks and no others.
+func scopedBlocks(a blockalloc.Allocator, live []blockalloc.Block) error {
+	s := a.(*scopes)
+	for i, o := range s.open {
+		end := len(s.pieces)
+		if i+1 < len(s.open) {
+			end = s.open[i+1].first
 		}
-		if i < m.first[last] {
-			if err := m.open[last].Free(b); !errors.Is(err, blockalloc.ErrNotOwned) {
-				m.Fatalf("Free of an outer scope's block: %v", err)
+		for j, c := range s.pieces {
+			twin := slices.ContainsFunc(s.pieces[o.first:end], func(d piece) bool {
+				return !d.freed && d.block.Addr() == c.block.Addr() && d.block.Size() == c.block.Size()
+			})
+			if owns := o.Owns(c.block); owns != twin {
+				return fmt.Errorf("scope %d of %d: Owns(%v), of piece %d = %t", i, len(s.open), c.block, j, owns)
 			}
 		}
 	}
+	return s.agree(live)
 }
 
-// hasEnded uses a scope that has ended.
-func (m *scopedModel) hasEnded() {
-	if len(m.ended) == 0 {
-		return
-	}
-	s := m.ended[m.script.next(min(len(m.ended), 256))]
-	if b, err := s.Allocate(m.script.layout()); !errors.Is(err, blockalloc.ErrClosed) || !b.IsZero() {
-		m.Fatalf("Allocate in a scope that has ended = %v, %v", b, err)
-	}
-	if i := m.choose(0); i >= 0 {
-		b := m.blocks[i].block
-		if err := s.Free(b); !errors.Is(err, blockalloc.ErrClosed) || s.Owns(b) {
-			m.Fatalf("Free in a scope that has ended: %v; owned: %v", err, s.Owns(b))
+// scopedConfigs describe Scopeds of 4 MiB, and of so little that much does not fit.
+func scopedConfigs() map[string]blocktest.Config {
+	configs := make(map[string]blocktest.Config)
+	for name, c := range map[string]blocktest.Config{
+		"large": {MaxSize: 1 << 20, Capacity: 4 << 20},
+		"small": {MaxSize: 1 << 10, MaxLive: 2, Capacity: 3000},
+	} {
+		c.NewOver = func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
+			root, err := blockalloc.NewScoped(parent, c.Capacity)
+			if err != nil {
+				return nil, err
+			}
+			p, err := place(placed{inner: root})
+			return &scopes{placed: p, open: []openScope{{Scoped: root}}}, err
 		}
+		c.Bounded, c.Arena, c.SingleThreaded = true, true, true
+		c.Steps, c.Check = scopedSteps, scopedBlocks
+		configs[name] = c
+	}
+	return configs
+}
+
+func TestScopedConforms(t *testing.T) {
+	t.Parallel()
+	for name, c := range scopedConfigs() {
+		t.Run(name, func(t *testing.T) { blocktest.Run(t, c) })
 	}
 }
 
-func playScoped(t testing.TB, mem blockalloc.Allocator, data []byte) {
-	parent := lenderOf(t, mem)
-	root := newScoped(t, parent, 3000)
-	m := scopedModel{
-		bumpModel: bumpModel{carverTest: carverTest{t}, addr: parent.history[0], size: 3000, script: &script{data}},
-		open:      []*blockalloc.Scoped{root},
-		first:     []int{0},
-	}
-	if err := m.playScope(); err != nil {
-		t.Fatal(err)
-	}
-	m.cut(0)
-	if err := root.Close(); err != nil {
-		t.Fatal(err)
-	}
-	parent.has(0)
-}
-
-func TestScopedModel(t *testing.T) {
-	mem := alloctest.New(t)
-	randomScripts(modelScripts(), 400, func(s *script) { playScoped(t, mem, s.data) })
-}
-
-func FuzzScoped(f *testing.F) {
-	f.Add([]byte("0000"))
-	randomScripts(4, 200, func(s *script) { f.Add(s.data) })
-	f.Fuzz(func(t *testing.T, data []byte) { playScoped(t, alloctest.New(t), data) })
-}
+func FuzzScoped(f *testing.F) { blocktest.Fuzz(f, scopedConfigs()["small"]) }

@@ -30,20 +30,6 @@ func scope(t testing.TB, s *blockalloc.Scoped, f func(inner *blockalloc.Scoped))
 	}
 }
 
-func TestScopedConforms(t *testing.T) {
-	t.Parallel()
-	blocktest.Run(t, blocktest.Config{
-		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
-			return blockalloc.NewScoped(parent, 4<<20)
-		},
-		MaxSize:        1 << 20,
-		Bounded:        true,
-		Arena:          true,
-		Capacity:       4 << 20,
-		SingleThreaded: true,
-	})
-}
-
 // unclosed is a scope without Close, which only the root has a use for.
 type unclosed struct {
 	blockalloc.Allocator

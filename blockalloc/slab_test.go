@@ -85,12 +85,16 @@ func TestSlabConforms(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%d", name, blockSize), func(t *testing.T) {
-				blocktest.Run(t, blocktest.Config{
+				c := slabConfig(blocktest.Config{
 					New: func(t testing.TB) blockalloc.Allocator {
 						return newSlab(t, parent(t), blockSize)
 					},
 					MaxSize: maxSize,
 				})
+				if blockSize == 4<<20 {
+					c.Check = nil // Stats looks at up to half a million slots a block
+				}
+				blocktest.Run(t, c)
 			})
 		}
 	}

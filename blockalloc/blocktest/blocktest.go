@@ -24,7 +24,9 @@
 //   - One that gets memory back only in the reverse order of allocation, such as
 //     a stack of blocks, says Arena.
 //   - One that counts what is live says LiveBytes, and is held to it after every
-//     step.
+//     operation.
+//   - One that can do more than an Allocator has Steps, such as Trim, for the model
+//     to mix in, and a Check of what must hold after every operation.
 //
 // For example, a free list of 64 blocks of 1 KiB, made of one piece of its
 // parent's memory, for one goroutine at a time:
@@ -38,6 +40,19 @@
 //		Bounded:        true,
 //		SingleThreaded: true,
 //	})
+//
+// If it also has a Trim that gives free blocks back to the parent, and counts its
+// live blocks, the Config goes on:
+//
+//	Steps: []blocktest.Step{{Name: "Trim", Do: func(s *blocktest.State) error {
+//		return s.Allocator.(*FreeList).Trim()
+//	}}},
+//	Check: func(a blockalloc.Allocator, live []blockalloc.Block) error {
+//		if n := a.(*FreeList).Len(); n != len(live) {
+//			return fmt.Errorf("Len() = %d, want %d", n, len(live))
+//		}
+//		return nil
+//	},
 //
 // The suite needs about twice MaxSize of address space, but touches only the ends
 // of large blocks.
@@ -105,8 +120,20 @@ type Config struct {
 	Closing Closing
 
 	// LiveBytes, if not nil, returns the allocator's own count of the bytes that
-	// are live: the sum of their Block.Size. It is checked after every step.
+	// are live: the sum of their Block.Size. It is checked after every operation.
 	LiveBytes func(blockalloc.Allocator) int64
+
+	// Steps are operations of the allocator's own, such as Trim or Reset, that the
+	// model mixes into those that all allocators have: in the clause Model, with each
+	// call of the parent failing in ParentFailures, and in Fuzz. A step may also make
+	// a parent of its own fail, with errors that wrap ErrInjected: the model then
+	// takes them for an answer.
+	Steps []Step
+
+	// Check, if not nil, returns an error if something does not hold that must hold
+	// after every operation of the model: of what a method Stats says, for example.
+	// The blocks are the live ones, oldest first. Check must not keep or change them.
+	Check func(a blockalloc.Allocator, live []blockalloc.Block) error
 }
 
 // Closing says what an allocator's Close() error does while blocks are live. In
@@ -186,7 +213,8 @@ func Run(t *testing.T, c Config) {
 
 type suite struct {
 	Config
-	size uintptr // of the usual block
+	size  uintptr // of the usual block
+	verbs []verb  // what the first byte of an operation chooses from
 }
 
 func newSuite(c Config) suite {
@@ -202,7 +230,7 @@ func newSuite(c Config) suite {
 	if c.MaxSize < 2 || c.MaxLive < 2 {
 		panic(fmt.Sprintf("blocktest: Config with MaxSize %d and MaxLive %d: use 2 or more", c.MaxSize, c.MaxLive))
 	}
-	s := suite{c, 0}
+	s := suite{Config: c, verbs: verbs(c.Steps)}
 	s.size = s.fit(4 << 10)
 	if s.New == nil {
 		s.New = s.newOverParent

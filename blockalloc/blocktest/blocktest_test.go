@@ -14,10 +14,11 @@ import (
 // defect, of each kind that Config knows.
 func TestConforms(t *testing.T) {
 	for name, c := range map[string]blocktest.Config{
-		"Heap":  {New: func(testing.TB) blockalloc.Allocator { return new(blockalloc.Heap) }, MaxSize: 16 << 20, Zeroed: true},
-		"Stack": stackConfig(""),
-		"Slots": slotsConfig(""),
-		"Relay": relayConfig(""),
+		"Heap":   {New: func(testing.TB) blockalloc.Allocator { return new(blockalloc.Heap) }, MaxSize: 16 << 20, Zeroed: true},
+		"Stack":  stackConfig(""),
+		"Slots":  slotsConfig(""),
+		"Relay":  relayConfig(""),
+		"Frames": framesConfig(""),
 	} {
 		t.Run(name, func(t *testing.T) { blocktest.Run(t, c) })
 	}
@@ -37,6 +38,8 @@ func FuzzSlots(f *testing.F) { blocktest.Fuzz(f, slotsConfig(os.Getenv(defectVar
 
 func FuzzStack(f *testing.F) { blocktest.Fuzz(f, stackConfig(os.Getenv(defectVariable))) }
 
+func FuzzFrames(f *testing.F) { blocktest.Fuzz(f, framesConfig(os.Getenv(defectVariable))) }
+
 // TestFuzzFindsDefects: the fuzz target does so, most of the time with no more
 // than what it begins with.
 func TestFuzzFindsDefects(t *testing.T) {
@@ -46,6 +49,7 @@ func TestFuzzFindsDefects(t *testing.T) {
 	for _, c := range []struct{ target, defect string }{
 		{"FuzzSlots", "interior"}, {"FuzzSlots", "loses the block"}, {"FuzzSlots", "keeps its memory"},
 		{"FuzzStack", "shrinks too far"}, {"FuzzStack", "constructor leaks"},
+		{"FuzzFrames", "pop forgets a block"}, {"FuzzFrames", "count stops"},
 	} {
 		t.Run(c.target+"/"+c.defect, func(t *testing.T) {
 			t.Parallel()

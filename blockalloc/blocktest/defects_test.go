@@ -1,8 +1,10 @@
 package blocktest_test
 
 import (
+	"flag"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -14,10 +16,11 @@ import (
 
 // flawed are the allocators here that can be had with a defect.
 var flawed = map[string]func(defect string) blocktest.Config{
-	"Heap":  brokenConfig,
-	"Stack": stackConfig,
-	"Slots": slotsConfig,
-	"Relay": relayConfig,
+	"Heap":   brokenConfig,
+	"Stack":  stackConfig,
+	"Slots":  slotsConfig,
+	"Relay":  relayConfig,
+	"Frames": framesConfig,
 }
 
 // planted lists defects by allocator and by the clause that must find them. The
@@ -52,6 +55,8 @@ var planted = []struct {
 
 	{"Relay", "ParentFailures", []string{"hides the error", "drops the error of Free", "returns nothing", "leaks the new block"}},
 	{"Relay", "ParentEndings", []string{"stays locked", "leaks where the parent panics"}},
+
+	{"Frames", "Model", []string{"pop forgets a block", "pop fails", "count stops", "freed twice", "frozen too many"}},
 }
 
 const defectVariable = "ALLOCTRACE_TEST_DEFECT"
@@ -139,6 +144,7 @@ func TestFailuresAreShort(t *testing.T) {
 	}
 	for _, c := range []struct{ clause, defect string }{
 		{"Model", "Slots/loses the block"}, {"Model", "Stack/shrinks too far"}, {"ParentFailures", "Relay/leaks the new block"},
+		{"Model", "Frames/pop forgets a block"}, {"Model", "Frames/pop fails"}, {"Model", "Frames/count stops"},
 	} {
 		t.Run(c.defect, func(t *testing.T) {
 			t.Parallel()
@@ -162,5 +168,39 @@ func TestFailuresAreShort(t *testing.T) {
 		})
 	}
 }
+
+var update = flag.Bool("update", false, "write the golden files of testdata/steps")
+
+// TestStepsAreReported: what fails in a step of the Config's, or in its Check, is named, with
+// the seed, the operations that lead there, and a script.
+func TestStepsAreReported(t *testing.T) {
+	if !canStartProcesses(t) {
+		return
+	}
+	for _, defect := range []string{"pop fails", "pop forgets a block", "count stops", "freed twice", "frozen too many"} {
+		t.Run(defect, func(t *testing.T) {
+			t.Parallel()
+			_, got, _ := strings.Cut(expectFailure(t, "Model", "Frames/"+defect), "TestSuiteFindsDefects/Model/")
+			got, _, _ = strings.Cut(got, "\nFAIL")
+			got = volatile.ReplaceAllString(address.ReplaceAllString(got, "0x…"), "")
+			golden := filepath.Join("testdata", "steps", strings.ReplaceAll(defect, " ", "-")+".txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got+"\n" != strings.ReplaceAll(string(want), "\r", "") {
+				t.Errorf("the suite prints\n%s\nwant, as in %s\n%s", got, golden, want)
+			}
+		})
+	}
+}
+
+// volatile is what changes from run to run, or with each line of the suite.
+var volatile = regexp.MustCompile(` \(\d+\.\d+s\)|random\.go:\d+: `)
 
 var address = regexp.MustCompile(`0x[0-9a-f]+`)

@@ -21,11 +21,14 @@ type model struct {
 
 	live       []*modelBlock // in the order in which they were allocated or moved
 	places     spans[*modelBlock]
+	frozen     int                // how many of the oldest blocks are not freed or reallocated
+	shown      []blockalloc.Block // the live blocks, for a Step or Check
 	bytes      int64
 	gone       []blockalloc.Block // freed not long ago
 	number     int                // of the newest block
 	steps      int
 	disordered bool             // an arena whose blocks were not all freed newest first
+	refusals   int              // since then, for want of room
 	lifo       bool             // only the newest block is freed and reallocated
 	ended      bool             // there is no allocator
 	told       *strings.Builder // nil, or gets a line for each operation
@@ -45,6 +48,7 @@ func (b *modelBlock) layout() blockalloc.Layout { return layout(b.size, b.Align(
 const (
 	maxModelLive = 96
 	maxGone      = 16
+	maxRefusals  = 4
 )
 
 // start makes an allocator. If it cannot, because the parent was made to fail,
@@ -61,7 +65,7 @@ func (m *model) start() error {
 	}
 	m.a = a
 	m.owner, _ = blockalloc.OwnerOf(a)
-	m.disordered = false
+	m.disordered, m.refusals = false, 0
 	if m.foreign.IsZero() {
 		m.foreign, err = new(blockalloc.Heap).Allocate(blockalloc.BlockLayout(m.size))
 	}
@@ -74,10 +78,8 @@ func (m *model) step(o operation) error {
 	if err := m.do(o); err != nil || m.ended {
 		return err
 	}
-	if m.LiveBytes != nil {
-		if got := m.LiveBytes(m.a); got != m.bytes {
-			return fmt.Errorf("the allocator counts %d live bytes, want %d", got, m.bytes)
-		}
+	if err := m.figures(); err != nil {
+		return err
 	}
 	if m.steps%256 == 0 {
 		return m.all()
@@ -87,6 +89,16 @@ func (m *model) step(o operation) error {
 		return sampled(b.Block, b.number, uint(m.steps)*2654435761)
 	}
 	return nil
+}
+
+// figures holds the allocator's own figures against the model.
+func (m *model) figures() error {
+	if m.LiveBytes != nil {
+		if got := m.LiveBytes(m.a); got != m.bytes {
+			return fmt.Errorf("the allocator counts %d live bytes, want %d", got, m.bytes)
+		}
+	}
+	return m.check()
 }
 
 // all checks every byte there is.
@@ -132,10 +144,16 @@ func (m *model) excused(err error, failures int, l blockalloc.Layout, replaced *
 		}
 		return nil
 	}
-	if outOfRoom(err) && !m.promised(l, replaced) {
+	if m.injected(err, failures) || outOfRoom(err) && !m.promised(l, replaced) {
 		return nil
 	}
 	return err
+}
+
+// injected says that err comes from a parent that was made to fail: by the suite, since
+// failures was counted, or by a step.
+func (m *model) injected(err error, failures int) bool {
+	return errors.Is(err, ErrInjected) && (m.failures() > failures || len(m.Steps) > 0)
 }
 
 func (m *model) failures() int {
@@ -220,9 +238,9 @@ func (m *model) restart() error {
 	return m.start()
 }
 
-// empty frees all that is live, newest first.
+// empty frees all that is live and not frozen, newest first.
 func (m *model) empty() error {
-	for tries := 0; len(m.live) > 0; tries++ {
+	for tries := 0; len(m.live) > m.frozen; tries++ {
 		b, n := m.live[len(m.live)-1], len(m.live)
 		if err := m.release(b, false); err != nil {
 			return err
@@ -245,12 +263,10 @@ func (m *model) finish() error {
 	if err := m.empty(); err != nil {
 		return err
 	}
-	if m.LiveBytes != nil {
-		if got := m.LiveBytes(m.a); got != 0 {
-			return fmt.Errorf("with nothing live the allocator counts %d live bytes", got)
-		}
+	if err := m.figures(); err != nil {
+		return fmt.Errorf("with all blocks freed: %w", err)
 	}
-	m.gone = nil
+	m.live, m.places, m.bytes, m.frozen, m.gone = nil, nil, 0, 0, nil
 	if m.parent == nil {
 		return nil
 	}

@@ -1,8 +1,10 @@
 package blocktest
 
 import (
+	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 )
 
 // An operation is a step of a random test, in five bytes, so that a fuzzer can
@@ -33,28 +35,32 @@ const (
 	freePastTheEnd
 	askOwner
 	roundTrip
+	firstStep // and from there on the Config's Steps
 )
 
-// verbs gives each its share of 32.
-var verbs = func() (table [32]verb) {
-	i := 0
+// verbs returns each verb as often as its weight says. Those of the model weigh 32.
+func verbs(steps []Step) (table []verb) {
 	for _, share := range []struct {
-		verb verb
-		of32 int
+		verb   verb
+		weight int
 	}{
 		{allocateSome, 8}, {freeSome, 5}, {reallocateSome, 5},
 		{allocateZero, 1}, {allocateBad, 1}, {allocateTooMuch, 1}, {reallocateZero, 1}, {reallocateBad, 1}, {reallocateEmpty, 1},
 		{freeAll, 1}, {freeAgain, 1}, {freeForeign, 1}, {freeWrongSize, 1}, {freePart, 1}, {freePastTheEnd, 1}, {askOwner, 1}, {roundTrip, 1},
 	} {
-		for range share.of32 {
-			table[i] = share.verb
-			i++
-		}
+		table = append(table, slices.Repeat([]verb{share.verb}, share.weight)...)
+	}
+	checkSteps(steps)
+	for i, step := range steps {
+		table = append(table, slices.Repeat([]verb{firstStep + verb(i)}, max(1, step.Weight))...)
+	}
+	if len(table) > maxVerbs {
+		panic(fmt.Sprintf("blocktest: the weights of Config.Steps are %d together: make them %d or less", len(table)-32, maxVerbs-32))
 	}
 	return table
-}()
+}
 
-func (o operation) verb() verb { return verbs[int(o[0])%len(verbs)] }
+const maxVerbs = 256 // as many as a byte can choose from
 
 // pick chooses one of n things in order of age: half of the time the newest.
 func (o operation) pick(n int) int {

@@ -101,8 +101,8 @@ func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
 	return r
 }
 
-// model does random operations: 20,000, with -short 2,000, or, with ALLOCTRACE_REQUIRE_ALL=1,
-// up to two million, but fewer where that takes more than a second, or three. With a NewOver,
+// model does random operations: 20,000, with -short 2,000, or 10,000 if there are Steps and blocks are
+// small, or, with ALLOCTRACE_REQUIRE_ALL=1, up to two million, but fewer where that takes more than a second, or three. With a NewOver,
 // half of them are done over a parent.
 func (s suite) model(t *testing.T) {
 	if s.playGiven(t) {
@@ -114,6 +114,9 @@ func (s suite) model(t *testing.T) {
 		rounds, length, limit = 100, 20_000, 3*time.Second
 	case testing.Short():
 		rounds, length = 10, 200
+		if len(s.Steps) > 0 && s.MaxSize <= 4<<10 { // blocks that are small cost little
+			length = 1000
+		}
 	}
 	for start, seed := time.Now(), 0; seed < rounds; seed++ {
 		if seed >= 4 && time.Since(start) > limit {
@@ -252,7 +255,7 @@ func Fuzz(f *testing.F, c Config) {
 		f.Add(script{ops: randomOperations(seed, 40), over: seed%2 == 1, fail: seed}.bytes())
 	}
 	var each []operation
-	for i := range verbs {
+	for i := range s.verbs {
 		each = append(each, operation{0, 0, byte(7 * i), 128, 4}, operation{byte(i), byte(i), byte(i), 64, 3})
 	}
 	f.Add(script{ops: each}.bytes())

@@ -10,19 +10,20 @@ import (
 
 // do does o with the block that it picks, if it needs one.
 func (m *model) do(o operation) error {
-	v := o.verb()
+	v := m.verbs[int(o[0])%len(m.verbs)]
 	if v == allocateSome && len(m.live) >= maxModelLive {
 		v = freeSome
 	}
 	var b *modelBlock
 	switch v {
 	case freeSome, reallocateSome, reallocateZero, reallocateBad, freeWrongSize, freePart, freePastTheEnd, askOwner, roundTrip:
-		if len(m.live) == 0 {
+		free := m.live[m.frozen:]
+		if len(free) == 0 {
 			return nil
 		}
-		b = m.live[len(m.live)-1]
+		b = free[len(free)-1]
 		if !m.lifo {
-			b = m.live[o.pick(len(m.live))]
+			b = free[o.pick(len(free))]
 		}
 	}
 	switch v {
@@ -75,6 +76,8 @@ func (m *model) do(o operation) error {
 		return m.owns(b.Block, true)
 	case roundTrip:
 		return m.roundTrip(b)
+	default:
+		return m.own(m.Steps[v-firstStep], o)
 	}
 	return nil
 }
@@ -92,7 +95,9 @@ func (m *model) allocate(l blockalloc.Layout) error {
 			return fmt.Errorf("Allocate(%v) = %v with the error %w", l, b, err)
 		}
 		if m.disordered && outOfRoom(err) && m.failures() == failures {
-			return m.restart()
+			if m.refusals++; m.refusals == maxRefusals {
+				return m.restart()
+			}
 		}
 		return nil
 	}
@@ -209,7 +214,7 @@ func (m *model) release(b *modelBlock, reallocate bool) error {
 		err = m.a.Free(b.Block)
 	}
 	if err != nil {
-		if m.failures() == failures || !errors.Is(err, ErrInjected) {
+		if !m.injected(err, failures) {
 			return fmt.Errorf("free of %v: %w", b.Block, err)
 		}
 		m.tell("\trefused: %v", err)
