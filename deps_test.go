@@ -80,10 +80,10 @@ var noThirdParty = []string{
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/quickstart"}
+var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
 
 // noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
-var noProtobuf = []string{"exporters/otlpfile", "examples/quickstart"}
+var noProtobuf = []string{"exporters/otlpfile", "examples/indexer", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -256,7 +256,8 @@ func TestWrongImports(t *testing.T) {
 	}
 	for from, to := range map[string]string{
 		"": "github.com/rs/zerolog", "exporters/rss": "github.com/google/pprof/profile", "exporters/otelmetric": "google.golang.org/grpc/codes",
-		"exporters/otlpfile": "google.golang.org/protobuf/proto", "examples/quickstart": "google.golang.org/protobuf/proto",
+		"exporters/otlpfile": "google.golang.org/protobuf/proto", "examples/indexer": "google.golang.org/protobuf/proto",
+		"examples/quickstart": "google.golang.org/protobuf/proto",
 	} {
 		if len(wrongImports(goPackage{ImportPath: strings.TrimSuffix(module+"/"+from, "/"), Deps: []string{to}})) == 0 {
 			t.Errorf("that package %q depends on %s is not found", from, to)

@@ -19,13 +19,13 @@ import (
 )
 
 // service is the name under which Jaeger lists the traces.
-const service = "quickstart"
+const service = "indexer"
 
 // The names of the files that are written.
 const (
-	logName   = "quickstart.log.jsonl"
-	traceName = "quickstart.trace.json"
-	heapName  = "quickstart.heap.pb.gz"
+	logName   = "indexer.log.jsonl"
+	traceName = "indexer.trace.json"
+	heapName  = "indexer.heap.pb.gz"
 )
 
 // isOutput reports whether a file has one of these names. They are not indexed.
@@ -69,7 +69,7 @@ func (o *outputs) traceFile() string { return filepath.Join(filepath.Dir(o.log.N
 // makeDir makes dir unless it is there, and reports whether it did.
 func makeDir(dir string) (string, bool, error) {
 	if dir == "" {
-		dir, err := os.MkdirTemp("", "quickstart-")
+		dir, err := os.MkdirTemp("", "indexer-")
 		return dir, err == nil, err
 	}
 	err := os.Mkdir(dir, 0o755)

@@ -31,7 +31,7 @@ func endpointFromEnv() (value, post string, err error) {
 		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
 	}
 	if os.Getenv(protocol) == "grpc" {
-		return shown, "", fmt.Errorf("%s=grpc: the quickstart speaks HTTP only, unset it and set %s to the port for that, 4318 by default; "+
+		return shown, "", fmt.Errorf("%s=grpc: the indexer speaks HTTP only, unset it and set %s to the port for that, 4318 by default; "+
 			"your own program can speak gRPC by package exporters/otlp", protocol, name)
 	}
 	if path == "" {

@@ -15,7 +15,7 @@ import (
 
 // The tests run the program as a process of its own: the test binary, told by
 // this variable to be the program.
-const beProgram = "QUICKSTART_TEST_BE_PROGRAM"
+const beProgram = "INDEXER_TEST_BE_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) != "" {
@@ -248,7 +248,7 @@ func wantBadFolder(t *testing.T, cmd *exec.Cmd, dir, out, want string) {
 		if got.code != 1 || got.stdout != "" {
 			t.Errorf("%q: exit code %d, stdout %q; want 1 and nothing", args, got.code, got.stdout)
 		}
-		if strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "quickstart: cannot index ") ||
+		if strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "indexer: cannot index ") ||
 			!strings.Contains(got.stderr, filepath.Base(dir)) || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "-dir") {
 			t.Errorf("%q: stderr is not one clear sentence: %q", args, got.stderr)
 		}

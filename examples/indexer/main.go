@@ -1,10 +1,10 @@
-// Quickstart indexes a folder of text files, the Go standard library unless told
+// Indexer indexes a folder of text files, the Go standard library unless told
 // otherwise, and keeps the index outside the Go heap, in blocks of one allocator
 // wrapped by alloctrace. It shows what that makes visible: counters while the
 // program works and at its end, a log of sampled events, a trace of its phases
 // for Jaeger, and, with -leak, which part of the program forgot a block.
 //
-//	go run ./examples/quickstart [-dir DIR] [-leak] [-json] [-out DIR] [-query words]
+//	go run ./examples/indexer [-dir DIR] [-leak] [-json] [-out DIR] [-query words]
 //
 // Spans go to a file that Jaeger's user interface opens. If
 // OTEL_EXPORTER_OTLP_ENDPOINT is set, for example to http://localhost:4318, they
@@ -48,28 +48,28 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return 2
 	}
-	r, err := quickstart(ctx, o, newProgress(stderr))
+	r, err := indexer(ctx, o, newProgress(stderr))
 	if err != nil {
 		code := 1
 		if errors.Is(err, context.Canceled) {
 			err = fmt.Errorf("interrupted: live at the end: %d bytes", r.End.LiveBytes)
 			code = 130
 		}
-		fmt.Fprintln(stderr, "quickstart:", err)
+		fmt.Fprintln(stderr, "indexer:", err)
 		if r.Log != "" {
-			fmt.Fprintln(stderr, "quickstart: what was logged and traced until then is in", filepath.Dir(r.Log))
+			fmt.Fprintln(stderr, "indexer: what was logged and traced until then is in", filepath.Dir(r.Log))
 		}
 		return code
 	}
 	if r.Trace.Warning != "" {
-		fmt.Fprintln(stderr, "quickstart: warning:", strings.ReplaceAll(r.Trace.Warning, "\n", "; "))
+		fmt.Fprintln(stderr, "indexer: warning:", strings.ReplaceAll(r.Trace.Warning, "\n", "; "))
 	}
 	write := r.writeText
 	if o.json {
 		write = r.writeJSON
 	}
 	if err := write(stdout); err != nil {
-		fmt.Fprintln(stderr, "quickstart:", err)
+		fmt.Fprintln(stderr, "indexer:", err)
 		return 1
 	}
 	return 0
@@ -77,7 +77,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
-	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	flags := flag.NewFlagSet("indexer", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.dir, "dir", "", "index the text files in this `folder` (default: the Go standard library)")
 	flags.StringVar(&o.out, "out", "", "write the log and the trace into this `folder` (default: a new temporary one)")
@@ -100,7 +100,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		err = fmt.Errorf("-query %q has no word in it: use letters, digits and underscores", *query)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "quickstart:", err)
+		fmt.Fprintln(stderr, "indexer:", err)
 	}
 	return o, err
 }
