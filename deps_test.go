@@ -66,7 +66,7 @@ var exporters = map[string][]string{
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/...", module + "/exporters/otlpfile"},
-	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
+	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/resource", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},

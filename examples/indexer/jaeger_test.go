@@ -41,6 +41,16 @@ func TestJaeger(t *testing.T) {
 	}
 }
 
+// TestBadEndpoint: that is a warning, and the trace is in the file.
+func TestBadEndpoint(t *testing.T) {
+	dir := writeCorpus(t)
+	r := runJSON(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318"}, "-dir", dir)
+	if !strings.Contains(r.Trace.Warning, `OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318"`) {
+		t.Errorf("warning is %q", r.Trace.Warning)
+	}
+	wantTraceFile(t, r)
+}
+
 func wantFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

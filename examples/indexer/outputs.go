@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/alloctrace/alloctrace/exporters/otlpfile"
@@ -49,10 +47,7 @@ func openOutputs(dir string) (*outputs, error) {
 	}
 	o := &outputs{}
 	if o.log, err = os.Create(filepath.Join(dir, logName)); err == nil {
-		var spans *otlpfile.Exporter
-		if spans, err = otlpfile.Create(o.traceFile()); err == nil {
-			o.provider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans),
-				sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", service))))
+		if o.provider, err = otlpfile.NewProvider(service, o.traceFile()); err == nil {
 			return o, nil
 		}
 		o.log.Close()
@@ -102,7 +97,7 @@ func (o *outputs) finishTrace(r *traceReport) {
 	err := o.provider.Shutdown(ctx)
 	if err == nil {
 		r.File = o.traceFile()
-		r.Endpoint, err = send(ctx, r.File)
+		r.Endpoint, err = otlpfile.Send(ctx, r.File)
 	}
 	if err != nil {
 		r.Warning = err.Error()
