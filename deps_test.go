@@ -70,7 +70,7 @@ var exporters = map[string][]string{
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/...", module + "/exporters/otlpfile"},
-	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
+	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/resource", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
@@ -84,10 +84,10 @@ var noThirdParty = []string{
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/quickstart"}
+var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
 
 // noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
-var noProtobuf = []string{"exporters/otlpfile", "examples/quickstart"}
+var noProtobuf = []string{"exporters/otlpfile", "examples/indexer", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -260,7 +260,8 @@ func TestWrongImports(t *testing.T) {
 	}
 	for from, to := range map[string]string{
 		"": "github.com/rs/zerolog", "exporters/rss": "github.com/google/pprof/profile", "exporters/otelmetric": "google.golang.org/grpc/codes",
-		"exporters/otlpfile": "google.golang.org/protobuf/proto", "examples/quickstart": "google.golang.org/protobuf/proto",
+		"exporters/otlpfile": "google.golang.org/protobuf/proto", "examples/indexer": "google.golang.org/protobuf/proto",
+		"examples/quickstart": "google.golang.org/protobuf/proto",
 	} {
 		if len(wrongImports(goPackage{ImportPath: strings.TrimSuffix(module+"/"+from, "/"), Deps: []string{to}})) == 0 {
 			t.Errorf("that package %q depends on %s is not found", from, to)

@@ -1,106 +1,100 @@
-// Quickstart indexes a folder of text files, the Go standard library unless told
-// otherwise, and keeps the index outside the Go heap, in blocks of one allocator
-// wrapped by alloctrace. It shows what that makes visible: counters while the
-// program works and at its end, a log of sampled events, a trace of its phases
-// for Jaeger, and, with -leak, which part of the program forgot a block.
-//
-//	go run ./examples/quickstart [-dir DIR] [-leak] [-json] [-out DIR] [-query words]
-//
-// Spans go to a file that Jaeger's user interface opens. If
-// OTEL_EXPORTER_OTLP_ENDPOINT is set, for example to http://localhost:4318, they
-// are sent to that Jaeger too, by HTTP.
-//
-// The exit code is 0 if all went well, the leak of -leak included; 1 if
-// something failed; 2 if the command line makes no sense; 130 after Ctrl-C.
+// Quickstart counts the words of Go source files outside the Go heap, and makes that memory visible: by counters for each
+// part of the program, a log, a trace and a profile. It reads the files and folders that its arguments name, or the standard
+// library. A larger program is examples/indexer.
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
+	"go/build"
 	"io"
+	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
+	"unicode"
+
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
+	"github.com/alloctrace/alloctrace/exporters/pprof"
+	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/zlog"
+	"github.com/alloctrace/alloctrace/tracer"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// options are what the command line says.
-type options struct {
-	dir, out   string
-	leak, json bool
-	query      []string
-}
-
-// command runs the program and returns its exit code.
-func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return 2
+	if err := run(context.Background(), os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		os.Exit(1)
 	}
-	r, err := quickstart(ctx, o, newProgress(stderr))
+}
+
+func run(ctx context.Context, paths []string, out io.Writer) error {
+	if len(paths) == 0 {
+		paths = []string{build.Default.GOROOT + "/src/"} // with the slash also if src is a link
+	}
+	spans, err := otlpfile.NewProvider("quickstart", "quickstart.trace.json") // servers: otlp.New
 	if err != nil {
-		code := 1
-		if errors.Is(err, context.Canceled) {
-			err = fmt.Errorf("interrupted: live at the end: %d bytes", r.End.LiveBytes)
-			code = 130
-		}
-		fmt.Fprintln(stderr, "quickstart:", err)
-		if r.Log != "" {
-			fmt.Fprintln(stderr, "quickstart: what was logged and traced until then is in", filepath.Dir(r.Log))
-		}
-		return code
+		return err
 	}
-	if r.Trace.Warning != "" {
-		fmt.Fprintln(stderr, "quickstart: warning:", strings.ReplaceAll(r.Trace.Warning, "\n", "; "))
+	otel.SetTracerProvider(spans)
+	profile := hooks.NewProfile(hooks.DefaultProfileRate)
+	log := hooks.Sample(zlog.New(zerolog.New(os.Stderr)), 16) // every failure, and of other events one in 16
+	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(log, profile))
+
+	err = count(ctx, mem, paths, out, func() error { return pprof.WriteFile("quickstart.pprof", profile) })
+	fmt.Fprintf(out, "end    %v\n", mem.Stats())
+	if err = errors.Join(err, mem.Close(), spans.Shutdown(ctx)); err != nil { // Close fails if blocks are live
+		return err
 	}
-	write := r.writeText
-	if o.json {
-		write = r.writeJSON
-	}
-	if err := write(stdout); err != nil {
-		fmt.Fprintln(stderr, "quickstart:", err)
-		return 1
-	}
-	return 0
+	fmt.Fprintln(out, "\nnext:\n  go tool pprof -top quickstart.pprof")
+	fmt.Fprintln(out, "  Jaeger: Search, Upload, quickstart.trace.json; or service quickstart if OTEL_EXPORTER_OTLP_ENDPOINT is set")
+	_, err = otlpfile.Send(ctx, "quickstart.trace.json") // to that Jaeger, if the variable is set
+	return err
 }
 
-func parse(args []string, stderr io.Writer) (options, error) {
-	var o options
-	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.StringVar(&o.dir, "dir", "", "index the text files in this `folder` (default: the Go standard library)")
-	flags.StringVar(&o.out, "out", "", "write the log and the trace into this `folder` (default: a new temporary one)")
-	flags.BoolVar(&o.leak, "leak", false, "forget one block, and find out who allocated it")
-	flags.BoolVar(&o.json, "json", false, "print the report as JSON")
-	query := flags.String("query", "mmap goroutine deadlock", "look up these `words`")
-	if err := flags.Parse(args); err != nil {
-		return o, err
-	}
-	text := []byte(*query)
-	fold(text)
-	for word := range words(text) {
-		o.query = append(o.query, string(word))
-	}
-	var err error
-	switch {
-	case flags.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q: name the folder with -dir and the words with -query", flags.Arg(0))
-	case len(o.query) == 0:
-		err = fmt.Errorf("-query %q has no word in it: use letters, digits and underscores", *query)
-	}
+// count reads the files into one child of mem, and counts their words in another. Its region is a span of what both allocate.
+func count(ctx context.Context, mem *alloctrace.Proxy, paths []string, out io.Writer, whileLive func() error) (err error) {
+	ctx, region := tracer.Start(ctx, "count", mem)
+	defer region.End()
+	text := typed.NewBuffer(region.Allocator().Child("text").WithContext(ctx)) // the context has the log name it
+	words, err := typed.NewBytesMap[int](region.Allocator().Child("words").WithContext(ctx))
 	if err != nil {
-		fmt.Fprintln(stderr, "quickstart:", err)
+		return err
 	}
-	return o, err
+	defer func() { err = errors.Join(err, text.Free(), words.Free()) }()
+	for _, root := range paths {
+		if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || path != root && filepath.Ext(path) != ".go" {
+				return err
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = text.ReadFrom(f)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	for word := range bytes.FieldsFuncSeq(text.Bytes(), func(r rune) bool { return !unicode.IsLetter(r) }) {
+		n, _, err := words.Ensure(word)
+		if err != nil {
+			return err
+		}
+		*n++
+	}
+	fmt.Fprintf(out, "%d different words\nwhole  %v\n", words.Len(), mem.Stats())
+	for _, part := range region.Allocator().Children() {
+		fmt.Fprintf(out, "%-6s %v\n", part.Name(), part.Stats())
+	}
+	return whileLive()
 }

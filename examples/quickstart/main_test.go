@@ -5,335 +5,323 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
-// The tests run the program as a process of its own: the test binary, told by
-// this variable to be the program.
+// The tests run the program as a process of its own: the test binary, told by this variable to be the program.
 const beProgram = "QUICKSTART_TEST_BE_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) != "" {
 		main()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// A run is what the program did.
-type run struct {
-	code           int
-	stdout, stderr string
+// A result is what the program did, in a folder of its own.
+type result struct {
+	dir, stdout, stderr string
+	code                int
 }
 
-// program prepares a process with a temporary folder of its own. Settings are of
-// the form NAME=value; those of OpenTelemetry around the test are left out.
-func program(t *testing.T, settings []string, args ...string) *exec.Cmd {
+// runProgram runs the program with the arguments. Settings of OpenTelemetry around the test are left out.
+func runProgram(t *testing.T, setting string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a hang fails, and does not hang the tests
-	t.Cleanup(cancel)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "OTEL_") {
-			cmd.Env = append(cmd.Env, setting)
+	for _, s := range os.Environ() {
+		if !strings.HasPrefix(s, "OTEL_") {
+			cmd.Env = append(cmd.Env, s)
 		}
 	}
-	temp := t.TempDir()
-	cmd.Env = append(cmd.Env, beProgram+"=1", "TMPDIR="+temp, "TMP="+temp)
-	cmd.Env = append(cmd.Env, settings...)
-	return cmd
-}
-
-func runProgram(t *testing.T, settings []string, args ...string) run {
-	t.Helper()
-	return finish(t, program(t, settings, args...))
-}
-
-func finish(t *testing.T, cmd *exec.Cmd) run {
-	t.Helper()
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(cmd.Env, beProgram+"=1", setting)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+	if err, exit := cmd.Run(), (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return run{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	return result{cmd.Dir, stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// runJSON runs the program, which must succeed, and returns its report.
-func runJSON(t *testing.T, settings []string, args ...string) report {
+func (r result) read(t *testing.T, name string) []byte {
 	t.Helper()
-	got := runProgram(t, settings, append(args, "-json")...)
-	if got.code != 0 {
-		t.Fatalf("exit code %d, stderr %s", got.code, got.stderr)
+	data, err := os.ReadFile(filepath.Join(r.dir, name))
+	if err != nil {
+		t.Fatal(err)
 	}
-	var r report
-	d := json.NewDecoder(strings.NewReader(got.stdout))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		t.Fatalf("%v in %s", err, got.stdout)
-	}
-	if d.More() {
-		t.Errorf("stdout has more than one JSON object: %s", got.stdout)
-	}
-	if !strings.Contains(got.stderr, "scan: ") || !strings.Contains(got.stderr, "index: ") {
-		t.Errorf("no progress on stderr: %q", got.stderr)
-	}
-	return r
+	return data
 }
 
-func TestSmallFolder(t *testing.T) {
-	dir := writeCorpus(t)
-	model := readModel(t, dir)
-	out := t.TempDir()
-	const query = "mmap Größe café absent"
-	r := runJSON(t, nil, "-dir", dir, "-out", out, "-query", query)
+// counters are what the program prints of one Proxy.
+type counters struct {
+	live                                                float64 // bytes, to a hundredth of their unit
+	blocks, allocations, reallocations, frees, failures int64
+}
 
-	if r.Folder != dir {
-		t.Errorf("folder %s, want %s", r.Folder, dir)
+// counters finds the line of that name.
+func (r result) counters(t *testing.T, name string) (c counters) {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^` + name + ` +live ([\d.]+) (B|KiB|MiB|GiB) in (\d+) blocks?, peak .*; (\d+) allocations?, (\d+) reallocations?, (\d+) frees?, (\d+) failures?; `).
+		FindStringSubmatch(r.stdout)
+	if m == nil {
+		t.Fatalf("no counters of %s in\n%s", name, r.stdout)
 	}
-	if r.Index != model.size {
-		t.Errorf("the index holds %+v, want %+v", r.Index, model.size)
+	var err error
+	if c.live, err = strconv.ParseFloat(m[1], 64); err != nil {
+		t.Fatal(err)
 	}
-	wantAnswers(t, r.Answers, naiveAnswers(t, dir, "", "mmap", "größe", "café", "absent"))
-	wantNoLeak(t, r)
-	wantTraceFile(t, r)
-	wantProfile(t, r)
-	wantLog(t, r)
-	if filepath.Dir(r.Log) != out || filepath.Dir(r.Trace.File) != out {
-		t.Errorf("log %s and trace %s are not in %s", r.Log, r.Trace.File, out)
-	}
-
-	// The report for people says the same.
-	text := runProgram(t, []string{"GOMAXPROCS=1"}, "-dir", dir, "-query", query)
-	if text.code != 0 {
-		t.Fatalf("exit code %d, stderr %s", text.code, text.stderr)
-	}
-	for _, a := range r.Answers {
-		for _, c := range a.First {
-			if want := c.File + ":"; !strings.Contains(text.stdout, want) {
-				t.Errorf("%q is missing in\n%s", want, text.stdout)
-			}
+	c.live *= map[string]float64{"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[m[2]]
+	for i, n := range []*int64{&c.blocks, &c.allocations, &c.reallocations, &c.frees, &c.failures} {
+		if *n, err = strconv.ParseInt(m[3+i], 10, 64); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"live bytes", "live blocks", "blocks of up to", "64 KiB", traceName + " opens in Jaeger", heapName + " shows", logName} {
-		if !strings.Contains(text.stdout, want) {
-			t.Errorf("%q is missing in\n%s", want, text.stdout)
+	return c
+}
+
+// span returns the only span of the trace file.
+func (r result) span(t *testing.T) jaegertest.Span {
+	t.Helper()
+	line := r.read(t, "quickstart.trace.json")
+	traces, err := jaegertest.Decode(line)
+	if err != nil || len(traces) != 1 || len(traces[0]) != 1 {
+		t.Fatalf("%d traces (%v), want one with one span: %s", len(traces), err, line)
+	}
+	return traces[0][0]
+}
+
+// wantCounters checks that the parts are the whole, that the span says what the counters do, and that nothing is live.
+func wantCounters(t *testing.T, r result) {
+	t.Helper()
+	whole, text, words, end := r.counters(t, "whole"), r.counters(t, "text"), r.counters(t, "words"), r.counters(t, "end")
+	sum := counters{
+		whole.live, text.blocks + words.blocks, text.allocations + words.allocations,
+		text.reallocations + words.reallocations, text.frees + words.frees, text.failures + words.failures,
+	}
+	if sum != whole || text.blocks == 0 || words.blocks == 0 {
+		t.Errorf("the parts are %+v in all, the whole is %+v", sum, whole)
+	}
+	if off := text.live + words.live - whole.live; off < -20<<10 || off > 20<<10 { // the unit is MiB at most
+		t.Errorf("the parts hold %.0f bytes more than the whole", off)
+	}
+	if want := (counters{0, 0, whole.allocations, whole.reallocations, whole.allocations, 0}); end != want {
+		t.Errorf("at the end %+v, want %+v", end, want)
+	}
+	span := r.span(t)
+	if span.Name != "count" || span.ParentID != "" || span.StatusCode == 2 || span.Resource["service.name"] != "quickstart" {
+		t.Errorf("the span is %+v", span)
+	}
+	for key, want := range map[string]int64{
+		"allocator.allocations":   end.allocations,
+		"allocator.reallocations": end.reallocations,
+		"allocator.frees":         end.frees,
+		"allocator.failures":      0,
+		"allocator.memory.net":    0,
+	} {
+		if got := span.Attributes[key]; got != want {
+			t.Errorf("the span's %s is %v, the counters say %d", key, got, want)
 		}
 	}
-}
-
-// TestOutputsAreNotIndexed runs twice with the outputs in the folder itself.
-func TestOutputsAreNotIndexed(t *testing.T) {
-	dir := writeCorpus(t)
-	first := runJSON(t, nil, "-dir", dir, "-out", dir, "-query", "mmap")
-	second := runJSON(t, nil, "-dir", dir, "-out", dir, "-query", "mmap")
-	if first.Index != second.Index {
-		t.Errorf("the second run found %+v, the first %+v", second.Index, first.Index)
+	allocated, _ := span.Attributes["allocator.memory.allocated"].(int64)
+	peak, _ := span.Attributes["allocator.memory.peak"].(int64)
+	if span.Attributes["allocator.memory.freed"] != allocated || float64(peak) < whole.live-20<<10 || peak > allocated {
+		t.Errorf("%v bytes were live, the span has %v", whole.live, span.Attributes)
 	}
-	wantTraceFile(t, second)
-	wantLog(t, second)
 }
 
-// cannot skips a test that this machine cannot run, or fails it if none may be left out.
-func cannot(t *testing.T, format string, args ...any) {
+// wantLog checks that the log has a few of the events, of both parts and with the span.
+func wantLog(t *testing.T, r result) {
 	t.Helper()
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
-		t.Fatalf(format, args...)
+	span, end := r.span(t), r.counters(t, "end")
+	children := make(map[string]bool)
+	for line := range strings.Lines(r.stderr) {
+		var entry struct {
+			Level, Child, Message string
+			TraceID               string `json:"trace_id"`
+			SpanID                string `json:"span_id"`
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if entry.Level != "debug" || entry.TraceID != span.TraceID || entry.SpanID != span.SpanID {
+			t.Errorf("the log has %s", line)
+		}
+		children[entry.Child] = true
 	}
-	t.Skipf(format, args...)
+	events := end.allocations + 2*end.reallocations + end.frees
+	if n := int64(strings.Count(r.stderr, "\n")); n > events/16+4 || !children["text"] || !children["words"] || len(children) != 2 {
+		t.Errorf("%d lines of log for %d events, of %v", n, events, children)
+	}
 }
 
-// standardLibrary returns the folder of the standard library, or skips the test where the
-// go command, which the program asks for it too, is not there.
-func standardLibrary(t *testing.T) string {
+func goroot(t *testing.T) string {
 	t.Helper()
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if errors.Is(err, exec.ErrNotFound) {
-		cannot(t, "put the go command on PATH: %v", err)
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if errors.Is(err, exec.ErrNotFound) && os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
+		t.Skipf("put the go command on PATH: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := filepath.EvalSymlinks(filepath.Join(strings.TrimSpace(string(root)), "src"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return src
+	return strings.TrimSpace(string(out))
 }
 
+// TestStandardLibrary is the README's first command.
 func TestStandardLibrary(t *testing.T) {
-	t.Parallel()
-	src := standardLibrary(t)
-	r := runJSON(t, nil)
-	if r.Folder != src {
-		t.Errorf("folder %s, want %s", r.Folder, src)
+	root := goroot(t)
+	r := runProgram(t, "GOROOT="+root) // of which a test binary that was built with -trimpath does not know
+	if r.code != 0 {
+		t.Fatalf("exit code %d, stderr %s", r.code, r.stderr)
 	}
-	if r.Index.Files < 5000 || r.Index.Words < 100_000 || r.Index.Occurrences < 5_000_000 {
-		t.Errorf("the index holds %+v: that is not the Go standard library", r.Index)
-	}
-	wantAnswers(t, r.Answers, naiveAnswers(t, src, ".go", "mmap", "goroutine", "deadlock"))
-	wantNoLeak(t, r)
-	wantTraceFile(t, r)
+	wantCounters(t, r)
 	wantLog(t, r)
-	wantRSS(t, r)
-	if r.Built.Classes[16].Live() < 100 || r.Built.Reallocations == 0 {
-		t.Errorf("%d blocks of 64 KiB and %d reallocations: too few for a real index", r.Built.Classes[16].Live(), r.Built.Reallocations)
+	if c := r.counters(t, "text"); c.live < 50<<20 {
+		t.Errorf("%.0f bytes of text: that is not the standard library", c.live)
 	}
-}
-
-func TestLeak(t *testing.T) {
-	dir := writeCorpus(t)
-	r := runJSON(t, []string{"GOMAXPROCS=1"}, "-leak", "-dir", dir)
-	if want := (leak{Region: "part 1", Blocks: 1, Bytes: blockSize}); len(r.Leaks) != 1 || r.Leaks[0] != want {
-		t.Errorf("leaks are %v, want %v alone", r.Leaks, want)
-	}
-	if r.End.LiveBytes != blockSize || r.End.LiveBlocks != 1 {
-		t.Errorf("at the end %v, want one live block of 64 KiB", r.End)
-	}
-	wantTraceFile(t, r)
-
-	text := runProgram(t, nil, "-leak", "-dir", dir)
-	if text.code != 0 || !strings.Contains(text.stdout, `leak:  1 block of 64 KiB, allocated in region "part `) {
-		t.Errorf("exit code %d, stderr %s, stdout\n%s", text.code, text.stderr, text.stdout)
+	if _, next, ok := strings.Cut(r.stdout, "\nnext:\n"); !ok || strings.Count(next, "\n") > 5 ||
+		!strings.Contains(next, "go tool pprof -top quickstart.pprof") || !strings.Contains(next, "Search, Upload, quickstart.trace.json") {
+		t.Errorf("what to do next is not said in\n%s", r.stdout)
 	}
 
-	wordless := t.TempDir()
-	writeFile(t, wordless, "digits.txt", "1 2 3\n")
-	if got := runProgram(t, nil, "-leak", "-dir", wordless); got.code != 1 || !strings.Contains(got.stderr, "no block to forget") {
-		t.Errorf("with nothing to forget: exit code %d, stderr %s", got.code, got.stderr)
-	}
-}
-
-// TestBadFolder: one sentence, exit code 1, and nothing left behind.
-func TestBadFolder(t *testing.T) {
-	dir := t.TempDir()
-	writeFile(t, dir, "file/a.txt", "text")
-	writeFile(t, dir, "textless/picture.png", "\x89PNG\x00\x00")
-	writeFile(t, dir, "textless/empty.txt", "")
-	writeFile(t, dir, "textless/.hidden.txt", "text")
-	writeFile(t, dir, "textless/.git/config.txt", "text")
-	if err := os.Mkdir(filepath.Join(dir, "empty"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{
-		"missing":    "",
-		"file/a.txt": "not a folder",
-		"textless":   "no text file",
-		"empty":      "no text file",
-	} {
-		t.Run(name, func(t *testing.T) {
-			wantBadFolder(t, program(t, nil), filepath.Join(dir, name), filepath.Join(dir, "out"), want)
-		})
-	}
-}
-
-// wantBadFolder runs cmd with a folder that cannot be indexed.
-func wantBadFolder(t *testing.T, cmd *exec.Cmd, dir, out, want string) {
-	t.Helper()
-	var temp string
-	for _, setting := range cmd.Env {
-		if value, ok := strings.CutPrefix(setting, "TMPDIR="); ok {
-			temp = value
-		}
-	}
-	for _, args := range [][]string{{"-dir", dir}, {"-dir", dir, "-out", out}, {"-dir", dir, "-json", "-leak"}} {
-		again := exec.Command(cmd.Path, args...)
-		again.Env, again.SysProcAttr = cmd.Env, cmd.SysProcAttr
-		got := finish(t, again)
-		if got.code != 1 || got.stdout != "" {
-			t.Errorf("%q: exit code %d, stdout %q; want 1 and nothing", args, got.code, got.stdout)
-		}
-		if strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "quickstart: cannot index ") ||
-			!strings.Contains(got.stderr, filepath.Base(dir)) || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "-dir") {
-			t.Errorf("%q: stderr is not one clear sentence: %q", args, got.stderr)
-		}
-		wantEmpty(t, temp)
-		if _, err := os.Lstat(out); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%q: %s was left behind (%v)", args, out, err)
-		}
-	}
-}
-
-func wantEmpty(t *testing.T, dir string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
+	p, err := profile.ParseData(r.read(t, "quickstart.pprof"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		t.Errorf("%s was left behind in %s", e.Name(), dir)
+	inUse := make(map[string]float64)
+	for _, s := range p.Sample {
+		inUse[s.Label["allocator"][0]] += float64(s.Value[3])
+	}
+	for _, part := range []string{"text", "words"} { // large blocks: each is sampled, but for one in e^8
+		if live := r.counters(t, part).live; inUse[part] < 0.75*live || inUse[part] > 1.25*live {
+			t.Errorf("the profile has %.0f bytes of %s, the counters %.0f", inUse[part], part, live)
+		}
+	}
+	cmd := exec.Command("go", "tool", "pprof", "-top", "quickstart.pprof")
+	cmd.Dir = r.dir
+	top, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(top), "Type: inuse_space\n") || !regexp.MustCompile(`(?m) 100%  \S+/quickstart\.count$|100%  main\.count$`).Match(top) {
+		t.Errorf("go tool pprof -top: %v\n%s", err, top)
 	}
 }
 
-// TestBadOutputs: what cannot be opened leaves nothing behind either.
-func TestBadOutputs(t *testing.T) {
+// TestArguments: files by any name, and of folders what ends in .go.
+func TestArguments(t *testing.T) {
 	dir := t.TempDir()
-	writeFile(t, dir, "in/a.txt", "text")
-	in := filepath.Join(dir, "in")
-	for name, out := range map[string]string{
-		"a file":    filepath.Join(in, "a.txt"),
-		"no parent": filepath.Join(dir, "missing", "out"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := runProgram(t, nil, "-dir", in, "-out", out)
-			if got.code != 1 || got.stdout != "" || strings.Count(got.stderr, "\n") != 1 {
-				t.Errorf("exit code %d, stdout %q, stderr %q; want 1 and one sentence", got.code, got.stdout, got.stderr)
-			}
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-				t.Errorf("%v was left behind in %s (%v)", entries, dir, err)
-			}
-		})
+	sources := map[string]string{
+		"a.go":      "package a // Größe größe\nvar x_y, größe = 1, x2y",
+		"sub/b.go":  "package b",
+		"sub/c.txt": "unread",
+		"notes":     "notes of a package",
 	}
-}
-
-func TestUsage(t *testing.T) {
-	for _, c := range []struct {
-		args []string
-		code int
-		want string
-	}{
-		{[]string{"-h"}, 0, "-leak"},
-		{[]string{"-nonsense"}, 2, "-nonsense"},
-		{[]string{"folder"}, 2, `"folder"`},
-		{[]string{"-query", "1 + 2"}, 2, `"1 + 2"`},
-	} {
-		got := runProgram(t, nil, c.args...)
-		if got.code != c.code || got.stdout != "" || !strings.Contains(got.stderr, c.want) {
-			t.Errorf("%q: exit code %d, stdout %q, stderr %q; want %d and %s", c.args, got.code, got.stdout, got.stderr, c.code, c.want)
+	for name, text := range sources {
+		path := filepath.Join(dir, "tree", name)
+		if name == "notes" {
+			path = filepath.Join(dir, name)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o666); err != nil {
+			t.Fatal(err)
 		}
 	}
-}
-
-// TestCancel ends the program as Ctrl-C does, at each line of its progress.
-func TestCancel(t *testing.T) {
-	dir := writeCorpus(t)
-	for _, phase := range []string{"scan: ", "index: "} {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var stdout bytes.Buffer
-		stderr := &canceller{text: phase, cancel: cancel}
-		code := command(ctx, []string{"-dir", dir, "-leak", "-out", t.TempDir()}, &stdout, stderr)
-		if code != 130 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "interrupted: live at the end: 0 bytes\n") {
-			t.Errorf("cancelled at %q: code %d, stdout %q, stderr %q", phase, code, stdout.String(), stderr.String())
+	want := make(map[string]bool)
+	for _, name := range []string{"a.go", "sub/b.go", "notes"} {
+		for _, word := range strings.FieldsFunc(sources[name], func(r rune) bool { return !unicode.IsLetter(r) }) {
+			want[word] = true
 		}
 	}
-}
-
-// A canceller is a writer that calls cancel when it is given text.
-type canceller struct {
-	bytes.Buffer
-	text   string
-	cancel func()
-}
-
-func (c *canceller) Write(b []byte) (int, error) {
-	if bytes.Contains(b, []byte(c.text)) {
-		c.cancel()
+	r := runProgram(t, "", filepath.Join(dir, "tree"), filepath.Join(dir, "notes"))
+	if line := strconv.Itoa(len(want)) + " different words\n"; r.code != 0 || !strings.HasPrefix(r.stdout, line) {
+		t.Fatalf("exit code %d, stderr %s, stdout\n%s, want %s", r.code, r.stderr, r.stdout, line)
 	}
-	return c.Buffer.Write(b)
+	wantCounters(t, r)
+	wantLog(t, r)
+
+	// What cannot be read is an error, and no block is live then either.
+	missing := filepath.Join(dir, "missing.go")
+	r = runProgram(t, "", filepath.Join(dir, "tree"), missing)
+	_, message, _ := strings.Cut("\n"+r.stderr, "\nquickstart: ")
+	if r.code != 1 || strings.Count(message, missing) != 1 || strings.Count(message, "\n") != 1 || strings.Contains(r.stdout, "next:") {
+		t.Errorf("exit code %d, stdout %s, stderr %s", r.code, r.stdout, r.stderr)
+	}
+	if end := r.counters(t, "end"); end.blocks != 0 || end.allocations == 0 || end.allocations != end.frees {
+		t.Errorf("at the end %+v", end)
+	}
+}
+
+// TestCollector: the trace is sent as it is in the file; a collector that is gone is an error, and the file is there.
+func TestCollector(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "a.go")
+	if err := os.WriteFile(source, []byte("package a\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var path string
+	var posted []byte
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		path = r.URL.Path
+		posted, _ = io.ReadAll(r.Body)
+	}))
+	r := runProgram(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+s.URL, source)
+	s.Close()
+	if r.code != 0 || path != "/v1/traces" || !bytes.Equal(posted, r.read(t, "quickstart.trace.json")) {
+		t.Errorf("exit code %d, stderr %s; sent to %s: %s", r.code, r.stderr, path, posted)
+	}
+	r = runProgram(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+s.URL, source)
+	if r.code != 1 || !strings.Contains(r.stderr, "did not reach "+s.URL) || !strings.Contains(r.stdout, "next:") {
+		t.Errorf("exit code %d, stdout %s, stderr %s", r.code, r.stdout, r.stderr)
+	}
+	wantCounters(t, r)
+}
+
+// TestJaeger finds the trace in a real Jaeger, under the name that the program says.
+func TestJaeger(t *testing.T) {
+	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
+		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
+	}
+	source := filepath.Join(t.TempDir(), "a.go")
+	if err := os.WriteFile(source, []byte("package a\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	j := jaegertest.Start(t)
+	r := runProgram(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+j.HTTPEndpoint(), source)
+	if r.code != 0 {
+		t.Fatalf("exit code %d, stderr %s", r.code, r.stderr)
+	}
+	want := r.span(t)
+	if got := j.Trace(want.TraceID, 1); len(got) != 1 || got[0].Name != "count" || got[0].Attributes["allocator.allocations"] != want.Attributes["allocator.allocations"] {
+		t.Errorf("Jaeger has %+v, want %+v", got, want)
+	}
+	if found := j.FindTraces("quickstart"); len(found) != 1 {
+		t.Errorf("%d traces of service quickstart, want 1", len(found))
+	}
+}
+
+// TestShort: what is to be copied must be short enough to be read.
+func TestShort(t *testing.T) {
+	data, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte("\n")); n > 100 {
+		t.Errorf("main.go has %d lines, want 100 at most", n)
+	}
 }

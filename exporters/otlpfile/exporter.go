@@ -1,15 +1,15 @@
 // Package otlpfile writes OpenTelemetry spans as OTLP/JSON lines to a file, which the Upload tab of Jaeger's UI
 // opens and whose lines any collector takes by OTLP/HTTP. It depends on the SDK and on neither protobuf nor gRPC:
 //
-//	exporter, err := otlpfile.Create("trace.json")
+//	provider, err := otlpfile.NewProvider("indexer", "trace.json")
 //	if err != nil {
 //		return err
 //	}
-//	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
 //	// spans
 //	err = provider.Shutdown(ctx) // says what is not in the file
 //
-// Package [github.com/alloctrace/alloctrace/exporters/otlp] sends spans to a collector, too.
+// [Send] sends a file to the Jaeger that the environment names. Package
+// [github.com/alloctrace/alloctrace/exporters/otlp] sends spans while the program runs.
 //
 // # Lines
 //

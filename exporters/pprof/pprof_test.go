@@ -2,13 +2,16 @@ package pprof
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime/pprof"
 	"strconv"
@@ -383,6 +386,31 @@ func TestWriteFails(t *testing.T) {
 		if err := write(brokenWriter{}, hooks.NewProfile(1)); err == nil || !strings.HasPrefix(err.Error(), "pprof."+name+": ") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestWriteFile: the file has what Write writes, and nothing of what was there; where it cannot be, the error names it.
+func TestWriteFile(t *testing.T) {
+	p := hooks.NewProfile(1)
+	mem := alloctrace.Wrap(newSlab(t), alloctrace.WithHooks(p))
+	plant(t, mem, 1)
+	path := filepath.Join(t.TempDir(), "offheap.pprof")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 1<<20), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(path, p); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := len(parse(t, data).Sample), len(p.Samples()); got != want || want == 0 {
+		t.Errorf("%d samples, want %d", got, want)
+	}
+	missing := filepath.Join(t.TempDir(), "missing", "offheap.pprof")
+	if err := WriteFile(missing, p); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+		t.Errorf("in a folder that is not there: %v", err)
 	}
 }
 

@@ -21,6 +21,7 @@ package pprof
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,6 +43,15 @@ func Write(w io.Writer, p *hooks.Profile) error {
 		return fmt.Errorf("pprof.Write: %w", err)
 	}
 	return nil
+}
+
+// WriteFile writes a file as [Write] does, in place of what was there.
+func WriteFile(path string, p *hooks.Profile) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("pprof.WriteFile: %w", err)
+	}
+	return errors.Join(Write(f, p), f.Close())
 }
 
 // WriteCombined writes Go's heap profile and what p has sampled so far as one profile.

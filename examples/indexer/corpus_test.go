@@ -122,7 +122,7 @@ func eachFile(t testing.TB, dir, ext string, visit func(file string, text []byte
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() || !strings.HasSuffix(path, ext) || strings.HasPrefix(d.Name(), "quickstart.") {
+		if !d.Type().IsRegular() || !strings.HasSuffix(path, ext) || strings.HasPrefix(d.Name(), "indexer.") {
 			return nil
 		}
 		text, err := os.ReadFile(filepath.Join(dir, path))

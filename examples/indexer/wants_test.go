@@ -61,7 +61,7 @@ func wantProfile(t *testing.T, r report) {
 // how they nest, and their numbers against the counters.
 func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 	t.Helper()
-	parents := map[string]string{"scan": "quickstart", "index": "quickstart", "query": "quickstart", "free": "quickstart"}
+	parents := map[string]string{"scan": "indexer", "index": "indexer", "query": "indexer", "free": "indexer"}
 	byName := make(map[string]jaegertest.Span)
 	for _, s := range trace {
 		if _, twice := byName[s.Name]; twice {
@@ -81,12 +81,12 @@ func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 			t.Errorf("span %s tells an error: %s", s.Name, s.StatusMessage)
 		}
 	}
-	root, found := byName["quickstart"]
+	root, found := byName["indexer"]
 	if !found || root.ParentID != "" {
-		t.Fatalf("no root span named quickstart in %+v", trace)
+		t.Fatalf("no root span named indexer in %+v", trace)
 	}
 	if byName["part 1"].Name == "" || len(trace) != 1+len(parents) {
-		t.Errorf("%d spans, want those of quickstart, its phases and its parts: %+v", len(trace), trace)
+		t.Errorf("%d spans, want those of indexer, its phases and its parts: %+v", len(trace), trace)
 	}
 	sums := make(map[string]int64) // by parent and attribute
 	for name, parent := range parents {
@@ -112,7 +112,7 @@ func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 		if got := root.Attributes[key]; got != want {
 			t.Errorf("the root's %s is %v, the counters say %d", key, got, want)
 		}
-		if got := sums["quickstart "+key]; got != want {
+		if got := sums["indexer "+key]; got != want {
 			t.Errorf("%s is %d in all phases, the counters say %d", key, got, want)
 		}
 		if got := byName["index"].Attributes[key]; got != sums["index "+key] {
@@ -163,7 +163,7 @@ func wantLog(t *testing.T, r report) {
 		}
 		addr, err := hex.DecodeString(entry.Addr)
 		if err != nil || len(addr) != 8 || entry.Size < 1 || entry.Align < 1 || entry.Level != "debug" ||
-			entry.Allocator != "quickstart" || entry.Time == "" || entry.TraceID != r.Trace.ID || len(entry.SpanID) != 16 {
+			entry.Allocator != "indexer" || entry.Time == "" || entry.TraceID != r.Trace.ID || len(entry.SpanID) != 16 {
 			t.Errorf("odd line in the log: %s", line)
 		}
 		lines[entry.Message]++

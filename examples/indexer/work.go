@@ -26,8 +26,8 @@ const sampled = 64
 // the time take hooks.DefaultProfileRate.
 const profileRate = 1
 
-// quickstart does the program's work. The report is complete if there is no error.
-func quickstart(ctx context.Context, o options, show progress) (report, error) {
+// indexer does the program's work. The report is complete if there is no error.
+func indexer(ctx context.Context, o options, show progress) (report, error) {
 	in, err := openFolder(o.dir)
 	if err != nil {
 		return report{}, err
@@ -40,14 +40,14 @@ func quickstart(ctx context.Context, o options, show progress) (report, error) {
 
 	owners, profile := newOwners(), hooks.NewProfile(profileRate)
 	mem := alloctrace.Wrap(blockalloc.Default(),
-		alloctrace.WithName("quickstart"),
+		alloctrace.WithName("indexer"),
 		alloctrace.WithHooks(owners, profile, hooks.Sample(zlog.New(out.logger()), sampled)),
 	)
 	r := report{Folder: in.dir, Log: out.log.Name()}
 	w := &work{in: in, mem: mem, show: show}
 	began := time.Now()
 
-	ctx, root := tracer.Start(ctx, "quickstart", mem)
+	ctx, root := tracer.Start(ctx, "indexer", mem)
 	r.Trace.ID = trace.SpanContextFromContext(ctx).TraceID().String()
 	err = w.run(ctx, root.Allocator(), o.query, &r)
 	if err == nil {

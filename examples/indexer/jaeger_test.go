@@ -34,11 +34,21 @@ func TestJaeger(t *testing.T) {
 
 	settings := []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + j.HTTPEndpoint() + "/v1/traces", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "GOMAXPROCS=2"}
 	text := runProgram(t, settings, "-dir", dir) // in two parts
-	if id := regexp.MustCompile(`(?m)^trace: http://127\.0\.0\.1:16686/trace/([0-9a-f]{32}),.*quickstart`).FindStringSubmatch(text.stdout); text.code != 0 || id == nil {
+	if id := regexp.MustCompile(`(?m)^trace: http://127\.0\.0\.1:16686/trace/([0-9a-f]{32}),.*indexer`).FindStringSubmatch(text.stdout); text.code != 0 || id == nil {
 		t.Errorf("exit code %d; no trace id in\n%s", text.code, text.stdout)
 	} else {
 		j.Trace(id[1], 7)
 	}
+}
+
+// TestBadEndpoint: that is a warning, and the trace is in the file.
+func TestBadEndpoint(t *testing.T) {
+	dir := writeCorpus(t)
+	r := runJSON(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318"}, "-dir", dir)
+	if !strings.Contains(r.Trace.Warning, `OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318"`) {
+		t.Errorf("warning is %q", r.Trace.Warning)
+	}
+	wantTraceFile(t, r)
 }
 
 func wantFiles(t *testing.T, dir string, names ...string) {
@@ -77,10 +87,10 @@ func TestJaegerDown(t *testing.T) {
 			}
 			wantTraceFile(t, r)
 			text := runProgram(t, settings, "-dir", dir)
-			if text.code != 0 || strings.Count(text.stderr, "quickstart: warning: ") != 1 || !strings.HasSuffix(text.stderr, "\n") {
+			if text.code != 0 || strings.Count(text.stderr, "indexer: warning: ") != 1 || !strings.HasSuffix(text.stderr, "\n") {
 				t.Errorf("exit code %d, stderr %q", text.code, text.stderr)
 			}
-			if warning := text.stderr[strings.Index(text.stderr, "quickstart: warning: "):]; strings.Count(warning, "\n") != 1 {
+			if warning := text.stderr[strings.Index(text.stderr, "indexer: warning: "):]; strings.Count(warning, "\n") != 1 {
 				t.Errorf("the warning has more than one line: %q", warning)
 			}
 			if strings.Contains(text.stdout, ":16686/") || !strings.Contains(text.stdout, traceName+" opens in Jaeger") {

@@ -57,7 +57,7 @@ func TestUnreadableFolder(t *testing.T) {
 	if os.Getuid() == 0 {
 		const nobody = 65534
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		cmd.Path = filepath.Join(dir, "quickstart")
+		cmd.Path = filepath.Join(dir, "indexer")
 		binary, err := os.ReadFile(os.Args[0])
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/alloctrace/alloctrace/exporters/otlpfile"
@@ -19,13 +17,13 @@ import (
 )
 
 // service is the name under which Jaeger lists the traces.
-const service = "quickstart"
+const service = "indexer"
 
 // The names of the files that are written.
 const (
-	logName   = "quickstart.log.jsonl"
-	traceName = "quickstart.trace.json"
-	heapName  = "quickstart.heap.pb.gz"
+	logName   = "indexer.log.jsonl"
+	traceName = "indexer.trace.json"
+	heapName  = "indexer.heap.pb.gz"
 )
 
 // isOutput reports whether a file has one of these names. They are not indexed.
@@ -49,10 +47,7 @@ func openOutputs(dir string) (*outputs, error) {
 	}
 	o := &outputs{}
 	if o.log, err = os.Create(filepath.Join(dir, logName)); err == nil {
-		var spans *otlpfile.Exporter
-		if spans, err = otlpfile.Create(o.traceFile()); err == nil {
-			o.provider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans),
-				sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", service))))
+		if o.provider, err = otlpfile.NewProvider(service, o.traceFile()); err == nil {
 			return o, nil
 		}
 		o.log.Close()
@@ -69,7 +64,7 @@ func (o *outputs) traceFile() string { return filepath.Join(filepath.Dir(o.log.N
 // makeDir makes dir unless it is there, and reports whether it did.
 func makeDir(dir string) (string, bool, error) {
 	if dir == "" {
-		dir, err := os.MkdirTemp("", "quickstart-")
+		dir, err := os.MkdirTemp("", "indexer-")
 		return dir, err == nil, err
 	}
 	err := os.Mkdir(dir, 0o755)
@@ -102,7 +97,7 @@ func (o *outputs) finishTrace(r *traceReport) {
 	err := o.provider.Shutdown(ctx)
 	if err == nil {
 		r.File = o.traceFile()
-		r.Endpoint, err = send(ctx, r.File)
+		r.Endpoint, err = otlpfile.Send(ctx, r.File)
 	}
 	if err != nil {
 		r.Warning = err.Error()

@@ -1,8 +1,10 @@
-package main
+package otlpfile
 
 import (
-	"context"
+	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -49,16 +51,6 @@ func TestEndpointFromEnv(t *testing.T) {
 	}
 }
 
-// TestBadEndpoint: that is a warning, and the trace is in the file.
-func TestBadEndpoint(t *testing.T) {
-	dir := writeCorpus(t)
-	r := runJSON(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318"}, "-dir", dir)
-	if !strings.Contains(r.Trace.Warning, `OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318"`) {
-		t.Errorf("warning is %q", r.Trace.Warning)
-	}
-	wantTraceFile(t, r)
-}
-
 // TestSend: only a 2xx of OTLP that takes all spans counts, and redirects are not followed.
 func TestSend(t *testing.T) {
 	for _, x := range []struct {
@@ -97,23 +89,74 @@ func TestSend(t *testing.T) {
 			for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
 				t.Setenv(name, "")
 			}
-			path := filepath.Join(t.TempDir(), traceName)
+			path := filepath.Join(t.TempDir(), "trace.json")
 			if err := os.WriteFile(path, []byte("x\nxx\nxxx\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			endpoint, err := send(context.Background(), path)
+			endpoint, err := Send(t.Context(), path)
 			if x.err == "" {
 				if err != nil || endpoint != s.URL || got.Load() != 3 {
 					t.Errorf("sent %d lines to %q: %v", got.Load(), endpoint, err)
 				}
 				return
 			}
-			if err == nil || endpoint != "" || !strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), "3 of the 3 spans did not reach "+s.URL) {
+			if err == nil || endpoint != "" || !strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "3 of the 3 lines did not reach "+s.URL) {
 				t.Errorf("sent to %q: %v, want an error with %q", endpoint, err, x.err)
 			}
 			if got.Load() != 1 || elsewhere.Load() != 0 {
 				t.Errorf("%d requests, %d of them elsewhere", got.Load(), elsewhere.Load())
 			}
 		})
+	}
+}
+
+// TestSendNowhere: without a collector nothing is read or sent; a file that is not there is said to be so.
+func TestSendNowhere(t *testing.T) {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
+		t.Setenv(name, "")
+	}
+	missing := filepath.Join(t.TempDir(), "missing.json")
+	if endpoint, err := Send(t.Context(), missing); endpoint != "" || err != nil {
+		t.Errorf("without a collector: sent to %q: %v", endpoint, err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	endpoint, err := Send(t.Context(), missing)
+	if endpoint != "" || !errors.Is(err, fs.ErrNotExist) || strings.Count(err.Error(), "missing.json") != 1 {
+		t.Errorf("a missing file: sent to %q: %v", endpoint, err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318")
+	if endpoint, err = Send(t.Context(), missing); endpoint != "" || err == nil || !strings.Contains(err.Error(), `"localhost:4318"`) {
+		t.Errorf("no URL: sent to %q: %v", endpoint, err)
+	}
+}
+
+// TestNewProvider: a span is in the file under the service's name once it has ended, and a collector gets it as it is there.
+func TestNewProvider(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p, err := NewProvider("indexer", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, span := p.Tracer("test").Start(t.Context(), "work")
+	span.End()
+	data := readFile(t, path)
+	if lines, n := countSpans(t, data); lines != 1 || n != 1 || !bytes.Contains(data, []byte(`{"key":"service.name","value":{"stringValue":"indexer"}}`)) {
+		t.Errorf("%d lines with %d spans: %s", lines, n, data)
+	}
+	if err := p.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	var posted []byte
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { posted, _ = io.ReadAll(r.Body) }))
+	defer s.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", s.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")
+	if endpoint, err := Send(t.Context(), path); endpoint != s.URL || err != nil || !bytes.Equal(posted, data) {
+		t.Errorf("sent to %q (%v): %s", endpoint, err, posted)
+	}
+
+	if _, err := NewProvider("indexer", t.TempDir()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a folder: %v", err)
 	}
 }
