@@ -39,11 +39,10 @@ type Source interface {
 // race detector, goroutines are told apart by their stacks, four shards a processor, 64 at
 // most, and additions are atomic; the build tag alloctrace_nolinkname asks for that.
 type Counter struct {
-	// shards points to the first of 1+shard.Own pointers, nil until one is needed. The
-	// first is for processors that have none of their own. See slotAt.
-	shards atomic.Pointer[atomic.Pointer[shardCounts]]
+	shards atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.Own, see slotAt; nil until one is needed
+	shared atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
 	family
-	_ [16]byte // what follows is written more often, on cache lines of its own
+	_ [8]byte // what follows is written more often, on cache lines of its own
 
 	peakTracker
 	failedAllocations   atomic.Int64
@@ -66,7 +65,7 @@ func Exact() *Counter {
 func (c *Counter) Allocate(requested, granted uintptr) {
 	p := shard.Pin()
 	if first := c.shards.Load(); first != nil && p.Index < shard.Own && requested == granted {
-		if s := slotAt(first, p.Index+1).Load(); s != nil && powerOfTwo(granted) {
+		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(granted) {
 			class := classOf(granted)
 			n := p.Add(&s.ops[allocated].powers[class], 1)
 			if n&int64(s.mask[class].Load()) == 0 {
@@ -92,7 +91,7 @@ func (c *Counter) Reallocate(old, requested, granted uintptr) {
 func (c *Counter) Free(size uintptr) {
 	p := shard.Pin()
 	if first := c.shards.Load(); first != nil && p.Index < shard.Own {
-		if s := slotAt(first, p.Index+1).Load(); s != nil && powerOfTwo(size) {
+		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(size) {
 			class := classOf(size)
 			n := p.Add(&s.ops[freed].powers[class], 1)
 			if n&int64(s.mask[class].Load()) == 0 {

@@ -159,16 +159,17 @@ func (c *Counter) drainLocked() {
 		to.former.busy = append(to.former.busy, f.busy...)
 		f.busy = nil
 	}
-	switch {
-	case !shard.Exclusive:
-		c.each(func(s *shardCounts) { net += to.former.counts.take(s) })
-	case c.shards.Load() != nil:
-		var busy []*shardCounts
-		var then int64
-		c.each(func(s *shardCounts) {
+	var busy []*shardCounts
+	var then int64
+	c.each(func(s *shardCounts) {
+		if shard.Exclusive && s.owned {
 			busy = append(busy, s)
 			then += s.netBytes()
-		})
+		} else {
+			net += to.former.counts.take(s)
+		}
+	})
+	if len(busy) > 0 {
 		c.shards.Store(nil)
 		to.former.busy = append(to.former.busy, busy...)
 		net += then

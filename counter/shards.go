@@ -89,10 +89,10 @@ func classOf(size uintptr) int { return bits.TrailingZeros64(uint64(size)) % Num
 // shardCounts returns those in which shard i counts, nil if there are none.
 func (c *Counter) shardCounts(i int) *shardCounts {
 	if i >= shard.Own {
-		i = -1
+		return c.shared.Load()
 	}
 	if first := c.shards.Load(); first != nil {
-		return slotAt(first, i+1).Load()
+		return slotAt(first, i).Load()
 	}
 	return nil
 }
@@ -185,19 +185,20 @@ func (c *Counter) countOdd(p shard.Proc, s *shardCounts, o op, size uintptr, sla
 // reports whether it did: not if c has ended. It unpins p for that, and returns the Proc that
 // the caller has from then on.
 func (c *Counter) grow(p shard.Proc) (shard.Proc, bool) {
-	i := p.Index + 1
-	if p.Index >= shard.Own {
-		i = 0
-	}
+	i := p.Index
 	p.Unpin()
 	c.growing.Lock()
 	ended := c.ended.Load()
 	if !ended {
-		if c.shards.Load() == nil {
-			c.shards.Store(&make([]atomic.Pointer[shardCounts], 1+shard.Own)[0])
+		slot := &c.shared
+		if i < shard.Own {
+			if c.shards.Load() == nil {
+				c.shards.Store(&make([]atomic.Pointer[shardCounts], shard.Own)[0])
+			}
+			slot = slotAt(c.shards.Load(), i)
 		}
-		if slot := slotAt(c.shards.Load(), i); slot.Load() == nil {
-			slot.Store(&shardCounts{owned: i > 0})
+		if slot.Load() == nil {
+			slot.Store(&shardCounts{owned: i < shard.Own})
 			c.top().grown.Add(1)
 		}
 	}
@@ -205,13 +206,16 @@ func (c *Counter) grow(p shard.Proc) (shard.Proc, bool) {
 	return shard.Pin(), !ended
 }
 
-// each calls f with the counts of c's shards.
+// each calls f with the counts of c's shards, and those that are shared.
 func (c *Counter) each(f func(*shardCounts)) {
+	if s := c.shared.Load(); s != nil {
+		f(s)
+	}
 	first := c.shards.Load()
 	if first == nil {
 		return
 	}
-	for i := range 1 + shard.Own {
+	for i := range shard.Own {
 		if s := slotAt(first, i).Load(); s != nil {
 			f(s)
 		}

@@ -283,13 +283,13 @@ func TestPeakWhileGrowing(t *testing.T) {
 		}
 		var s snapshot
 		s.acquire(root)
-		list := make([]atomic.Pointer[shardCounts], 1+shard.Own)
-		list[1].Store(&shardCounts{owned: true})
+		list := make([]atomic.Pointer[shardCounts], shard.Own)
+		list[0].Store(&shardCounts{owned: true})
 		c.shards.Store(&list[0])
 		for range busy {
 			p := shard.Pin()
 			c.countEarly(allocated, 4096, 4096)
-			c.countIn(p, list[1].Load(), freed, 4096, 4096)
+			c.countIn(p, list[0].Load(), freed, 4096, 4096)
 			p.Unpin()
 		}
 		s.release(root)
