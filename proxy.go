@@ -89,11 +89,11 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 // blockalloc.ErrClosed.
 func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(p.ctx, p.region(), l, p.closedError("Allocate"))
+		return blockalloc.Block{}, p.allocateFailed(l, p.closedError("Allocate"))
 	}
 	b, err := p.inner.Allocate(l)
 	if err != nil {
-		return b, p.allocateFailed(p.ctx, p.region(), l, err)
+		return b, p.allocateFailed(l, err)
 	}
 	p.counter.Allocate(l.Size, b.Size())
 	if p.hook != nil && !b.IsZero() {
@@ -109,14 +109,14 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
 	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.requested}
 	if p.closed.Load() {
-		return blockalloc.Block{}, p.allocateFailed(in.ctx, in.region, l, p.closedError("AllocateContext"))
+		return blockalloc.Block{}, p.allocateInFailed(in, l, p.closedError("AllocateContext"))
 	}
 	if p.below && in.region != nil {
 		ctx = region.Counted(ctx, in.region)
 	}
 	b, err := blockalloc.AllocateContext(ctx, in.inner, l)
 	if err != nil {
-		return b, p.allocateFailed(in.ctx, in.region, l, err)
+		return b, p.allocateInFailed(in, l, err)
 	}
 	in.allocated(l.Size, b)
 	p.counter.Allocate(l.Size, b.Size())
@@ -180,15 +180,20 @@ func (p *Proxy) deliverReleased(b blockalloc.Block) {
 	}
 }
 
-func (p *Proxy) allocateFailed(ctx context.Context, r *region.Region, l blockalloc.Layout, err error) error {
+//go:noinline
+func (p *Proxy) allocateFailed(l blockalloc.Layout, err error) error {
+	return p.allocateInFailed(between{ctx: p.ctx, region: p.region()}, l, err)
+}
+
+func (p *Proxy) allocateInFailed(in between, l blockalloc.Layout, err error) error {
 	p.counter.FailAllocate()
-	p.failed(ctx, r, Event{AllocateFailed, 0, l.Size, l.Align}, err)
+	p.failed(in, Event{AllocateFailed, 0, l.Size, l.Align}, err)
 	return err
 }
 
 func (p *Proxy) reallocateFailed(b blockalloc.Block, err error) error {
 	p.counter.FailReallocate()
-	p.failed(p.ctx, p.region(), Event{ReallocateFailed, b.Addr(), b.Size(), b.Align()}, err)
+	p.failed(between{ctx: p.ctx, region: p.region()}, Event{ReallocateFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
@@ -197,21 +202,21 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 		return err
 	}
 	p.counter.FailFree()
-	p.failed(p.ctx, p.region(), Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
+	p.failed(between{ctx: p.ctx, region: p.region()}, Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
 }
 
 // failed delivers a failure, to the regions too.
-func (p *Proxy) failed(ctx context.Context, r *region.Region, e Event, err error) {
-	if r != nil {
+func (p *Proxy) failed(in between, e Event, err error) {
+	if r := in.region; r != nil {
 		r.Fail(e.Kind.Op())
 		if !p.quiet {
-			r.Observe.Failed(ctx, e.Kind.Op(), e.Size, e.Align, err)
+			r.Observe.Failed(in.ctx, e.Kind.Op(), e.Size, e.Align, err)
 		}
 	}
 	if p.hook != nil {
 		recursion.Check()
-		p.hook.Observe(ctx, e, err)
+		p.hook.Observe(in.ctx, e, err)
 	}
 }
 
