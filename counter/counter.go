@@ -39,7 +39,7 @@ type Source interface {
 // race detector, goroutines are told apart by their stacks, four shards a processor, 64 at
 // most, and additions are atomic; the build tag alloctrace_nolinkname asks for that.
 type Counter struct {
-	shards atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.Own, see slotAt; nil until one is needed
+	shards atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
 	shared atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
 	family
 	_ [8]byte // what follows is written more often, on cache lines of its own
@@ -64,7 +64,7 @@ func Exact() *Counter {
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
 	p := shard.Pin()
-	if first := c.shards.Load(); first != nil && p.Index < shard.Own && requested == granted {
+	if first := c.shards.Load(); first != nil && p.Index < shard.NumProcs && requested == granted {
 		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(granted) {
 			class := classOf(granted)
 			n := p.Add(&s.ops[allocated].powers[class], 1)
@@ -90,7 +90,7 @@ func (c *Counter) Reallocate(old, requested, granted uintptr) {
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
 	p := shard.Pin()
-	if first := c.shards.Load(); first != nil && p.Index < shard.Own {
+	if first := c.shards.Load(); first != nil && p.Index < shard.NumProcs {
 		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(size) {
 			class := classOf(size)
 			n := p.Add(&s.ops[freed].powers[class], 1)

@@ -146,7 +146,7 @@ func (c *Counter) drain() {
 
 // checkEnded is for those who have counted in a shard.
 func (c *Counter) checkEnded() {
-	if !shard.Exclusive && c.ended.Load() {
+	if !shard.Pinned && c.ended.Load() {
 		c.drain()
 	}
 }
@@ -162,7 +162,7 @@ func (c *Counter) drainLocked() {
 	var busy []*shardCounts
 	var then int64
 	c.each(func(s *shardCounts) {
-		if shard.Exclusive && s.owned {
+		if shard.Pinned && s.owned {
 			busy = append(busy, s)
 			then += s.netBytes()
 		} else {

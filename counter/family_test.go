@@ -63,7 +63,7 @@ func TestFold(t *testing.T) {
 				runtime.Gosched()
 			}
 			check("after a garbage collection")
-			if child.shards.Load() != nil && shard.Exclusive {
+			if child.shards.Load() != nil && shard.Pinned {
 				t.Error("it still has shards")
 			}
 			// What was under way is counted by the parent.

@@ -86,7 +86,7 @@ func TestProcAfterCount(t *testing.T) {
 					before := p.Index
 					p = c.count(p, allocated, 4096, 4096)
 					now := shard.Pin() // pinned twice, so that it cannot be another
-					if shard.Exclusive && p.Index != now.Index {
+					if shard.Pinned && p.Index != now.Index {
 						t.Errorf("count returned processor %d, and the caller is on %d; it was on %d", p.Index, now.Index, before)
 					}
 					if p.Index != before {

@@ -83,7 +83,7 @@ func TestPeakBound(t *testing.T) {
 					t.Errorf("the peak of large blocks has the bound %d, want 0", s.PeakBound)
 				}
 				// A shard may hold back a unit in each of 18 classes and for other sizes.
-				if most := int64((shard.Own+1)*2*19) * unit; s.PeakBound > most {
+				if most := int64((shard.NumProcs+1)*2*19) * unit; s.PeakBound > most {
 					t.Errorf("the bound is %d, want at most %d", s.PeakBound, most)
 				}
 			})
@@ -180,9 +180,9 @@ func snapshotEarly(e *early) (counts [earlyKinds]uint64) {
 // withoutShards has Counters count in what all share, as where there are more processors than
 // shards.
 func withoutShards(t *testing.T) {
-	own := shard.Own
-	shard.Own = 0
-	t.Cleanup(func() { shard.Own = own })
+	own := shard.NumProcs
+	shard.NumProcs = 0
+	t.Cleanup(func() { shard.NumProcs = own })
 }
 
 // TestSharedCounts: processors beyond those that may have counts of their own share some, also
@@ -210,10 +210,10 @@ func TestSharedCounts(t *testing.T) {
 
 // TestManyKinds: a Counter that has no room for another kind of blocks counts it in a shard.
 func TestManyKinds(t *testing.T) {
-	for _, own := range []int{0, shard.Own} {
+	for _, own := range []int{0, shard.NumProcs} {
 		t.Run(fmt.Sprint(own), func(t *testing.T) {
 			withoutShards(t)
-			shard.Own = own
+			shard.NumProcs = own
 			var c Counter
 			var want Stats
 			for i := range 45 {
@@ -269,12 +269,12 @@ func TestPeakTracker(t *testing.T) {
 // TestPeakOfOne: one goroutine that allocates on a processor and frees on another has the peak
 // that it has on one, and never more than was live.
 func TestPeakOfOne(t *testing.T) {
-	own := shard.Own
-	shard.Own = 3
-	defer func() { shard.Own = own }()
+	own := shard.NumProcs
+	shard.NumProcs = 3
+	defer func() { shard.NumProcs = own }()
 	for _, size := range []uintptr{64, 100, 4096, 300_000} {
 		var c Counter
-		list := make([]atomic.Pointer[shardCounts], shard.Own)
+		list := make([]atomic.Pointer[shardCounts], shard.NumProcs)
 		for i := range list {
 			list[i].Store(&shardCounts{owned: true})
 		}

@@ -88,7 +88,7 @@ func classOf(size uintptr) int { return bits.TrailingZeros64(uint64(size)) % Num
 
 // shardCounts returns those in which shard i counts, nil if there are none.
 func (c *Counter) shardCounts(i int) *shardCounts {
-	if i >= shard.Own {
+	if i >= shard.NumProcs {
 		return c.shared.Load()
 	}
 	if first := c.shards.Load(); first != nil {
@@ -191,14 +191,14 @@ func (c *Counter) grow(p shard.Proc) (shard.Proc, bool) {
 	ended := c.ended.Load()
 	if !ended {
 		slot := &c.shared
-		if i < shard.Own {
+		if i < shard.NumProcs {
 			if c.shards.Load() == nil {
-				c.shards.Store(&make([]atomic.Pointer[shardCounts], shard.Own)[0])
+				c.shards.Store(&make([]atomic.Pointer[shardCounts], shard.NumProcs)[0])
 			}
 			slot = slotAt(c.shards.Load(), i)
 		}
 		if slot.Load() == nil {
-			slot.Store(&shardCounts{owned: i < shard.Own})
+			slot.Store(&shardCounts{owned: i < shard.NumProcs})
 			c.top().grown.Add(1)
 		}
 	}
@@ -215,7 +215,7 @@ func (c *Counter) each(f func(*shardCounts)) {
 	if first == nil {
 		return
 	}
-	for i := range shard.Own {
+	for i := range shard.NumProcs {
 		if s := slotAt(first, i).Load(); s != nil {
 			f(s)
 		}

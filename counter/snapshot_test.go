@@ -283,7 +283,7 @@ func TestPeakWhileGrowing(t *testing.T) {
 		}
 		var s snapshot
 		s.acquire(root)
-		list := make([]atomic.Pointer[shardCounts], shard.Own)
+		list := make([]atomic.Pointer[shardCounts], shard.NumProcs)
 		list[0].Store(&shardCounts{owned: true})
 		c.shards.Store(&list[0])
 		for range busy {

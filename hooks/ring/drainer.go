@@ -22,6 +22,7 @@ import (
 type Drainer struct {
 	ring      *Ring
 	next      alloctrace.Hook
+	parts     map[string]alloctrace.Hook // those of next, by the name of the child
 	every     time.Duration
 	done      map[*ringShard]uint64 // records delivered or dropped
 	dropped   atomic.Uint64
@@ -38,7 +39,7 @@ var _ hooks.UsageSource = (*Drainer)(nil)
 // NewDrainer starts a Drainer that delivers to next, at these intervals, what r has by then. It
 // runs until Close. It delivers what r has already, too.
 func NewDrainer(r *Ring, next alloctrace.Hook, every time.Duration) *Drainer {
-	d := &Drainer{ring: r, next: next, every: max(every, time.Microsecond), stop: make(chan struct{}), done: make(map[*ringShard]uint64)}
+	d := &Drainer{ring: r, next: next, parts: make(map[string]alloctrace.Hook), every: max(every, time.Microsecond), stop: make(chan struct{}), done: make(map[*ringShard]uint64)}
 	d.ended.Go(d.run)
 	return d
 }
@@ -74,11 +75,21 @@ func (d *Drainer) flush(last bool) {
 		i := earliest(cursors)
 		d.delivered.Add(1)
 		rec := d.ring.record(&cursors[i])
-		d.next.Observe(context.Background(), rec.Event, rec.Err)
+		d.part(rec.Child).Observe(context.Background(), rec.Event, rec.Err)
 		if !d.advance(&cursors[i], last) {
 			cursors = append(cursors[:i], cursors[i+1:]...)
 		}
 	}
+}
+
+// part returns the part of the hook for a child.
+func (d *Drainer) part(child string) alloctrace.Hook {
+	part := d.parts[child]
+	if part == nil {
+		part = (&alloctrace.Attachment{Child: child}).Attach(d.next)
+		d.parts[child] = part
+	}
+	return part
 }
 
 // advance goes to the next record, the one before being done, and reports whether it is

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 var requireAll = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
@@ -112,7 +113,7 @@ func TestOrderOfNewShard(t *testing.T) {
 		write := func(i int, number uint64) {
 			s := shards[i]
 			r.shards[i].Store(s)
-			s.write(s.head.Add(1), r.begin(i, s), number, packed(numbered(number)), 0)
+			s.write(shard.Proc{}, s.head.Add(1), r.begin(i, s), number, packed(numbered(number)), 0)
 		}
 		write(1, 1)
 		var writing atomic.Bool

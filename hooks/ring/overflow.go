@@ -12,26 +12,26 @@ type overflow struct {
 	count uint64 // of all that were kept
 	last  [64]struct {
 		number uint64
-		event  alloctrace.Event
-		err    error
+		Record
 	}
 }
 
-// keep keeps e and returns its number.
-func (o *overflow) keep(e alloctrace.Event, err error) uint64 {
+// keep keeps an event, and returns what its record has beside the address.
+func (o *overflow) keep(e alloctrace.Event, err error, child string) (rest uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count++
 	at := &o.last[o.count%uint64(len(o.last))]
-	at.number, at.event, at.err = o.count, e, err
-	return o.count
+	at.number, at.Record = o.count, Record{Event: e, Err: err, Child: child}
+	return o.count<<kindBits | overflowed
 }
 
-func (o *overflow) find(number uint64, addr uintptr) (alloctrace.Event, error) {
+func (o *overflow) find(rest uint64, addr uintptr) Record {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	number := rest >> kindBits
 	if at := &o.last[number%uint64(len(o.last))]; at.number == number {
-		return at.event, at.err
+		return at.Record
 	}
-	return alloctrace.Event{Addr: addr}, ErrForgotten
+	return Record{Event: alloctrace.Event{Addr: addr}, Err: ErrForgotten}
 }

@@ -10,8 +10,9 @@ import (
 // A Record is an event that was kept in a [Ring].
 type Record struct {
 	alloctrace.Event
-	Err  error     // with failures, else nil
-	Time time.Time // zero if the Ring has no clock
+	Err   error     // with failures, else nil
+	Child string    // the name of the child Proxy, "" if it is of none
+	Time  time.Time // zero if the Ring has no clock
 }
 
 // ErrForgotten is the error of an event that more than 64 others with an error have
@@ -52,18 +53,15 @@ func (r *Ring) Records() []Record {
 // record returns the record that c is at.
 func (r *Ring) record(c *cursor) (rec Record) {
 	addr, rest := uintptr(c.words[recordAddr]), c.words[recordRest]
+	if rest&(1<<kindBits-1) == overflowed {
+		rec = r.overflow.find(rest, addr)
+	} else {
+		var child uint64
+		rec.Event, child = unpacked(addr, rest)
+		rec.Child = r.children.name(child)
+	}
 	if r.clock != nil {
 		rec.Time = time.Unix(0, int64(c.words[recordTime]))
-	}
-	if rest&(1<<kindBits-1) == overflowed {
-		rec.Event, rec.Err = r.overflow.find(rest>>kindBits, addr)
-		return rec
-	}
-	rec.Event = alloctrace.Event{
-		Kind:  alloctrace.Kind(rest & (1<<kindBits - 1)),
-		Addr:  addr,
-		Size:  uintptr(rest >> (kindBits + alignBits)),
-		Align: 1 << (rest >> kindBits & (1<<alignBits - 1)), // 0 for 64, as it was
 	}
 	return rec
 }

@@ -31,7 +31,8 @@ import (
 // processor, for some milliseconds at a time if there is a Drainer. An event costs a few
 // nanoseconds more then.
 //
-// Contexts are not kept. The errors are those of the last 64 events that had one.
+// Contexts are not kept. The errors are those of the last 64 events that had one. An event of a
+// child Proxy has its name, and costs some nanoseconds more.
 type Ring struct {
 	clock    Clock
 	size     uint64                      // records a shard
@@ -41,6 +42,7 @@ type Ring struct {
 	_        [64]byte     // keeps what all read off the cache lines that some write
 	short    atomic.Int32 // epochs that were short
 	overflow overflow
+	children children
 
 	// For each goroutine, by hash: the unordered epoch in which it last wrote, and the number of
 	// the shard, plus one, in the lower half.
@@ -48,8 +50,8 @@ type Ring struct {
 }
 
 var (
-	_ alloctrace.Hook   = (*Ring)(nil)
-	_ hooks.UsageSource = (*Ring)(nil)
+	_ alloctrace.Attacher = (*Ring)(nil)
+	_ hooks.UsageSource   = (*Ring)(nil)
 )
 
 // New returns a Ring that keeps the last events of each processor: their number is rounded up to
@@ -61,7 +63,7 @@ func New(events int, clock Clock) *Ring {
 	return &Ring{
 		clock:  clock,
 		size:   1 << bits.Len(uint(events-1)),
-		shards: make([]atomic.Pointer[ringShard], shard.Own),
+		shards: make([]atomic.Pointer[ringShard], shard.NumProcs),
 	}
 }
 
@@ -69,22 +71,23 @@ func New(events int, clock Clock) *Ring {
 func (r *Ring) Observe(_ context.Context, e alloctrace.Event, err error) {
 	rest := packed(e)
 	if err != nil || needsOverflow(e) {
-		rest = r.overflow.keep(e, err)<<kindBits | overflowed // before the record, so that who reads it finds the event
+		rest = r.overflow.keep(e, err, "") // before the record, so that who reads it finds the event
 	}
 	at := r.now()
-	if i := shard.Enter(); shard.Exclusive && uint(i) < uint(len(r.shards)) {
-		s, epoch := r.shards[i].Load(), r.epoch.Load()
-		if s != nil && int(epoch>>epochShift) == i {
-			s.write(shard.Add(&s.head, 1), epoch, uint64(e.Addr), rest, at)
-			shard.Leave()
+	p := shard.Pin()
+	if shard.Pinned && uint(p.Index) < uint(len(r.shards)) {
+		s, epoch := r.shards[p.Index].Load(), r.epoch.Load()
+		if s != nil && int(epoch>>epochShift) == p.Index {
+			s.write(p, p.Add(&s.head, 1), epoch, uint64(e.Addr), rest, at)
+			p.Unpin()
 			return
 		}
 		if s != nil && epoch>>epochShift == unordered {
-			r.writeUnordered(i, s, uint64(e.Addr), rest, at)
+			r.writeUnordered(p, s, uint64(e.Addr), rest, at)
 			return
 		}
 	}
-	shard.Leave()
+	p.Unpin()
 	r.observe(uint64(e.Addr), rest, at)
 }
 
@@ -98,29 +101,29 @@ func (r *Ring) now() uint64 {
 // observe keeps an event if the processor has no shard yet, if its shard is shared, or if the epoch
 // is that of another.
 func (r *Ring) observe(addr, rest, at uint64) {
-	i, s := r.enter(shard.Enter())
+	p, s := r.enter(shard.Pin())
 	epoch := r.epoch.Load()
-	if int(epoch>>epochShift) != i {
-		epoch = r.begin(i, s)
+	if int(epoch>>epochShift) != p.Index {
+		epoch = r.begin(p.Index, s)
 	}
 	if epoch>>epochShift == unordered {
-		epoch = r.epochOfGoroutine(i)
+		epoch = r.epochOfGoroutine(p.Index)
 	}
-	s.write(shard.Add(&s.head, 1), epoch, addr, rest, at)
+	s.write(p, p.Add(&s.head, 1), epoch, addr, rest, at)
 	if s.shared {
 		s.mu.Unlock()
 		return
 	}
-	shard.Leave()
+	p.Unpin()
 }
 
-// writeUnordered writes in an unordered epoch, and leaves the shard.
+// writeUnordered writes in an unordered epoch, and unpins p.
 //
 //go:noinline
-func (r *Ring) writeUnordered(i int, s *ringShard, addr, rest, at uint64) {
-	epoch := r.epochOfGoroutine(i)
-	s.write(shard.Add(&s.head, 1), epoch, addr, rest, at)
-	shard.Leave()
+func (r *Ring) writeUnordered(p shard.Proc, s *ringShard, addr, rest, at uint64) {
+	epoch := r.epochOfGoroutine(p.Index)
+	s.write(p, p.Add(&s.head, 1), epoch, addr, rest, at)
+	p.Unpin()
 }
 
 // Observed returns how many events the Ring has observed.

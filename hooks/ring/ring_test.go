@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ import (
 // numbered is an event from which its number can be read, in each of its fields.
 func numbered(n uint64) alloctrace.Event {
 	n = uint64(uintptr(n))
-	return alloctrace.Event{Kind: alloctrace.Kind(1 + n%7), Addr: uintptr(n), Size: uintptr(n * 3 & (1<<48 - 1)), Align: 1 << (n % 30)}
+	return alloctrace.Event{Kind: alloctrace.Kind(1 + n%7), Addr: uintptr(n), Size: uintptr(n * 3 & (1<<(64-sizeShift) - 1)), Align: 1 << (n % 30)}
 }
 
 func numberOf(t *testing.T, e alloctrace.Event) uint64 {
@@ -51,7 +50,7 @@ func put(r *Ring, i int, epoch uint32, at uint64, e alloctrace.Event) {
 	n := uint64(s.head.Add(1))
 	for word, v := range []uint64{
 		uint64(e.Addr),
-		uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind),
+		packed(e),
 		at,
 		uint64(epoch)<<epochShift | n&epochNumber,
 	} {
@@ -332,7 +331,7 @@ func TestRingShards(t *testing.T) {
 	for n := range uint64(10) {
 		r.Observe(t.Context(), numbered(n+1), nil)
 	}
-	if n := len(r.all()); shard.Exclusive && n != 1 || r.others.Load() != nil || r.Observed() != 10 {
+	if n := len(r.all()); shard.Pinned && n != 1 || r.others.Load() != nil || r.Observed() != 10 {
 		t.Errorf("%d shards, observed %d; want 1 and 10", n, r.Observed())
 	}
 	r.shards = r.shards[:0] // as if there were more processors now

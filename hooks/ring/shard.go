@@ -32,48 +32,65 @@ type record [4]atomic.Uint64
 
 const (
 	recordAddr = iota
-	recordRest // the size, the binary logarithm of the alignment, and the kind
+	recordRest // from the highest bits: size, number of the child, binary logarithm of the alignment, kind
 	recordTime
 	recordNumber // lower half, and that of its epoch
 )
 
 const (
-	kindBits   = 8
-	alignBits  = 8
+	kindBits   = 4
+	alignBits  = 7
+	childBits  = 13
+	alignShift = kindBits
+	childShift = alignShift + alignBits
+	sizeShift  = childShift + childBits
+
 	overflowed = 1<<kindBits - 1 // a kind: the event is number rest>>kindBits of Ring.overflow
 )
 
 // needsOverflow reports whether e does not fit into a record.
 func needsOverflow(e alloctrace.Event) bool {
-	return uint64(e.Size)>>(64-kindBits-alignBits)|uint64(e.Align&(e.Align-1)) != 0
+	return uint64(e.Size)>>(64-sizeShift)|uint64(e.Align&(e.Align-1)) != 0
 }
 
 // packed returns what a record has of an event beside its address.
 func packed(e alloctrace.Event) uint64 {
-	return uint64(e.Size)<<(kindBits+alignBits) | uint64(bits.TrailingZeros64(uint64(e.Align)))<<kindBits | uint64(e.Kind)
+	return uint64(e.Size)<<sizeShift | uint64(bits.TrailingZeros64(uint64(e.Align)))<<alignShift | uint64(e.Kind)
 }
 
-// enter makes shard i if there is none, and returns the shard in which the caller is then.
-func (r *Ring) enter(i int) (int, *ringShard) {
+// unpacked returns the event that was packed, and the number of the child.
+func unpacked(addr uintptr, rest uint64) (e alloctrace.Event, child uint64) {
+	e = alloctrace.Event{
+		Kind:  alloctrace.Kind(rest & (1<<kindBits - 1)),
+		Addr:  addr,
+		Size:  uintptr(rest >> sizeShift),
+		Align: 1 << (rest >> alignShift & (1<<alignBits - 1)), // 0 for 64, as it was
+	}
+	return e, rest >> childShift & (1<<childBits - 1)
+}
+
+// enter makes p's shard if there is none, and returns where the caller is then: on a processor,
+// or if the shard is shared in the possession of its lock.
+func (r *Ring) enter(p shard.Proc) (shard.Proc, *ringShard) {
 	for {
 		own := &r.others
-		if i < len(r.shards) {
-			own = &r.shards[i]
+		if p.Index < len(r.shards) {
+			own = &r.shards[p.Index]
 		}
 		s := own.Load()
 		if s != nil && !s.shared {
-			return i, s
+			return p, s
 		}
-		shard.Leave()
+		p.Unpin()
 		if s == nil {
-			own.CompareAndSwap(nil, r.newShard(own == &r.others || !shard.Exclusive))
+			own.CompareAndSwap(nil, r.newShard(own == &r.others || !shard.Pinned))
 			s = own.Load()
 		}
 		if s.shared {
 			s.mu.Lock()
-			return i, s
+			return p, s
 		}
-		i = shard.Enter()
+		p = shard.Pin()
 	}
 }
 
@@ -96,13 +113,13 @@ func (r *Ring) all() []*ringShard {
 }
 
 // write writes the record that head has come to.
-func (s *ringShard) write(head int64, epoch, addr, rest, at uint64) {
+func (s *ringShard) write(p shard.Proc, head int64, epoch, addr, rest, at uint64) {
 	n := uint64(head)
 	w := s.place(n)
-	shard.Store(&w[recordAddr], addr)
-	shard.Store(&w[recordRest], rest)
-	shard.Store(&w[recordTime], at)
-	shard.Store(&w[recordNumber], epoch<<epochShift|uint64(uint32(n)))
+	p.Store(&w[recordAddr], addr)
+	p.Store(&w[recordRest], rest)
+	p.Store(&w[recordTime], at)
+	p.Store(&w[recordNumber], epoch<<epochShift|uint64(uint32(n)))
 }
 
 // place returns where record n lies, or one that is a multiple of the Ring's size away.

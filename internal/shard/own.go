@@ -4,7 +4,7 @@ package shard
 // what is done to a shard that nobody else writes:
 //
 //	p := shard.Pin()
-//	if i := p.Index; i < shard.Own {
+//	if i := p.Index; i < shard.NumProcs {
 //		n = p.Add(&words[i], 1)
 //	}
 //	p.Unpin()
@@ -26,7 +26,7 @@ package shard
 // and before whatever it does next to let them know. amd64 stores in order anyway. On
 // arm64 Add stores atomically, which goes with the atomic loads of others.
 type Proc struct {
-	// Index is the number of the caller's shard. It is [Own] or more, and the caller has no
+	// Index is the number of the caller's shard. It is [NumProcs] or more, and the caller has no
 	// shard, where GOMAXPROCS was raised beyond what it was at the start and the number of
 	// processors.
 	Index int

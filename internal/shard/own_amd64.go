@@ -16,13 +16,3 @@ func (Proc) Add(w *atomic.Int64, n int64) int64 {
 
 // Store stores v in a word of the caller's shard.
 func (Proc) Store(w *atomic.Uint64, v uint64) { *(*uint64)(unsafe.Pointer(w)) = v }
-
-// Add is [Proc.Add] for callers of [Enter].
-func Add(w *atomic.Int64, n int64) int64 {
-	word := (*int64)(unsafe.Pointer(w))
-	*word += n
-	return *word
-}
-
-// Store is [Proc.Store] for callers of [Enter].
-func Store(w *atomic.Uint64, v uint64) { *(*uint64)(unsafe.Pointer(w)) = v }

@@ -13,9 +13,3 @@ func (Proc) Add(w *atomic.Int64, n int64) int64 {
 
 // Store stores v in a word of the caller's shard.
 func (Proc) Store(w *atomic.Uint64, v uint64) { w.Store(v) }
-
-// Add is [Proc.Add] for callers of [Enter].
-func Add(w *atomic.Int64, n int64) int64 { return Proc{}.Add(w, n) }
-
-// Store is [Proc.Store] for callers of [Enter].
-func Store(w *atomic.Uint64, v uint64) { w.Store(v) }

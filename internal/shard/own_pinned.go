@@ -7,12 +7,12 @@ import (
 	_ "unsafe" // for linkname
 )
 
-// Exclusive is whether nobody else writes the caller's shard between [Pin] and
+// Pinned is whether nobody else writes the caller's shard between [Pin] and
 // Unpin.
-const Exclusive = true
+const Pinned = true
 
-// Own is how many shards there are for [Pin].
-var Own = max(runtime.GOMAXPROCS(0), runtime.NumCPU())
+// NumProcs is how many shards there are for [Pin].
+var NumProcs = max(runtime.GOMAXPROCS(0), runtime.NumCPU())
 
 // Pin keeps the caller on its processor until it calls Unpin. Until then the caller must
 // not block, panic or take long.
@@ -20,12 +20,6 @@ func Pin() Proc { return Proc{procPin()} }
 
 // Unpin ends what [Pin] began.
 func (Proc) Unpin() { procUnpin() }
-
-// Enter is [Pin] for callers that only want the index.
-func Enter() int { return procPin() }
-
-// Leave ends what [Enter] began.
-func Leave() { procUnpin() }
 
 // The runtime keeps both as they are for those that link to them, as its source says.
 // See go.dev/issue/67401.

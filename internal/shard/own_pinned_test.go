@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestExclusive: who is in a shard is not interrupted before it leaves, though
+// TestPinned: who is in a shard is not interrupted before it leaves, though
 // somebody wants the world to stop.
-func TestExclusive(t *testing.T) {
+func TestPinned(t *testing.T) {
 	procs := runtime.GOMAXPROCS(2)
 	defer runtime.GOMAXPROCS(procs)
 	for range 5 {
@@ -42,14 +42,14 @@ func TestExclusive(t *testing.T) {
 	}
 }
 
-// TestEntered: shards have numbers from zero, of which Own are those of processors.
+// TestEntered: shards have numbers from zero, of which NumProcs are those of processors.
 func TestEntered(t *testing.T) {
 	procs := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(procs)
 	p := Pin()
 	p.Unpin()
-	if i := p.Index; i != 0 || Own < procs || Own < runtime.NumCPU() {
-		t.Errorf("on one processor the shard is %d, and there are %d for %d processors of %d", i, Own, procs, runtime.NumCPU())
+	if i := p.Index; i != 0 || NumProcs < procs || NumProcs < runtime.NumCPU() {
+		t.Errorf("on one processor the shard is %d, and there are %d for %d processors of %d", i, NumProcs, procs, runtime.NumCPU())
 	}
 }
 

@@ -4,12 +4,12 @@ package shard
 
 import "sync/atomic"
 
-// Exclusive is whether nobody else writes the caller's shard between [Pin] and
+// Pinned is whether nobody else writes the caller's shard between [Pin] and
 // Unpin.
-const Exclusive = false
+const Pinned = false
 
-// Own is how many shards there are for [Pin].
-var Own = int(Count)
+// NumProcs is how many shards there are for [Pin].
+var NumProcs = int(Count)
 
 // Pin returns the caller's shard.
 func Pin() Proc {
@@ -25,15 +25,3 @@ func (Proc) Add(w *atomic.Int64, n int64) int64 { return w.Add(n) }
 
 // Store stores v in a word of the caller's shard.
 func (Proc) Store(w *atomic.Uint64, v uint64) { w.Store(v) }
-
-// Enter is [Pin] for callers that only want the index.
-func Enter() int { return Pin().Index }
-
-// Leave ends what [Enter] began.
-func Leave() {}
-
-// Add is [Proc.Add] for callers of [Enter].
-func Add(w *atomic.Int64, n int64) int64 { return w.Add(n) }
-
-// Store is [Proc.Store] for callers of [Enter].
-func Store(w *atomic.Uint64, v uint64) { w.Store(v) }

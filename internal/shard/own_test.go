@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestOwn has more goroutines than processors add to the words of the shards that they are
+// TestNumProcs has more goroutines than processors add to the words of the shards that they are
 // in, while the number of processors changes and the garbage collector stops them
 // all: nothing that was added is lost.
-func TestOwn(t *testing.T) {
+func TestNumProcs(t *testing.T) {
 	additions := int64(200_000)
 	if testing.Short() {
 		additions = 20_000
@@ -20,15 +20,15 @@ func TestOwn(t *testing.T) {
 	words := make([]struct {
 		atomic.Int64
 		_ [56]byte
-	}, Own)
-	var elsewhere atomic.Int64 // for processors beyond Own
+	}, NumProcs)
+	var elsewhere atomic.Int64 // for processors beyond NumProcs
 	var adding, turning sync.WaitGroup
 	const goroutines = 8
 	for g := range goroutines {
 		adding.Go(func() {
 			for i := range additions {
 				p := Pin()
-				if p.Index < Own {
+				if p.Index < NumProcs {
 					p.Add(&words[p.Index].Int64, 1)
 				} else {
 					elsewhere.Add(1)

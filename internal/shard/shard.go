@@ -57,7 +57,7 @@ func (p *Picker) Collided(slot uint32) {
 
 // AfterPins calls f in another goroutine when each [Proc] that is pinned now has been
 // unpinned: after the next garbage collection, which stops the world and for that waits for
-// those who are pinned. Where [Exclusive] is false, f cannot know more than that time has
+// those who are pinned. Where [Pinned] is false, f cannot know more than that time has
 // passed.
 func AfterPins(f func()) {
 	runtime.AddCleanup(&struct{ _ *int }{}, func(f func()) { f() }, f)

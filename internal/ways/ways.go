@@ -17,7 +17,7 @@ const (
 // String returns the three ways: how shards are found, random numbers drawn and stacks walked.
 func String() string {
 	shards, numbers, stacks := "picked", "math/rand", "runtime.Callers"
-	if shard.Exclusive {
+	if shard.Pinned {
 		shards = "pinned"
 	}
 	if random.FromRuntime {
