@@ -8,31 +8,39 @@ import (
 	"github.com/alloctrace/alloctrace"
 )
 
-// Sample returns a Hook that tells next one in every events of each kind, the
-// first of each included, and every failure. Kinds are counted apart, for a
-// program that allocates and frees in turns would else show only the one or the
-// other; so the free of a block that was told may not be, and the other way
-// around. It panics if every is less than 1.
+// Sample returns a Hook that hands on to next one in every events of each kind, the
+// first of each included, and every failure. Kinds are counted apart, since of a program
+// that allocates and frees in turns only the one or the other would be seen. So the free of a
+// block whose allocation was handed on may not be, and the other way around. It panics if
+// every is less than 1.
 //
-// An event that is not told costs one atomic addition.
+// An event that is not handed on costs one atomic addition.
 func Sample(next alloctrace.Hook, every int) alloctrace.Hook {
 	if every < 1 {
 		panic(fmt.Sprintf("hooks: Sample of one in %d: use 1 or more", every))
 	}
-	return &sample{every: uint64(every), next: next}
+	return &sample{uint64(every), next, new(seen)}
 }
 
 type sample struct {
 	every uint64
 	next  alloctrace.Hook
-	seen  [8]struct {
-		n atomic.Uint64
-		_ [56]byte // one cache line each
-	}
+	seen  *seen // all parts have the same
+}
+
+// seen counts events by kind.
+type seen [8]struct {
+	n atomic.Uint64
+	_ [56]byte // one cache line each
 }
 
 func (s *sample) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if e.Kind.Failed() || (s.seen[e.Kind%8].n.Add(1)-1)%s.every == 0 {
 		s.next.Observe(ctx, e, err)
 	}
+}
+
+// Attach implements [alloctrace.Attacher].
+func (s *sample) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	return &sample{s.every, to.Attach(s.next), s.seen}
 }

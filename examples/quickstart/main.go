@@ -59,12 +59,12 @@ func run(ctx context.Context, paths []string, out io.Writer) error {
 	return err
 }
 
-// count reads the files into one child of mem, and counts their words in another. Its region is a span of what both allocate.
+// count reads the files into one child of mem, and counts their words in another. Its region is a span of what both allocate in ctx.
 func count(ctx context.Context, mem *alloctrace.Proxy, paths []string, out io.Writer, whileLive func() error) (err error) {
 	ctx, region := tracer.Start(ctx, "count", mem)
 	defer region.End()
-	text := typed.NewBuffer(region.Allocator().Child("text").WithContext(ctx)) // the context has the log name it
-	words, err := typed.NewBytesMap[int](region.Allocator().Child("words").WithContext(ctx))
+	text := typed.NewBuffer(mem.Child("text").WithContext(ctx))
+	words, err := typed.NewBytesMap[int](mem.Child("words").WithContext(ctx))
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func count(ctx context.Context, mem *alloctrace.Proxy, paths []string, out io.Wr
 		*n++
 	}
 	fmt.Fprintf(out, "%d different words\nwhole  %v\n", words.Len(), mem.Stats())
-	for _, part := range region.Allocator().Children() {
+	for _, part := range mem.Children() {
 		fmt.Fprintf(out, "%-6s %v\n", part.Name(), part.Stats())
 	}
 	return whileLive()
