@@ -56,7 +56,7 @@ func (r *reusing) release(b blockalloc.Block) {
 
 // TestAddressRule forces the reuse race: while a Free or a Reallocate is between
 // making the address free and returning, another goroutine is given that address
-// and the hook is told so. The hook must by then know of the release.
+// and the hook observes that. The hook must by then know of the release.
 func TestAddressRule(t *testing.T) {
 	operations := map[string]func(p *alloctrace.Proxy, b blockalloc.Block) (blockalloc.Block, error){
 		"Free": func(p *alloctrace.Proxy, b blockalloc.Block) (blockalloc.Block, error) { return b, p.Free(b) },

@@ -11,9 +11,9 @@ type Event struct {
 	Addr, Size, Align uintptr
 }
 
-// A Kind is what an [Event] tells.
+// A Kind says what an [Event] is about.
 //
-// An acquisition is told after the inner allocator returned the block, and a
+// An acquisition is delivered after the inner allocator returned the block, and a
 // release before the inner allocator is asked to take it, for then its address
 // can at once be given to another goroutine. So an observer never sees one
 // address live twice. A release that then fails is taken back.
@@ -75,5 +75,5 @@ func (k Kind) Op() string {
 	return "unknown"
 }
 
-// Failed reports whether the event tells of a failure.
+// Failed reports whether the event is a failure.
 func (k Kind) Failed() bool { return AllocateFailed <= k && k <= FreeFailed }

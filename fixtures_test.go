@@ -54,7 +54,7 @@ func (r *recorder) Observe(_ context.Context, e alloctrace.Event, err error) {
 }
 
 // ledger holds events against the address rule: it knows which addresses are live
-// as far as it was told, and of what size, and reports one that becomes live twice,
+// as far as it has observed, and of what size, and reports one that becomes live twice,
 // or that is taken back out of turn.
 type ledger struct {
 	t    testing.TB
@@ -83,7 +83,7 @@ func (l *ledger) Observe(_ context.Context, e alloctrace.Event, err error) {
 			break
 		}
 		if l.live[e.Addr] != 0 {
-			l.t.Errorf("%v at %#x takes back what was not told", e.Kind, e.Addr)
+			l.t.Errorf("%v at %#x takes back what was not delivered", e.Kind, e.Addr)
 		}
 		l.live[e.Addr] = e.Size
 	}
@@ -93,6 +93,6 @@ func (l *ledger) empty() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n := len(l.live); n != 0 {
-		l.t.Errorf("as far as hooks were told, %d blocks are live at the end", n)
+		l.t.Errorf("as far as hooks have observed, %d blocks are live at the end", n)
 	}
 }

@@ -22,7 +22,7 @@ type optionFunc func(*config)
 
 func (f optionFunc) apply(c *config) { f(c) }
 
-// WithName names the Proxy, for people to tell it from others.
+// WithName names the Proxy, so that people can distinguish it from others.
 func WithName(name string) Option {
 	return optionFunc(func(c *config) { c.name = name })
 }

@@ -33,17 +33,17 @@ func TestProxyConformance(t *testing.T) {
 // TestEvents checks each event of each operation, in order. There is no Debug, which
 // would fail it for the block that is freed when it is gone.
 func TestEvents(t *testing.T) {
-	var told recorder
-	p := alloctrace.Wrap(alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{})), alloctrace.WithHooks(&told))
+	var observed recorder
+	p := alloctrace.Wrap(alloctest.New(t, alloctest.WithAllocator(&blockalloc.Heap{})), alloctrace.WithHooks(&observed))
 	take := func() []observation {
-		events := told.events
-		told.events = nil
+		events := observed.events
+		observed.events = nil
 		return events
 	}
 	expect := func(what string, want ...observation) {
 		t.Helper()
 		if got := take(); !slices.Equal(got, want) {
-			t.Errorf("%s tells %v\nwant %v", what, got, want)
+			t.Errorf("%s delivers %v\nwant %v", what, got, want)
 		}
 	}
 	event := func(k alloctrace.Kind, b blockalloc.Block, err error) observation {
@@ -149,8 +149,8 @@ func (r *roomy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 // TestGrantedAndRequested: events and bytes are of what was granted, and what was
 // asked for is counted beside.
 func TestGrantedAndRequested(t *testing.T) {
-	var told recorder
-	p := alloctrace.Wrap(&roomy{alloctest.New(t)}, alloctrace.WithHooks(&told))
+	var observed recorder
+	p := alloctrace.Wrap(&roomy{alloctest.New(t)}, alloctrace.WithHooks(&observed))
 	b, err := p.Reallocate(blockalloc.Block{}, 50)
 	if err != nil {
 		t.Fatal(err)
@@ -160,8 +160,8 @@ func TestGrantedAndRequested(t *testing.T) {
 	}
 	c := allocate(t, p, page)
 	for i, want := range []uintptr{100, 100, 600, 8192} {
-		if got := told.events[i].Size; got != want {
-			t.Errorf("event %d (%v) has size %d, want %d", i, told.events[i].Kind, got, want)
+		if got := observed.events[i].Size; got != want {
+			t.Errorf("event %d (%v) has size %d, want %d", i, observed.events[i].Kind, got, want)
 		}
 	}
 	s := p.Stats()
@@ -185,7 +185,7 @@ func TestDoubleFreeHidesNoLeak(t *testing.T) {
 	free(t, p, leaked)
 }
 
-// TestHooksRunInOrder: each event is told to all hooks in the order given, of a child too, and
+// TestHooksRunInOrder: each event is delivered to all hooks in the order given, of a child too, and
 // by a quiet view to none.
 func TestHooksRunInOrder(t *testing.T) {
 	var order []string
@@ -193,7 +193,7 @@ func TestHooksRunInOrder(t *testing.T) {
 		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) { order = append(order, name+" "+e.Kind.String()) })
 	}
 	p := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"), nil, hook("b")), alloctrace.WithHooks(hook("c")))
-	told := func(p *alloctrace.Proxy, names ...string) {
+	observed := func(p *alloctrace.Proxy, names ...string) {
 		t.Helper()
 		order = nil
 		b := allocate(t, p, page)
@@ -220,13 +220,13 @@ func TestHooksRunInOrder(t *testing.T) {
 			}
 		}
 		if !slices.Equal(order, want) {
-			t.Errorf("hooks were told\n%q, want\n%q", order, want)
+			t.Errorf("hooks have observed\n%q, want\n%q", order, want)
 		}
 	}
-	told(p, "a", "b", "c")
-	told(p.Child("child", alloctrace.WithHooks(hook("d"))), "a", "b", "c", "d")
-	told(p.Quiet())
-	told(alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"))), "a")
+	observed(p, "a", "b", "c")
+	observed(p.Child("child", alloctrace.WithHooks(hook("d"))), "a", "b", "c", "d")
+	observed(p.Quiet())
+	observed(alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(hook("a"))), "a")
 }
 
 func TestWithContext(t *testing.T) {
@@ -250,12 +250,12 @@ func TestWithContext(t *testing.T) {
 }
 
 func TestQuiet(t *testing.T) {
-	var told recorder
-	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&told))
-	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&told))
+	var observed recorder
+	inner := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&observed))
+	p := alloctrace.Wrap(inner, alloctrace.WithHooks(&observed))
 	free(t, p.Quiet(), allocate(t, p.Quiet(), page))
-	if len(told.events) != 0 {
-		t.Errorf("hooks were told %v", told.events)
+	if len(observed.events) != 0 {
+		t.Errorf("hooks have observed %v", observed.events)
 	}
 	if s := p.Stats(); s.Allocations != 1 || s.Frees != 1 {
 		t.Errorf("%v; want one allocation and one free", s)

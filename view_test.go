@@ -50,7 +50,7 @@ func (h *contextHook) Observe(ctx context.Context, _ alloctrace.Event, _ error) 
 	h.seen = append(h.seen, ctx.Value(contextKey{}))
 }
 
-// TestViewReachesThroughWrappers: the Proxies below a Proxy are told the context of
+// TestViewReachesThroughWrappers: the Proxies below a Proxy are given the context of
 // its view, and are silent below a quiet one, whatever wrappers are in between.
 func TestViewReachesThroughWrappers(t *testing.T) {
 	for name, wrap := range wrappers {

@@ -212,19 +212,19 @@ func (f *findings) report(t TestingT, next func(*debug.Report)) func(*debug.Repo
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if !f.ended && r.Kind != debug.Leak { // last tells of leaks, or VerifyNone
+		if !f.ended && r.Kind != debug.Leak { // last reports leaks, or VerifyNone
 			t.Errorf("alloctest: %v", r)
 		}
 	}
 }
 
-// last has d, which is below p, look at everything once more, and ends it. It tells t what
+// last has d, which is below p, look at everything once more, and ends it. It reports to t what
 // report and VerifyNone have not: leaks that p does not count, and the errors of d's
 // allocator.
 func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *debug.Allocator) {
 	t.Helper()
 	counted, live := p.Stats(), d.Stats()
-	told := counted.LiveBlocks == int64(live.LiveBlocks) && counted.LiveBytes == live.LiveBytes
+	reported := counted.LiveBlocks == int64(live.LiveBlocks) && counted.LiveBytes == live.LiveBytes
 	err := d.Close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +237,7 @@ func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *debug.Allocator) {
 			others = append(others, e)
 		}
 	}
-	if len(leaks) > 0 && !told {
+	if len(leaks) > 0 && !reported {
 		t.Errorf("alloctest: %v does not count all of this, which went past it, by Unwrap or a child with a counter of its own: %v", p, errors.Join(leaks...))
 	}
 	if len(others) > 0 {

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { VerifyTestMain(m) }
 
-// recorder is a test that only remembers what it was told.
+// recorder is a test that only remembers what was reported to it.
 type recorder struct {
 	cleanups []func()
 	errors   []string
@@ -218,7 +218,7 @@ func TestWithAllocator(t *testing.T) {
 }
 
 // TestDebugReports: who asked for reports gets them too, and what comes when the
-// test has ended is not told.
+// test has ended is not reported.
 func TestDebugReports(t *testing.T) {
 	setDebug(t, "")
 	var r recorder
@@ -227,12 +227,12 @@ func TestDebugReports(t *testing.T) {
 	inner, b := Debug(p), leak(t, p, 64)
 	_, _ = p.Free(b), p.Free(b)
 	if len(got) != 1 || len(r.errors) != 1 || r.errors[0] != fmt.Sprintf("alloctest: %v", got[0]) || got[0].Kind != debug.DoubleFree {
-		t.Errorf("reports %v, and the test is told %q", got, r.errors)
+		t.Errorf("reports %v, and the test has %q", got, r.errors)
 	}
 	r.end()
 	_ = inner.Free(b)
 	if len(got) != 2 || len(r.errors) != 1 {
-		t.Errorf("after the test reports %v, and the test is told %q", got, r.errors)
+		t.Errorf("after the test reports %v, and the test has %q", got, r.errors)
 	}
 }
 
@@ -250,7 +250,7 @@ func TestAllocatorFailsToFree(t *testing.T) {
 	}
 	r.end()
 	if len(r.errors) != 1 || !strings.HasPrefix(r.errors[0], "alloctest: ") || !strings.Contains(r.errors[0], "not today") {
-		t.Errorf("the test is told %q", r.errors)
+		t.Errorf("the test has %q", r.errors)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestCheckInitialized(t *testing.T) {
 		return fmt.Sprint(b.Bytes()[63], c.Bytes()[31], c.Bytes()[32])
 	})
 	if len(r.errors) != 1 || !strings.Contains(r.errors[0], " it returns 0 0 0 where fresh memory is full of 0x00, and 0 0 205 where it is full of 0xcd\nallocation 3 of 3, of 48 B aligned to 8, by\n\talloctest_test.go:") {
-		t.Errorf("the test is told %q", r.errors)
+		t.Errorf("the test has %q", r.errors)
 	}
 	r.errors = nil
 	CheckInitialized(&r, func(mem *alloctrace.Proxy) []byte {

@@ -18,12 +18,12 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files of testdata/bugs")
 
-// texts returns all that the test was told.
+// texts returns all that was reported to the test.
 func (r *recorder) texts() string {
 	return strings.TrimSpace(strings.Join(append(r.errors, r.fatal), "\n"))
 }
 
-// reports plants a bug and returns what the test that it is in is told.
+// reports plants a bug and returns what the test that it is in reports.
 func reports(t *testing.T, bug bugs.Bug) string {
 	t.Helper()
 	switch bug.Found {
@@ -44,7 +44,7 @@ func reports(t *testing.T, bug bugs.Bug) string {
 		}
 		outer.end()
 		if text := outer.texts(); text != "" {
-			t.Errorf("the test is told of the subtest's leak: %s", text)
+			t.Errorf("the test has the subtest's leak: %s", text)
 		}
 		return inner.texts()
 	}

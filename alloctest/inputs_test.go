@@ -79,16 +79,16 @@ func TestLeaksPastTheProxy(t *testing.T) {
 			}
 			r.end()
 			if len(r.errors) != leaks || leaks > 0 && (!strings.Contains(r.errors[0], "1 of them, 64 bytes in all") || !strings.Contains(r.errors[0], "inputs_test.go:")) {
-				t.Errorf("%s, %d leaks: the test is told %q", name, leaks, r.errors)
+				t.Errorf("%s, %d leaks: the test has %q", name, leaks, r.errors)
 			}
 		}
 	}
 	var r recorder
 	p := New(&r)
-	leak(t, p, 64) // what the Proxy counts is told by it alone
+	leak(t, p, 64) // what the Proxy counts it alone reports
 	r.end()
 	if len(r.errors) != 1 || !strings.Contains(r.errors[0], "Proxy has leaked 64 B in 1 block") {
-		t.Errorf("a leak that is counted: the test is told %q", r.errors)
+		t.Errorf("a leak that is counted: the test has %q", r.errors)
 	}
 	r = recorder{}
 	p = New(&r)
@@ -98,11 +98,11 @@ func TestLeaksPastTheProxy(t *testing.T) {
 	}
 	r.end()
 	if len(r.errors) != 2 || !strings.Contains(r.errors[1], "32 bytes in all, the first of them") {
-		t.Errorf("one that is counted and one that is not: the test is told %q", r.errors)
+		t.Errorf("one that is counted and one that is not: the test has %q", r.errors)
 	}
 }
 
-// TestFindingsBesideAnother: the allocator's own error is told beside what debug.Allocator finds.
+// TestFindingsBesideAnother: the allocator's own error is reported beside what debug.Allocator finds.
 func TestFindingsBesideAnother(t *testing.T) {
 	setDebug(t, "")
 	var r recorder
@@ -115,7 +115,7 @@ func TestFindingsBesideAnother(t *testing.T) {
 	mem[0]++
 	r.end()
 	if text := r.texts(); !strings.Contains(text, "used after it was freed") || !strings.Contains(text, "not today") {
-		t.Errorf("the test is told %q", r.errors)
+		t.Errorf("the test has %q", r.errors)
 	}
 }
 
@@ -136,6 +136,6 @@ func TestErrorfEnds(t *testing.T) {
 		ended(f)
 	}
 	if _, err := p.Allocate(blockalloc.BlockLayout(64)); err == nil || Leaks(p) != nil || len(q.errors) == 0 {
-		t.Errorf("the Proxy is open, or remembered, or nothing is told: %v, %v, %q", err, Leaks(p), q.errors)
+		t.Errorf("the Proxy is open, or remembered, or nothing is reported: %v, %v, %q", err, Leaks(p), q.errors)
 	}
 }

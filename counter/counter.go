@@ -36,7 +36,7 @@ type Source interface {
 // since, costs an atomic addition and two loads for the peak.
 //
 // Where the Go runtime cannot be asked to keep a goroutine on its processor, as under the
-// race detector, goroutines are told apart by their stacks, four shards a processor, 64 at
+// race detector, goroutines are distinguished by their stacks, four shards a processor, 64 at
 // most, and additions are atomic; the build tag alloctrace_nolinkname asks for that.
 type Counter struct {
 	shards atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed

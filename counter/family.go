@@ -196,7 +196,7 @@ func (c *Counter) takeBusy(busy []*shardCounts, then int64) {
 	to.shift(net)
 }
 
-// shift tells c's peakTracker of the bytes that children have left: nothing, unless they have
+// shift gives c's peakTracker the bytes that children have left: none, unless they have
 // freed blocks of others, or counted after their end.
 func (c *Counter) shift(net int64) {
 	if net > 0 {

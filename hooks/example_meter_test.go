@@ -9,7 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
-// A Meter around a hook estimates what the hook costs, and tells what it takes. Of so few events
+// A Meter around a hook estimates what the hook costs, and returns what it takes. Of so few events
 // it may have timed some, or none.
 func ExampleNewMeter() {
 	events := ring.New(1024, nil)

@@ -10,7 +10,7 @@ import (
 // Hook is.
 type Predicate func(alloctrace.Event) bool
 
-// Filter returns a Hook that tells next the events that all predicates choose.
+// Filter returns a Hook that hands on to next the events that all predicates choose.
 func Filter(next alloctrace.Hook, predicates ...Predicate) alloctrace.Hook {
 	return &filter{next, predicates}
 }
@@ -34,7 +34,7 @@ func (f *filter) Attach(to *alloctrace.Attachment) alloctrace.Hook {
 	return &filter{to.Attach(f.next), f.predicates}
 }
 
-// Failures chooses the events that tell of a failure.
+// Failures chooses the events that are failures.
 func Failures(e alloctrace.Event) bool { return e.Kind.Failed() }
 
 // Kinds returns a Predicate that chooses events of the given kinds.

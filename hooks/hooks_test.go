@@ -16,7 +16,7 @@ import (
 	"github.com/alloctrace/alloctrace/hooks"
 )
 
-// recorder keeps the kinds that it is told.
+// recorder keeps the kinds that it observes.
 type recorder struct{ kinds []alloctrace.Kind }
 
 func (r *recorder) Observe(_ context.Context, e alloctrace.Event, _ error) {
@@ -30,16 +30,16 @@ func observe(h alloctrace.Hook, events ...alloctrace.Event) {
 }
 
 func TestTee(t *testing.T) {
-	var told []string
+	var observed []string
 	hook := func(name string) alloctrace.Hook {
 		return alloctrace.HookFunc(func(_ context.Context, e alloctrace.Event, _ error) {
-			told = append(told, name+" "+e.Kind.String())
+			observed = append(observed, name+" "+e.Kind.String())
 		})
 	}
 	observe(hooks.Tee(hook("a"), nil, hook("b"), hook("c")), alloctrace.Event{Kind: alloctrace.Freeing}, alloctrace.Event{Kind: alloctrace.FreeFailed})
 	want := []string{"a freeing", "b freeing", "c freeing", "a free failed", "b free failed", "c free failed"}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q, want %q", told, want)
+	if !slices.Equal(observed, want) {
+		t.Errorf("observed %q, want %q", observed, want)
 	}
 	observe(hooks.Tee(), alloctrace.Event{})
 }
@@ -47,17 +47,17 @@ func TestTee(t *testing.T) {
 // TestContext: the context and the error go on to the next hook as they came.
 func TestContext(t *testing.T) {
 	type key struct{}
-	told := 0
+	observed := 0
 	next := alloctrace.HookFunc(func(ctx context.Context, _ alloctrace.Event, err error) {
-		told++
+		observed++
 		if ctx.Value(key{}) != "mine" || err != blockalloc.ErrLimit {
 			t.Errorf("observed with context %v and error %v, want those of the event", ctx, err)
 		}
 	})
 	hook := hooks.Tee(next, hooks.Filter(next, hooks.MinSize(1)), hooks.Sample(next, 1), hooks.NewMeter(next))
 	hook.Observe(context.WithValue(t.Context(), key{}, "mine"), alloctrace.Event{Kind: alloctrace.AllocateFailed, Size: 64}, blockalloc.ErrLimit)
-	if told != 4 {
-		t.Errorf("told %d times, want 4", told)
+	if observed != 4 {
+		t.Errorf("observed %d times, want 4", observed)
 	}
 }
 
@@ -81,10 +81,10 @@ func TestFilter(t *testing.T) {
 		"both":     {[]hooks.Predicate{hooks.MinSize(4096), hooks.Failures}, []int{3}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var told recorder
-			f := hooks.Filter(&told, c.predicates...)
+			var observed recorder
+			f := hooks.Filter(&observed, c.predicates...)
 			for i, e := range events {
-				before := len(told.kinds)
+				before := len(observed.kinds)
 				observe(f, e)
 				want := 0
 				for _, w := range c.want {
@@ -92,50 +92,50 @@ func TestFilter(t *testing.T) {
 						want = 1
 					}
 				}
-				if got := len(told.kinds) - before; got != want {
-					t.Errorf("event %d (%v, %d bytes) was told %d times, want %d", i, e.Kind, e.Size, got, want)
+				if got := len(observed.kinds) - before; got != want {
+					t.Errorf("event %d (%v, %d bytes) was handed on %d times, want %d", i, e.Kind, e.Size, got, want)
 				}
 			}
 		})
 	}
 }
 
-// TestSample: of events that alternate, each kind is told at its own rate, and no
+// TestSample: of events that alternate, each kind is handed on at its own rate, and no
 // failure is lost.
 func TestSample(t *testing.T) {
-	var told recorder
-	s := hooks.Sample(&told, 10)
+	var observed recorder
+	s := hooks.Sample(&observed, 10)
 	for i := range 100 {
-		before := len(told.kinds)
+		before := len(observed.kinds)
 		observe(s, alloctrace.Event{Kind: alloctrace.Allocated}, alloctrace.Event{Kind: alloctrace.Freeing})
-		if n := len(told.kinds) - before; n != 2 && i%10 == 0 || n != 0 && i%10 != 0 {
-			t.Fatalf("round %d: told %d of an allocation and a free, want both in every tenth from the first on, else none", i, n)
+		if n := len(observed.kinds) - before; n != 2 && i%10 == 0 || n != 0 && i%10 != 0 {
+			t.Fatalf("round %d: observed %d of an allocation and a free, want both in every tenth from the first on, else none", i, n)
 		}
 	}
 	for range 7 {
 		observe(s, alloctrace.Event{Kind: alloctrace.FreeFailed})
 	}
 	count := make(map[alloctrace.Kind]int)
-	for _, k := range told.kinds {
+	for _, k := range observed.kinds {
 		count[k]++
 	}
 	if count[alloctrace.Allocated] != 10 || count[alloctrace.Freeing] != 10 || count[alloctrace.FreeFailed] != 7 {
-		t.Errorf("told %v, want 10 allocated, 10 freeing, 7 free failed", count)
+		t.Errorf("observed %v, want 10 allocated, 10 freeing, 7 free failed", count)
 	}
 	defer func() {
 		if r, _ := recover().(string); !strings.Contains(r, "hooks: Sample of one in 0") {
 			t.Errorf("Sample of one in 0 panics with %q", r)
 		}
 	}()
-	hooks.Sample(&told, 0)
+	hooks.Sample(&observed, 0)
 }
 
 func TestSampleConcurrent(t *testing.T) {
 	var mu sync.Mutex
-	told := 0
+	observed := 0
 	s := hooks.Sample(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {
 		mu.Lock()
-		told++
+		observed++
 		mu.Unlock()
 	}), 100)
 	var wg sync.WaitGroup
@@ -147,12 +147,12 @@ func TestSampleConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if told != 80 {
-		t.Errorf("told %d of 8000 events, want 80", told)
+	if observed != 80 {
+		t.Errorf("observed %d of 8000 events, want 80", observed)
 	}
 }
 
-// writes keeps what it is told to write, call by call.
+// writes keeps what it is given to write, call by call.
 type writes []string
 
 func (w *writes) Write(p []byte) (int, error) {

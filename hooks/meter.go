@@ -10,7 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/random"
 )
 
-// A Meter is a Hook that tells another, and estimates for how long those who allocate wait
+// A Meter is a Hook that hands on to another, and estimates for how long those who allocate wait
 // for it. It may be used by several goroutines at once, and allocates nothing.
 //
 // It times one event in 1024, each drawn by itself, so that [Usage].Time is right on average
@@ -30,7 +30,7 @@ type meterTimes struct {
 	timed   atomic.Int64
 	sum     atomic.Int64  // of their times in nanoseconds, of which some may be negative
 	squares atomic.Uint64 // the bits of a float64: the sum of their squares
-	told    atomic.Int64  // the largest sum that Usage has told
+	shown   atomic.Int64  // the largest sum that Usage has returned
 }
 
 var _ alloctrace.Attacher = (*Meter)(nil)
@@ -54,7 +54,7 @@ func (m *Meter) Attach(to *alloctrace.Attachment) alloctrace.Hook {
 	return &Meter{to.Attach(m.next), m.usage, m.meterTimes}
 }
 
-// Observe tells the hook.
+// Observe hands e on.
 func (m *Meter) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	if random.Uint32() >= meterBound {
 		m.next.Observe(ctx, e, err)
@@ -79,9 +79,9 @@ func (m *Meter) add(t0, t1, t2 time.Duration) {
 	m.timed.Add(1)
 }
 
-// Usage returns that of the hook, if it tells it, with Time and TimeError, and with Events, an
+// Usage returns that of the hook, if it has one, with Time and TimeError, and with Events, an
 // estimate too, if the hook does not count them: 1024 for each that was timed. Time does not
-// step back: for a hook that takes next to nothing the sum could, and is then told to be
+// step back: for a hook that takes next to nothing the sum could, and is then shown as
 // what it was.
 func (m *Meter) Usage() Usage {
 	timed := m.timed.Load() // before what the hook counts, which is then no longer 0
@@ -93,12 +93,12 @@ func (m *Meter) Usage() Usage {
 		u.Events = timed * meterEvery
 	}
 	sum := m.sum.Load()
-	for told := m.told.Load(); ; told = m.told.Load() {
-		if sum <= told {
-			sum = told
+	for shown := m.shown.Load(); ; shown = m.shown.Load() {
+		if sum <= shown {
+			sum = shown
 			break
 		}
-		if m.told.CompareAndSwap(told, sum) {
+		if m.shown.CompareAndSwap(shown, sum) {
 			break
 		}
 	}

@@ -73,7 +73,7 @@ func TestMeterIsUnbiased(t *testing.T) {
 	if off := counted - runs*events; math.Abs(off) > 5*math.Sqrt(runs*events*(n-1)) {
 		t.Errorf("the sum of events is wrong by %.0f of %d, and by chance by %.0f", off, runs*events, math.Sqrt(runs*events*(n-1)))
 	}
-	// Likewise the variances that are told.
+	// Likewise the variances that are shown.
 	fourth := 0.0
 	for i := range events {
 		fourth += math.Pow(float64(size(i)), 4)
@@ -83,7 +83,7 @@ func TestMeterIsUnbiased(t *testing.T) {
 	}
 }
 
-// TestMeterTogether: several goroutines tell a Meter, and nothing that it counts is lost.
+// TestMeterTogether: several goroutines use a Meter, and nothing that it counts is lost.
 func TestMeterTogether(t *testing.T) {
 	const goroutines, each = 8, 20_000
 	var calls atomic.Int64
@@ -103,7 +103,7 @@ func TestMeterTogether(t *testing.T) {
 	wg.Wait()
 	const n = goroutines * each
 	if u := m.Usage(); calls.Load() != n || u.Time != 0 || u.TimeError != 0 || math.Abs(float64(u.Events-n)) > 5*math.Sqrt(n*(meterEvery-1)) {
-		t.Errorf("of %d events %d were told, and the usage is %+v", n, calls.Load(), u)
+		t.Errorf("of %d events %d were handed on, and the usage is %+v", n, calls.Load(), u)
 	}
 
 	const adds = 100_000

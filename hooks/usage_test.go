@@ -28,7 +28,7 @@ func wantBytes[H UsageSource](t *testing.T, make func() H) {
 // hookOfStacks is a hook that observes by way of stacks that differ.
 type hookOfStacks struct{ alloctrace.Hook }
 
-// by tells the hook by so many calls that way is told from others.
+// by delivers to the hook by so many calls that way is distinguished from others.
 func (h hookOfStacks) by(way int, ctx context.Context, k alloctrace.Kind, addr uintptr) {
 	switch {
 	case way == 0:
@@ -93,7 +93,7 @@ func TestUsageBytes(t *testing.T) {
 
 // TestUsageCounts: what hooks have kept and have dropped.
 func TestUsageCounts(t *testing.T) {
-	tell := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
+	deliver := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
 		for i := from; i < to; i++ {
 			var err error
 			if kind.Failed() {
@@ -110,16 +110,16 @@ func TestUsageCounts(t *testing.T) {
 	}
 
 	leaks := NewLeaks(1)
-	tell(leaks, alloctrace.Allocated, 0, 100)
-	tell(leaks, alloctrace.Freeing, 0, 60)
-	tell(leaks, alloctrace.FreeFailed, 0, 1)
+	deliver(leaks, alloctrace.Allocated, 0, 100)
+	deliver(leaks, alloctrace.Freeing, 0, 60)
+	deliver(leaks, alloctrace.FreeFailed, 0, 1)
 	want(leaks, 0, 100, 0)
 
 	profile := NewProfile(1)
-	tell(profile, alloctrace.Allocated, 0, 100)
-	tell(profile, alloctrace.Freeing, 0, 60)
+	deliver(profile, alloctrace.Allocated, 0, 100)
+	deliver(profile, alloctrace.Freeing, 0, 60)
 	profile.inUse.Store(maxProfiled) // as if there were so many
-	tell(profile, alloctrace.Allocated, 200, 207)
+	deliver(profile, alloctrace.Allocated, 200, 207)
 	want(profile, 0, 107, 7)
 }
 

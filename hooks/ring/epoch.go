@@ -3,10 +3,10 @@ package ring
 import "github.com/alloctrace/alloctrace/internal/goroutine"
 
 // An epoch is a number, in the lower half, and the shard that has it. Who writes in
-// another shard begins an epoch of that shard, so that the numbers tell the order of records
+// another shard begins an epoch of that shard, so that the numbers give the order of records
 // in different shards. Goroutines that run at once do so all the time: then the epoch becomes
 // unordered, and is that of all shards. A new one begins when a goroutine has changed shards
-// since, so that the numbers tell the order of what one goroutine writes. Numbers only rise.
+// since, so that the numbers give the order of what one goroutine writes. Numbers only rise.
 const (
 	goroutineBits = 9
 

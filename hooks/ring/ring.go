@@ -21,7 +21,7 @@ import (
 //
 // Each processor writes records of its own, which are allocated with its first event; a
 // Ring allocates nothing else. Where the Go runtime cannot be asked to keep a goroutine
-// on its processor, as under the race detector, goroutines are told apart by their
+// on its processor, as under the race detector, goroutines are distinguished by their
 // stacks instead, and an event costs a lock that few share.
 //
 // Events of one goroutine are in the order in which they happened, whatever processors it

@@ -36,7 +36,7 @@ func (w *blockWriter) Write(line []byte) (int, error) {
 }
 
 // TestAllocatingLogger: a logger whose writer allocates from the Proxy that it
-// logs for is told of its own allocations, without end. From the quiet view it is
+// logs for observes its own allocations, without end. From the quiet view it is
 // not, and its blocks are counted all the same.
 func TestAllocatingLogger(t *testing.T) {
 	for name, c := range map[string]struct {

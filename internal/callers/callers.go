@@ -1,4 +1,4 @@
-// Package callers tells who called this library.
+// Package callers finds who called this library.
 package callers
 
 import (

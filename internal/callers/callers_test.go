@@ -74,13 +74,13 @@ func TestMade(t *testing.T) {
 	}
 }
 
-func tell(stack chan<- []uintptr, _ int) { stack <- here() }
+func send(stack chan<- []uintptr, _ int) { stack <- here() }
 
 // TestFramesOfAGoStatement: what the compiler puts around its call is left out.
 func TestFramesOfAGoStatement(t *testing.T) {
 	stack := make(chan []uintptr)
-	go tell(stack, 1)
-	if got, want := names(Frames(<-stack)), "callers.here callers.tell"; got != want {
+	go send(stack, 1)
+	if got, want := names(Frames(<-stack)), "callers.here callers.send"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	var pcs [32]uintptr

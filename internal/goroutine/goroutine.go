@@ -1,4 +1,4 @@
-// Package goroutine tells goroutines apart.
+// Package goroutine distinguishes goroutines.
 package goroutine
 
 // ID returns a number that no two goroutines have at once, and a goroutine as long as it

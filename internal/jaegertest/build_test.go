@@ -149,7 +149,7 @@ func TestBuildTriesAgain(t *testing.T) {
 	}
 	wantNoLeftovers(t, path)
 	if n := strings.Count(progress.String(), "the network is down"); n != 2 {
-		t.Errorf("progress tells of %d failures, want 2:\n%s", n, progress.String())
+		t.Errorf("progress reports %d failures, want 2:\n%s", n, progress.String())
 	}
 	calls := readCalls(t, dir)
 	if len(calls) != 4 || !strings.Contains(calls[3], "GOWORK=off GOFLAGS=-mod=mod CGO_ENABLED=0 build ") || !strings.HasSuffix(calls[3], "./cmd/jaeger") ||
@@ -211,7 +211,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("a held lock gave %v, want the deadline", err)
 	}
 	if n := strings.Count(progress.String(), "another process"); n != 1 {
-		t.Errorf("the waiting was told %d times, want once", n)
+		t.Errorf("the waiting was reported %d times, want once", n)
 	}
 	unlock()
 	if unlock, err = lock(t.Context(), dir, io.Discard); err != nil {

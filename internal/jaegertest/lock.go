@@ -24,7 +24,7 @@ const (
 // processes take it over at once, both build, which costs time and nothing
 // else, for the result is renamed into place.
 func lock(ctx context.Context, dir string, progress io.Writer) (unlock func(), err error) {
-	for told := false; ; {
+	for reported := false; ; {
 		err := os.Mkdir(dir, 0o777)
 		if err == nil {
 			return hold(dir), nil
@@ -38,8 +38,8 @@ func lock(ctx context.Context, dir string, progress io.Writer) (unlock func(), e
 			}
 			continue
 		}
-		if !told {
-			told = true
+		if !reported {
+			reported = true
 			fmt.Fprintf(progress, "jaegertest: another process is building; waiting for %s to go\n", dir)
 		}
 		select {

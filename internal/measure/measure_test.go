@@ -34,7 +34,7 @@ func TestTurn(t *testing.T) {
 	}
 }
 
-// TestRatios: what is told is the median of the rounds' ratios, not the ratio of medians.
+// TestRatios: what is shown is the median of the rounds' ratios, not the ratio of medians.
 func TestRatios(t *testing.T) {
 	got := &Times{3, map[string][]float64{
 		"atomic": {2, 4, 20},

@@ -51,24 +51,24 @@ func (a onArrow) Free(b blockalloc.Block) error {
 	return nil
 }
 
-// told is a test that remembers whether it has failed.
-type told struct{ errors []string }
+// recorder is a test that remembers whether it has failed.
+type recorder struct{ errors []string }
 
-func (*told) Helper() {}
+func (*recorder) Helper() {}
 
-func (t *told) Errorf(format string, args ...any) {
+func (t *recorder) Errorf(format string, args ...any) {
 	t.errors = append(t.errors, fmt.Sprintf(format, args...))
 }
 
 // arrowReport plants a bug in a test that has its memory of a CheckedAllocator, and
-// returns what the test is told.
+// returns what the test reports.
 func arrowReport(t *testing.T, bug bugs.Bug) []string {
 	if bug.Found == bugs.ByRaces {
 		return arrowRace(t)
 	}
 	mem, other := memory.NewCheckedAllocator(&roomy{}), memory.NewCheckedAllocator(&roomy{})
 	_ = bug.Plant(onArrow{mem}, onArrow{other})
-	var test told
+	var test recorder
 	mem.AssertSize(&test, 0)
 	other.AssertSize(&test, 0)
 	return test.errors
@@ -106,7 +106,7 @@ func TestBugsOnArrow(t *testing.T) {
 	for _, bug := range bugs.All {
 		errors := arrowReport(t, bug)
 		if (len(errors) > 0) != found[bug.Name] {
-			t.Errorf("%s: CheckedAllocator tells %q", bug.Name, errors)
+			t.Errorf("%s: CheckedAllocator reports %q", bug.Name, errors)
 		}
 		if len(errors) > 0 {
 			n++

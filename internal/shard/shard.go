@@ -17,7 +17,7 @@ const Max = 64
 // goroutines that run at once seldom meet in one.
 var Count = uint32(1) << min(bits.Len(uint(4*runtime.GOMAXPROCS(0)-1)), bits.Len(Max-1))
 
-// A Picker spreads goroutines over shards. It tells them apart by the address
+// A Picker spreads goroutines over shards. It distinguishes them by the address
 // of their stacks, of which the smallest has 2 KiB: that shares no state, unlike a
 // counter, and asks the runtime for nothing, unlike the number of a processor. Those
 // that meet in a shard, and notice, move on to others, so that collisions do not
