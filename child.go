@@ -20,11 +20,12 @@ type family struct {
 	isClosing, gone bool // it is among the parent's closing, it has ended; the parent's mu guards both
 }
 
-// Child returns a Proxy for one part of the program, with counts of its own that
-// are part of p's as well, at no cost to either. It has the inner allocator,
-// the hooks and the context of p, to which opts may add. Hooks know it by its name, see
-// [Attachment]. A block should be freed through the Proxy that allocated it: p's own numbers
-// are right in any case, but those of the children cannot be otherwise.
+// Child returns a Proxy for one part of the program. It has counts of its own, which are part
+// of p's as well, at no cost to either. It has the inner allocator, the hooks and the context of
+// p, and the hooks that opts add. Hooks are given its name, see [Attachment].
+//
+// A block should be freed through the Proxy that allocated it. Otherwise the numbers of the
+// children are wrong, and only p's are right.
 //
 // A child lives until it is closed and has no blocks live. Then its numbers become p's own,
 // and p keeps nothing of it. It takes a kilobyte until it is busy, see [counter.Counter].

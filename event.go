@@ -13,10 +13,10 @@ type Event struct {
 
 // A Kind says what an [Event] is about.
 //
-// An acquisition is delivered after the inner allocator returned the block, and a
-// release before the inner allocator is asked to take it, for then its address
-// can at once be given to another goroutine. So an observer never sees one
-// address live twice. A release that then fails is taken back.
+// An acquisition is delivered after the inner allocator has returned the block, and a
+// release before the inner allocator is asked to take it. So an observer never sees one
+// address live twice, though the inner allocator may give it to another goroutine at once. A
+// release that then fails is taken back by another event.
 //
 // Kinds are in order: acquisitions, then releases, then failures.
 type Kind uint8

@@ -13,13 +13,12 @@ import (
 //
 // Observe is called synchronously, in the goroutine that allocates or frees, and
 // concurrently. The operation waits for it: a release is delivered before the memory
-// can be reused. ctx is the one the Proxy was given by [Proxy.WithContext], or the call by
-// [Proxy.AllocateContext], else context.Background(). err is the inner allocator's own error
-// if e.Kind.Failed, else nil.
+// can be reused. ctx is that of [Proxy.WithContext] or [Proxy.AllocateContext], else
+// context.Background(). err is the inner allocator's own error if e.Kind.Failed, else nil.
 //
-// Observe must not panic. It must not allocate through the same Proxy, or it is called
-// without end, until that is noticed, after some 256 KiB of stack, and the operation panics;
-// what it needs to allocate comes from [Proxy.Quiet].
+// Observe must not panic. It must not allocate through the same Proxy: it would be called
+// again, without end. The operation panics once that has taken some 256 KiB of stack. A hook
+// allocates from [Proxy.Quiet].
 type Hook interface {
 	Observe(ctx context.Context, e Event, err error)
 }
@@ -30,9 +29,9 @@ type HookFunc func(ctx context.Context, e Event, err error)
 // Observe calls f.
 func (f HookFunc) Observe(ctx context.Context, e Event, err error) { f(ctx, e, err) }
 
-// An Attacher is a [Hook] that has a part for each Proxy and each child: to know whose events
-// it observes, or for more than the events. A hook that hands on events to others is an
-// Attacher, which attaches them.
+// An Attacher is a [Hook] that has a part for each Proxy and each child. A part knows whose
+// events it observes, and can ask for more than events. A hook that hands on events to another
+// hook must be an Attacher that attaches the other one.
 type Attacher interface {
 	Hook
 
@@ -41,11 +40,12 @@ type Attacher interface {
 	Attach(to *Attachment) Hook
 }
 
-// An Attachment says whose events a hook will observe. It is of use until Attach returns.
+// An Attachment says whose events a hook will observe. It must not be used after Attach has
+// returned.
 type Attachment struct {
 	Proxy string // the name of the Proxy, "" if it has none
 	Child string // the name of the child; "" for the Proxy itself
-	ID    uint32 // a number of the Proxy, other than those of all others; children have that of their parent
+	ID    uint32 // the number of the Proxy in this process; children have that of their parent
 
 	pending   *atomic.Int64
 	released  []func(addr, size uintptr)
@@ -60,12 +60,13 @@ func (a *Attachment) Attach(h Hook) Hook {
 	return h
 }
 
-// OnReleased has f called when a release has succeeded, in the goroutine that releases, as long
-// as pending is not 0: the caller adds 1 for each release whose end it waits for, and takes it
-// off again once that is delivered. A release is an event before it is tried, so that a hook
-// that keeps what it knows of a block keeps it until the end. The block's address may be
-// that of another one by then. f is also called for releases of others meanwhile; a release
-// that has failed is an event.
+// OnReleased has f called when a release has succeeded, in the goroutine that releases. The
+// event of a release comes before it is tried, so that a hook must keep what it knows of the
+// block until the end. A release that fails has another event.
+//
+// f is called only while pending is not 0. The hook adds 1 for each release whose end it waits
+// for, and subtracts 1 when f is called for it. Meanwhile f is called for other releases, too.
+// By then the address may be that of another block.
 func (a *Attachment) OnReleased(f func(addr, size uintptr)) (pending *atomic.Int64) {
 	if a.pending == nil {
 		a.pending = new(atomic.Int64)
@@ -74,8 +75,8 @@ func (a *Attachment) OnReleased(f func(addr, size uintptr)) (pending *atomic.Int
 	return a.pending
 }
 
-// OnRequested has f called with each acquisition and the size in bytes that was requested,
-// before hooks observe it. Without such functions it costs nothing that there could be some.
+// OnRequested has f called for each acquisition, with the size in bytes that was requested,
+// before hooks observe it. A Proxy without such functions pays nothing for them.
 func (a *Attachment) OnRequested(f func(ctx context.Context, e Event, requested uintptr)) {
 	a.requested = append(a.requested, f)
 }

@@ -19,9 +19,9 @@ var ErrLive = blockalloc.ErrLive
 // allocator, counts it and delivers it to hooks. Results and errors are those of the
 // inner allocator, untouched. Empty blocks are neither counted nor delivered.
 //
-// A Proxy may be used by several goroutines at once if the inner allocator may.
-// Its methods cost no allocation on the Go heap but for those that return a
-// Proxy, Close of a child, and AllocateContext where it has to wait.
+// A Proxy may be used by several goroutines at once if the inner allocator may. Its methods
+// allocate nothing on the Go heap, but for those that return a Proxy, Close of a child, and
+// AllocateContext where it waits, or where it is in a region and above another Proxy.
 type Proxy struct {
 	// What each operation reads fills one cache line. With hooks it reads first, too.
 	inner   blockalloc.Allocator
@@ -103,9 +103,9 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	return b, nil
 }
 
-// AllocateContext is Allocate in the context ctx, as by [Proxy.WithContext]. Where a
-// [blockalloc.Limit] below is in the way it waits until ctx is done, and only then has failed.
-// Other allocators between that and the Proxy do not wait.
+// AllocateContext is Allocate in the context ctx, as by [Proxy.WithContext]. If a
+// [blockalloc.Limit] below p refuses the block, it waits for room until ctx is done, see
+// [blockalloc.AllocateContext].
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
 	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.requested}
 	if p.closed.Load() {
@@ -260,17 +260,17 @@ func (p *Proxy) Owns(b blockalloc.Block) bool {
 	return p.owner != nil && p.owner.Owns(b)
 }
 
-// WithContext returns a view of p whose operations are in the context ctx: hooks are given it,
-// so that they can say in which request or span an operation was, and the regions that it is
-// inside of count the operations, see package tracer. The view counts as p does. Proxies below p
-// give their hooks ctx too: one that p wraps, also by way of wrappers that are a
-// [blockalloc.Rewrapper], as those of package blockalloc are. A Proxy from which an allocator
-// below p takes memory to make blocks of its own does not, for what that takes belongs to no
-// one caller.
+// WithContext returns a view of p whose operations are in the context ctx. Hooks are given ctx,
+// and can say in which request or span an operation was. The regions that ctx is inside of
+// count the operations, see package tracer. The view counts as p does.
 //
-// A view costs an allocation on the Go heap, a second one in a region, and some more for each
-// wrapper on the way down if there is a Proxy below; operations through it cost what they do
-// through p, and what its regions count.
+// Hooks of a Proxy below p are given ctx too, if p wraps it directly or by wrappers that are a
+// [blockalloc.Rewrapper], as those of package blockalloc are. They are not if an allocator in
+// between makes blocks of its own out of the memory: that belongs to no one caller.
+//
+// A view costs an allocation on the Go heap, a second one in a region, and some for each
+// wrapper above a Proxy below. Operations through it cost what they cost through p, and what it
+// costs to count them in the regions.
 func (p *Proxy) WithContext(ctx context.Context) *Proxy {
 	return p.inContext(ctx, region.ToCount(ctx))
 }
@@ -302,10 +302,9 @@ func (p *Proxy) region() *region.Region {
 	return nil
 }
 
-// Quiet returns a view of p that counts as p does and delivers nothing to hooks. It is what
-// a hook, or the writer behind a logger, allocates from, so as not to observe
-// its own allocations. The Proxies below p that [Proxy.WithContext] reaches are
-// quiet too.
+// Quiet returns a view of p that counts as p does and delivers nothing to hooks. A hook, or the
+// writer behind a logger, allocates from it, so that it does not observe its own allocations.
+// The Proxies below p that [Proxy.WithContext] reaches are quiet too.
 func (p *Proxy) Quiet() *Proxy {
 	v := *p
 	v.hook, v.hooks, v.pending, v.released, v.requested, v.quiet = nil, nil, &nothingPending, nil, nil, true

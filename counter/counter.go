@@ -1,6 +1,6 @@
 // Package counter counts what goes through an allocator: operations, bytes and
-// blocks, live and in all. A [Counter] does the counting; [Stats] is a snapshot
-// of it; a [Source] is whatever can give one.
+// blocks, live and in all. A [Counter] counts. [Stats] is a snapshot of it. A [Source] is
+// whatever returns one.
 package counter
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// A Source can say how an allocator stands. It is all that exporters and tests
+// A Source returns the numbers of an allocator. It is all that exporters and tests
 // need to know of one.
 type Source interface {
 	Stats() Stats
@@ -19,25 +19,23 @@ type Source interface {
 // one whose peak is exact. It may be used by several goroutines at once and must
 // not be copied.
 //
-// The methods that count are called after the operation they count: Allocate
-// before the block is handed on, so that nobody can free a block that is not yet
-// counted, and Free once its memory is given back. The live figure therefore
-// never falls below zero, and is ahead of the truth by no more than the frees
-// that are under way; a free that fails has nothing to undo. Sizes are in bytes;
-// blocks of size zero are not counted.
+// Call the methods after the operation that they count: Allocate before the block is handed
+// on, so that nobody can free a block that is not yet counted; Free once the memory was given
+// back. Then the live figure never falls below zero. It is ahead of the truth by the frees
+// that are under way, at most. Sizes are in bytes. Blocks of size zero are not counted.
 //
-// A Counter takes 512 bytes until it is busy: until 64 blocks of a size have come or gone,
-// or blocks of many sizes. Each of the first blocks costs two atomic additions or three.
-// Then each processor gets 4.75 KiB of its own, the first time that it counts such a block,
-// and a word for each other processor. It needs no atomic operation for a block whose size
-// is a power of two less than 512 KiB: it adds one to a count. Other sizes take another
-// addition, and so do blocks larger than what was asked for. What has 512 KiB or more, is
-// among the first 64 of its size on the processor, or comes when 128 have come or gone
-// since, costs an atomic addition and two loads for the peak.
+// # Cost
 //
-// Where the Go runtime cannot be asked to keep a goroutine on its processor, as under the
-// race detector, goroutines are distinguished by their stacks, four shards a processor, 64 at
-// most, and additions are atomic; the build tag alloctrace_nolinkname asks for that.
+// A Counter takes 512 bytes as long as it counts few blocks. Each costs two or three atomic
+// additions. After 64 blocks of a size, or blocks of more than 34 kinds, each processor that
+// counts gets 4.75 KiB of its own. There a block whose size is a power of two less than 512 KiB
+// costs no atomic operation: one is added to a count. Other sizes cost a second addition, and
+// so does slack. The peak costs an atomic addition and two loads more: for blocks of 512 KiB
+// and more, for the first 64 of a size, and for one in 128 of the others.
+//
+// Where a goroutine cannot be kept on its processor, shards are chosen by the address of its
+// stack, and additions are atomic: under the race detector, and with the build tag
+// alloctrace_nolinkname.
 type Counter struct {
 	shards atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
 	shared atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
@@ -53,9 +51,9 @@ type Counter struct {
 
 var _ Source = (*Counter)(nil)
 
-// Exact returns a Counter whose peak is exact to the byte, whatever the number of
-// goroutines, as tests want it. It costs one atomic addition more for each operation,
-// which all goroutines make to the same word: it does not scale with processors.
+// Exact returns a Counter whose peak is exact to the byte, for tests. Each operation costs an
+// atomic addition more, to a word that all goroutines share, so that it does not scale with
+// processors.
 func Exact() *Counter {
 	return &Counter{family: family{exact: true}}
 }

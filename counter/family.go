@@ -74,13 +74,12 @@ func (c *Counter) heir() *Counter {
 	return c
 }
 
-// Child returns a new Counter whose counts are part of c's as well, and which is
-// exact if c is. They are added up when c is read, so that the child costs what a
-// Counter of its own costs. It is kept until it has ended, see [Counter.Fold], or as long
-// as c is.
+// Child returns a new Counter whose counts are part of c's as well. It is exact if c is. c
+// adds up its children when it is read, so that the child costs what a Counter of its own
+// costs. c keeps the child until it has ended, see [Counter.Fold].
 //
-// A block that is counted as allocated by one and as freed by another is counted
-// right in any Counter that has both as descendants.
+// Where one child counts a block as allocated and another one counts it as freed, their parent
+// is right, and they are not.
 func (c *Counter) Child() *Counter {
 	root := c.top()
 	root.mu.Lock()
@@ -91,12 +90,12 @@ func (c *Counter) Child() *Counter {
 	return child
 }
 
-// Fold ends c if it is a child, has nothing live, and has no children: its counts become its
-// parent's own, which no longer keeps it. It reports whether c has ended. Its Stats stay what
-// they were then. What c counts after that, since it was under way, is counted by the parent.
+// Fold ends c if it is a child, has nothing live and has no children, and reports whether c has
+// ended. The parent takes over its counts and no longer keeps it. The Stats of c stay what they
+// were. What c counts after its end, for an operation that was under way, the parent counts.
 //
-// Fold costs as much as Stats. Where processors have counts of their own in c, these are kept
-// until the next garbage collection.
+// Fold costs what Stats costs. If c was busy, its memory is kept until the next garbage
+// collection.
 func (c *Counter) Fold() bool {
 	if c.parent == nil {
 		return false

@@ -7,17 +7,17 @@ const (
 	manyNodes = 1024
 )
 
-// Stats takes a snapshot of c and its descendants. At rest it is exact but for the
-// peak, which has a bound. While operations go on, what it shows as live is at least
-// zero, and more than what was live at some moment during the call by no more than the
-// operations under way. It is read again if blocks were released meanwhile; where
-// they are released without pause, about one snapshot in a hundred gives up after 16
-// times and shows less than was live. With hundreds of descendants it gives up sooner, and
-// with more than a thousand at once. Totals never step back from one snapshot to the next.
-// Child and Fold of the same tree wait for it.
+// Stats takes a snapshot of c and its descendants. At rest it is exact, but for the peak, which
+// has a bound. While operations go on, the live figures are at least zero, and at most what was
+// live at some moment during the call and the operations under way. Totals never step back
+// from one snapshot to the next.
 //
-// It costs a microsecond, some 100 nanoseconds for each descendant, and some 800 loads for
-// each processor in which one of these is busy.
+// If blocks are released meanwhile the counts are read again, up to 16 times, so that the live
+// figures are not too low. Where blocks are released without pause, one snapshot in a hundred
+// is. With more than 64 descendants they are read less often, and with more than 1,000 once.
+//
+// Stats costs a microsecond, up to 100 nanoseconds for each descendant, and some 800 loads for
+// each processor on which c or one of these is busy. Child and Fold of the same tree wait for it.
 func (c *Counter) Stats() Stats {
 	root := c.top()
 	root.mu.Lock()

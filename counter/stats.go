@@ -24,15 +24,18 @@ type Stats struct {
 	LiveBytes      int64 `json:"live_bytes"`      // AllocatedBytes - FreedBytes; in a snapshot at least 0
 	LiveBlocks     int64 `json:"live_blocks"`     // in a snapshot at least 0
 
-	// PeakBytes is the most that was live, give or take PeakBound. It is exact, and
-	// the bound zero, for a Counter of [Exact] that has no children, and for
-	// others as long as no more than 64 blocks of a size have been counted, or
-	// all have 512 KiB or more. Otherwise it was taken now and then, for each size
-	// class and processor when 512 KiB had come or gone, or 128 blocks: it is never
-	// more than what was live, and most often much nearer than the bound says. For a
-	// Counter with children PeakBytes is the sum of their peaks, which need not
-	// have coincided: the bound says how far below it the peak of all may have
-	// been. A block counts until its allocator has taken it back.
+	// PeakBytes is the most that was live, give or take PeakBound. A block counts until its
+	// allocator has taken it back.
+	//
+	// The peak is exact, and its bound zero, for a Counter of [Exact], and for others as long
+	// as they have counted 64 blocks of a size, or only blocks of 512 KiB and more. Otherwise
+	// it was looked at now and then: for each size and processor when 512 KiB had come or
+	// gone, or 128 blocks. Then PeakBytes is not more than what was live, and mostly much
+	// nearer than the bound says.
+	//
+	// For a Counter with children PeakBytes is the sum of the peaks of those that were there
+	// at the same time. These need not have coincided: the peak of all may have been lower, by
+	// PeakBound at most.
 	PeakBytes int64 `json:"peak_bytes"`
 	PeakBound int64 `json:"peak_bound"`
 
@@ -45,9 +48,8 @@ var _ Source = Stats{}
 func (s Stats) Stats() Stats { return s }
 
 // Sub returns what happened between the snapshot t and the later snapshot s of
-// the same Source. The live figures are what was allocated less what was freed in
-// between, negative if that is more. The peak does not subtract: it stays that of
-// s.
+// the same Source. The live figures are what was allocated in between less what was freed,
+// and may be negative. The peak is that of s.
 func (s Stats) Sub(t Stats) Stats {
 	s.Allocations -= t.Allocations
 	s.Reallocations -= t.Reallocations

@@ -41,8 +41,8 @@ import (
 // ScopeName is the instrumentation scope of this package's spans.
 const ScopeName = "github.com/alloctrace/alloctrace/tracer"
 
-// A Region is a stretch of work whose allocations are counted apart, and are the
-// attributes of one span. It may be used by several goroutines at once.
+// A Region is a stretch of work whose allocations are counted, and become the attributes of
+// one span. It may be used by several goroutines at once.
 type Region struct {
 	name   string
 	span   trace.Span
@@ -69,12 +69,13 @@ func (o *observer) Failed(ctx context.Context, op string, size, align uintptr, e
 // that it returns is inside the region, and holds its span.
 //
 // What is allocated and freed in that context, or in one made from it, is charged to the
-// region: through [Region.Allocator], which is mem in that context; through any Proxy that
-// [alloctrace.Proxy.WithContext] or [alloctrace.Proxy.AllocateContext] was given it, a child
-// too; and so to all regions that ctx is inside of. Regions that run at the same time do not
-// disturb each other's numbers. An operation in a region costs what it costs to count it once
-// more for each of them. A region takes a kilobyte until it is busy, see [counter.Counter],
-// besides its span.
+// region and to all regions that ctx is inside of. In the context are: [Region.Allocator], which
+// is mem; every Proxy and child that is given it by [alloctrace.Proxy.WithContext]; and
+// [alloctrace.Proxy.AllocateContext]. Regions that run at the same time do not disturb each
+// other's numbers.
+//
+// An operation costs what it costs to count it once more for each region around it. A region
+// takes a kilobyte until it is busy, see [counter.Counter], besides its span.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
 	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}
@@ -111,10 +112,10 @@ func (r *Region) Name() string {
 	return r.name
 }
 
-// Allocator returns the allocator given to [Start] in the region's context. Blocks may
-// outlive the region and be freed through any view. It stays usable after End;
-// what it does then is no longer part of the span. That of a nil Region is a Proxy around
-// [blockalloc.Default], the same for all.
+// Allocator returns the allocator that was given to [Start], in the region's context. Blocks may
+// outlive the region, and be freed through any view. It stays usable after End, but the span
+// does not show what it does then. A nil Region has a Proxy around [blockalloc.Default], the
+// same for all.
 func (r *Region) Allocator() *alloctrace.Proxy {
 	if r == nil {
 		return outside()
@@ -124,8 +125,7 @@ func (r *Region) Allocator() *alloctrace.Proxy {
 
 var outside = sync.OnceValue(func() *alloctrace.Proxy { return alloctrace.Wrap(blockalloc.Default()) })
 
-// Stats returns the region's own numbers so far. Its peak has the bound that they
-// carry.
+// Stats returns the region's numbers so far.
 func (r *Region) Stats() counter.Stats {
 	if r == nil {
 		return counter.Stats{}
@@ -135,8 +135,8 @@ func (r *Region) Stats() counter.Stats {
 
 // End ends the region and its span. A second End does nothing.
 //
-// Deferred itself, as in defer region.End(), it leaves a panic to the span, whose End records it
-// as it does where that is deferred; the panic goes on with the same value.
+// Where it is deferred itself, as in defer region.End(), the span records a panic, as if the
+// span's own End were deferred. The panic goes on with the same value.
 func (r *Region) End() {
 	if r == nil || r.ended.Swap(true) {
 		return

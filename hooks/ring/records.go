@@ -19,10 +19,9 @@ type Record struct {
 // followed. All else but its address is forgotten too, and its Kind is 0.
 var ErrForgotten = errors.New("ring: the Ring has kept this event longer than its error")
 
-// Records returns the events that the Ring has, in order. Those that came before an
-// event that another processor has overwritten since, as far as the order says so,
-// are left out: there are no gaps. It may be called while events are observed. What is
-// being written meanwhile, or overwritten, is left out too.
+// Records returns the events that the Ring has, in order and without gaps: it leaves out events
+// that came before one that another processor has overwritten. It may be called while events
+// are observed. Those that are being written or overwritten meanwhile are left out too.
 func (r *Ring) Records() []Record {
 	var cursors []cursor
 	var lost bool

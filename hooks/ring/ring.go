@@ -25,11 +25,10 @@ import (
 // stacks instead, and an event costs a lock that few share.
 //
 // Events of one goroutine are in the order in which they happened, whatever processors it
-// was on. So are those of several goroutines that take turns, until goroutines have
-// delivered events at the same time for a while: from then on, events of different goroutines
-// on different processors are in the order of the clock, and without one processor by
-// processor, for some milliseconds at a time if there is a Drainer. An event costs a few
-// nanoseconds more then.
+// was on. So are those of goroutines that take turns. Once goroutines have delivered events at
+// the same time for a while, events of different goroutines on different processors are in the
+// order of the clock. Without a clock they are then grouped by processor, for some milliseconds
+// at a time if there is a Drainer. An event costs a few nanoseconds more then.
 //
 // Contexts are not kept. The errors are those of the last 64 events that had one. An event of a
 // child Proxy has its name, and costs some nanoseconds more.
