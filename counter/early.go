@@ -13,13 +13,12 @@ const busy = 64
 // and are short-lived. All processors write it atomically. Each block is published to the
 // peakTracker at once.
 type early struct {
+	// counts are count<<kindBits | kind, in the order in which kinds came. A word is 0
+	// until it is needed, and keeps its kind from then on.
+	counts      [earlyKinds]atomic.Uint64
 	otherBytes  [ops]atomic.Int64 // of blocks whose size is no power of two, without those with slack
 	slackOthers atomic.Int64      // of those with slack
 	requested   atomic.Int64      // see shardCounts
-
-	// counts are count<<kindBits | kind, in the order in which kinds came. A word is 0
-	// until it is needed, and keeps its kind from then on.
-	counts [earlyKinds]atomic.Uint64
 }
 
 // A kind is what blocks have in common that one word counts: the operation, the class, and
@@ -27,7 +26,7 @@ type early struct {
 type kind uint64
 
 const (
-	earlyKinds = 34
+	earlyKinds = 35
 	kindBits   = 11
 	kindMask   = 1<<kindBits - 1
 
@@ -78,7 +77,7 @@ func (c *Counter) countEarly(o op, requested, granted uintptr) int64 {
 		e.requested.Add(int64(requested)) // before the block: see snapshotOf
 	}
 	n := int64(w.Add(1<<kindBits) >> kindBits)
-	if k.sizes() == other { // blocks before bytes: see total.add
+	if k.sizes() == other { // blocks before bytes: see addEarly
 		sizes := &e.otherBytes[o]
 		if slack {
 			sizes = &e.slackOthers

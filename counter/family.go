@@ -8,15 +8,9 @@ import (
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// A family is what a Counter knows of its parent and children. The root's mu guards it in all
-// Counters of a tree, but for what is atomic and for growing.
+// A family is what a Counter knows of its place in a tree. The root's mu guards it in all
+// Counters of the tree, with their children and former, but for growing and grown.
 type family struct {
-	exact    bool
-	ended    atomic.Bool // after Fold: who counts here drains it then
-	children []*Counter
-	former   *former      // nil if no child has ended
-	shown    atomic.Int64 // the most that a snapshot of it and descendants has had as live
-
 	parent, root *Counter // nil in the root
 	place        int      // in parent.children
 	final        *Stats   // nil unless it has ended
@@ -85,7 +79,7 @@ func (c *Counter) Child() *Counter {
 	root.mu.Lock()
 	defer root.mu.Unlock()
 	c = c.heir()
-	child := &Counter{family: family{exact: c.exact, parent: c, root: root, place: len(c.children)}}
+	child := &Counter{exact: c.exact, family: family{parent: c, root: root, place: len(c.children)}}
 	c.children = append(c.children, child)
 	return child
 }

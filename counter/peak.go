@@ -101,8 +101,18 @@ type bounds struct {
 	nodes          int // how many Counters were looked at
 }
 
-// bounds adds up the peaks of c and its descendants, which need not have coincided.
+// bounds returns what is known of the peak of c and its descendants.
 func (c *Counter) bounds() bounds {
+	b := c.ownBounds()
+	for _, child := range c.children {
+		b.add(child.bounds())
+	}
+	b.addFormer(c)
+	return b
+}
+
+// ownBounds is bounds without descendants.
+func (c *Counter) ownBounds() bounds {
 	peak := c.peak.Load()
 	b := bounds{peak: peak, highest: peak, below: -c.lowest.Load(), nodes: 1}
 	if c.batched.Load() && !c.exact {
@@ -112,14 +122,20 @@ func (c *Counter) bounds() bounds {
 			}
 		})
 	}
-	for _, child := range c.children {
-		of := child.bounds()
-		b.peak += of.peak
-		b.unpublished += of.unpublished
-		b.highest = max(b.highest, of.highest)
-		b.below += of.below
-		b.nodes += of.nodes
-	}
+	return b
+}
+
+// add adds the bounds of a child. The peaks need not have coincided.
+func (b *bounds) add(of bounds) {
+	b.peak += of.peak
+	b.unpublished += of.unpublished
+	b.highest = max(b.highest, of.highest)
+	b.below += of.below
+	b.nodes += of.nodes
+}
+
+// addFormer adds those of the children of c that have ended.
+func (b *bounds) addFormer(c *Counter) {
 	if f := c.former; f != nil {
 		b.peak = max(f.peak, b.peak+f.since.peak)
 		b.unpublished = max(f.unpublished, b.unpublished+f.since.unpublished)
@@ -127,21 +143,17 @@ func (c *Counter) bounds() bounds {
 		b.below += f.below
 	}
 	b.peak = max(b.peak, c.shown.Load())
-	return b
 }
 
-// setPeak sets the peak of a snapshot of c.
-func (c *Counter) setPeak(s *Stats) {
-	alone := len(c.children) == 0 && c.former == nil
-	if alone { // what has been shown as live stays below the peak
+// setPeak sets the peak of a snapshot of c. What it shows as live stays below the peak.
+func (c *Counter) setPeak(s *Stats, b bounds) {
+	b.peak = max(b.peak, s.LiveBytes)
+	if len(c.children) == 0 && c.former == nil {
 		raise(&c.peak, s.LiveBytes)
+		b.highest, b.below = b.peak, 0
 	} else {
 		raise(&c.shown, s.LiveBytes)
 	}
-	b := c.bounds()
 	s.PeakBytes = b.peak
-	if alone {
-		b.highest, b.below = b.peak, 0
-	}
 	s.PeakBound = s.PeakBytes - max(b.highest-b.below, s.LiveBytes) + b.unpublished
 }

@@ -40,10 +40,10 @@ func (c *Counter) stats() Stats {
 		grown := root.grown.Load()
 		var s snapshot
 		s.acquire(c)
-		s.release(c)
+		b := s.release(c)
 		after := s.ops[reallocatedFrom].blocks + s.ops[freed].blocks
 		if many || after == before && root.grown.Load() == grown || read >= min(rereads, manyNodes/s.nodes) {
-			return s.stats(c)
+			return s.stats(c, b)
 		}
 		before = after
 	}
@@ -97,10 +97,11 @@ func (s *snapshot) acquire(c *Counter) {
 
 // release is the second pass. Requested bytes are counted before their blocks, and read
 // after them: they are at least those of the blocks that were seen, and at most what was
-// requested by now.
-func (s *snapshot) release(c *Counter) {
-	addEarly(&s.ops, &c.early, reallocatedFrom, freed)
-	s.requested += c.early.requested.Load()
+// requested by now. It returns what is known of the peak.
+func (s *snapshot) release(c *Counter) bounds {
+	if addEarly(&s.ops, &c.early, reallocatedFrom, freed) {
+		s.requested += c.early.requested.Load()
+	}
 	c.all(func(counts *shardCounts) {
 		s.ops[reallocatedFrom].add(counts, reallocatedFrom)
 		s.ops[freed].add(counts, freed)
@@ -109,13 +110,16 @@ func (s *snapshot) release(c *Counter) {
 	s.failures[0] += c.failedAllocations.Load()
 	s.failures[1] += c.failedReallocations.Load()
 	s.failures[2] += c.failedFrees.Load()
+	b := c.ownBounds()
 	for _, child := range c.children {
-		s.release(child)
+		b.add(s.release(child))
 	}
+	b.addFormer(c)
+	return b
 }
 
-// stats returns the figures, after both passes over c.
-func (s *snapshot) stats(c *Counter) (stats Stats) {
+// stats returns the figures, after both passes over c, of which the second has returned b.
+func (s *snapshot) stats(c *Counter, b bounds) (stats Stats) {
 	in, moved, from, out := &s.ops[allocated], &s.ops[reallocatedTo], &s.ops[reallocatedFrom], &s.ops[freed]
 	stats.Allocations = in.blocks
 	stats.Reallocations = from.blocks
@@ -130,7 +134,7 @@ func (s *snapshot) stats(c *Counter) (stats Stats) {
 		stats.Classes[i].Allocated = in.classes[i] + moved.classes[i]
 		stats.Classes[i].Freed = from.classes[i] + out.classes[i]
 	}
-	c.setPeak(&stats)
+	c.setPeak(&stats, b)
 	return stats
 }
 
@@ -171,30 +175,35 @@ func (sum *total) addSlack(s *shardCounts) {
 	sum.withSlack += slack
 }
 
-// addEarly adds up the early blocks of the ops from first to last, bytes before blocks as add
-// does.
-func addEarly(sums *[ops]total, e *early, first, last op) {
-	if e.counts[0].Load() == 0 {
-		return
-	}
-	for o := first; o <= last; o++ {
-		sums[o].bytes += e.otherBytes[o].Load()
-	}
-	if first == allocated {
-		slack := e.slackOthers.Load()
-		sums[allocated].bytes += slack
-		sums[allocated].withSlack += slack
-	}
+// addEarly adds up the early blocks of the ops from first to last. It reads bytes before blocks,
+// as add does, and only if there are any of their kind, which saves a cache line. It reports
+// whether early.requested counts.
+func addEarly(sums *[ops]total, e *early, first, last op) (requested bool) {
+	withBytes := false
 	for i := range e.counts {
 		v := e.counts[i].Load()
 		if v == 0 {
-			return
+			break
 		}
-		k, blocks := kind(v&kindMask), int64(v>>kindBits)
+		k := kind(v & kindMask)
 		o := k.op()
+		requested = requested || o == reallocatedTo || o == allocated && k.sizes() != power
 		if o < first || o > last {
 			continue
 		}
+		if k.sizes() == other && !withBytes {
+			withBytes = true
+			for o := first; o <= last; o++ {
+				sums[o].bytes += e.otherBytes[o].Load()
+			}
+			if first == allocated {
+				slack := e.slackOthers.Load()
+				sums[allocated].bytes += slack
+				sums[allocated].withSlack += slack
+			}
+			v = e.counts[i].Load()
+		}
+		blocks := int64(v >> kindBits)
 		sum := &sums[o]
 		sum.blocks += blocks
 		sum.classes[k.class()] += blocks
@@ -205,4 +214,5 @@ func addEarly(sums *[ops]total, e *early, first, last op) {
 			sum.withSlack += blocks << k.class()
 		}
 	}
+	return requested
 }

@@ -178,8 +178,7 @@ func TestRequestedBetweenPasses(t *testing.T) {
 		for range 5 {
 			allocate()
 		}
-		s.release(&c)
-		if s := s.stats(&c); s.RequestedBytes < before || s.RequestedBytes > requested || s.RequestedBytes > s.AllocatedBytes {
+		if s := s.stats(&c, s.release(&c)); s.RequestedBytes < before || s.RequestedBytes > requested || s.RequestedBytes > s.AllocatedBytes {
 			t.Fatalf("%d bytes requested, of %d granted; want %d to %d", s.RequestedBytes, s.AllocatedBytes, before, requested)
 		}
 		if s := c.Stats(); s.RequestedBytes != requested {
@@ -268,8 +267,8 @@ func TestAcceptedSnapshot(t *testing.T) {
 func (c *Counter) pass() (Stats, int64) {
 	var s snapshot
 	s.acquire(c)
-	s.release(c)
-	return s.stats(c), s.ops[reallocatedFrom].blocks + s.ops[freed].blocks
+	b := s.release(c)
+	return s.stats(c, b), s.ops[reallocatedFrom].blocks + s.ops[freed].blocks
 }
 
 // TestPeakWhileGrowing: a snapshot during which a shard gets its counts, in which blocks are
@@ -292,8 +291,7 @@ func TestPeakWhileGrowing(t *testing.T) {
 			c.countIn(p, list[0].Load(), freed, 4096, 4096)
 			p.Unpin()
 		}
-		s.release(root)
-		if s := s.stats(root); s.LiveBytes > 4096 || s.PeakBytes > 4096 {
+		if s := s.stats(root, s.release(root)); s.LiveBytes > 4096 || s.PeakBytes > 4096 {
 			t.Errorf("%s: before the snapshot is read again: %v, want 4096 bytes live at most", name, s)
 		}
 		if s := root.Stats(); s.PeakBytes != 4096 || s.PeakBound > 4096 {
