@@ -43,7 +43,7 @@ func TestFold(t *testing.T) {
 				child.Free(size)
 			}
 			whole, own := root.Stats(), child.Stats()
-			if !child.Fold() || !child.Fold() || len(root.children) != 0 {
+			if first, again := child.Fold(), child.Fold(); !first || !again || len(root.children) != 0 {
 				t.Fatal("it has not ended, with nothing live")
 			}
 			check := func(when string) {
