@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/alloctrace/alloctrace/counter"
 )
 
 // A family is what a Proxy knows of its parent and children.
@@ -11,11 +13,12 @@ type family struct {
 	parent     *state // nil if it is no child
 	ownCounter bool   // its counter is a child of the parent's, and ends with it
 
-	mu       sync.Mutex // a parent's is locked before a child's
-	children []*Proxy   // in the order in which they were made, also some that are gone
-	closing  []*Proxy   // closed children that are not gone, for blocks of theirs were live
-	sweepAt  int        // how many closing children make Child look again
-	goneNum  int        // of children
+	mu       sync.Mutex                  // a parent's is locked before a child's
+	groups   map[string]*counter.Counter // of children of one name, which stay when these end
+	children []*Proxy                    // in the order in which they were made, also some that are gone
+	closing  []*Proxy                    // closed children that are not gone, for blocks of theirs were live
+	sweepAt  int                         // how many closing children make Child look again
+	goneNum  int                         // of children
 
 	isClosing, gone bool // it is among the parent's closing, it has ended; the parent's mu guards both
 }
@@ -44,14 +47,14 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 			family: family{parent: p.state, ownCounter: cfg.counter == nil},
 		},
 	}
-	if c.ownCounter {
-		c.counter = p.counter.Child()
-	}
 	c.attach(name, slices.Concat(p.hooks, cfg.hooks))
 	c.interpose(p.ctx, p.region())
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.ownCounter {
+		c.counter = p.group(name).Child()
+	}
 	if len(p.closing) >= p.sweepAt {
 		p.sweep()
 	}
@@ -61,6 +64,44 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		p.ended(c)
 	}
 	return c
+}
+
+// maxGroups bounds how many names of children a Proxy keeps numbers of.
+const maxGroups = 64
+
+// group returns the Counter of which that of a new child is a child.
+func (p *Proxy) group(name string) *counter.Counter {
+	g := p.groups[name]
+	if g == nil {
+		if name == "" || len(p.groups) == maxGroups {
+			return p.counter
+		}
+		if p.groups == nil {
+			p.groups = make(map[string]*counter.Counter)
+		}
+		g = p.counter.Child()
+		p.groups[name] = g
+	}
+	return g
+}
+
+// ChildStats returns the numbers of p's children by name. Children of one name are added up,
+// those included that have ended, so that totals never step back. Of more than 64 names, the
+// later ones lack the children that have ended. Children without a name are left out, and so
+// are those that count in a Counter of [WithCounter] once they have ended.
+func (p *Proxy) ChildStats() map[string]counter.Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stats := make(map[string]counter.Stats)
+	for name, g := range p.groups {
+		stats[name] = g.Stats()
+	}
+	for _, c := range p.children {
+		if c.name != "" && !c.gone && (p.groups[c.name] == nil || !c.ownCounter) {
+			stats[c.name] = stats[c.name].Add(c.Stats())
+		}
+	}
+	return stats
 }
 
 // Children returns the children of p in the order in which they were made, but for those that
@@ -115,8 +156,11 @@ func (s *state) ended(c *Proxy) bool {
 		return true
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.sweep()
-	c.mu.Unlock()
+	for _, g := range c.groups {
+		g.Fold()
+	}
 	if c.ownCounter && !c.counter.Fold() || c.Stats().LiveBlocks > 0 {
 		return false
 	}

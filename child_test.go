@@ -67,6 +67,62 @@ func TestChildEnds(t *testing.T) {
 	}
 }
 
+// TestChildStats: children of one name are added up, and what they counted stays when they end.
+func TestChildStats(t *testing.T) {
+	p := alloctrace.Wrap(alloctest.New(t))
+	kept := p.Child("connection")
+	b := allocate(t, kept, page)
+	for range 10 {
+		c := p.Child("connection")
+		inner := c.Child("buffer")
+		free(t, inner, allocate(t, inner, page))
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := p.ChildStats()["connection"]; s.Allocations != 11 || s.Frees != 10 || s.LiveBytes != int64(page.Size) || s.PeakBytes != 2*int64(page.Size) {
+		t.Errorf("all of one name: %v, want 11 allocations, 10 frees and a peak of two blocks", s)
+	}
+	for i := range 100 {
+		c := p.Child(fmt.Sprint("of its own ", i))
+		free(t, c, allocate(t, c, page))
+		if i%2 == 0 {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	own := p.Child("connection", alloctrace.WithCounter(new(counter.Counter)))
+	free(t, own, allocate(t, own, page))
+	p.Child("")
+	stats := p.ChildStats()
+	ended, open := 0, 0
+	for name, s := range stats {
+		if name == "connection" {
+			if s.Allocations != 12 {
+				t.Errorf("with one that has a Counter of its own %v", s)
+			}
+			continue
+		}
+		var i int
+		if _, err := fmt.Sscanf(name, "of its own %d", &i); err != nil || s.Allocations != 1 || s.Frees != 1 {
+			t.Errorf("%q has %v", name, s)
+		}
+		if i%2 == 0 {
+			ended++
+		} else {
+			open++
+		}
+	}
+	if ended != 32 || open != 50 { // of the first 64 names
+		t.Errorf("%d names of children that have ended, and %d of others; want 32 and 50", ended, open)
+	}
+	if s := p.Stats(); s.Allocations != 111 {
+		t.Errorf("the whole has %v", s)
+	}
+	free(t, kept, b)
+}
+
 // TestManyChildren: children that were made and closed one after the other leave nothing, but
 // their totals.
 func TestManyChildren(t *testing.T) {

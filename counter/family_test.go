@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // TestFold: the counts of a child that has ended are its parent's, and the child still has them.
@@ -67,19 +68,22 @@ func TestFold(t *testing.T) {
 				t.Error("it still has shards")
 			}
 			// What was under way is counted by the parent.
-			child.Allocate(64, 64)
+			const many = 3 * busy
+			for range many {
+				child.Allocate(64, 64)
+				child.Free(64)
+			}
 			child.Allocate(50, 77)
-			child.Free(64)
 			child.FailFree()
 			late := root.Stats()
 			late.PeakBytes, late.PeakBound, late.Classes = whole.PeakBytes, whole.PeakBound, whole.Classes
 			want := whole
-			want.Allocations += 2
-			want.Frees++
+			want.Allocations += many + 1
+			want.Frees += many
 			want.FailedFrees++
-			want.RequestedBytes += 114
-			want.AllocatedBytes += 141
-			want.FreedBytes += 64
+			want.RequestedBytes += many*64 + 50
+			want.AllocatedBytes += many*64 + 77
+			want.FreedBytes += many * 64
 			want.LiveBytes += 77
 			want.LiveBlocks++
 			if late != want {
@@ -141,6 +145,55 @@ func TestPeakOfFormer(t *testing.T) {
 		if s, want := root.Stats(), int64(4096*min(7, i+1)); s.PeakBytes != want || s.PeakBound != 0 {
 			t.Fatalf("after %d children %v, want a peak of %d", i+1, s, want)
 		}
+	}
+}
+
+// TestPeakOfManyFormer: where there are many children, not all are looked at whenever one ends; the
+// peak is within its bound all the same, and does not grow with how many have ended.
+func TestPeakOfManyFormer(t *testing.T) {
+	var root Counter
+	const idle, rounds = 4 * fewNodes, 1000
+	for range idle {
+		root.Child()
+	}
+	for round := range int64(rounds) {
+		a, b := root.Child(), root.Child()
+		size := uintptr(4096 + round)
+		a.Allocate(size, size)
+		b.Allocate(size, size)
+		a.Free(size)
+		b.Free(size)
+		if !a.Fold() || !b.Fold() {
+			t.Fatal("they have not ended")
+		}
+		if s, peak := root.Stats(), 2*int64(size); peak > s.PeakBytes || peak < s.PeakBytes-s.PeakBound || s.PeakBytes > (idle+2)*int64(size) {
+			t.Fatalf("round %d: %v, want a peak of %d", round, s, peak)
+		}
+	}
+}
+
+// TestPeakOfBusyFormer: what a child had not published when it ended is in the bound.
+func TestPeakOfBusyFormer(t *testing.T) {
+	shardtest.Stay(t)
+	var root Counter
+	child := root.Child()
+	const blocks = 3 * busy
+	for range blocks {
+		child.Allocate(64, 64)
+	}
+	for range blocks {
+		child.Free(64)
+	}
+	before := root.Stats()
+	if !child.Fold() {
+		t.Fatal("it has not ended")
+	}
+	for root.busyFormer() > 0 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	if s := root.Stats(); s.PeakBytes != before.PeakBytes || s.PeakBound < before.PeakBytes-s.PeakBytes || s.PeakBytes+s.PeakBound < blocks*64 {
+		t.Errorf("a peak of %d ± %d, want %d ± %d as before its end, for it was %d", s.PeakBytes, s.PeakBound, before.PeakBytes, before.PeakBound, blocks*64)
 	}
 }
 

@@ -70,6 +70,18 @@ func (s Stats) Sub(t Stats) Stats {
 	return s
 }
 
+// Add returns the numbers of s and t, of different Sources, together. Their peaks need not have
+// coincided: the peak is the sum, and its bound says how far below it that of both may have been.
+func (s Stats) Add(t Stats) Stats {
+	sum := s.Sub(Stats{}.Sub(t)) // all that adds up
+	sum.LiveBytes = s.LiveBytes + t.LiveBytes
+	sum.LiveBlocks = s.LiveBlocks + t.LiveBlocks
+	sum.PeakBytes = s.PeakBytes + t.PeakBytes
+	least := max(s.PeakBytes-s.PeakBound, t.PeakBytes-t.PeakBound, sum.LiveBytes)
+	sum.PeakBound = max(sum.PeakBytes-least, s.PeakBound+t.PeakBound)
+	return sum
+}
+
 // Failures is the number of operations that failed.
 func (s Stats) Failures() int64 {
 	return s.FailedAllocations + s.FailedReallocations + s.FailedFrees
