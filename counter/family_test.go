@@ -64,6 +64,9 @@ func TestFold(t *testing.T) {
 				runtime.Gosched()
 			}
 			check("after a garbage collection")
+			if live := root.live.Load(); live != 128 {
+				t.Errorf("the parent's peakTracker has %d bytes live, want 128", live)
+			}
 			if child.shards.Load() != nil && shard.Pinned {
 				t.Error("it still has shards")
 			}
@@ -116,8 +119,8 @@ func TestFoldTree(t *testing.T) {
 	if !b.Fold() || !a.Fold() {
 		t.Error("they have not ended")
 	}
-	b.Allocate(16, 16)
 	a.Allocate(32, 32)
+	b.Allocate(16, 16)
 	c := b.Child() // of the root, for both have ended
 	c.Allocate(64, 64)
 	if s := root.Stats(); s.Allocations != 4 || s.LiveBytes != 112 || s.LiveBlocks != 3 || s.PeakBytes != 112 || s.PeakBound > 48 {
@@ -125,6 +128,48 @@ func TestFoldTree(t *testing.T) {
 	}
 	if c.parent != &root || len(root.children) != 1 {
 		t.Error("the child of one that has ended is not the root's")
+	}
+}
+
+// TestFoldBusyTree: what shards have counted in a child's child goes to who is left, also where both
+// end before a garbage collection.
+func TestFoldBusyTree(t *testing.T) {
+	var root Counter
+	a := root.Child()
+	b := a.Child()
+	const blocks = 3 * busy
+	for range blocks {
+		b.Allocate(4096, 4096)
+		b.Free(4096)
+	}
+	if !b.Fold() || !a.Fold() {
+		t.Fatal("they have not ended")
+	}
+	for range 2 {
+		if s := root.Stats(); s.Allocations != blocks || s.Frees != blocks {
+			t.Errorf("%v, want %d allocations and frees", s, blocks)
+		}
+		for root.busyFormer() > 0 {
+			runtime.GC()
+			runtime.Gosched()
+		}
+	}
+}
+
+// TestPeakAfterFold: the parent's peakTracker has what an ended child freed of others, and what it
+// counts late.
+func TestPeakAfterFold(t *testing.T) {
+	var root Counter
+	root.Allocate(4096, 4096)
+	child := root.Child()
+	child.Free(4096)
+	if !child.Fold() || root.live.Load() != 0 {
+		t.Errorf("%d bytes are live, want none", root.live.Load())
+	}
+	child.Allocate(1<<20, 1<<20)
+	child.Free(1 << 20)
+	if s := root.Stats(); s.PeakBytes < 1<<20 || s.LiveBytes != 0 {
+		t.Errorf("%v, want a peak of 1 MiB", s)
 	}
 }
 

@@ -228,6 +228,19 @@ func TestFlowUnderWay(t *testing.T) {
 	})
 }
 
+// TestEarlyUnderWay is TestFlowUnderWay for early blocks.
+func TestEarlyUnderWay(t *testing.T) {
+	var c Counter
+	underWay(1, func() { c.countEarly(allocated, 3, 3) }, func() bool {
+		var seen [ops]total
+		addEarly(&seen, &c.early, allocated, reallocatedTo)
+		if sum := seen[allocated]; sum.bytes > 3*sum.blocks {
+			t.Errorf("%d blocks of 3 bytes have %d bytes", sum.blocks, sum.bytes)
+		}
+		return !t.Failed()
+	})
+}
+
 // TestAcceptedSnapshot: a snapshot during which nothing was released shows a block
 // that is live throughout, while others come and go, and Stats finds such a moment.
 func TestAcceptedSnapshot(t *testing.T) {

@@ -55,9 +55,9 @@ func TestEntered(t *testing.T) {
 
 // TestAfterPins: the function is not called before those who are pinned have unpinned.
 func TestAfterPins(t *testing.T) {
-	procs := runtime.GOMAXPROCS(2)
+	procs := runtime.GOMAXPROCS(4)
 	defer runtime.GOMAXPROCS(procs)
-	for range 20 {
+	for range 5 {
 		var ready, entered, unpinned atomic.Bool
 		collected := make(chan struct{})
 		called := make(chan bool, 1)
@@ -74,7 +74,7 @@ func TestAfterPins(t *testing.T) {
 		p := Pin()
 		AfterPins(func() { called <- unpinned.Load() })
 		entered.Store(true)
-		for start := time.Now(); time.Since(start) < time.Millisecond && len(called) == 0; {
+		for start := time.Now(); time.Since(start) < 20*time.Millisecond && len(called) == 0; {
 		}
 		unpinned.Store(true)
 		p.Unpin()
