@@ -13,12 +13,12 @@ type family struct {
 	parent     *state // nil if it is no child
 	ownCounter bool   // its counter is a child of the parent's, and ends with it
 
-	mu       sync.Mutex                  // a parent's is locked before a child's
-	groups   map[string]*counter.Counter // of children of one name, which stay when these end
-	children []*Proxy                    // in the order in which they were made, also some that are gone
-	closing  []*Proxy                    // closed children that are not gone, for blocks of theirs were live
-	sweepAt  int                         // how many closing children make Child look again
-	goneNum  int                         // of children
+	mu        sync.Mutex                  // a parent's is locked before a child's
+	groups    map[string]*counter.Counter // of children of one name, which stay when these end
+	children  []*Proxy                    // in the order in which they were made, also some that are gone
+	closing   []*Proxy                    // closed children that are not gone, for blocks of theirs were live
+	sweepAt   int                         // how many closing children make Child look again
+	goneCount int                         // of children
 
 	isClosing, gone bool // it is among the parent's closing, it has ended; the parent's mu guards both
 }
@@ -165,9 +165,9 @@ func (s *state) ended(c *Proxy) bool {
 		return false
 	}
 	c.gone = true
-	if s.goneNum++; 2*s.goneNum > len(s.children) {
+	if s.goneCount++; 2*s.goneCount > len(s.children) {
 		s.children = slices.DeleteFunc(s.children, func(c *Proxy) bool { return c.gone })
-		s.goneNum = 0
+		s.goneCount = 0
 	}
 	return true
 }
