@@ -5,7 +5,9 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/alloctrace/alloctrace/internal/shard"
 	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
@@ -153,6 +155,53 @@ func TestFoldBusyTree(t *testing.T) {
 			runtime.GC()
 			runtime.Gosched()
 		}
+	}
+}
+
+// TestFoldWhilePinned: what a processor counts in its shard while the child ends is not lost.
+func TestFoldWhilePinned(t *testing.T) {
+	if !shard.Pinned {
+		t.Skip("shards are shared here: TestFoldStorm is the test")
+	}
+	manyProcs(t, 2)
+	var root Counter
+	child := root.Child()
+	var ready atomic.Bool
+	folded := make(chan bool, 1)
+	const blocks = 3 * busy
+	for range blocks {
+		child.Allocate(4096, 4096)
+		child.Free(4096)
+	}
+	go func() {
+		for !ready.Load() {
+		}
+		folded <- child.Fold()
+	}()
+	for pinned := false; !pinned; {
+		p := shard.Pin()
+		if s := child.shardCounts(p.Index); s != nil {
+			pinned = true
+			ready.Store(true)
+			for !child.ended.Load() {
+			}
+			for start := time.Now(); time.Since(start) < time.Millisecond; { // for Fold to return
+			}
+			p.Add(&s.ops[allocated].powers[12], 1)
+			p.Add(&s.ops[freed].powers[12], 1)
+		}
+		p.Unpin()
+		runtime.Gosched()
+	}
+	if !<-folded {
+		t.Fatal("it has not ended")
+	}
+	for root.busyFormer() > 0 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	if s := root.Stats(); s.Allocations != blocks+1 || s.Frees != blocks+1 {
+		t.Errorf("%v, want %d allocations and frees", s, blocks+1)
 	}
 }
 
