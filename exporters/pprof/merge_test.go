@@ -15,7 +15,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
 )
@@ -63,7 +63,7 @@ func TestSampleTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	heapToday := parse(t, content.Bytes())
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	b := buildIndex(t, mem)
 	of := func(names string) (types []*profile.ValueType) {
@@ -182,7 +182,7 @@ func written(t *testing.T, p *profile.Profile) []byte {
 // TestUglyNames: labels and names of children that are no text arrive valid and bounded, and
 // every sample with them, in the profile and in the text.
 func TestUglyNames(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	type expected struct{ key, value string }
 	var want []expected
