@@ -142,45 +142,51 @@ func (t *liveTable) add(addr uintptr, b *block) (was block, ok bool) {
 // whether the end of the release must be delivered: by failed or ended. It is the block that the
 // Proxy has allocated, or else the one that another has allocated last.
 func (t *liveTable) release(addr, size uintptr, through *part) (b block, ok, waits bool) {
-	r := releasing{addr: addr, goroutine: goroutine.ID(), through: through}
+	me := goroutine.ID()
 	s := t.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i, ok := s.live.find(addr, size, through.id); ok {
-		r.known, r.block = true, s.live.at[i].block
-		s.live.remove(i)
-	} else {
-		if !s.relate(&r, size) && (through.id == 0 || !t.complete.Load()) {
+	i, ok := s.live.find(addr, size, through.id)
+	var inner, repeated, related bool
+	if !ok {
+		inner, repeated, related = s.relate(addr, size, through.id, me)
+		if !related && (through.id == 0 || !t.complete.Load()) {
 			return b, false, false
 		}
-		r.size = size
 		t.filter[filterOf(addr)].Add(1)
 	}
-	s.releasing = append(s.releasing, r)
+	s.releasing = append(s.releasing, releasing{addr: addr, goroutine: me, through: through, known: ok, inner: inner, repeated: repeated})
+	r := &s.releasing[len(s.releasing)-1]
+	r.size = size
+	if ok {
+		r.block = s.live.at[i].block
+		s.live.remove(i)
+		b = r.block
+	}
 	if through.id == 0 {
 		if s.kept++; s.kept > keptReleases {
 			t.finish(s, slices.IndexFunc(s.releasing, func(r releasing) bool { return r.through.id == 0 }))
 		}
 	}
-	return r.block, r.known, true
+	return b, ok, true
 }
 
 // relate says of the release of an unknown block what it has to do with others of its address and
-// size that are under way, and reports whether there are any.
-func (s *liveShard) relate(r *releasing, size uintptr) (found bool) {
+// size that are under way, see releasing, and whether there are any.
+func (s *liveShard) relate(addr, size uintptr, proxy uint32, goroutine uintptr) (inner, repeated, found bool) {
 	for i := range s.releasing {
 		other := &s.releasing[i]
-		if !other.of(r.addr, size) {
+		if !other.of(addr, size) {
 			continue
 		}
 		found = true
-		if other.goroutine == r.goroutine {
-			outer := other.through.id != r.through.id
-			r.inner = r.inner || outer && other.known && other.by.id == r.through.id
-			r.repeated = r.repeated || !outer || !other.known
+		if other.goroutine == goroutine {
+			outer := other.through.id != proxy
+			inner = inner || outer && other.known && other.by.id == proxy
+			repeated = repeated || !outer || !other.known
 		}
 	}
-	return found
+	return inner, repeated, found
 }
 
 // rival returns another release than i of the same block that is under way, and can be the one
@@ -223,10 +229,10 @@ func (t *liveTable) finish(s *liveShard, i int) {
 	}
 }
 
-// ended forgets a release that has succeeded, which it returns, and reports whether it was kept.
-// If it was of an unknown block, and another goroutine is releasing a known one there, it was of
+// ended forgets a release that has succeeded, and reports whether it was kept. It returns the
+// release if the table is complete and the release is foreign. If it was of an unknown block, and another goroutine is releasing a known one there, it was of
 // that: of two that free a block at once, the second to begin can be the one to succeed.
-func (t *liveTable) ended(addr, size uintptr, through *part) (r releasing, kept bool) {
+func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing, kept bool) {
 	me := goroutine.ID()
 	s := t.shard(addr)
 	s.mu.Lock()
@@ -240,17 +246,21 @@ func (t *liveTable) ended(addr, size uintptr, through *part) (r releasing, kept 
 		}
 	}
 	if found < 0 {
-		return r, false
+		return nil, false
 	}
-	r = s.releasing[found]
+	r := &s.releasing[found]
 	if !r.known {
 		if other := s.rival(found, true); other != nil {
 			r.known, r.block = true, other.block
 			other.known, other.repeated = false, true
 		}
 	}
+	if t.complete.Load() && r.foreign() {
+		c := *r
+		foreign = &c
+	}
 	t.finish(s, found)
-	return r, true
+	return foreign, true
 }
 
 // failed takes in again a block whose release has failed, and reports whether there was one,

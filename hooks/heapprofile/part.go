@@ -105,12 +105,11 @@ func (p *part) release(e alloctrace.Event) {
 
 // released is called when a release has succeeded.
 func (p *part) released(addr, size uintptr) {
-	r, kept := p.live.ended(addr, size, p)
-	if !kept {
-		return
+	foreign, kept := p.live.ended(addr, size, p)
+	if kept {
+		p.pending.Add(-1)
 	}
-	p.pending.Add(-1)
-	if r.foreign() && p.live.complete.Load() {
-		p.foreign.add(p, &r)
+	if foreign != nil {
+		p.foreign.add(p, foreign)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
-	"math"
 	"runtime/pprof"
 	"slices"
 	"sync/atomic"
@@ -46,7 +45,7 @@ func (s *site) free(b *block, times int64) {
 
 // weighted returns what b stands for: blocks in units of 1/blockUnit, and bytes.
 func (b *block) weighted() (blocks, bytes int64) {
-	return int64(math.Round(b.weight * blockUnit)), int64(math.Round(b.weight * float64(b.size)))
+	return int64(b.weight*blockUnit + 0.5), int64(b.weight*float64(b.size) + 0.5)
 }
 
 // sites keeps each site once, and for ever. Sites are found as stacks are, without a lock.

@@ -41,7 +41,8 @@ func main() {
 		"exact":        alloctrace.Wrap(&one{block}, alloctrace.WithCounter(counter.Exact())),
 		"noop":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(nothing{})),
 		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(ring.New(1024, nil))),
-		"heap":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))),
+		"heap":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))),              // one in 128 is sampled
+		"heap_rare":    alloctrace.Wrap(&one{block}, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1 << 30}))), // none, nearly
 		"pool":         &blockalloc.Pool{},
 		"pool_counted": alloctrace.Wrap(&blockalloc.Pool{}),
 	}
