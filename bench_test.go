@@ -16,6 +16,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
@@ -50,10 +51,9 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(256, nil))),
 		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(1<<16, nil))), // larger than caches
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil))),
-		"leaks":      alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
-		"leaks_all":  alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewLeaks(1))),
-		"profile":    alloctrace.Wrap(inner, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
-		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil), hooks.NewProfile(hooks.DefaultProfileRate))),
+		"heap":       alloctrace.Wrap(inner, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))),
+		"heap_all":   alloctrace.Wrap(inner, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))),
+		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil), heapprofile.New(heapprofile.Options{}))),
 		"callers":    alloctrace.Wrap(inner, alloctrace.WithHooks(callers{})),
 		"pool":       &blockalloc.Pool{},
 		"pool_count": alloctrace.Wrap(&blockalloc.Pool{}),
@@ -145,9 +145,9 @@ func table(b *testing.B) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		turn := tableTurn
 		switch name {
-		case "writer", "leaks_all", "callers":
+		case "writer", "heap_all", "callers":
 			turn /= 10
-		case "leaks", "profile", "all_pool":
+		case "heap", "all_pool":
 			turn *= 10 // of which one in 128 is remembered
 		}
 		subjects = append(subjects, measure.Pairs(name, turn, all[name], again[name], third[name]))
@@ -200,10 +200,9 @@ func table(b *testing.B) {
 	over("ring", "counted", "plain", 2.4)
 	over("ring_large", "counted", "plain", measure.NoBound)
 	over("writer", "counted", "plain", measure.NoBound)
-	over("leaks", "counted", "plain", 1.7)
-	over("profile", "counted", "plain", 1.8)
+	over("heap", "counted", "plain", 1.7)
 	over("callers", "counted", "plain", measure.NoBound)
-	row("leaks_all_over_callers", times.Over("leaks_all", "counted", "atomic")/times.Over("callers", "counted", "atomic"), "x", 1.3)
+	row("heap_all_over_callers", times.Over("heap_all", "counted", "atomic")/times.Over("callers", "counted", "atomic"), "x", 1.3)
 	row("pool_pair", times.Ratio("pool", "atomic"), "A", measure.NoBound)
 	row("pool_pair", times.Ratio("pool", "mixed"), "M", 2.4)
 	over("pool_count", "pool", "plain", 2.2)

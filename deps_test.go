@@ -43,10 +43,11 @@ var allowed = map[string][]string{
 	"blockalloc/typed":                {module + "/blockalloc"},
 	"internal/region":                 {module + "/counter"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
-	"hooks":                           {module, module + "/blockalloc", module + "/counter", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/shard", module + "/internal/text"},
+	"hooks":                           {module, module + "/internal/random", module + "/internal/text"},
+	"hooks/heapprofile":               {module, module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/text"},
 	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
-	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks"},
-	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/hooks/ring"},
+	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile"},
+	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
@@ -56,7 +57,7 @@ var allowed = map[string][]string{
 
 // below are the packages of the root module that exporters may import: those that an exporter reads.
 var below = []string{
-	module, module + "/blockalloc", module + "/counter", module + "/hooks",
+	module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/hooks/heapprofile",
 	module + "/internal/callers", module + "/internal/metrics", module + "/internal/sources", module + "/internal/text",
 }
 
@@ -79,7 +80,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/ring", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 

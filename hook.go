@@ -50,6 +50,7 @@ type Attachment struct {
 	pending   *atomic.Int64
 	released  []func(addr, size uintptr)
 	requested []func(ctx context.Context, e Event, requested uintptr)
+	quiet     []func()
 }
 
 // Attach returns the part of h, or h itself if it has no parts.
@@ -81,6 +82,10 @@ func (a *Attachment) OnRequested(f func(ctx context.Context, e Event, requested 
 	a.requested = append(a.requested, f)
 }
 
+// OnQuiet has f called before a quiet view is made, whose operations nobody observes: see
+// [Proxy.Quiet]. Blocks may be freed that were not seen to be allocated.
+func (a *Attachment) OnQuiet(f func()) { a.quiet = append(a.quiet, f) }
+
 // lastID is the ID of the Proxy that was made last.
 var lastID atomic.Uint32
 
@@ -97,7 +102,7 @@ func (p *Proxy) attach(child string, hooks []Hook) {
 	if len(a.released) > 0 {
 		p.pending, p.released = a.pending, a.released
 	}
-	p.hooks, p.requested = hooks, a.requested
+	p.hooks, p.requested, p.onQuiet = hooks, a.requested, a.quiet
 }
 
 // both is a hook that hands events on to two.

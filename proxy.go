@@ -48,6 +48,7 @@ type state struct {
 	owner   blockalloc.Owner // nil if the inner allocator is none
 	below   bool             // views reach a Proxy below it
 	waiting *atomic.Int64    // see Attachment.OnReleased; children have that of their parent
+	onQuiet []func()         // see Attachment.OnQuiet
 	family
 }
 
@@ -306,6 +307,9 @@ func (p *Proxy) region() *region.Region {
 // writer behind a logger, allocates from it, so that it does not observe its own allocations.
 // The Proxies below p that [Proxy.WithContext] reaches are quiet too.
 func (p *Proxy) Quiet() *Proxy {
+	for _, f := range p.onQuiet {
+		f()
+	}
 	v := *p
 	v.hook, v.hooks, v.pending, v.released, v.requested, v.quiet = nil, nil, &nothingPending, nil, nil, true
 	v.inner = p.Unwrap()

@@ -15,6 +15,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
@@ -25,10 +26,10 @@ var recursions = map[string]func(allocate func()) []alloctrace.Hook{
 	},
 	"among others": func(allocate func()) []alloctrace.Hook {
 		h := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() })
-		return []alloctrace.Hook{ring.New(4, nil), h, hooks.NewProfile(1)}
+		return []alloctrace.Hook{ring.New(4, nil), h, heapprofile.New(heapprofile.Options{Rate: 1})}
 	},
 	"in a Tee": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{hooks.Tee(hooks.NewLeaks(1), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}
+		return []alloctrace.Hook{hooks.Tee(heapprofile.New(heapprofile.Options{Rate: 1}), alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}
 	},
 	"in a Meter": func(allocate func()) []alloctrace.Hook {
 		return []alloctrace.Hook{hooks.NewMeter(alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { allocate() }))}
@@ -45,10 +46,10 @@ var recursions = map[string]func(allocate func()) []alloctrace.Hook{
 		return []alloctrace.Hook{alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) { through(100, allocate) })}
 	},
 	"an owner": func(allocate func()) []alloctrace.Hook {
-		return []alloctrace.Hook{hooks.NewLeaks(1, hooks.WithOwner(func(context.Context) string {
+		return []alloctrace.Hook{heapprofile.New(heapprofile.Options{Rate: 1, Owner: func(context.Context) string {
 			allocate()
 			return ""
-		}))}
+		}})}
 	},
 }
 

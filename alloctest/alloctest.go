@@ -5,8 +5,9 @@
 //	index, err := Build(mem, files)
 //
 // fails the test when it has ended and blocks of mem are still live, with a line for
-// each place that allocated them, and at once when it is misused, with who allocated
-// and who freed the block. Each Proxy is on its own: tests that run in parallel do not
+// each place that allocated them, or if blocks were freed through another Proxy or child than the
+// one that allocated them, and at once when it is misused, with who allocated and who freed the
+// block. Each Proxy is on its own: tests that run in parallel do not
 // disturb each other.
 //
 // Two flags are for a whole test binary and go before what its tests say.
@@ -34,7 +35,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // TestingT is what this package needs of a *testing.T, *testing.B or *testing.F.
@@ -169,12 +170,12 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	var k knowledge
 	switch c.stacks {
 	case Full:
-		k.leaks = hooks.NewLeaks(1)
+		k.profile = heapprofile.New(heapprofile.Options{Rate: 1})
 	case Sampled:
-		k.leaks = hooks.NewLeaks(sampledRate)
+		k.profile = heapprofile.New(heapprofile.Options{Rate: sampledRate})
 	}
-	if k.leaks != nil {
-		proxy = append(proxy, alloctrace.WithHooks(k.leaks))
+	if k.profile != nil {
+		proxy = append(proxy, alloctrace.WithHooks(k.profile))
 	}
 	inner := c.inner
 	var findings findings
@@ -258,8 +259,8 @@ func parts(err error) []error {
 
 // knowledge is what New has put around a Proxy.
 type knowledge struct {
-	leaks *hooks.Leaks     // nil if no stacks are taken
-	debug *debug.Allocator // nil if there is none
+	profile *heapprofile.Profile // nil if no stacks are taken
+	debug   *debug.Allocator     // nil if there is none
 }
 
 // known has the knowledge of each Proxy that New has made, until its test ends.
@@ -271,9 +272,9 @@ func knowledgeOf(p *alloctrace.Proxy) knowledge {
 	return of
 }
 
-// Leaks returns the hook that knows p's live blocks, nil if New has not made p, or
+// Profile returns the hook that knows p's live blocks, nil if New has not made p, or
 // its test takes no stacks, or has ended.
-func Leaks(p *alloctrace.Proxy) *hooks.Leaks { return knowledgeOf(p).leaks }
+func Profile(p *alloctrace.Proxy) *heapprofile.Profile { return knowledgeOf(p).profile }
 
 // Debug returns the debug.Allocator between p and its allocator, for its Catch and Check,
 // nil if New has not made p, or there is none, or the test has ended. What it finds fails the
@@ -283,31 +284,56 @@ func Debug(p *alloctrace.Proxy) *debug.Allocator { return knowledgeOf(p).debug }
 // VerifyNone fails the test if blocks of p are live. If p is of [New], the failure says
 // who allocated them, the most bytes first, and where the test can keep artifacts, as
 // with go test -artifacts, all of it is written there, with every stack, as text and
-// JSON.
+// JSON. If stacks are taken of every block, it fails likewise if blocks were freed through another
+// Proxy or child than the one that allocated them, see [heapprofile.Profile.ForeignFrees].
 func VerifyNone(t interface {
 	Helper()
 	Errorf(format string, args ...any)
 }, p *alloctrace.Proxy) {
 	t.Helper()
-	s := p.Stats()
-	if s.LiveBlocks == 0 {
+	s, profile := p.Stats(), Profile(p)
+	var report heapprofile.Report
+	if profile != nil {
+		report = profile.Report()
+	}
+	var text string
+	switch {
+	case s.LiveBlocks > 0:
+		text = fmt.Sprintf("alloctest: %v has leaked %s in %s\n", p, counter.FormatBytes(s.LiveBytes), blocks(s.LiveBlocks))
+	case report.ForeignFrees > 0:
+		text = fmt.Sprintf("alloctest: %v or a child has freed what is not its own\n", p)
+	default:
 		return
 	}
-	text := fmt.Sprintf("alloctest: %v has leaked %s in %s\n", p, counter.FormatBytes(s.LiveBytes), blocks(s.LiveBlocks))
-	leaks := Leaks(p)
-	if leaks == nil {
-		t.Errorf("%s%s", text, sizes(s))
-		return
+	if profile == nil {
+		text += sizes(s)
+	} else {
+		text += report.String()
 	}
-	report := leaks.Report()
-	text += report.String()
-	if a, ok := t.(interface{ ArtifactDir() string }); ok {
+	text += freedPast(s.LiveBlocks, Debug(p))
+	if a, ok := t.(interface{ ArtifactDir() string }); ok && profile != nil {
 		// A folder that Go does not keep may be gone by now.
 		if err := writeArtifacts(a.ArtifactDir(), text, report); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			text += fmt.Sprintf("the whole report could not be written: %v\n", err)
 		}
 	}
 	t.Errorf("%s", text)
+}
+
+// freedPast returns what to say of the live blocks of a Proxy around d, for they may have been freed
+// past it.
+func freedPast(live int64, d *debug.Allocator) string {
+	const by = "freed past this Proxy, such as through another one"
+	switch {
+	case live == 0:
+		return ""
+	case d == nil:
+		return "or they were " + by + "\n"
+	}
+	if past := live - int64(d.Stats().LiveBlocks); past > 0 {
+		return fmt.Sprintf("of which %s were %s\n", blocks(past), by)
+	}
+	return ""
 }
 
 func blocks(n int64) string {
@@ -329,7 +355,7 @@ func sizes(s counter.Stats) string {
 }
 
 // writeArtifacts writes the report into new files of dir.
-func writeArtifacts(dir, text string, report hooks.LeakReport) error {
+func writeArtifacts(dir, text string, report heapprofile.Report) error {
 	asJSON, err := json.MarshalIndent(report, "", "\t")
 	if err != nil {
 		return err

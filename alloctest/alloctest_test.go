@@ -20,7 +20,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 func TestMain(m *testing.M) { VerifyTestMain(m) }
@@ -88,12 +88,13 @@ func TestNoLeak(t *testing.T) {
 	if _, err := p.Allocate(blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrClosed) {
 		t.Errorf("after the test its Proxy allocates: %v", err)
 	}
-	if Leaks(p) != nil {
+	if Profile(p) != nil {
 		t.Error("the Proxy is remembered after its test")
 	}
 }
 
 func TestLeak(t *testing.T) {
+	setDebug(t, "")
 	const sites = `( {2}.* in .*\n)+`
 	for name, c := range map[string]struct {
 		opts []Option
@@ -143,7 +144,7 @@ func TestArtifacts(t *testing.T) {
 	if !strings.Contains(text, k.errors[0]) || !strings.Contains(text, "heap profile: 1: 4096 ") || !strings.Contains(text, "alloctest.TestArtifacts\t") {
 		t.Errorf("the text is\n%s", text)
 	}
-	var report hooks.LeakReport
+	var report heapprofile.Report
 	if err := json.Unmarshal([]byte(read(t, k.dir, "leaks-*.json")), &report); err != nil || report.Bytes != 4096 || len(report.Sites[0].Stack) != 2 {
 		t.Errorf("the JSON is %+v: %v", report, err)
 	}

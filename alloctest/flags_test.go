@@ -28,7 +28,7 @@ func setDebug(t *testing.T, value string) {
 func TestStacksFlag(t *testing.T) {
 	set(t, stacksFlag, "off")
 	var r recorder
-	if p := New(&r, WithStacks(Full)); Leaks(p) != nil {
+	if p := New(&r, WithStacks(Full)); Profile(p) != nil {
 		t.Error("with -alloctest.stacks=off stacks are taken")
 	}
 	*stacksFlag = "some"
@@ -81,12 +81,12 @@ func TestDebugFlag(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	set(t, stacksFlag, "")
 	setDebug(t, "")
-	if p := New(t); Debug(p) == nil || Leaks(p).Report().Rate != 1 {
-		t.Errorf("of a test: %v, %v", Debug(p), Leaks(p).Report().Rate)
+	if p := New(t); Debug(p) == nil || Profile(p).Report().Rate != 1 {
+		t.Errorf("of a test: %v, %v", Debug(p), Profile(p).Report().Rate)
 	}
 	testing.Benchmark(func(b *testing.B) {
-		if p := New(b); Debug(p) != nil || Leaks(p).Report().Rate == 1 {
-			t.Errorf("of a benchmark: %v, %v", Debug(p), Leaks(p).Report().Rate)
+		if p := New(b); Debug(p) != nil || Profile(p).Report().Rate == 1 {
+			t.Errorf("of a benchmark: %v, %v", Debug(p), Profile(p).Report().Rate)
 		}
 	})
 	if d := Debug(alloctrace.Wrap(new(blockalloc.Heap))); d != nil {

@@ -135,7 +135,7 @@ func TestErrorfEnds(t *testing.T) {
 	for _, f := range q.cleanups {
 		ended(f)
 	}
-	if _, err := p.Allocate(blockalloc.BlockLayout(64)); err == nil || Leaks(p) != nil || len(q.errors) == 0 {
-		t.Errorf("the Proxy is open, or remembered, or nothing is reported: %v, %v, %q", err, Leaks(p), q.errors)
+	if _, err := p.Allocate(blockalloc.BlockLayout(64)); err == nil || Profile(p) != nil || len(q.errors) == 0 {
+		t.Errorf("the Proxy is open, or remembered, or nothing is reported: %v, %v, %q", err, Profile(p), q.errors)
 	}
 }

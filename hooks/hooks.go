@@ -1,8 +1,7 @@
-// Package hooks combines, thins out, prints and keeps the events of an
-// [alloctrace.Proxy], and knows from them what is live. All hooks here may be used by
-// several goroutines at once and by several proxies, also where one Proxy takes memory from
-// another, and allocate nothing on the Go heap per event, but for what [Leaks] remembers
-// of live blocks.
+// Package hooks combines, thins out and prints the events of an [alloctrace.Proxy]. All hooks
+// here may be used by several goroutines at once and by several proxies, and allocate nothing on
+// the Go heap per event. Package hooks/heapprofile knows from them what is live, and hooks/ring
+// keeps the last ones.
 package hooks
 
 import (

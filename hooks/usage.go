@@ -19,8 +19,4 @@ type Usage struct {
 // A UsageSource is a hook that reports its [Usage], which costs some microseconds.
 type UsageSource interface{ Usage() Usage }
 
-var (
-	_ UsageSource = (*Leaks)(nil)
-	_ UsageSource = (*Profile)(nil)
-	_ UsageSource = (*Meter)(nil)
-)
+var _ UsageSource = (*Meter)(nil)

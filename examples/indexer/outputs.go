@@ -13,7 +13,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // service is the name under which Jaeger lists the traces.
@@ -76,7 +76,7 @@ func makeDir(dir string) (string, bool, error) {
 
 // writeProfile writes what is in use now, on Go's heap and outside, for go tool pprof, and
 // returns where.
-func (o *outputs) writeProfile(p *hooks.Profile) (name string, err error) {
+func (o *outputs) writeProfile(p *heapprofile.Profile) (name string, err error) {
 	f, err := os.Create(filepath.Join(filepath.Dir(o.log.Name()), heapName))
 	if err != nil {
 		return "", err

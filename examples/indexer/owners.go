@@ -5,19 +5,20 @@ import (
 	"context"
 	"slices"
 
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
-// newOwners returns a hook that knows which region allocated each block, so that a
-// leak has a name.
-func newOwners() *hooks.Leaks {
-	return hooks.NewLeaks(1, hooks.WithOwner(func(ctx context.Context) string {
+// newProfile returns a hook that knows every block, of which there are few, and which region
+// allocated it, so that a leak has a name. Programs that allocate all the time take the default
+// rate.
+func newProfile() *heapprofile.Profile {
+	return heapprofile.New(heapprofile.Options{Rate: 1, Owner: func(ctx context.Context) string {
 		if r := tracer.FromContext(ctx); r != nil {
 			return r.Name()
 		}
 		return "no region"
-	}))
+	}})
 }
 
 // A leak is what one region allocated and nobody freed.
@@ -28,9 +29,9 @@ type leak struct {
 }
 
 // leaksOf returns what is live now, by region.
-func leaksOf(owners *hooks.Leaks) []leak {
+func leaksOf(p *heapprofile.Profile) []leak {
 	byRegion := make(map[string]leak)
-	for _, s := range owners.Report().Sites {
+	for _, s := range p.Report().Sites {
 		l := byRegion[s.Owner]
 		byRegion[s.Owner] = leak{s.Owner, l.Blocks + s.Blocks, l.Bytes + s.Bytes}
 	}

@@ -35,7 +35,7 @@ func (r *refusing) Free(b blockalloc.Block) error {
 
 func TestOwners(t *testing.T) {
 	inner := &refusing{Allocator: new(blockalloc.Heap)}
-	o := newOwners()
+	o := newProfile()
 	mem := alloctest.New(t, alloctest.WithAllocator(inner), alloctest.WithProxy(alloctrace.WithHooks(o)))
 	want := func(what string, leaks ...leak) {
 		t.Helper()
@@ -99,7 +99,7 @@ func TestOwners(t *testing.T) {
 // TestOwnersConcurrently has regions allocate and free at the same time, where
 // addresses go from one to the other.
 func TestOwnersConcurrently(t *testing.T) {
-	o := newOwners()
+	o := newProfile()
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(o)))
 	kept := make([]blockalloc.Block, 8)
 	var wg sync.WaitGroup

@@ -22,10 +22,6 @@ import (
 // sampled is how many events of a kind there are for each that is logged.
 const sampled = 64
 
-// profileRate is for a profile of every block: there are few. Programs that allocate all
-// the time take hooks.DefaultProfileRate.
-const profileRate = 1
-
 // indexer does the program's work. The report is complete if there is no error.
 func indexer(ctx context.Context, o options, show progress) (report, error) {
 	in, err := openFolder(o.dir)
@@ -38,10 +34,10 @@ func indexer(ctx context.Context, o options, show progress) (report, error) {
 	}
 	otel.SetTracerProvider(out.provider) // package tracer takes it from there
 
-	owners, profile := newOwners(), hooks.NewProfile(profileRate)
+	profile := newProfile()
 	mem := alloctrace.Wrap(blockalloc.Default(),
 		alloctrace.WithName("indexer"),
-		alloctrace.WithHooks(owners, profile, hooks.Sample(zlog.New(out.logger()), sampled)),
+		alloctrace.WithHooks(profile, hooks.Sample(zlog.New(out.logger()), sampled)),
 	)
 	r := report{Folder: in.dir, Log: out.log.Name()}
 	w := &work{in: in, mem: mem, show: show}
@@ -64,7 +60,7 @@ func indexer(ctx context.Context, o options, show progress) (report, error) {
 
 	r.Seconds = time.Since(began).Seconds()
 	r.End = mem.Stats()
-	r.Leaks = leaksOf(owners)
+	r.Leaks = leaksOf(profile)
 	if live := mem.Close(); live != nil && !o.leak {
 		err = errors.Join(err, fmt.Errorf("%w: they were allocated in %v", live, r.Leaks))
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/tracer"
 )
@@ -44,8 +45,7 @@ func run(ctx context.Context, paths []string, out io.Writer) error {
 		return err
 	}
 	otel.SetTracerProvider(spans)
-	profile := hooks.NewProfile(hooks.DefaultProfileRate)
-	log := hooks.Sample(zlog.New(zerolog.New(os.Stderr)), 16) // every failure, and of other events one in 16
+	profile, log := heapprofile.New(heapprofile.Options{}), hooks.Sample(zlog.New(zerolog.New(os.Stderr)), 16) // failures all, else one in 16
 	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(log, profile))
 
 	err = count(ctx, mem, paths, out, func() error { return pprof.WriteFile("quickstart.pprof", profile) })

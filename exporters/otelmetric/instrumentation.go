@@ -14,7 +14,7 @@ import (
 )
 
 // StartHook tells OpenTelemetry what a hook has done and takes, such as a ring.Ring, a
-// hooks.Profile, or a hooks.Meter of either, whenever metrics are collected, until
+// heapprofile.Profile, or a hooks.Meter of either, whenever metrics are collected, until
 // [Registration.Stop]. What has the same name is added up. Of the options it heeds
 // [WithMeterProvider].
 //

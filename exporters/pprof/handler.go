@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/internal/callers"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
@@ -28,9 +28,9 @@ import (
 //
 // Whoever can reach it learns the names of functions and labels: serve it where
 // net/http/pprof is served. It may be called by several goroutines at once.
-func Handler(p *hooks.Profile) http.Handler { return handler{p} }
+func Handler(p *heapprofile.Profile) http.Handler { return handler{p} }
 
-type handler struct{ profile *hooks.Profile }
+type handler struct{ profile *heapprofile.Profile }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -173,7 +173,7 @@ func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
 // early if the client goes away.
 func (h handler) text(w http.ResponseWriter, r *http.Request) {
 	samples := h.profile.Samples()
-	var sum hooks.ProfileSample
+	var sum heapprofile.Sample
 	for _, s := range samples {
 		sum.LiveBlocks += s.LiveBlocks
 		sum.LiveBytes += s.LiveBytes
@@ -183,7 +183,7 @@ func (h handler) text(w http.ResponseWriter, r *http.Request) {
 	t := tabwriter.NewWriter(w, 1, 8, 1, '\t', 0)
 	defer t.Flush()
 	// The numbers are estimates already, which "heapprofile" says to go tool pprof.
-	line := func(s hooks.ProfileSample) {
+	line := func(s heapprofile.Sample) {
 		fmt.Fprintf(t, "%d: %d [%d: %d] @", s.LiveBlocks, s.LiveBytes, s.AllocatedBlocks, s.AllocatedBytes)
 	}
 	fmt.Fprint(t, "heap profile: ")
@@ -206,6 +206,6 @@ func (h handler) text(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(t, "\n\n")
 	}
 	stats := h.profile.Stats()
-	fmt.Fprintf(t, "# rate = %d\n# sampled = %d, of which live = %d, not remembered = %d\n# places = %d, stacks = %d\n",
-		h.profile.Rate(), stats.Sampled, stats.Live, stats.Untracked, stats.Places, stats.Stacks)
+	fmt.Fprintf(t, "# rate = %d\n# sampled = %d, of which live = %d, not remembered = %d\n# sites = %d, stacks = %d\n",
+		h.profile.Rate(), stats.Sampled, stats.Live, stats.Untracked, stats.Sites, stats.Stacks)
 }

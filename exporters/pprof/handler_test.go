@@ -14,7 +14,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // pipes is a listener of connections in memory, whose deadlines follow a bubble's clock.
@@ -74,7 +74,7 @@ func inBubble(t *testing.T, server *http.Server, f func(t *testing.T, get func(q
 // TestTimeouts: a profile of a minute arrives whole from a server whose timeouts are some
 // seconds, and what cannot is refused at once.
 func TestTimeouts(t *testing.T) {
-	h := Handler(hooks.NewProfile(1))
+	h := Handler(heapprofile.New(heapprofile.Options{Rate: 1}))
 	var http1, http2 http.Protocols
 	http1.SetHTTP1(true)
 	http2.SetUnencryptedHTTP2(true)
@@ -142,7 +142,7 @@ func TestWriteTimeout(t *testing.T) {
 	if !requireAll {
 		t.Skip("it takes seconds: set ALLOCTRACE_REQUIRE_ALL=1")
 	}
-	server := httptest.NewUnstartedServer(Handler(hooks.NewProfile(1)))
+	server := httptest.NewUnstartedServer(Handler(heapprofile.New(heapprofile.Options{Rate: 1})))
 	server.Config.WriteTimeout, server.Config.ReadTimeout = 2*time.Second, 2*time.Second
 	server.Start()
 	defer server.Close()
@@ -154,7 +154,7 @@ func TestWriteTimeout(t *testing.T) {
 // TestClientGone: the handler ends when the client goes away, for Close waits for it.
 func TestClientGone(t *testing.T) {
 	serving := make(chan bool)
-	h := Handler(hooks.NewProfile(1))
+	h := Handler(heapprofile.New(heapprofile.Options{Rate: 1}))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		serving <- true
 		h.ServeHTTP(w, r)
@@ -196,7 +196,7 @@ func TestClientGone(t *testing.T) {
 
 // TestAtOnce: requests of all kinds at once do not disturb each other, nor the program.
 func TestAtOnce(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	kept := cachePages(t, mem)
 	url := serve(t, p)
@@ -241,7 +241,7 @@ func TestAtOnce(t *testing.T) {
 
 // TestHead: HEAD has the headers and the errors of GET, at once and without a body.
 func TestHead(t *testing.T) {
-	url := serve(t, hooks.NewProfile(1))
+	url := serve(t, heapprofile.New(heapprofile.Options{Rate: 1}))
 	for _, c := range []struct {
 		query, contentType string
 		status             int
@@ -265,7 +265,7 @@ func TestHead(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
-	h := Handler(hooks.NewProfile(1))
+	h := Handler(heapprofile.New(heapprofile.Options{Rate: 1}))
 	const seconds = ": use a number above 0, up to 3600"
 	const apart = "debug=1 is for text, which is of now and of off-heap memory alone: leave out combined and seconds, or debug"
 	for query, want := range map[string]string{
@@ -306,7 +306,7 @@ func TestBadRequests(t *testing.T) {
 
 // TestErrorShown: go tool pprof shows what was wrong.
 func TestErrorShown(t *testing.T) {
-	url := serve(t, hooks.NewProfile(1))
+	url := serve(t, heapprofile.New(heapprofile.Options{Rate: 1}))
 	_, stderr, err := runGoTool(t, "-top", url+"?combined=heap")
 	if want := "combined=heap: use 1 for Go's heap profile too, or 0"; err == nil || !strings.Contains(stderr, want) {
 		t.Errorf("%v: %s\nwant %s", err, stderr, want)

@@ -24,7 +24,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // requireAll has all tests run in full, and fail where they would be skipped.
@@ -139,7 +139,7 @@ func parse(t testing.TB, content []byte) *profile.Profile {
 }
 
 // serve starts a server of p, and returns where.
-func serve(t testing.TB, p *hooks.Profile) string {
+func serve(t testing.TB, p *heapprofile.Profile) string {
 	mux := http.NewServeMux()
 	mux.Handle("GET /debug/pprof/offheap", Handler(p))
 	server := httptest.NewServer(mux)
@@ -169,7 +169,7 @@ func newSlab(t testing.TB) *blockalloc.Slab {
 // 5 % on average, and not above or below the truth by more than chance has it: five times
 // its standard error, which is known, and rounding to whole blocks.
 func TestEstimates(t *testing.T) {
-	const rate = hooks.DefaultProfileRate
+	const rate = heapprofile.DefaultRate
 	runs, by := 100, int64(1)
 	if !requireAll {
 		runs, by = 20, 10 // a fifth of the runs, of a tenth of the blocks, and of what they show
@@ -177,7 +177,7 @@ func TestEstimates(t *testing.T) {
 	errors := make([][4][]float64, len(planted))
 	slab := newSlab(t)
 	for range runs {
-		p := hooks.NewProfile(rate)
+		p := heapprofile.New(heapprofile.Options{Rate: rate})
 		t.Run("", func(t *testing.T) {
 			plant(t, alloctrace.Wrap(slab, alloctrace.WithHooks(p)), by)
 			taken := parse(t, get(t, serve(t, p)))
@@ -258,7 +258,7 @@ func flat(t *testing.T, top, function string) float64 {
 // TestGoTool: go tool pprof names each place, by each of the four values, and takes
 // labels for focus.
 func TestGoTool(t *testing.T) {
-	p := hooks.NewProfile(1) // what it says is exact
+	p := heapprofile.New(heapprofile.Options{Rate: 1}) // what it says is exact
 	mem := alloctrace.Wrap(newSlab(t), alloctrace.WithHooks(p))
 	plant(t, mem, 100)
 	ctx := pprof.WithLabels(t.Context(), pprof.Labels("job", "merge"))
@@ -304,7 +304,7 @@ func TestGoTool(t *testing.T) {
 
 // TestCombined: Go's own heap and what is outside are in one profile, and can be told apart.
 func TestCombined(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	b := buildIndex(t, mem)
 	url := serve(t, p)
@@ -336,7 +336,7 @@ func TestCombined(t *testing.T) {
 // TestDifference: with seconds there is what was allocated in that time, and what was freed
 // is negative.
 func TestDifference(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	before := buildIndex(t, mem)
 	h := handler{p}
@@ -382,8 +382,8 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
 func TestWriteFails(t *testing.T) {
-	for name, write := range map[string]func(io.Writer, *hooks.Profile) error{"Write": Write, "WriteCombined": WriteCombined} {
-		if err := write(brokenWriter{}, hooks.NewProfile(1)); err == nil || !strings.HasPrefix(err.Error(), "pprof."+name+": ") {
+	for name, write := range map[string]func(io.Writer, *heapprofile.Profile) error{"Write": Write, "WriteCombined": WriteCombined} {
+		if err := write(brokenWriter{}, heapprofile.New(heapprofile.Options{Rate: 1})); err == nil || !strings.HasPrefix(err.Error(), "pprof."+name+": ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -391,7 +391,7 @@ func TestWriteFails(t *testing.T) {
 
 // TestWriteFile: the file has what Write writes, and nothing of what was there; where it cannot be, the error names it.
 func TestWriteFile(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctrace.Wrap(newSlab(t), alloctrace.WithHooks(p))
 	plant(t, mem, 1)
 	path := filepath.Join(t.TempDir(), "offheap.pprof")
@@ -416,7 +416,7 @@ func TestWriteFile(t *testing.T) {
 
 // TestText is whole but for addresses and lines.
 func TestText(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	b := cachePages(t, mem.WithContext(pprof.WithLabels(t.Context(), pprof.Labels("job", "merge"))))
 	text := string(body(t, Handler(p), httptest.NewRequest("GET", "/?debug=1", nil)))
@@ -433,7 +433,7 @@ func TestText(t *testing.T) {
 	want += `
 # rate = 1
 # sampled = 1, of which live = 1, not remembered = 0
-# places = 1, stacks = 1
+# sites = 1, stacks = 1
 `
 	if squeeze := regexp.MustCompile(`\t+`); squeeze.ReplaceAllString(text, "\t") != want {
 		t.Errorf("the text is\n%s\nwant\n%s", text, want)
@@ -445,7 +445,7 @@ func TestText(t *testing.T) {
 
 // BenchmarkWrite measures a profile of three places with some thousand samples.
 func BenchmarkWrite(b *testing.B) {
-	p := hooks.NewProfile(hooks.DefaultProfileRate)
+	p := heapprofile.New(heapprofile.Options{})
 	plant(b, alloctrace.Wrap(newSlab(b), alloctrace.WithHooks(p)), 10)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -461,7 +461,7 @@ func loadCache(t testing.TB, a blockalloc.Allocator) blockalloc.Block { return c
 // TestInlined: functions that were inlined are in the profile, at the address of the one
 // they were inlined into.
 func TestInlined(t *testing.T) {
-	p := hooks.NewProfile(1)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	b := loadCache(t, mem)
 	var content bytes.Buffer

@@ -1,8 +1,8 @@
-// Package pprof writes what a [hooks.Profile] has sampled as go tool pprof reads it, with
+// Package pprof writes what a [heapprofile.Profile] has sampled as go tool pprof reads it, with
 // the sample types of Go's own heap profile: alloc_objects, alloc_space, inuse_objects
 // and inuse_space, so that both merge.
 //
-//	offheap := hooks.NewProfile(hooks.DefaultProfileRate)
+//	offheap := heapprofile.New(heapprofile.Options{})
 //	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(offheap))
 //	http.Handle("GET /debug/pprof/offheap", pprof.Handler(offheap))
 //
@@ -31,14 +31,14 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // Write writes what p has sampled so far, as gzipped protocol buffer. It costs some
 // microseconds for each place that has allocated; symbols are found now, and not when
 // memory is allocated.
-func Write(w io.Writer, p *hooks.Profile) error {
+func Write(w io.Writer, p *heapprofile.Profile) error {
 	if err := build(p).Write(w); err != nil {
 		return fmt.Errorf("pprof.Write: %w", err)
 	}
@@ -46,7 +46,7 @@ func Write(w io.Writer, p *hooks.Profile) error {
 }
 
 // WriteFile writes a file as [Write] does, in place of what was there.
-func WriteFile(path string, p *hooks.Profile) error {
+func WriteFile(path string, p *heapprofile.Profile) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("pprof.WriteFile: %w", err)
@@ -62,7 +62,7 @@ func WriteFile(path string, p *hooks.Profile) error {
 // Sample types are joined by their names. One that Go's profile has beside the four, such as
 // the memory_space of golang/go#79179, is 0 in the samples of p: what it is of is the memory of
 // the whole process, mappings included, of which it would be a second count.
-func WriteCombined(w io.Writer, p *hooks.Profile) error {
+func WriteCombined(w io.Writer, p *heapprofile.Profile) error {
 	combined, err := combine(p)
 	if err == nil {
 		err = combined.Write(w)
@@ -74,7 +74,7 @@ func WriteCombined(w io.Writer, p *hooks.Profile) error {
 }
 
 // combine returns Go's heap profile and that of p as one.
-func combine(p *hooks.Profile) (*profile.Profile, error) {
+func combine(p *heapprofile.Profile) (*profile.Profile, error) {
 	var heap bytes.Buffer
 	if err := pprof.Lookup("heap").WriteTo(&heap, 0); err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func combineWith(onHeap, off *profile.Profile) (*profile.Profile, error) {
 }
 
 // build makes a profile of p's samples.
-func build(p *hooks.Profile) *profile.Profile {
+func build(p *heapprofile.Profile) *profile.Profile {
 	// All symbols are found here, and nobody needs the program's file to find them.
 	program, _ := os.Executable()
 	here := &profile.Mapping{ID: 1, File: program, HasFunctions: true, HasFilenames: true, HasLineNumbers: true, HasInlineFrames: true}
@@ -135,7 +135,7 @@ type builder struct {
 
 type functionKey struct{ name, file string }
 
-func (b *builder) add(s hooks.ProfileSample) {
+func (b *builder) add(s heapprofile.Sample) {
 	sample := &profile.Sample{Value: []int64{s.AllocatedBlocks, s.AllocatedBytes, s.LiveBlocks, s.LiveBytes}}
 	for _, l := range s.Labels {
 		if sample.Label == nil {

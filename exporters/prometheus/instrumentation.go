@@ -20,7 +20,7 @@ type HookCollector struct {
 
 var _ prometheus.Collector = (*HookCollector)(nil)
 
-// NewHookCollector returns a HookCollector of hook, such as a ring.Ring, a hooks.Profile, or a
+// NewHookCollector returns a HookCollector of hook, such as a ring.Ring, a heapprofile.Profile, or a
 // hooks.Meter of either, whose label hook is name. It panics if hook is nil or name empty.
 func NewHookCollector(hook hooks.UsageSource, name string) *HookCollector {
 	if hook == nil || name == "" {

@@ -17,6 +17,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
@@ -119,7 +120,7 @@ func TestHookNames(t *testing.T) {
 
 // A Prometheus scrapes hooks that a proxy tells, and answers what they say.
 func TestPrometheusHooks(t *testing.T) {
-	events, profile := ring.New(64, nil), hooks.NewProfile(1)
+	events, profile := ring.New(64, nil), heapprofile.New(heapprofile.Options{Rate: 1})
 	meter := hooks.NewMeter(profile)
 	drainer := ring.NewDrainer(events, alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {}), time.Hour)
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(events, meter))

@@ -11,7 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
@@ -41,8 +41,8 @@ func main() {
 		"exact":        alloctrace.Wrap(&one{block}, alloctrace.WithCounter(counter.Exact())),
 		"noop":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(nothing{})),
 		"ring":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(ring.New(1024, nil))),
-		"leaks":        alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewLeaks(512<<10))),
-		"profile":      alloctrace.Wrap(&one{block}, alloctrace.WithHooks(hooks.NewProfile(hooks.DefaultProfileRate))),
+		"heap":         alloctrace.Wrap(&one{block}, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))),              // one in 128 is sampled
+		"heap_rare":    alloctrace.Wrap(&one{block}, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1 << 30}))), // none, nearly
 		"pool":         &blockalloc.Pool{},
 		"pool_counted": alloctrace.Wrap(&blockalloc.Pool{}),
 	}

@@ -7,11 +7,11 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
-	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 func main() {
-	profile := hooks.NewProfile(1)
+	profile := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(profile))
 	b, err := mem.Allocate(blockalloc.BlockLayout(4096))
 	if err != nil {

@@ -1,13 +1,14 @@
-package hooks
+package heapprofile
 
 import (
-	"github.com/alloctrace/alloctrace"
-	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // TestStackedProxies: a hook of several proxies, of which one takes memory from another, knows
@@ -35,11 +36,11 @@ func TestStackedProxies(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, profile := NewLeaks(1), NewProfile(1)
+			p := New(Options{Rate: 1})
 			n := 0
 			lower := alloctrace.Wrap(failing.If(new(blockalloc.Heap), func(failing.Call) bool { n++; return n%5 == 0 }),
-				alloctrace.WithHooks(l, profile)).Child("lower")
-			upper := alloctrace.Wrap(between(lower), alloctrace.WithHooks(l, profile)).Child("upper")
+				alloctrace.WithHooks(p)).Child("lower")
+			upper := alloctrace.Wrap(between(lower), alloctrace.WithHooks(p)).Child("upper")
 			rnd := rand.New(rand.NewPCG(3, 4))
 			var blocks []blockalloc.Block
 			for step := range steps {
@@ -58,33 +59,37 @@ func TestStackedProxies(t *testing.T) {
 					}
 				}
 				if step%100 == 0 || step == steps-1 {
-					wantLive(t, l, profile, map[string]*alloctrace.Proxy{"lower": lower, "upper": upper})
+					wantLive(t, p, map[string]*alloctrace.Proxy{"lower": lower, "upper": upper})
 				}
 			}
 		})
 	}
 }
 
-// wantLive holds what both hooks know of each child against what it has counted.
-func wantLive(t *testing.T, l *Leaks, profile *Profile, children map[string]*alloctrace.Proxy) {
+// wantLive holds what a Profile knows of each child, by its blocks and by its samples, against what
+// the child has counted.
+func wantLive(t *testing.T, p *Profile, children map[string]*alloctrace.Proxy) {
 	t.Helper()
 	type sum struct{ blocks, bytes int64 }
-	want, leaks, profiled := map[string]sum{}, map[string]sum{}, map[string]sum{}
+	want, blocks, samples := map[string]sum{}, map[string]sum{}, map[string]sum{}
 	for name, p := range children {
 		if s := p.Stats(); s.LiveBlocks > 0 {
 			want[name] = sum{s.LiveBlocks, s.LiveBytes}
 		}
 	}
-	for _, b := range l.Live() {
-		leaks[b.Owner] = sum{leaks[b.Owner].blocks + 1, leaks[b.Owner].bytes + int64(b.Size)}
+	for _, b := range p.Blocks() {
+		blocks[b.Owner] = sum{blocks[b.Owner].blocks + 1, blocks[b.Owner].bytes + int64(b.Size)}
 	}
-	for _, s := range profile.Samples() {
+	for _, s := range p.Samples() {
 		if name := s.Labels[0].Value; s.LiveBlocks != 0 || s.LiveBytes != 0 {
-			profiled[name] = sum{profiled[name].blocks + s.LiveBlocks, profiled[name].bytes + s.LiveBytes}
+			samples[name] = sum{samples[name].blocks + s.LiveBlocks, samples[name].bytes + s.LiveBytes}
 		}
 	}
-	if !maps.Equal(leaks, want) || !maps.Equal(profiled, want) {
-		t.Fatalf("live are %v; Leaks knows %v, and Profile %v", want, leaks, profiled)
+	if !maps.Equal(blocks, want) || !maps.Equal(samples, want) {
+		t.Fatalf("live are %v; blocks are %v, and samples %v", want, blocks, samples)
+	}
+	if f := p.ForeignFrees(); len(f) != 0 {
+		t.Fatalf("foreign frees %v", f)
 	}
 }
 

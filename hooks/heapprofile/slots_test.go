@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"math/rand/v2"
@@ -8,7 +8,7 @@ import (
 // TestSlots holds slots against a map, through blocks that come and go, at few addresses, at
 // addresses whose searches begin at one place, and at many.
 func TestSlots(t *testing.T) {
-	far := slots[int]{at: make([]slot[int], 1<<10)}
+	far := slots{at: make([]slot, 1<<10)}
 	var together []uintptr // at the end of the table, so that searches go around it
 	for addr := uintptr(0); len(together) < 40; addr++ {
 		if far.home(^addr) == len(far.at)-1 {
@@ -22,13 +22,14 @@ func TestSlots(t *testing.T) {
 		"together": func() uintptr { return together[rnd.IntN(len(together))] },
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s slots[int]
-			want := make(map[uintptr]int)
+			var s slots
+			by := &part{id: 1}
+			want := make(map[uintptr]uint64)
 			most := 0
-			for step := range 50_000 {
+			for step := range uint64(50_000) {
 				a := addr()
-				i, there := s.find(a, 1, 0)
-				if v, known := want[a]; there != known || there && (s.at[i].of != v || ^s.at[i].key != a) {
+				i, there := s.find(a, 1, 1)
+				if v, known := want[a]; there != known || there && (s.at[i].serial != v || ^s.at[i].key != a) {
 					t.Fatalf("step %d: found %t, want %t", step, there, known)
 				}
 				switch {
@@ -36,8 +37,8 @@ func TestSlots(t *testing.T) {
 					s.remove(i)
 					delete(want, a)
 				default:
-					if was, added := s.put(a, live[int]{size: 1, of: step}); added == there || was.of != want[a] {
-						t.Fatalf("step %d: added is %t, and it was there: %t; instead of %d, want %d", step, added, there, was.of, want[a])
+					if was, added := s.put(a, &block{size: 1, by: by, serial: step}); added == there || was.serial != want[a] {
+						t.Fatalf("step %d: added is %t, and it was there: %t; instead of %d, want %d", step, added, there, was.serial, want[a])
 					}
 					want[a] = step
 				}
@@ -51,8 +52,8 @@ func TestSlots(t *testing.T) {
 			}
 			for i := range s.at {
 				if k := s.at[i].key; k != 0 {
-					if want[^k] != s.at[i].of {
-						t.Errorf("at %d is %d, want %d", ^k, s.at[i].of, want[^k])
+					if want[^k] != s.at[i].serial {
+						t.Errorf("at %d is %d, want %d", ^k, s.at[i].serial, want[^k])
 					}
 					delete(want, ^k)
 				}

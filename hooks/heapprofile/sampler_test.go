@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"math"

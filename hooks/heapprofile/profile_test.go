@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
@@ -35,7 +36,7 @@ func placeB(t testing.TB, a blockalloc.Allocator, size uintptr) blockalloc.Block
 }
 
 // place returns the innermost function of a sample.
-func place(s ProfileSample) string {
+func place(s Sample) string {
 	f := callers.Frames(s.Stack)
 	if len(f) == 0 {
 		return "nowhere"
@@ -44,7 +45,7 @@ func place(s ProfileSample) string {
 }
 
 // sums returns what a profile says, by a key of its samples.
-func sums(p *Profile, key func(ProfileSample) string) map[string][4]int64 {
+func sums(p *Profile, key func(Sample) string) map[string][4]int64 {
 	all := make(map[string][4]int64)
 	for _, s := range p.Samples() {
 		sum := all[key(s)]
@@ -76,9 +77,9 @@ func (s *stubborn) Free(b blockalloc.Block) error {
 	return s.Heap.Free(b)
 }
 
-// TestProfileOfAll: with rate 1 every number is exact, by place and by labels.
-func TestProfileOfAll(t *testing.T) {
-	p := NewProfile(1)
+// TestSamples: with rate 1 every number is exact, by place and by labels.
+func TestSamples(t *testing.T) {
+	p := New(Options{Rate: 1})
 	inner := new(stubborn)
 	mem := alloctrace.Wrap(inner, alloctrace.WithHooks(p))
 	ctx := pprof.WithLabels(t.Context(), pprof.Labels("job", "merge", "shard", "7"))
@@ -95,7 +96,7 @@ func TestProfileOfAll(t *testing.T) {
 		}
 		inner.err = nil
 	}
-	byLabels := func(s ProfileSample) string { return fmt.Sprint(s.Labels) }
+	byLabels := func(s Sample) string { return fmt.Sprint(s.Labels) }
 	want := map[string][4]int64{
 		"[]":                      {1, 100, 1, 100},
 		"[{job merge} {shard 7}]": {1, 1000, 1, 1000},
@@ -127,7 +128,7 @@ func TestProfileOfAll(t *testing.T) {
 			t.Errorf("the stack is %v", f)
 		}
 	}
-	if got := p.Stats(); got.Sampled != 4 || got.Live != 1 || got.Untracked != 0 || got.Places != 4 || got.Stacks != 4 {
+	if got := p.Stats(); got.Sampled != 4 || got.Live != 1 || got.Untracked != 0 || got.Sites != 4 || got.Stacks != 5 || got.ForeignFrees != 1 { // the child's block was freed through its parent, by a stack of its own
 		t.Errorf("%+v", got)
 	}
 	if err := mem.Free(b); err != nil {
@@ -135,16 +136,16 @@ func TestProfileOfAll(t *testing.T) {
 	}
 }
 
-// TestProfileIsUnbiased: what is sampled of blocks of any size stands for all of them on
+// TestSamplesAreUnbiased: what is sampled of blocks of any size stands for all of them on
 // average, whatever the rate is meanwhile.
-func TestProfileIsUnbiased(t *testing.T) {
+func TestSamplesAreUnbiased(t *testing.T) {
 	sizes := []uintptr{16, 96, 1000, 4096, 65_536, 1 << 20}
 	blocks := func(size uintptr) int { return max(40, 32<<16/int(size)) }
 	errors := make(map[uintptr][4]float64) // sums of relative errors
 	const runs = 40
 	for range runs {
 		for i, size := range sizes {
-			p := NewProfile(1 << 16)
+			p := New(Options{Rate: 1 << 16})
 			n := blocks(size)
 			for j := range n {
 				if j == n/2 {
@@ -157,7 +158,7 @@ func TestProfileIsUnbiased(t *testing.T) {
 					p.Observe(t.Context(), e, nil)
 				}
 			}
-			sum := sums(p, func(ProfileSample) string { return "" })[""]
+			sum := sums(p, func(Sample) string { return "" })[""]
 			of := errors[size]
 			for j, want := range []int{n, n * int(size), n / 2, n / 2 * int(size)} {
 				of[j] += float64(sum[j])/float64(want) - 1
@@ -176,10 +177,10 @@ func TestProfileIsUnbiased(t *testing.T) {
 	}
 }
 
-// TestProfileSorts: what has the most in use comes first, and then what has allocated the
+// TestSamplesAreSorted: what has the most in use comes first, and then what has allocated the
 // most; and half a block is rounded up.
-func TestProfileSorts(t *testing.T) {
-	p := NewProfile(1)
+func TestSamplesAreSorted(t *testing.T) {
+	p := New(Options{Rate: 1})
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
 	for i, size := range []uintptr{300, 500, 100, 400, 200} {
 		b := placeA(t, mem.WithContext(pprof.WithLabels(t.Context(), pprof.Labels("i", fmt.Sprint(i)))), size)
@@ -203,14 +204,18 @@ func TestProfileSorts(t *testing.T) {
 	}
 }
 
-// TestProfileRates: nothing is sampled at 0, all at 1, and what cannot be panics.
-func TestProfileRates(t *testing.T) {
-	p := NewProfile(0)
+// TestRates: the default, nothing is sampled at 0, all at 1, and what cannot be panics.
+func TestRates(t *testing.T) {
+	p := New(Options{})
+	if p.Rate() != 512<<10 {
+		t.Errorf("the rate is %d", p.Rate())
+	}
 	tell := func(kind alloctrace.Kind, n int) {
 		for i := range n {
 			p.Observe(t.Context(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 8, Size: 100, Align: 4}, nil)
 		}
 	}
+	p.SetRate(0)
 	tell(alloctrace.Allocated, 100)
 	if got := p.Stats(); got.Sampled != 0 || p.Rate() != 0 {
 		t.Errorf("at rate %d: %+v", p.Rate(), got)
@@ -222,54 +227,71 @@ func TestProfileRates(t *testing.T) {
 	if got := p.Stats(); got.Sampled != 100 || got.Live != 50 {
 		t.Errorf("sampled, switched off and half of it freed: %+v", got)
 	}
-	if p.SetRate(DefaultProfileRate); p.Rate() != 512<<10 {
-		t.Errorf("the rate is %d", p.Rate())
+	for _, o := range []Options{{Rate: -1}, {MaxBlocks: -1}} {
+		func() {
+			defer func() {
+				if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "heapprofile: New with rate ") {
+					t.Errorf("of %+v: %q", o, text)
+				}
+			}()
+			New(o)
+		}()
 	}
-	defer func() {
-		if text := fmt.Sprint(recover()); !strings.HasPrefix(text, "hooks: Profile.SetRate(-1): ") {
-			t.Errorf("of rate -1: %q", text)
-		}
-	}()
-	NewProfile(-1)
 }
 
-// TestProfileModel: goroutines allocate, reallocate and free each other's blocks, and in the end the
-// profile has what is live, to the byte.
-func TestProfileModel(t *testing.T) {
-	steps := 10_000
+// TestModel has goroutines allocate, reallocate and free, and hand blocks to each
+// other, while reports are made: at the end it knows what they hold, and nothing else.
+func TestModel(t *testing.T) {
+	steps := 20_000
 	if testing.Short() {
-		steps = 1_000
+		steps = 2_000
 	}
-	p := NewProfile(1)
-	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
-	blocks := make(chan blockalloc.Block, 4*64)
+	l := New(Options{Rate: 1})
+	p := observed(l, new(blockalloc.Heap))
+	ctx := func(w uint64) context.Context {
+		return pprof.WithLabels(t.Context(), pprof.Labels("worker", fmt.Sprint(w)))
+	}
+	var mu sync.Mutex
+	var shared []blockalloc.Block
 	var wg sync.WaitGroup
 	for w := range uint64(4) {
 		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(w, 3))
-			labelled := mem.WithContext(pprof.WithLabels(t.Context(), pprof.Labels("worker", fmt.Sprint(w))))
+			rnd := rand.New(rand.NewPCG(w, 11))
+			labelled := p.WithContext(ctx(w))
 			for range steps {
-				b := placeA(t, labelled, 1+uintptr(rnd.IntN(500)))
-				if rnd.IntN(3) == 0 {
-					var err error
-					if b, err = mem.Reallocate(b, 1+uintptr(rnd.IntN(500))); err != nil {
-						t.Error(err)
-					}
+				mu.Lock()
+				var b blockalloc.Block
+				if n := len(shared); n > 0 && rnd.IntN(100) < 30+n/10 {
+					i := rnd.IntN(n)
+					b = shared[i]
+					shared[i] = shared[n-1]
+					shared = shared[:n-1]
 				}
-				select {
-				case blocks <- b:
-					continue
+				mu.Unlock()
+				var err error
+				switch {
+				case b.IsZero():
+					b, err = labelled.Allocate(blockalloc.Layout{Size: 1 + uintptr(rnd.IntN(500)), Align: 8})
+				case rnd.IntN(3) == 0:
+					b, err = p.Reallocate(b, 1+uintptr(rnd.IntN(500)))
 				default:
+					err = p.Free(b)
+					b = blockalloc.Block{}
 				}
-				for _, b := range []blockalloc.Block{b, <-blocks} {
-					if err := mem.Free(b); err != nil {
-						t.Error(err)
-					}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !b.IsZero() {
+					mu.Lock()
+					shared = append(shared, b)
+					mu.Unlock()
 				}
 				if rnd.IntN(steps/10) == 0 {
-					for _, s := range p.Samples() {
+					l.Report()
+					for _, s := range l.Samples() {
 						if s.LiveBytes < 0 || s.LiveBlocks < 0 {
-							t.Errorf("of a place %d bytes in %d blocks are live", s.LiveBytes, s.LiveBlocks)
+							t.Errorf("of a site %d bytes in %d blocks are live", s.LiveBytes, s.LiveBlocks)
 						}
 					}
 				}
@@ -277,30 +299,48 @@ func TestProfileModel(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(blocks)
+	want := make(map[uintptr]uintptr)
+	for _, b := range shared {
+		want[b.Addr()] = b.Size()
+	}
+	live := l.Blocks()
+	for _, b := range live {
+		if want[b.Addr] != b.Size {
+			t.Errorf("%+v is no live block", b)
+		}
+	}
+	var bytes int64
+	for _, b := range shared {
+		bytes += int64(b.Size())
+	}
+	if r := l.Report(); len(live) != len(want) || len(want) < 10 || r.Blocks != int64(len(want)) || r.Bytes != bytes {
+		t.Errorf("%d blocks are live, and reported are %d of %d bytes; want %d of %d", len(live), r.Blocks, r.Bytes, len(want), bytes)
+	}
 	var sum [4]int64
-	for _, s := range sums(p, func(ProfileSample) string { return "" }) {
+	for _, s := range sums(l, func(Sample) string { return "" }) {
 		sum = s
 	}
-	stats := mem.Stats()
+	stats := p.Stats()
 	if want := [4]int64{int64(stats.Allocations + stats.Reallocations), int64(stats.AllocatedBytes), stats.LiveBlocks, stats.LiveBytes}; sum != want {
-		t.Errorf("the profile has %d, want %d", sum, want)
+		t.Errorf("the samples have %d, want %d", sum, want)
 	}
-	for b := range blocks {
-		if err := mem.Free(b); err != nil {
+	for _, b := range shared {
+		if err := p.Free(b); err != nil {
 			t.Error(err)
 		}
 	}
-	if got := p.Stats(); got.Live != 0 {
+	if got := l.Stats(); got.Live != 0 || got.ForeignFrees != 0 {
 		t.Errorf("at the end %+v", got)
 	}
+	wantNoneInFilter(t, l)
 }
 
-// TestProfileIsBounded: a million live blocks that are all sampled, and places and stacks
+// TestBounds: a million live blocks that are all sampled, and places and stacks
 // without number.
-func TestProfileIsBounded(t *testing.T) {
+func TestBounds(t *testing.T) {
 	const n = 1_000_000
-	p := NewProfile(1)
+	p := New(Options{})
+	p.SetRate(1)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -312,14 +352,20 @@ func TestProfileIsBounded(t *testing.T) {
 	tell(alloctrace.Allocated)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if took := after.HeapAlloc - before.HeapAlloc; took > maxProfiled*150+(100<<10) {
+	if took := after.HeapAlloc - before.HeapAlloc; took > defaultMaxBlocks*150+(100<<10) {
 		t.Errorf("%d live blocks take %d bytes", n, took)
 	}
-	if got := p.Stats(); got.Sampled != n || got.Live != maxProfiled || got.Untracked != n-maxProfiled {
+	if got := p.Stats(); got.Sampled != n || got.Live != defaultMaxBlocks || got.Untracked != n-defaultMaxBlocks {
 		t.Errorf("%+v", got)
 	}
-	if s := p.Samples(); len(s) != 1 || s[0].AllocatedBlocks != n || s[0].LiveBlocks != maxProfiled {
+	if s := p.Samples(); len(s) != 1 || s[0].AllocatedBlocks != n || s[0].LiveBlocks != defaultMaxBlocks {
 		t.Errorf("%+v", s)
+	}
+	if p := New(Options{Rate: 1, MaxBlocks: 10}); p.maxBlocks != 10 {
+		t.Errorf("MaxBlocks is %d, want 10", p.maxBlocks)
+	}
+	if p := New(Options{Rate: 1}); p.maxBlocks < 1<<62 {
+		t.Errorf("with rate 1 MaxBlocks is %d, want no bound", p.maxBlocks)
 	}
 	tell(alloctrace.Freeing)
 	if s := p.Samples(); p.Stats().Live != 0 || s[0].LiveBytes != 0 || s[0].AllocatedBytes != 16*n {
@@ -329,28 +375,37 @@ func TestProfileIsBounded(t *testing.T) {
 	labelled := func(i int) context.Context {
 		return pprof.WithLabels(t.Context(), pprof.Labels("request", fmt.Sprint(i)))
 	}
-	for i := range maxStacks + 10 {
+	for i := range maxSites + 10 {
 		p.Observe(labelled(i), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 1<<28 | uintptr(i)<<4, Size: 16, Align: 16}, nil)
 	}
-	if got := p.Stats(); got.Places > maxStacks+got.Stacks {
+	if got := p.Stats(); got.Sites > maxSites+got.Stacks {
 		t.Errorf("with labels of each request %+v", got)
+	}
+	if l := p.Samples(); !slices.ContainsFunc(l, func(s Sample) bool { return len(s.Labels) == 0 && s.LiveBlocks >= 10 }) {
+		t.Error("the labels of sites too many are not left out")
 	}
 	p.stacks.kept.Store(maxStacks)
 	p.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 1 << 29, Size: 16, Align: 16}, nil)
-	if !slices.ContainsFunc(p.Samples(), func(s ProfileSample) bool { return len(s.Stack) == 0 && s.LiveBytes == 16 }) {
+	if !slices.ContainsFunc(p.Samples(), func(s Sample) bool { return len(s.Stack) == 0 && s.LiveBytes == 16 }) {
 		t.Error("a stack too many is not put with the others")
 	}
 }
 
-// TestProfileAllocatesNothing: blocks that are sampled cost nothing on the Go heap once
-// their places are known.
-func TestProfileAllocatesNothing(t *testing.T) {
-	p := NewProfile(1)
+// TestAllocatesNothing: blocks that are sampled cost nothing on the Go heap once their sites are
+// known, also in a Meter, which times some of them.
+func TestAllocatesNothing(t *testing.T) {
+	p := New(Options{Rate: 1, Owner: func(context.Context) string { return "merge" }})
 	ctx := pprof.WithLabels(t.Context(), pprof.Labels("job", "merge"))
-	if n := testing.AllocsPerRun(1000, func() {
-		p.Observe(ctx, alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
-		p.Observe(ctx, alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}, nil)
-	}); n != 0 {
-		t.Errorf("%v allocations a pair", n)
+	part := p.Attach(&alloctrace.Attachment{ID: 1, Child: "index"}).(*part)
+	for name, h := range map[string]alloctrace.Hook{"direct": p, "part": part, "Meter": hooks.NewMeter(part)} {
+		if n := testing.AllocsPerRun(30, func() {
+			for range 2000 {
+				h.Observe(ctx, alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
+				h.Observe(ctx, alloctrace.Event{Kind: alloctrace.Freeing, Addr: 4096, Size: 64, Align: 64}, nil)
+				part.released(4096, 64)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
 	}
 }

@@ -1,14 +1,14 @@
-package hooks
+package heapprofile
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"math"
-	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
@@ -16,8 +16,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-// observed returns a Proxy around inner that tells l.
-func observed(l *Leaks, inner blockalloc.Allocator) *alloctrace.Proxy {
+// observed returns a Proxy around inner that delivers to l.
+func observed(l *Profile, inner blockalloc.Allocator) *alloctrace.Proxy {
 	return alloctrace.Wrap(inner, alloctrace.WithHooks(l))
 }
 
@@ -30,8 +30,22 @@ func allocateOne(t *testing.T, a blockalloc.Allocator, size uintptr) blockalloc.
 	return b
 }
 
-func TestLeaksKnowsWhatIsLive(t *testing.T) {
-	l := NewLeaks(1)
+// wantNoneInFilter: the filter knows of no block and no release, and of one more if l is complete.
+func wantNoneInFilter(t *testing.T, l *Profile) {
+	t.Helper()
+	want := int32(0)
+	if l.live.complete.Load() {
+		want = 1
+	}
+	for i := range l.live.filter {
+		if n := l.live.filter[i].Load(); n != want {
+			t.Errorf("filter %d has %d blocks at the end, want %d", i, n, want)
+		}
+	}
+}
+
+func TestBlocks(t *testing.T) {
+	l := New(Options{Rate: 1})
 	p := observed(l, new(blockalloc.Heap))
 	first, second := allocateOne(t, p, 100), allocateOne(t, p, 200)
 	if err := p.Free(first); err != nil {
@@ -41,38 +55,34 @@ func TestLeaksKnowsWhatIsLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live := l.Live()
+	live := l.Blocks()
 	if len(live) != 1 || live[0].Addr != second.Addr() || live[0].Size != 300 || live[0].Align != 8 || live[0].Allocated.IsZero() {
 		t.Fatalf("live are %+v, want %v alone", live, second)
 	}
-	if f := live[0].Stack[0]; path.Base(f.Function) != "hooks.TestLeaksKnowsWhatIsLive" || path.Base(f.File) != "leaks_test.go" || f.Line == 0 {
+	if f := live[0].Stack[0]; path.Base(f.Function) != "heapprofile.TestBlocks" || path.Base(f.File) != "blocks_test.go" || f.Line == 0 {
 		t.Errorf("it was allocated by %+v", f)
 	}
 	if _, err := p.Reallocate(second, 0); err != nil {
 		t.Fatal(err)
 	}
-	if live := l.Live(); len(live) != 0 {
+	if live := l.Blocks(); len(live) != 0 {
 		t.Errorf("at the end %+v is live", live)
 	}
-	for i := range l.live.filter {
-		if n := l.live.filter[i].Load(); n != 0 {
-			t.Errorf("filter %d has %d blocks at the end", i, n)
-		}
-	}
+	wantNoneInFilter(t, l)
 }
 
-// TestLeaksTakesBack: a block whose release failed is live as before, by whom it was; a
+// TestTakesBack: a block whose release failed is live as before, by whom it was; a
 // release of what is no live block releases none.
-func TestLeaksTakesBack(t *testing.T) {
-	l := NewLeaks(1)
+func TestTakesBack(t *testing.T) {
+	l := New(Options{Rate: 1})
 	heap := new(blockalloc.Heap)
 	fail := false
 	p := observed(l, failing.If(heap, func(c failing.Call) bool { return fail && c.Op != failing.OpAllocate }))
 	b := allocateOne(t, p, 100)
-	before := l.Live()
+	before := l.Blocks()
 	check := func(after string) {
 		t.Helper()
-		if live := l.Live(); len(live) != 1 || live[0].Addr != b.Addr() || !live[0].Allocated.Equal(before[0].Allocated) || !slices.Equal(live[0].Stack, before[0].Stack) {
+		if live := l.Blocks(); len(live) != 1 || live[0].Addr != b.Addr() || !live[0].Allocated.Equal(before[0].Allocated) || !slices.Equal(live[0].Stack, before[0].Stack) {
 			t.Errorf("after %s live are %+v, want %+v", after, live, before)
 		}
 	}
@@ -100,39 +110,39 @@ func TestLeaksTakesBack(t *testing.T) {
 	if err := p.Free(b); !errors.Is(err, blockalloc.ErrDoubleFree) {
 		t.Fatalf("second Free: %v", err)
 	}
-	if live := l.Live(); len(live) != 0 {
+	if live := l.Blocks(); len(live) != 0 {
 		t.Errorf("after a second free %+v is live", live)
 	}
 }
 
-// TestLeaksClosed: a reallocation that a closed Proxy refuses is told alone, and takes back
+// TestClosed: a reallocation that a closed Proxy refuses is told alone, and takes back
 // no earlier release of the same address.
-func TestLeaksClosed(t *testing.T) {
-	l := NewLeaks(1)
+func TestClosed(t *testing.T) {
+	l := New(Options{Rate: 1})
 	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
 	l.Observe(t.Context(), e, nil)
 	e.Kind = alloctrace.Freeing
 	l.Observe(t.Context(), e, nil)
 	e.Kind = alloctrace.Allocated
 	l.Observe(t.Context(), e, nil)
-	before := l.Live()
+	before := l.Blocks()
 	e.Kind = alloctrace.ReallocateFailed
 	l.Observe(t.Context(), e, blockalloc.ErrClosed)
-	if live := l.Live(); len(live) != 1 || !live[0].Allocated.Equal(before[0].Allocated) {
+	if live := l.Blocks(); len(live) != 1 || !live[0].Allocated.Equal(before[0].Allocated) {
 		t.Errorf("live are %+v, want %+v", live, before)
 	}
 }
 
-// TestLeaksTakesBackOneOfSeveral: others may have been released since.
-func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
-	l := NewLeaks(1)
+// TestTakesBackOneOfSeveral: others may have been released since.
+func TestTakesBackOneOfSeveral(t *testing.T) {
+	l := New(Options{Rate: 1})
 	var addrs []uintptr
 	for addr := uintptr(4096); len(addrs) < 5; addr += 64 {
 		if l.live.shard(addr) == l.live.shard(4096) {
 			addrs = append(addrs, addr)
 		}
 	}
-	part := l.Attach(&alloctrace.Attachment{ID: 1}).(*trackedLeaks)
+	part := l.Attach(&alloctrace.Attachment{ID: 1}).(*part)
 	tell := func(k alloctrace.Kind, addr uintptr, err error) {
 		part.Observe(t.Context(), alloctrace.Event{Kind: k, Addr: addr, Size: 64, Align: 64}, err)
 	}
@@ -144,7 +154,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	}
 	tell(alloctrace.FreeFailed, addrs[1], failing.ErrInjected)
 	tell(alloctrace.FreeFailed, addrs[3], failing.ErrInjected)
-	live := l.Live()
+	live := l.Blocks()
 	if len(live) != 2 || live[0].Addr != addrs[1] || live[1].Addr != addrs[3] {
 		t.Fatalf("live are %+v, want those at %#x and %#x", live, addrs[1], addrs[3])
 	}
@@ -154,7 +164,7 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	}
 	tell(alloctrace.FreeFailed, addrs[1], failing.ErrInjected)
 	tell(alloctrace.Freeing, addrs[1], nil)
-	if live := l.Live(); len(live) != 0 {
+	if live := l.Blocks(); len(live) != 0 {
 		t.Errorf("live are %+v, want none", live)
 	}
 	for _, addr := range addrs {
@@ -163,93 +173,19 @@ func TestLeaksTakesBackOneOfSeveral(t *testing.T) {
 	if n := part.pending.Load(); n != 0 {
 		t.Errorf("%d releases are pending at the end", n)
 	}
-	for i := range l.live.filter {
-		if n := l.live.filter[i].Load(); n != 0 {
-			t.Errorf("filter %d has %d blocks at the end", i, n)
-		}
-	}
+	wantNoneInFilter(t, l)
 }
 
-// TestLeaksModel has goroutines allocate, reallocate and free, and hand blocks to each
-// other, while reports are made: at the end it knows what they hold, and nothing else.
-func TestLeaksModel(t *testing.T) {
-	steps := 20_000
-	if testing.Short() {
-		steps = 2_000
-	}
-	l := NewLeaks(1)
-	p := observed(l, new(blockalloc.Heap))
-	var mu sync.Mutex
-	var shared []blockalloc.Block
-	var wg sync.WaitGroup
-	for w := range uint64(4) {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(w, 11))
-			for range steps {
-				mu.Lock()
-				var b blockalloc.Block
-				if n := len(shared); n > 0 && rnd.IntN(100) < 30+n/10 {
-					i := rnd.IntN(n)
-					b = shared[i]
-					shared[i] = shared[n-1]
-					shared = shared[:n-1]
-				}
-				mu.Unlock()
-				var err error
-				switch {
-				case b.IsZero():
-					b, err = p.Allocate(blockalloc.Layout{Size: 1 + uintptr(rnd.IntN(500)), Align: 8})
-				case rnd.IntN(3) == 0:
-					b, err = p.Reallocate(b, 1+uintptr(rnd.IntN(500)))
-				default:
-					err = p.Free(b)
-					b = blockalloc.Block{}
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if !b.IsZero() {
-					mu.Lock()
-					shared = append(shared, b)
-					mu.Unlock()
-				}
-				if rnd.IntN(steps/10) == 0 {
-					l.Report()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	want := make(map[uintptr]uintptr)
-	for _, b := range shared {
-		want[b.Addr()] = b.Size()
-	}
-	live := l.Live()
-	for _, b := range live {
-		if want[b.Addr] != b.Size {
-			t.Errorf("%+v is no live block", b)
-		}
-	}
-	var bytes int64
-	for _, b := range shared {
-		bytes += int64(b.Size())
-	}
-	if r := l.Report(); len(live) != len(want) || len(want) < 10 || r.Blocks != int64(len(want)) || r.Bytes != bytes {
-		t.Errorf("%d blocks are live, and reported are %d of %d bytes; want %d of %d", len(live), r.Blocks, r.Bytes, len(want), bytes)
-	}
-}
-
-// TestLeaksSampled: what is reported of samples is right on average, for small blocks and
+// TestReportIsUnbiased: what is reported of samples is right on average, for small blocks and
 // for large ones, and all that was remembered is forgotten.
-func TestLeaksSampled(t *testing.T) {
+func TestReportIsUnbiased(t *testing.T) {
 	const rate, runs = 4096, 60
 	for _, size := range []uintptr{16, 1000, 4096, 100_000} {
 		blocks := 64 * rate / int(size)
 		blocks = max(blocks, 50)
 		var sum, squares float64
 		for range runs {
-			l := NewLeaks(rate)
+			l := New(Options{Rate: rate})
 			for i := range blocks {
 				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(i+1) << 12, Size: size, Align: 8}, nil)
 			}
@@ -267,7 +203,7 @@ func TestLeaksSampled(t *testing.T) {
 			for i := range blocks {
 				l.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: uintptr(i+1) << 12, Size: size, Align: 8}, nil)
 			}
-			if live := l.Live(); len(live) != 0 {
+			if live := l.Blocks(); len(live) != 0 {
 				t.Fatalf("size %d: %d blocks are live at the end", size, len(live))
 			}
 		}
@@ -279,14 +215,14 @@ func TestLeaksSampled(t *testing.T) {
 	}
 }
 
-// TestLeaksSetRate: the rate is that of what is allocated from then on, and 0 remembers nothing.
-func TestLeaksSetRate(t *testing.T) {
-	l := NewLeaks(1)
+// TestSetRate: the rate is that of what is allocated from then on, and 0 remembers nothing.
+func TestSetRate(t *testing.T) {
+	l := New(Options{Rate: 1})
 	p := observed(l, new(blockalloc.Heap))
 	want := func(blocks int, rate int64) {
 		t.Helper()
-		if r := l.Report(); len(l.Live()) != blocks || r.Rate != rate {
-			t.Errorf("%d blocks are live, with rate %d; want %d and %d", len(l.Live()), r.Rate, blocks, rate)
+		if r := l.Report(); len(l.Blocks()) != blocks || r.Rate != rate {
+			t.Errorf("%d blocks are live, with rate %d; want %d and %d", len(l.Blocks()), r.Rate, blocks, rate)
 		}
 	}
 	first := allocateOne(t, p, 64)
@@ -312,20 +248,20 @@ func TestLeaksSetRate(t *testing.T) {
 	}
 	want(1, 1)
 	defer func() {
-		if text, _ := recover().(string); !strings.HasPrefix(text, "hooks: Leaks.SetRate(-1): use ") {
+		if text, _ := recover().(string); !strings.HasPrefix(text, "heapprofile: Profile.SetRate(-1): use ") {
 			t.Errorf("SetRate(-1) panics with %q", text)
 		}
 	}()
 	l.SetRate(-1)
 }
 
-// TestLeaksOwner: blocks of one place are told apart by who owns them.
-func TestLeaksOwner(t *testing.T) {
+// TestOwner: blocks of one place are told apart by who owns them.
+func TestOwner(t *testing.T) {
 	type key struct{}
-	l := NewLeaks(1, WithOwner(func(ctx context.Context) string {
+	l := New(Options{Rate: 1, Owner: func(ctx context.Context) string {
 		owner, _ := ctx.Value(key{}).(string)
 		return owner
-	}))
+	}})
 	p := observed(l, new(blockalloc.Heap))
 	for i, owner := range []string{"", "index", "query", "index"} {
 		siteA(p.WithContext(context.WithValue(t.Context(), key{}, owner)), 64<<i)
@@ -333,25 +269,30 @@ func TestLeaksOwner(t *testing.T) {
 	got := make(map[string]int64)
 	for _, s := range l.Report().Sites {
 		got[s.Owner] += s.Bytes
-		if s.Owner == "index" && !strings.Contains(s.String(), ` in 2 blocks of 128 B to 512 B of "index": hooks.siteA (`) {
+		if s.Owner == "index" && !strings.Contains(s.String(), ` in 2 blocks of 128 B to 512 B of "index": heapprofile.siteA (`) {
 			t.Errorf("the site is %q", s)
 		}
 	}
 	if got[""] != 64 || got["index"] != 128+512 || got["query"] != 256 || len(got) != 3 {
 		t.Errorf("bytes by owner are %v", got)
 	}
-	if live := l.Live(); len(live) != 4 || live[2].Owner != "query" {
+	if live := l.Blocks(); len(live) != 4 || live[2].Owner != "query" {
 		t.Errorf("live are %+v", live)
+	}
+	labelled := sums(l, func(s Sample) string { return fmt.Sprint(s.Labels) })
+	want := map[string][4]int64{"[{owner }]": {1, 64, 1, 64}, "[{owner index}]": {2, 640, 2, 640}, "[{owner query}]": {1, 256, 1, 256}}
+	if !maps.Equal(labelled, want) {
+		t.Errorf("samples are %v, want %v", labelled, want)
 	}
 }
 
-// TestLeaksOfChildren: unless told otherwise the owner is the child.
-func TestLeaksOfChildren(t *testing.T) {
-	l := NewLeaks(1)
+// TestOfChildren: unless told otherwise the owner is the child.
+func TestOfChildren(t *testing.T) {
+	l := New(Options{Rate: 1})
 	p := observed(l, new(blockalloc.Heap))
 	siteA(p, 64)
 	siteA(p.Child("index"), 128)
-	live := l.Live()
+	live := l.Blocks()
 	if len(live) != 2 || live[0].Owner != "" || live[1].Owner != "index" {
 		t.Errorf("live are %+v", live)
 	}

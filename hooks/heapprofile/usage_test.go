@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"context"
@@ -10,17 +10,18 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // wantBytes fails the test unless Usage.Bytes is 80 % to 101 % of what the Go heap has grown by,
 // and 4 KiB of noise.
-func wantBytes[H UsageSource](t *testing.T, make func() H) {
+func wantBytes(t *testing.T, make func() *Profile) {
 	t.Helper()
 	const noise = 4096
 	h, growth := measure.HeapGrowth(make)
 	if bytes := h.Usage().Bytes; bytes < growth*80/100-noise || bytes > growth*101/100+noise {
-		t.Errorf("%T: %d bytes, and the Go heap has grown by %d: %.1f %%", h, bytes, growth, 100*float64(bytes)/float64(growth))
+		t.Errorf("%d bytes, and the Go heap has grown by %d: %.1f %%", bytes, growth, 100*float64(bytes)/float64(growth))
 	}
 	runtime.KeepAlive(h)
 }
@@ -40,7 +41,7 @@ func (h hookOfStacks) by(way int, ctx context.Context, k alloctrace.Kind, addr u
 	}
 }
 
-// TestUsageBytes holds Usage.Bytes of hooks against what the Go heap has grown by: for
+// TestUsageBytes holds Usage.Bytes against what the Go heap has grown by: for
 // several numbers of live blocks, of stacks and of labels, after blocks have come and gone, and
 // after all have gone.
 func TestUsageBytes(t *testing.T) {
@@ -77,13 +78,8 @@ func TestUsageBytes(t *testing.T) {
 	}
 	for _, l := range loads {
 		t.Run(fmt.Sprintf("%+v", l), func(t *testing.T) {
-			wantBytes(t, func() *Leaks {
-				h := NewLeaks(1)
-				run(h, l)
-				return h
-			})
 			wantBytes(t, func() *Profile {
-				h := NewProfile(1)
+				h := New(Options{Rate: 1})
 				run(h, l)
 				return h
 			})
@@ -91,7 +87,7 @@ func TestUsageBytes(t *testing.T) {
 	}
 }
 
-// TestUsageCounts: what hooks have kept and have dropped.
+// TestUsageCounts: what was kept, and what was dropped.
 func TestUsageCounts(t *testing.T) {
 	deliver := func(h alloctrace.Hook, kind alloctrace.Kind, from, to int) {
 		for i := from; i < to; i++ {
@@ -102,37 +98,31 @@ func TestUsageCounts(t *testing.T) {
 			h.Observe(t.Context(), alloctrace.Event{Kind: kind, Addr: uintptr(i+1) << 6, Size: 64, Align: 64}, err)
 		}
 	}
-	want := func(h UsageSource, events, sampled, dropped int64) {
+	want := func(h hooks.UsageSource, events, sampled, dropped int64) {
 		t.Helper()
 		if u := h.Usage(); u.Events != events || u.Sampled != sampled || u.Dropped != dropped || u.Time != 0 || u.TimeError != 0 || u.Bytes <= 0 {
 			t.Errorf("the usage of a %T is %+v, want %d events, %d sampled, %d dropped", h, u, events, sampled, dropped)
 		}
 	}
 
-	leaks := NewLeaks(1)
-	deliver(leaks, alloctrace.Allocated, 0, 100)
-	deliver(leaks, alloctrace.Freeing, 0, 60)
-	deliver(leaks, alloctrace.FreeFailed, 0, 1)
-	want(leaks, 0, 100, 0)
-
-	profile := NewProfile(1)
+	profile := New(Options{Rate: 1})
 	deliver(profile, alloctrace.Allocated, 0, 100)
 	deliver(profile, alloctrace.Freeing, 0, 60)
-	profile.inUse.Store(maxProfiled) // as if there were so many
+	deliver(profile, alloctrace.FreeFailed, 0, 1)
+	want(profile, 0, 100, 0)
+	profile.maxBlocks = 41 // as many as there are
 	deliver(profile, alloctrace.Allocated, 200, 207)
 	want(profile, 0, 107, 7)
 }
 
-// BenchmarkUsage measures what it costs to ask hooks for their usage.
+// BenchmarkUsage measures what it costs to ask for the usage.
 func BenchmarkUsage(b *testing.B) {
-	leaks, profile := NewLeaks(1), NewProfile(1)
-	meter := NewMeter(profile)
+	profile := New(Options{Rate: 1})
+	meter := hooks.NewMeter(profile)
 	for i := range uintptr(1000) {
-		for _, h := range []alloctrace.Hook{leaks, meter} {
-			h.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: (i + 1) << 6, Size: 64, Align: 64}, nil)
-		}
+		meter.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: (i + 1) << 6, Size: 64, Align: 64}, nil)
 	}
-	for name, h := range map[string]UsageSource{"Leaks": leaks, "Profile": profile, "Meter": meter} {
+	for name, h := range map[string]hooks.UsageSource{"Profile": profile, "Meter": meter} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

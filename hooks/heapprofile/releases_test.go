@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/hooks"
 )
 
 var requireAll = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
@@ -49,47 +49,44 @@ func (a *again) err() error {
 	return nil
 }
 
-// owned returns a child of p: Leaks owner, and Profile label, is its name.
+// owned returns a child of p: the owner of its blocks, and their label, is its name.
 func owned(p *alloctrace.Proxy, name string) *alloctrace.Proxy { return p.Child(name) }
 
-// owners returns the owners of what l knows to be live, or of what p has in use.
-func owners(t *testing.T, h alloctrace.Hook) (list []string) {
+// owners returns the owners of what h knows to be live, by its blocks and by its samples.
+func owners(t *testing.T, h *Profile) (list []string) {
 	t.Helper()
-	switch h := h.(type) {
-	case *Leaks:
-		for _, b := range h.Live() {
-			list = append(list, b.Owner)
+	for _, b := range h.Blocks() {
+		list = append(list, b.Owner)
+	}
+	var sampled []string
+	for _, s := range h.Samples() {
+		for range s.LiveBlocks {
+			sampled = append(sampled, s.Labels[0].Value)
 		}
-	case *Profile:
-		for _, s := range h.Samples() {
-			for range s.LiveBlocks {
-				list = append(list, s.Labels[0].Value)
-			}
-			if s.LiveBlocks < 0 || s.LiveBytes < 0 {
-				t.Errorf("%v has %d live blocks of %d bytes", s.Labels, s.LiveBlocks, s.LiveBytes)
-			}
+		if s.LiveBlocks < 0 || s.LiveBytes < 0 {
+			t.Errorf("%v has %d live blocks of %d bytes", s.Labels, s.LiveBlocks, s.LiveBytes)
 		}
 	}
 	slices.Sort(list)
+	slices.Sort(sampled)
+	if !slices.Equal(list, sampled) || h.Stats().Live != int64(len(list)) {
+		t.Errorf("blocks are those of %q, and samples those of %q; %d are live", list, sampled, h.Stats().Live)
+	}
 	return list
 }
 
-// trackers are the hooks that know blocks, bare and inside others.
-func trackers() map[string]func() (h, inside alloctrace.Hook) {
-	all := make(map[string]func() (h, inside alloctrace.Hook))
-	for name, make := range map[string]func() alloctrace.Hook{
-		"Leaks":   func() alloctrace.Hook { return NewLeaks(1) },
-		"Profile": func() alloctrace.Hook { return NewProfile(1) },
+// nested is a Profile, bare and inside other hooks.
+func nested() map[string]func() (h alloctrace.Hook, inside *Profile) {
+	all := make(map[string]func() (h alloctrace.Hook, inside *Profile))
+	for name, around := range map[string]func(p *Profile) alloctrace.Hook{
+		"bare":         func(p *Profile) alloctrace.Hook { return p },
+		"Tee":          func(p *Profile) alloctrace.Hook { return hooks.Tee(nil, hooks.NewWriter(discard{}), p) },
+		"Filter":       func(p *Profile) alloctrace.Hook { return hooks.Filter(p, hooks.MinSize(1)) },
+		"Meter of Tee": func(p *Profile) alloctrace.Hook { return hooks.NewMeter(hooks.Tee(p, hooks.NewWriter(discard{}))) },
 	} {
-		all[name] = func() (h, inside alloctrace.Hook) { h = make(); return h, h }
-		all["Tee of "+name] = func() (h, inside alloctrace.Hook) {
-			h = make()
-			return Tee(nil, NewWriter(discard{}), h), h
-		}
-		all["Filter of "+name] = func() (h, inside alloctrace.Hook) { h = make(); return Filter(h, MinSize(1)), h }
-		all["Meter of Tee of "+name] = func() (h, inside alloctrace.Hook) {
-			h = make()
-			return NewMeter(Tee(h, NewWriter(discard{}))), h
+		all[name] = func() (alloctrace.Hook, *Profile) {
+			p := New(Options{Rate: 1})
+			return around(p), p
 		}
 	}
 	return all
@@ -99,9 +96,9 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// eachTracker runs a test with each.
-func eachTracker(t *testing.T, test func(t *testing.T, h, inside alloctrace.Hook)) {
-	for name, made := range trackers() {
+// eachNested runs a test with each.
+func eachNested(t *testing.T, test func(t *testing.T, h alloctrace.Hook, inside *Profile)) {
+	for name, made := range nested() {
 		t.Run(name, func(t *testing.T) {
 			h, inside := made()
 			test(t, h, inside)
@@ -120,7 +117,7 @@ func TestRefusalBringsBackTheNewest(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+			eachNested(t, func(t *testing.T, h alloctrace.Hook, inside *Profile) {
 				a := newAgain(t)
 				p := alloctrace.Wrap(a, alloctrace.WithHooks(h))
 				for i := range 5 {
@@ -150,7 +147,7 @@ func TestRefusalBringsBackTheNewest(t *testing.T) {
 // TestRefusalOfAnotherProxy: what another allocator refuses, as none of its own or as freed
 // before, is live as it was.
 func TestRefusalOfAnotherProxy(t *testing.T) {
-	eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+	eachNested(t, func(t *testing.T, h alloctrace.Hook, inside *Profile) {
 		p := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(h))
 		for _, refusal := range []error{blockalloc.ErrNotOwned, blockalloc.ErrDoubleFree, blockalloc.ErrScoped} {
 			other := alloctrace.Wrap(refusing{refusal}, alloctrace.WithHooks(h))
@@ -213,8 +210,8 @@ func TestRefusalsAtOnce(t *testing.T) {
 	if requireAll {
 		blocks, meanwhile = 20_000, 200_000
 	}
-	for name, made := range trackers() {
-		if strings.HasPrefix(name, "Filter") || strings.HasPrefix(name, "Tee") {
+	for name, made := range nested() {
+		if name == "Filter" || name == "Tee" {
 			continue // as Meter
 		}
 		t.Run(name, func(t *testing.T) {
@@ -256,7 +253,7 @@ func TestRefusalStorm(t *testing.T) {
 	if requireAll {
 		steps = 40_000
 	}
-	eachTracker(t, func(t *testing.T, h, inside alloctrace.Hook) {
+	eachNested(t, func(t *testing.T, h alloctrace.Hook, inside *Profile) {
 		var calls atomic.Uint64
 		pool := failing.If(&reuser{}, func(failing.Call) bool {
 			return calls.Add(1)*0x9e3779b97f4a7c15>>62 == 0
@@ -266,6 +263,7 @@ func TestRefusalStorm(t *testing.T) {
 		foreign := alloctrace.Wrap(refusing{blockalloc.ErrNotOwned}, alloctrace.WithHooks(h))
 		var mu sync.Mutex
 		var want []string
+		var foreignFrees atomic.Int64
 		var wg sync.WaitGroup
 		for w := range uint64(6) {
 			names := []*alloctrace.Proxy{owned(one, fmt.Sprint(w, " one")), owned(two, fmt.Sprint(w, " two"))}
@@ -289,10 +287,16 @@ func TestRefusalStorm(t *testing.T) {
 						}
 					case rnd.IntN(3) == 0:
 						if b, err := p.Reallocate(blocks[i].block, 64); err == nil {
+							if blocks[i].by != p {
+								foreignFrees.Add(1)
+							}
 							blocks[i] = held{b, p}
 						}
 					default:
 						if p.Free(blocks[i].block) == nil {
+							if blocks[i].by != p {
+								foreignFrees.Add(1)
+							}
 							blocks = slices.Delete(blocks, i, i+1)
 						}
 					}
@@ -309,8 +313,11 @@ func TestRefusalStorm(t *testing.T) {
 		if got := owners(t, inside); !slices.Equal(got, want) {
 			t.Errorf("%d are live, those of\n%q\nwant %d, of\n%q", len(got), got, len(want), want)
 		}
-		if n := pendingOf(inside); n != 0 {
+		if n := inside.live.pending(); n != 0 {
 			t.Errorf("the end of %d releases is waited for", n)
+		}
+		if got := inside.Stats().ForeignFrees; got != foreignFrees.Load() {
+			t.Errorf("%d foreign frees, want %d", got, foreignFrees.Load())
 		}
 	})
 }
@@ -348,17 +355,10 @@ func (r *reuser) Free(b blockalloc.Block) error {
 	return nil
 }
 
-func pendingOf(h alloctrace.Hook) int64 {
-	if l, ok := h.(*Leaks); ok {
-		return l.live.pending()
-	}
-	return h.(*Profile).live.pending()
-}
-
 // TestReleasesOutsideOfAProxy: who hands on events by hand delivers no end of a release. What
 // fails is brought back all the same, and what is kept for that is bounded.
 func TestReleasesOutsideOfAProxy(t *testing.T) {
-	l := NewLeaks(1)
+	l := New(Options{Rate: 1})
 	h := alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, err error) { l.Observe(ctx, e, err) })
 	heap := new(blockalloc.Heap)
 	fail := false
@@ -369,7 +369,7 @@ func TestReleasesOutsideOfAProxy(t *testing.T) {
 			fail = true
 			_ = p.Free(b)
 			fail = false
-			if live := l.Live(); len(live) != 1 || live[0].Addr != b.Addr() {
+			if live := l.Blocks(); len(live) != 1 || live[0].Addr != b.Addr() {
 				t.Fatalf("after a refusal live are %+v", live)
 			}
 		}
@@ -380,7 +380,7 @@ func TestReleasesOutsideOfAProxy(t *testing.T) {
 			if err := p.Free(b); err == nil {
 				t.Fatal("a second free succeeds")
 			}
-			if live := l.Live(); len(live) != 0 {
+			if live := l.Blocks(); len(live) != 0 {
 				t.Fatalf("after a second free live are %+v", live)
 			}
 		}
@@ -393,27 +393,16 @@ func TestReleasesOutsideOfAProxy(t *testing.T) {
 // TestReleaseThatFailsLast: a second free of a block that is being freed fails after the first has
 // ended, as it can where goroutines cannot be told apart. Nothing waits for it any more.
 func TestReleaseThatFailsLast(t *testing.T) {
-	leaks := NewLeaks(1).Attach(&alloctrace.Attachment{ID: 1}).(*trackedLeaks)
-	profile := NewProfile(1).Attach(&alloctrace.Attachment{ID: 1}).(*trackedProfile)
-	for name, part := range map[string]struct {
-		alloctrace.Hook
-		released func(addr, size uintptr)
-		pending  *atomic.Int64
-		all      alloctrace.Hook
-	}{
-		"Leaks":   {leaks, leaks.released, leaks.pending, leaks.Leaks},
-		"Profile": {profile, profile.released, profile.pending, profile.Profile},
-	} {
-		e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
-		part.Observe(t.Context(), e, nil)
-		e.Kind = alloctrace.Freeing
-		part.Observe(t.Context(), e, nil)
-		part.Observe(t.Context(), e, nil)
-		part.released(e.Addr, e.Size)
-		e.Kind = alloctrace.FreeFailed
-		part.Observe(t.Context(), e, blockalloc.ErrDoubleFree)
-		if waiting := pendingOf(part.all); part.pending.Load() != 0 || waiting != 0 {
-			t.Errorf("%s: the Proxy delivers %d more ends, and %d releases wait; want none", name, part.pending.Load(), waiting)
-		}
+	part := New(Options{Rate: 1}).Attach(&alloctrace.Attachment{ID: 1}).(*part)
+	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
+	part.Observe(t.Context(), e, nil)
+	e.Kind = alloctrace.Freeing
+	part.Observe(t.Context(), e, nil)
+	part.Observe(t.Context(), e, nil)
+	part.released(e.Addr, e.Size)
+	e.Kind = alloctrace.FreeFailed
+	part.Observe(t.Context(), e, blockalloc.ErrDoubleFree)
+	if waiting := part.live.pending(); part.pending.Load() != 0 || waiting != 0 || part.Stats().ForeignFrees != 0 {
+		t.Errorf("the Proxy delivers %d more ends, and %d releases wait; want none; %v", part.pending.Load(), waiting, part.ForeignFrees())
 	}
 }

@@ -1,4 +1,4 @@
-package hooks
+package heapprofile
 
 import (
 	"encoding/json"
@@ -25,8 +25,8 @@ func siteA(p *alloctrace.Proxy, size uintptr) {
 //go:noinline
 func siteB(p *alloctrace.Proxy, size uintptr) { siteA(p, size) }
 
-func TestLeakReport(t *testing.T) {
-	l := NewLeaks(1)
+func TestReport(t *testing.T) {
+	l := New(Options{Rate: 1})
 	p := observed(l, new(blockalloc.Heap))
 	if text := l.Report().String(); text != "nothing is live\n" {
 		t.Errorf("of nothing: %q", text)
@@ -36,8 +36,8 @@ func TestLeakReport(t *testing.T) {
 	}
 	siteA(p, 64)
 	want := regexp.MustCompile(`^12.06 KiB in 4 blocks are live:
-  12 KiB in 3 blocks of 4 KiB: hooks.siteA \(leak_report_test.go:\d+\), hooks.siteB \(leak_report_test.go:\d+\), hooks.TestLeakReport \(leak_report_test.go:\d+\); the oldest is [0-9.]+[nµm]?s old
-  64 B in 1 block of 64 B: hooks.siteA \(leak_report_test.go:\d+\), hooks.TestLeakReport \(leak_report_test.go:\d+\); [0-9.]+[nµm]?s old
+  12 KiB in 3 blocks of 4 KiB: heapprofile.siteA \(report_test.go:\d+\), heapprofile.siteB \(report_test.go:\d+\), heapprofile.TestReport \(report_test.go:\d+\); the oldest is [0-9.]+[nµm]?s old
+  64 B in 1 block of 64 B: heapprofile.siteA \(report_test.go:\d+\), heapprofile.TestReport \(report_test.go:\d+\); [0-9.]+[nµm]?s old
 $`)
 	r := l.Report()
 	if !want.MatchString(r.String()) {
@@ -54,36 +54,36 @@ $`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if oldest := l.Live()[0].Allocated; !r.Sites[0].Oldest.Equal(oldest) {
+	if oldest := l.Blocks()[0].Allocated; !r.Sites[0].Oldest.Equal(oldest) {
 		t.Errorf("the oldest block of the first site is of %v, want %v", r.Sites[0].Oldest, oldest)
 	}
-	var back LeakReport
+	var back Report
 	if err := json.Unmarshal(asJSON, &back); err != nil || back.String() != r.String() {
 		t.Errorf("back from JSON: %v\n%s", err, back)
 	}
 }
 
-// TestLeakReportOfSizes: of one site, and the oldest block of all comes first.
-func TestLeakReportOfSizes(t *testing.T) {
-	l := NewLeaks(1)
-	at := &stack{pcs: []uintptr{1}}
+// TestReportOfSizes: of one site, and the oldest block of all comes first.
+func TestReportOfSizes(t *testing.T) {
+	l := New(Options{Rate: 1})
+	at := &site{stack: &stack{pcs: []uintptr{1}}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.live.add(uintptr(9-i)<<12, size, 8, 0, origin{site{stack: at}, time.Duration(10 + i), uint64(i), l.sampler.Load()})
+		l.live.add(uintptr(9-i)<<12, &block{size: size, by: l.direct, site: at, since: time.Duration(10 + i), serial: uint64(i), sampler: l.sampler.Load(), weight: 1})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
 	}
-	for i, b := range l.Live() {
+	for i, b := range l.Blocks() {
 		if got := b.Allocated.Sub(l.start); got != time.Duration(10+i) {
 			t.Errorf("block %d is of %v after the start", i, got)
 		}
 	}
 }
 
-// TestLeakReportOfDepths: a line says how many calls it leaves out, and that the stack was cut.
-func TestLeakReportOfDepths(t *testing.T) {
+// TestReportOfDepths: a line says how many calls it leaves out, and that the stack was cut.
+func TestReportOfDepths(t *testing.T) {
 	for depth := range 40 {
-		l := NewLeaks(1)
+		l := New(Options{Rate: 1})
 		deep(observed(l, new(blockalloc.Heap)), depth)
 		r := l.Report()
 		s := r.Sites[0]
@@ -97,7 +97,7 @@ func TestLeakReportOfDepths(t *testing.T) {
 		case frames <= 4:
 			want = "; "
 		}
-		if _, rest, _ := strings.Cut(line, ": "); strings.Count(rest, "(leak_report_test.go:") != min(frames, 4) || !strings.Contains(line, ")"+want) {
+		if _, rest, _ := strings.Cut(line, ": "); strings.Count(rest, "(report_test.go:") != min(frames, 4) || !strings.Contains(line, ")"+want) {
 			t.Errorf("%d deep, with %d frames: %s", depth, frames, line)
 		}
 		if frames > depth+3 || frames < depth+3 && !s.Cut || s.Cut && depth < 10 { // with this test, and without the frames of this library and of package testing
@@ -119,13 +119,13 @@ func deep(p *alloctrace.Proxy, depth int) {
 	siteA(p, 64)
 }
 
-// TestLeakAges: the age is that of the oldest block of a site.
-func TestLeakAges(t *testing.T) {
-	l := NewLeaks(1)
+// TestAges: the age is that of the oldest block of a site.
+func TestAges(t *testing.T) {
+	l := New(Options{Rate: 1})
 	l.start = time.Now().Add(-time.Hour)
-	at := &stack{pcs: []uintptr{1}}
+	at := &site{stack: &stack{pcs: []uintptr{1}}}
 	for i, since := range []time.Duration{30 * time.Minute, 10 * time.Minute, 0} {
-		l.live.add(uintptr(i+1)<<12, 64, 8, 0, origin{site{stack: at}, since, uint64(3 - i), l.sampler.Load()})
+		l.live.add(uintptr(i+1)<<12, &block{size: 64, by: l.direct, site: at, since: since, serial: uint64(3 - i), sampler: l.sampler.Load(), weight: 1})
 	}
 	if s := l.Report().Sites[0]; s.Age < time.Hour || !s.Oldest.Equal(l.start) || !strings.HasSuffix(s.String(), "; the oldest is "+age(s.Age)+" old") {
 		t.Errorf("%+v: %s", s, s)
@@ -142,7 +142,7 @@ func TestLeakAges(t *testing.T) {
 
 // TestUglyOwners: a report is JSON, lines and a listing whatever owners and functions are named.
 func TestUglyOwners(t *testing.T) {
-	l := NewLeaks(1)
+	l := New(Options{Rate: 1})
 	want := make(map[string]int64)
 	for _, ugly := range texttest.Table() {
 		siteA(observed(l, new(blockalloc.Heap)).Child(ugly.Text), 64)
@@ -154,7 +154,7 @@ func TestUglyOwners(t *testing.T) {
 	if err != nil || !utf8.Valid(asJSON) {
 		t.Fatalf("%v: %.200q", err, asJSON)
 	}
-	var back LeakReport
+	var back Report
 	if err := json.Unmarshal(asJSON, &back); err != nil {
 		t.Fatal(err)
 	}
@@ -178,30 +178,30 @@ func TestUglyOwners(t *testing.T) {
 	}
 }
 
-// TestLeakReportOfMany: 100,000 blocks of 60 sites are a line for each of 50 and one for the rest.
-func TestLeakReportOfMany(t *testing.T) {
-	text := manyLeaks(60).Report().String()
+// TestReportOfMany: 100,000 blocks of 60 sites are a line for each of 50 and one for the rest.
+func TestReportOfMany(t *testing.T) {
+	text := manyBlocks(60).Report().String()
 	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
 }
 
-// manyLeaks returns a Leaks that knows 100,000 blocks of so many sites.
-func manyLeaks(sites int) *Leaks {
-	l := NewLeaks(1)
-	stacks := make([]*stack, sites)
-	for i := range stacks {
-		stacks[i] = &stack{pcs: []uintptr{uintptr(i + 1)}}
+// manyBlocks returns a Profile that knows 100,000 blocks of so many sites.
+func manyBlocks(sites int) *Profile {
+	l := New(Options{Rate: 1})
+	all := make([]*site, sites)
+	for i := range all {
+		all[i] = &site{stack: &stack{pcs: []uintptr{uintptr(i + 1)}}}
 	}
 	for i := range 100_000 {
-		l.live.add(uintptr(i+1)<<6, 64, 64, 0, origin{site: site{stack: stacks[i%len(stacks)]}, by: l.sampler.Load()})
+		l.live.add(uintptr(i+1)<<6, &block{size: 64, by: l.direct, site: all[i%len(all)], sampler: l.sampler.Load(), weight: 1})
 	}
 	return l
 }
 
-// BenchmarkLeakReport measures the text of a report on 100,000 blocks of 50 sites.
-func BenchmarkLeakReport(b *testing.B) {
-	l := manyLeaks(50)
+// BenchmarkReport measures the text of a report on 100,000 blocks of 50 sites.
+func BenchmarkReport(b *testing.B) {
+	l := manyBlocks(50)
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = l.Report().String()
@@ -219,7 +219,7 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 }
 
 func TestListingFails(t *testing.T) {
-	l := NewLeaks(1)
+	l := New(Options{Rate: 1})
 	siteA(observed(l, new(blockalloc.Heap)), 64)
 	for writes := range 2 {
 		if err := l.Report().WriteListing(&brokenWriter{writes}); err == nil {

@@ -1,0 +1,115 @@
+package heapprofile
+
+import (
+	"context"
+	"math/bits"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/random"
+)
+
+// A part is what observes the events of one Proxy, or of one child, and of its views.
+type part struct {
+	filter, bounds unsafe.Pointer // to live.filter and to likely[1], which saves some instructions an event
+	*Profile
+	to           *alloctrace.Attachment // which tells it from others; nil for events that no Proxy delivers
+	id           uint32                 // of the Proxy, 0 if there is none
+	proxy, child string
+	pending      *atomic.Int64 // nil if no Proxy delivers events
+	quiet        atomic.Bool   // the Proxy has a view whose operations are not observed
+}
+
+func (p *Profile) newPart(to *alloctrace.Attachment) *part {
+	part := &part{filter: unsafe.Pointer(&p.live.filter), bounds: unsafe.Pointer(&p.likely[1]), Profile: p, to: to}
+	if to != nil {
+		part.id, part.proxy, part.child = to.ID, to.Proxy, to.Child
+	}
+	return part
+}
+
+func (p *part) Observe(ctx context.Context, e alloctrace.Event, _ error) {
+	if e.Kind > alloctrace.Reallocated { // a release, or a failure
+		if (*atomic.Int32)(unsafe.Add(p.filter, filterOf(e.Addr)*4)).Load() > 0 {
+			p.release(e)
+		}
+	} else if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(p.bounds, (sizeClass(e.Size)-1)*4)).Load() {
+		p.acquire(ctx, e.Addr, e.Size, e.Align, drawn)
+	}
+}
+
+// acquire remembers a block if it is chosen by the number that was drawn, which is again compared
+// with the bound: the rate may have changed.
+func (p *part) acquire(ctx context.Context, addr, size, align uintptr, drawn uint32) {
+	s := p.sampler.Load()
+	if drawn > s.bound(size) || !s.chosen(drawn, size) {
+		return
+	}
+	b := block{
+		size: size, align: uint8(bits.TrailingZeros64(uint64(align))),
+		by: p, site: p.site(ctx, p.stacks.caller()),
+		since: time.Since(p.start), serial: p.serial.Add(1),
+		sampler: s, weight: s.weight(size),
+	}
+	b.site.allocate(&b)
+	if p.inUse.Add(1) > p.maxBlocks {
+		p.live.setIncomplete()
+		p.untracked.Add(1)
+		p.forget(&b)
+		return
+	}
+	if was, ok := p.live.add(addr, &b); ok {
+		p.forget(&was)
+	}
+}
+
+// site returns the site of a stack and a context.
+func (p *part) site(ctx context.Context, of *stack) *site {
+	var owner *string
+	if p.owner != nil {
+		text := p.owner(ctx)
+		owner = &text
+	}
+	return p.sites.of(of, ctx, p.child, owner)
+}
+
+// forget takes a block out of what is in use.
+func (p *Profile) forget(b *block) {
+	b.site.free(b, 1)
+	p.inUse.Add(-1)
+}
+
+// release forgets a block, or knows it again when its release has failed.
+func (p *part) release(e alloctrace.Event) {
+	if e.Kind.Failed() {
+		b, ok, kept := p.live.failed(e.Addr, e.Size, p)
+		if ok {
+			b.site.free(&b, -1)
+			p.inUse.Add(1)
+		}
+		if kept && p.pending != nil {
+			p.pending.Add(-1)
+		}
+		return
+	}
+	b, ok, waits := p.live.release(e.Addr, e.Size, p)
+	if ok {
+		p.forget(&b)
+	}
+	if waits && p.pending != nil {
+		p.pending.Add(1)
+	}
+}
+
+// released is called when a release has succeeded.
+func (p *part) released(addr, size uintptr) {
+	foreign, kept := p.live.ended(addr, size, p)
+	if kept {
+		p.pending.Add(-1)
+	}
+	if foreign != nil {
+		p.foreign.add(p, foreign)
+	}
+}

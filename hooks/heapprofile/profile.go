@@ -1,0 +1,215 @@
+// Package heapprofile knows who holds memory: a [Profile] samples blocks, all or some by their
+// bytes, and keeps for each place that allocates how much it has allocated and how much of it is
+// live, and each sampled block while it lives.
+//
+//	profile := heapprofile.New(heapprofile.Options{})
+//	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(profile))
+//
+// Package exporters/pprof serves it to go tool pprof, and [Profile.Report] is a text.
+package heapprofile
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/hooks"
+)
+
+// DefaultRate is the rate of a [Profile] unless another is set, as it is for Go's heap profile: see
+// [runtime.MemProfileRate].
+const DefaultRate = 512 << 10
+
+// defaultMaxBlocks is how many live blocks are remembered unless the options say otherwise.
+const defaultMaxBlocks = 1 << 18
+
+// Options configure [New]. The zero value is for production.
+type Options struct {
+	// Rate is how many bytes are allocated for each block that is sampled, on average: 1 for every
+	// block, 0 for [DefaultRate]. [Profile.SetRate] changes it.
+	Rate int
+
+	// Owner says whose a block is, by the context that the hook is given: such as the region of
+	// [alloctrace.Proxy.WithContext], or the request. It is called for each block that is sampled,
+	// concurrently. Samples have what it returns as the label "owner". If it is nil, the owner is
+	// the child Proxy that allocated the block.
+	Owner func(ctx context.Context) string
+
+	// MaxBlocks is how many live blocks are remembered. Those beyond are counted as
+	// [Stats].Untracked. 0 is 262,144, or no bound if Rate is 1.
+	MaxBlocks int
+}
+
+// Profile is a Hook that samples who allocates how much and holds how much, as Go's own heap
+// profile does for the Go heap: by the calls, by the labels of [runtime/pprof] in the context, and
+// by the child Proxy. It must observe blocks from their allocation on, so that it belongs into the
+// options of the Proxy. It may be used by several goroutines at once, and by several Proxies.
+//
+// A block of size bytes is sampled with the probability 1-exp(-size/rate), each by itself, and is
+// weighted by 1/probability: sums are right on average, whatever the sizes. One that is not
+// sampled costs a random number, and a load when it is freed. One that is costs some 30 atomic
+// additions, and nothing on the Go heap once there were as many.
+//
+// A Profile takes 50 KiB, and some 140 bytes for each of the most sampled blocks that were live at
+// once: as many as live bytes by the rate, or live blocks where they are larger. It takes some 500
+// bytes for each different stack, of which it keeps 65,536, and for each site: a stack with
+// labels. Once there are 65,536 sites, it leaves out the labels of further ones.
+type Profile struct {
+	likely    [65]atomic.Uint32 // those of sampler, for a look at them to cost a load
+	sampler   atomic.Pointer[sampler]
+	owner     func(context.Context) string
+	maxBlocks int64
+	start     time.Time
+
+	stacks  *stacks
+	sites   *sites
+	live    liveTable
+	foreign foreignFrees
+	direct  *part // observes the events that no Proxy delivers
+
+	serial           atomic.Uint64 // of the block that was sampled last, from 1 on
+	inUse, untracked atomic.Int64
+}
+
+var (
+	_ alloctrace.Attacher = (*Profile)(nil)
+	_ hooks.UsageSource   = (*Profile)(nil)
+)
+
+// New returns a Profile. It panics if an option is negative.
+func New(o Options) *Profile {
+	if o.Rate < 0 || o.MaxBlocks < 0 {
+		panic(fmt.Sprintf("heapprofile: New with rate %d and %d blocks: use 0 for the defaults, or more", o.Rate, o.MaxBlocks))
+	}
+	p := &Profile{
+		owner:     o.Owner,
+		maxBlocks: int64(cmp.Or(o.MaxBlocks, defaultMaxBlocks)),
+		start:     time.Now(),
+		stacks:    newStacks(),
+		sites:     newSites(),
+	}
+	if o.Rate == 1 {
+		if o.MaxBlocks == 0 {
+			p.maxBlocks = math.MaxInt64
+		}
+		p.live.setComplete()
+	}
+	p.setSampler(newSampler(int64(cmp.Or(o.Rate, DefaultRate))))
+	p.direct = p.newPart(nil)
+	return p
+}
+
+// SetRate changes the rate for what is allocated from now on: 0 samples nothing more. What was
+// sampled before keeps its weight. Once the rate was other than 1, [Profile.ForeignFrees] has
+// nothing new.
+func (p *Profile) SetRate(rate int) {
+	if rate < 0 {
+		panic(fmt.Sprintf("heapprofile: Profile.SetRate(%d): use 0 for nothing, 1 for every block, or %d", rate, DefaultRate))
+	}
+	if rate != 1 {
+		p.live.setIncomplete()
+	}
+	p.setSampler(newSampler(int64(rate)))
+}
+
+func (p *Profile) setSampler(s sampler) {
+	p.sampler.Store(&s)
+	for i, bound := range s.likely {
+		p.likely[i].Store(bound)
+	}
+}
+
+// Rate returns the rate.
+func (p *Profile) Rate() int { return int(p.sampler.Load().rate) }
+
+// Observe observes an event that no Proxy has delivered to a part of p.
+func (p *Profile) Observe(ctx context.Context, e alloctrace.Event, err error) {
+	p.direct.Observe(ctx, e, err)
+}
+
+// Attach implements [alloctrace.Attacher].
+func (p *Profile) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	part := p.newPart(to)
+	part.pending = to.OnReleased(part.released)
+	to.OnQuiet(func() { part.quiet.Store(true) })
+	return part
+}
+
+// A Block is a live block that was sampled.
+type Block struct {
+	Addr, Size, Align uintptr // as in the event that delivered it
+	Allocated         time.Time
+	Owner             string  // see Options; "" if it is nobody's
+	Stack             []Frame // from the function that allocated it outwards, 32 frames at most
+}
+
+// Blocks returns the sampled blocks that are live, the oldest first.
+func (p *Profile) Blocks() []Block {
+	all := p.blocks()
+	list := make([]Block, len(all))
+	frames := make(map[*stack][]Frame)
+	for i, b := range all {
+		stack := b.site.stack
+		if frames[stack] == nil {
+			frames[stack] = stack.frames()
+		}
+		list[i] = Block{b.addr, b.size, 1 << b.align, p.start.Add(b.since), p.ownerOf(&b.block), frames[stack]}
+	}
+	return list
+}
+
+// A placed is a block with its address.
+type placed struct {
+	addr uintptr
+	block
+}
+
+// blocks returns the blocks, the oldest first.
+func (p *Profile) blocks() []placed {
+	var list []placed
+	p.live.each(func(addr uintptr, b *block) { list = append(list, placed{addr, *b}) })
+	slices.SortFunc(list, func(a, b placed) int { return cmp.Compare(a.serial, b.serial) })
+	return list
+}
+
+func (p *Profile) ownerOf(b *block) string {
+	if p.owner == nil {
+		return b.by.child
+	}
+	return b.site.owner
+}
+
+// Stats is what a [Profile] has done.
+type Stats struct {
+	Sampled      int64 // blocks, since it was made
+	Live         int64 // of them are live and remembered
+	Untracked    int64 // were sampled while Options.MaxBlocks were remembered: they are in what was allocated, and not in what is live
+	Sites        int   // different stacks and labels
+	Stacks       int   // different stacks; once there are 65,536, others are put together, as one without frames
+	ForeignFrees int64 // see Profile.ForeignFrees
+}
+
+// Stats returns what p has done.
+func (p *Profile) Stats() Stats {
+	return Stats{
+		int64(p.serial.Load()), p.inUse.Load(), p.untracked.Load(),
+		int(p.sites.kept.Load()), p.stacks.number(), p.foreign.number(),
+	}
+}
+
+// Usage returns what p has done and takes. Blocks that are Untracked in [Stats] are both Sampled
+// and Dropped.
+func (p *Profile) Usage() hooks.Usage {
+	return hooks.Usage{
+		Sampled: int64(p.serial.Load()),
+		Dropped: p.untracked.Load(),
+		Bytes: int64(unsafe.Sizeof(*p)+unsafe.Sizeof(sampler{})+unsafe.Sizeof(part{})) +
+			p.stacks.bytes() + p.sites.bytes() + p.live.bytes() + p.foreign.bytes(),
+	}
+}

@@ -1,0 +1,179 @@
+package heapprofile
+
+import (
+	"cmp"
+	"context"
+	"hash/maphash"
+	"runtime/pprof"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A site is a place that allocates: the calls and the labels, with what it has allocated and
+// freed. There is one for all blocks that have the same.
+type site struct {
+	stack  *stack
+	text   string // the labels: length-prefixed keys and values
+	labels []Label
+	owner  string // by Options.Owner
+	hash   uint64
+	next   *site // in its bucket
+
+	allocated, freed           atomic.Int64 // blocks, in units of 1/blockUnit
+	allocatedBytes, freedBytes atomic.Int64
+}
+
+const blockUnit = 1 << 16
+
+// maxSites is how many different sites with labels are kept: labels may be those of each request.
+const maxSites = 1 << 16
+
+// allocate adds a block, weighted.
+func (s *site) allocate(b *block) {
+	blocks, bytes := b.weighted()
+	s.allocated.Add(blocks)
+	s.allocatedBytes.Add(bytes)
+}
+
+// free takes out a block, weighted, or takes that back if times is -1.
+func (s *site) free(b *block, times int64) {
+	blocks, bytes := b.weighted()
+	s.freed.Add(times * blocks)
+	s.freedBytes.Add(times * bytes)
+}
+
+// weighted returns what b stands for: blocks in units of 1/blockUnit, and bytes.
+func (b *block) weighted() (blocks, bytes int64) {
+	return int64(b.weight*blockUnit + 0.5), int64(b.weight*float64(b.size) + 0.5)
+}
+
+// sites keeps each site once, and for ever. Sites are found as stacks are, without a lock.
+type sites struct {
+	seed    maphash.Seed
+	buckets [1 << 10]atomic.Pointer[site]
+	kept    atomic.Int64
+	texts   atomic.Int64 // bytes that labels take
+}
+
+func newSites() *sites { return &sites{seed: maphash.MakeSeed()} }
+
+// A Label is a key of [runtime/pprof.Labels] with its value.
+type Label struct{ Key, Value string }
+
+// Beside those of the context, the name of a child Proxy is a label, and what Options.Owner
+// returns.
+const (
+	childLabel = "allocator"
+	ownerLabel = "owner"
+)
+
+// of returns the site of a stack, the labels of a context, a child Proxy, and an owner if it is
+// not nil.
+func (t *sites) of(stack *stack, ctx context.Context, child string, owner *string) *site {
+	var buffer [128]byte
+	labels := buffer[:0]
+	pprof.ForLabels(ctx, func(key, value string) bool {
+		labels = appendText(appendText(labels, key), value)
+		return true
+	})
+	if child != "" {
+		labels = appendText(appendText(labels, childLabel), child)
+	}
+	if owner != nil {
+		labels = appendText(appendText(labels, ownerLabel), *owner)
+	}
+	return t.keep(stack, labels, owner != nil)
+}
+
+// keep returns the site of a stack and labels, which may be a new one. If it is owned, the last
+// label is the owner.
+func (t *sites) keep(stack *stack, labels []byte, owned bool) *site {
+	hash := stack.hash
+	if len(labels) > 0 {
+		hash ^= maphash.Bytes(t.seed, labels)
+	}
+	bucket := &t.buckets[hash%uint64(len(t.buckets))]
+	var added *site
+	for {
+		first := bucket.Load()
+		for known := first; known != nil; known = known.next {
+			if known.hash == hash && known.stack == stack && known.text == string(labels) {
+				return known
+			}
+		}
+		if added == nil {
+			if len(labels) > 0 && t.kept.Load() >= maxSites {
+				return t.keep(stack, nil, false)
+			}
+			added = &site{stack: stack, text: string(labels), hash: hash}
+			added.labels = labelsOf(added.text)
+			if owned {
+				added.owner = added.labels[len(added.labels)-1].Value
+			}
+		}
+		added.next = first
+		if bucket.CompareAndSwap(first, added) {
+			t.kept.Add(1)
+			t.texts.Add(int64(len(added.text)) + int64(cap(added.labels))*int64(unsafe.Sizeof(Label{})))
+			return added
+		}
+	}
+}
+
+// bytes returns what t holds on the Go heap.
+func (t *sites) bytes() int64 {
+	return int64(unsafe.Sizeof(*t)) + t.kept.Load()*int64(unsafe.Sizeof(site{})) + t.texts.Load()
+}
+
+// appendText appends a text in a form that labelsOf finds the end of.
+func appendText(to []byte, text string) []byte {
+	n := uint32(len(text))
+	to = append(to, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+	return append(to, text...)
+}
+
+// labelsOf returns the labels that were appended.
+func labelsOf(appended string) (labels []Label) {
+	text := func() (text string) {
+		n := int(appended[0]) | int(appended[1])<<8 | int(appended[2])<<16 | int(appended[3])<<24
+		text, appended = appended[4:4+n], appended[4+n:]
+		return text
+	}
+	for appended != "" {
+		labels = append(labels, Label{text(), text()})
+	}
+	return labels
+}
+
+// A Sample is what one site has allocated: estimates, but with rate 1.
+type Sample struct {
+	Stack                       []uintptr // return addresses, for [runtime.CallersFrames]; the innermost first
+	Labels                      []Label   // of the context, the name of the child Proxy as "allocator", and the owner as "owner", see Options
+	AllocatedBlocks, LiveBlocks int64
+	AllocatedBytes, LiveBytes   int64
+}
+
+// Samples returns all that was sampled since the Profile was made, the most live bytes
+// first. Blocks and bytes of a site are read one after the other; at rest they are
+// exact.
+func (p *Profile) Samples() []Sample {
+	samples := make([]Sample, 0, p.sites.kept.Load())
+	for i := range p.sites.buckets {
+		for s := p.sites.buckets[i].Load(); s != nil; s = s.next {
+			freed, freedBytes := s.freed.Load(), s.freedBytes.Load() // before what was allocated, so as not to be more
+			allocated, allocatedBytes := s.allocated.Load(), s.allocatedBytes.Load()
+			samples = append(samples, Sample{
+				Stack: s.stack.pcs, Labels: s.labels,
+				AllocatedBlocks: rounded(allocated), LiveBlocks: rounded(allocated - freed),
+				AllocatedBytes: allocatedBytes, LiveBytes: allocatedBytes - freedBytes,
+			})
+		}
+	}
+	slices.SortFunc(samples, func(a, b Sample) int {
+		return cmp.Or(cmp.Compare(b.LiveBytes, a.LiveBytes), cmp.Compare(b.AllocatedBytes, a.AllocatedBytes), slices.Compare(a.Stack, b.Stack))
+	})
+	return samples
+}
+
+func rounded(blocks int64) int64 { return (blocks + blockUnit/2) / blockUnit }
