@@ -2,7 +2,7 @@
 // sends spans to Jaeger or any other OTLP collector by gRPC or HTTP, or
 // writes them to a file that the Upload tab of Jaeger's UI opens:
 //
-//	p, err := otlp.New(ctx, otlp.WithServiceName("indexer"))
+//	p, err := otlp.New(ctx, otlp.Options{ServiceName: "indexer"})
 //	if err != nil {
 //		return err
 //	}
@@ -16,7 +16,7 @@
 //
 // holds to the span. A program is not harmed by a collector that is down,
 // slow or dies: ending a span never waits for the network, the queue is
-// bounded (see [WithQueueSize] for its memory), and Shutdown is bounded by
+// bounded (see [Options].QueueSize for its memory), and Shutdown is bounded by
 // its context or by [DefaultShutdownTimeout].
 //
 // # What counts as delivered
@@ -56,8 +56,8 @@
 //	OTEL_TRACES_EXPORTER               otlp, the default; console (or otlp/stdout)
 //	                                     for OTLP/JSON lines on standard output;
 //	                                     none: spans are made, but go nowhere and
-//	                                     are not counted. WithFile and
-//	                                     WithEndpoint win over it
+//	                                     are not counted. Options.File and
+//	                                     Options.Endpoint override it
 //	OTEL_TRACES_SAMPLER                always_on, always_off or traceidratio, alone
 //	                                     or after parentbased_; by default
 //	                                     parentbased_always_on
@@ -71,7 +71,7 @@
 //	                                     than the queue has places
 //	OTEL_BSP_EXPORT_TIMEOUT            milliseconds for one batch; the shorter of
 //	                                     this and the timeout below holds
-//	OTEL_BSP_MAX_QUEUE_SIZE            not read: use WithQueueSize
+//	OTEL_BSP_MAX_QUEUE_SIZE            not read: use Options.QueueSize
 //	OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,   attributes of a span, 128 by default
 //	OTEL_ATTRIBUTE_COUNT_LIMIT
 //	OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,  characters of an attribute's value,
@@ -83,7 +83,7 @@
 //	OTEL_LOG_LEVEL, OTEL_PROPAGATORS,  not read: this package neither logs nor
 //	OTEL_CONFIG_FILE, OTEL_ENTITIES      propagates, and reads no file of settings
 //
-// Those for where spans go have no say with [WithFile] or another exporter than
+// Those for where spans go have no effect with [Options].File or another exporter than
 // otlp. Each has a form for traces, such as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT:
 //
 //	OTEL_EXPORTER_OTLP_ENDPOINT            http or https URL. HTTP adds v1/traces to

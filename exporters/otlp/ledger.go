@@ -143,5 +143,5 @@ func (l *ledger) unfinished(call, destination string, ctxErr error) error {
 
 // full is the reason for a drop when no delivery has failed.
 func (l *ledger) full() error {
-	return fmt.Errorf("more than %d spans waited at once, or spans ended after Shutdown; raise WithQueueSize, or shut down last", l.limit)
+	return fmt.Errorf("more than %d spans waited at once, or spans ended after Shutdown; raise Options.QueueSize, or shut down last", l.limit)
 }

@@ -46,20 +46,19 @@ var _ trace.TracerProvider = (*Provider)(nil)
 // The error, for an option or an environment variable that makes no sense or
 // a file that cannot be written, names what is wrong and what would be right;
 // nothing is left running then, and no file is made. ctx bounds New alone.
-func New(ctx context.Context, opts ...Option) (*Provider, error) {
-	p, err := newProvider(ctx, opts)
+func New(ctx context.Context, o Options) (*Provider, error) {
+	p, err := newProvider(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("otlp.New: %w", err)
 	}
 	return p, nil
 }
 
-func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
+func newProvider(ctx context.Context, o Options) (*Provider, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, err := newConfig(opts)
-	if err != nil {
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	disabled, err := envDisabled()
@@ -69,12 +68,12 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if disabled {
 		return withoutExport(noop.NewTracerProvider()), nil
 	}
-	s, err := newSettings(ctx, c)
+	s, err := newSettings(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
 	exporter := "otlp"
-	if c.file == "" && c.endpoint == "" {
+	if o.File == "" && o.Endpoint == "" {
 		if exporter, err = envExporter(); err != nil {
 			return nil, err
 		}
@@ -82,19 +81,19 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if exporter == "none" {
 		return withoutExport(sdktrace.NewTracerProvider(s.options()...)), nil
 	}
-	if c.file != "" || exporter == "console" {
-		f, err := openFile(c.file)
+	if o.File != "" || exporter == "console" {
+		f, err := openFile(o.File)
 		if err != nil {
 			return nil, err
 		}
-		timeout := cmp.Or(c.timeout, s.timeout, DefaultTimeout)
-		return startFile(f, c.queue, timeout, cmp.Or(c.file, "standard output"), s), nil
+		timeout := cmp.Or(o.Timeout, s.timeout, DefaultTimeout)
+		return startFile(f, o.QueueSize, timeout, cmp.Or(o.File, "standard output"), s), nil
 	}
-	client, timeout, destination, err := newClient(c, s.batching)
+	client, timeout, destination, err := newClient(&o, s.batching)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startClient(ctx, client, c.queue, timeout, destination, s)
+	p, err := startClient(ctx, client, o.QueueSize, timeout, destination, s)
 	if err != nil {
 		client.Stop(ctx)
 		return nil, fmt.Errorf("sending to %s: %w", destination, err)
@@ -111,7 +110,7 @@ type settings struct {
 	resource *resource.Resource
 }
 
-func newSettings(ctx context.Context, c *config) (s settings, err error) {
+func newSettings(ctx context.Context, o *Options) (s settings, err error) {
 	if s.sampler, err = envSampler(); err != nil {
 		return s, err
 	}
@@ -121,7 +120,7 @@ func newSettings(ctx context.Context, c *config) (s settings, err error) {
 	if s.batching, err = envBatching(); err != nil {
 		return s, err
 	}
-	s.resource, err = newResource(ctx, c.service)
+	s.resource, err = newResource(ctx, o.ServiceName)
 	return s, err
 }
 
@@ -187,8 +186,8 @@ func (p *Provider) start(exp sdktrace.SpanExporter, timeout time.Duration, s set
 }
 
 // newClient also returns the time that one batch may take and where it goes.
-func newClient(c *config, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
-	t, err := resolveTarget(c, b)
+func newClient(o *Options, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
+	t, err := resolveTarget(o, b)
 	if err != nil {
 		return nil, 0, "", err
 	}
