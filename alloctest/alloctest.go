@@ -9,7 +9,7 @@
 // and who freed the block. Each Proxy is on its own: tests that run in parallel do not
 // disturb each other.
 //
-// Two flags are for a whole test binary and go before what its tests say.
+// Two flags are for a whole test binary and override what its tests say.
 // -alloctest.stacks=full, sampled or off: whether stacks are taken of all blocks, as by
 // default, of one in 64 KiB, or of none. -alloctest.debug=guard or off: whether each
 // [debug.Allocator] is at its most paranoid, with guard pages, so that the first access
@@ -62,7 +62,7 @@ var (
 	debugFlag  = flag.String("alloctest.debug", "", "look for misuse of memory with guard pages too, or not at all: `guard` or off")
 )
 
-// An Option configures [New].
+// An Option configures [New]. The order of options does not matter. A nil Option is left out.
 type Option interface{ apply(*config) }
 
 type optionFunc func(*config)
@@ -72,25 +72,28 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	inner  blockalloc.Allocator
 	stacks Stacks
-	debug  *debug.Options // nil for none
+	debug  *debug.Options // nil unless set
 	proxy  []alloctrace.Option
 }
 
-// WithAllocator has the Proxy take its memory from inner: unless set, from a
-// [blockalloc.Heap], whose memory the race detector sees, in a [debug.Allocator].
-// Around inner there is a debug.Allocator only with WithDebug, which goes after this: it
-// would stand between the test and inner's own blocks and errors.
+// WithAllocator sets the allocator that the Proxy takes its memory from. Without it that is a
+// [blockalloc.Heap], whose memory the race detector sees, in a [debug.Allocator]. Around inner
+// there is a debug.Allocator only with [WithDebug], because it would stand between the test and
+// inner's own blocks and errors. WithAllocator panics if inner is nil.
 func WithAllocator(inner blockalloc.Allocator) Option {
-	return optionFunc(func(c *config) { c.inner, c.debug = inner, nil })
+	if inner == nil {
+		panic("alloctest: WithAllocator(nil): pass an allocator, or leave the option out")
+	}
+	return optionFunc(func(c *config) { c.inner = inner })
 }
 
-// WithStacks says of which blocks stacks are taken: of all, unless set here or by the
-// flag.
+// WithStacks sets of which blocks stacks are taken. Without it they are taken of all, and in a
+// benchmark of a sample.
 func WithStacks(s Stacks) Option { return optionFunc(func(c *config) { c.stacks = s }) }
 
-// WithDebug says what the [debug.Allocator] between the Proxy and its allocator looks
-// for: all but what needs guard pages, unless set here or by the flag. Where the
-// test relies on zeroed memory, set Zeroed.
+// WithDebug sets what the [debug.Allocator] between the Proxy and its allocator looks for.
+// Without it that is all but what needs guard pages. If the test relies on zeroed memory, set
+// Zeroed.
 func WithDebug(o debug.Options) Option {
 	return optionFunc(func(c *config) { c.debug = &o })
 }
@@ -100,16 +103,25 @@ func WithProxy(opts ...alloctrace.Option) Option {
 	return optionFunc(func(c *config) { c.proxy = append(c.proxy, opts...) })
 }
 
-// configure returns what the options and flags say for t, or an error if they cannot
-// be. Benchmarks are there for their times: they have neither a debug.Allocator nor all
+// configure returns what the options and flags say for t, or an error if they make no
+// sense. Benchmarks are there for their times: they have neither a debug.Allocator nor all
 // stacks unless they say so.
 func configure(t TestingT, opts []Option) (config, error) {
-	c := config{inner: new(blockalloc.Heap), stacks: Full, debug: new(debug.Options)}
-	if _, benchmark := t.(interface{ Loop() bool }); benchmark {
-		c.stacks, c.debug = Sampled, nil
+	_, benchmark := t.(interface{ Loop() bool })
+	c := config{stacks: Full}
+	if benchmark {
+		c.stacks = Sampled
 	}
 	for _, o := range opts {
-		o.apply(&c)
+		if o != nil {
+			o.apply(&c)
+		}
+	}
+	if c.debug == nil && c.inner == nil && !benchmark {
+		c.debug = new(debug.Options)
+	}
+	if c.inner == nil {
+		c.inner = new(blockalloc.Heap)
 	}
 	source := fmt.Sprintf("WithStacks(%q)", c.stacks)
 	if *stacksFlag != "" {

@@ -1,7 +1,7 @@
 // Package expvars shows how allocators stand at /debug/vars, beside Go's own
 // memstats:
 //
-//	err := expvars.Publish("offheap", mem)
+//	err := expvars.Publish(mem, "offheap")
 //
 // Nothing is published by importing the package. But package expvar, which it imports,
 // then serves /debug/vars on http.DefaultServeMux, as it does whoever imports it.
@@ -48,18 +48,18 @@ var publishing sync.Mutex
 // Publish returns an error if s is nil, or name is empty or then taken, where
 // expvar.Publish would panic; which that does still if somebody else takes the name by
 // expvar at the same moment.
-func Publish(name string, s counter.Source) error {
-	name = text.Name(name)
+func Publish(s counter.Source, name string) error {
 	if s == nil {
-		return fmt.Errorf("expvars: Publish(%q, nil): pass a Proxy or another counter.Source", name)
+		panic(fmt.Sprintf("expvars: Publish(nil, %q): pass a Proxy or another counter.Source", name))
 	}
+	name = text.Name(name)
 	if name == "" {
-		return errors.New(`expvars: Publish(""): pass a name, which /debug/vars shows`)
+		return errors.New(`expvars: Publish: the name is "": pass one, which /debug/vars shows`)
 	}
 	publishing.Lock()
 	defer publishing.Unlock()
 	if expvar.Get(name) != nil {
-		return fmt.Errorf("expvars: Publish(%q): this name is taken: choose another", name)
+		return fmt.Errorf("expvars: Publish: the name %q is taken: choose another", name)
 	}
 	expvar.Publish(name, Func(s))
 	return nil

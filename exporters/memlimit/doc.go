@@ -2,8 +2,8 @@
 // keeps the memory limit of the Go runtime, which GOMEMLIMIT sets at start, at a budget
 // for the whole process less what its sources say is live off-heap:
 //
-//	l, err := memlimit.Start(memlimit.Options{}, mem)
-//	defer l.Stop()
+//	l, err := memlimit.New(memlimit.Options{}, mem)
+//	defer l.Close()
 //
 // As off-heap memory grows the collector runs more often, before the container is
 // killed; as it shrinks the limit rises again. The budget is, in this order,
@@ -41,7 +41,7 @@
 //
 // The limit is soft. Under the floor it does not go, for a heap that does not fit
 // its limit is collected without end: the runtime stops at half of the processor's time
-// and exceeds the limit. Report.AtFloor counts the ticks at which the budget was not to
+// and exceeds the limit. Stats.AtFloor counts the ticks at which the budget was not to
 // be had; then bound the off-heap memory too, by [blockalloc.Limit], whose AllocateContext
 // holds producers back until there is room again. What grows within
 // a tick is seen only at its end, and what neither Go nor a source counts is not seen:
@@ -58,7 +58,7 @@
 // visit all that it has: with gigabytes of small blocks, tick less often. Where the
 // budget comes from GOMEMLIMIT or a cgroup, the cgroup's files are read again every
 // 10 s, which takes 0.3 ms, for limits of running containers can be changed. If the limit is
-// removed, Go's limit is what Start found until there is a limit again. A file that cannot be
+// removed, Go's limit is what New found until there is a limit again. A file that cannot be
 // read leaves the budget as it is. It runs wherever Go does; cgroups, of version 1, 2 or both, are found on Linux.
 //
 // [blockalloc.Limit]: https://pkg.go.dev/github.com/alloctrace/alloctrace/blockalloc#Limit

@@ -10,6 +10,9 @@ import (
 // race detector, and where there is no memory but the Go heap's, that is nothing.
 // Its cost is that of [blockalloc.Pool.Stats].
 func Pool(p *blockalloc.Pool) counter.Source {
+	if p == nil {
+		panic("memlimit: Pool(nil): pass the Pool that the Proxy allocates from")
+	}
 	return Bytes(func() int64 {
 		if poolOnGoHeap {
 			return 0

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// ErrNoBudget is what [Start] returns, wrapped, where nothing says how much memory the
+// ErrNoBudget is what [New] returns, wrapped, where nothing says how much memory the
 // process may have, as on most developers' machines.
 var ErrNoBudget = errors.New("no budget")
 
-// Options configure [Start]. The zero Options are right in a container.
+// Options configure [New]. The zero Options are right in a container.
 type Options struct {
 	// Budget is how many bytes of memory the process may have in all. If it is 0,
 	// GOMEMLIMIT is taken as the budget if it is set, unless the cgroup has less, and
@@ -53,24 +54,24 @@ type Limiter struct {
 	options Options
 	root    fs.FS
 	sources []counter.Source
-	found   int64 // the limit before Start
+	found   int64 // the limit before New
 	stop    func()
 	ended   chan struct{}
 
-	mu     sync.Mutex
-	law    law
-	report Report
+	mu    sync.Mutex
+	law   law
+	stats Stats
 }
 
-// Report says how a [Limiter] stands. All but the counts are bytes.
-type Report struct {
+// Stats are what a [Limiter] has done and sees. All but the counts are bytes.
+type Stats struct {
 	Budget  int64  `json:"budget"` // 0 while there is none, because the cgroup's limit was removed
 	From    string `json:"from"`   // where the budget is from: Options.Budget, GOMEMLIMIT or a file; "" while there is none
 	Floor   int64  `json:"floor"`
 	OffHeap int64  `json:"off_heap"` // at the last tick
 	Limit   int64  `json:"limit"`    // Go's, as last set
 	Ticks   int64  `json:"ticks"`
-	Lowered int64  `json:"lowered"`  // how often the limit was, Start's call included
+	Lowered int64  `json:"lowered"`  // how often the limit was, New's call included
 	Raised  int64  `json:"raised"`   // how often the limit was
 	AtFloor int64  `json:"at_floor"` // ticks at which budget - off-heap was below the floor
 }
@@ -80,46 +81,47 @@ type Report struct {
 //	limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks
 //
 // It says "no limit" where Budget is 0.
-func (r Report) String() string {
-	if r.Budget == 0 {
+func (s Stats) String() string {
+	if s.Budget == 0 {
 		return fmt.Sprintf("no limit: the cgroup's was removed; off-heap %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
-			counter.FormatBytes(r.OffHeap), r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+			counter.FormatBytes(s.OffHeap), s.Lowered, s.Raised, s.AtFloor, s.Ticks)
 	}
 	return fmt.Sprintf("limit %s = budget %s (%s) - off-heap %s, floor %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
-		counter.FormatBytes(r.Limit), counter.FormatBytes(r.Budget), r.From, counter.FormatBytes(r.OffHeap), counter.FormatBytes(r.Floor),
-		r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+		counter.FormatBytes(s.Limit), counter.FormatBytes(s.Budget), s.From, counter.FormatBytes(s.OffHeap), counter.FormatBytes(s.Floor),
+		s.Lowered, s.Raised, s.AtFloor, s.Ticks)
 }
 
 var running atomic.Bool
 
-// Start sets Go's memory limit to the budget less what the sources have off-heap, and
-// keeps it so until [Limiter.Stop]. What several sources count is added up, so none may
+// New sets Go's memory limit to the budget less what the sources have off-heap, and
+// keeps it so until [Limiter.Close]. What several sources count is added up, so none may
 // be part of another. A Proxy whose memory is in the Go heap, where the runtime counts it,
 // adds nothing: that of a [blockalloc.Heap], and of [blockalloc.Default] under the race
 // detector. If only a part of it is there, all counts. It is an error if a Limiter runs already, for the limit is that
 // of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
 // has changed.
-func Start(o Options, sources ...counter.Source) (*Limiter, error) {
-	return start(o, rootDir(""), sources)
+func New(o Options, offHeap ...counter.Source) (*Limiter, error) {
+	sources.Require("memlimit: New", offHeap...)
+	return newLimiter(o, rootDir(""), offHeap)
 }
 
-// start is Start where root is the root of the file system.
-func start(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
+// newLimiter is New where root is the root of the file system.
+func newLimiter(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
 	if err := o.complete(sources); err != nil {
-		return nil, fmt.Errorf("memlimit: Start: %w", err)
+		return nil, fmt.Errorf("memlimit: New: %w", err)
 	}
 	if !running.CompareAndSwap(false, true) {
-		return nil, errors.New("memlimit: Start: a Limiter is running already: stop it first, or give it all sources")
+		return nil, errors.New("memlimit: New: a Limiter is running already: close it first, or give it all sources")
 	}
 	sources = slices.DeleteFunc(slices.Clone(sources), onGoHeap)
 	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), ended: make(chan struct{})}
 	err := l.budget()
 	if err == nil && o.Floor > l.law.budget {
-		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.report.From)
+		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.stats.From)
 	}
 	if err != nil {
 		running.Store(false)
-		return nil, fmt.Errorf("memlimit: Start: %w", err)
+		return nil, fmt.Errorf("memlimit: New: %w", err)
 	}
 	off := l.offHeap()
 	l.set(l.law.target(off), off)
@@ -149,11 +151,6 @@ func (o *Options) complete(sources []counter.Source) error {
 	case len(sources) == 0:
 		return errors.New("no sources: without off-heap memory GOMEMLIMIT alone does")
 	}
-	for i, s := range sources {
-		if s == nil {
-			return fmt.Errorf("source %d is nil", i)
-		}
-	}
 	return nil
 }
 
@@ -171,21 +168,21 @@ func (l *Limiter) budget() error {
 	default:
 		return err
 	}
-	l.report.Budget, l.report.From, l.report.Floor = budget, from, l.law.floor
+	l.stats.Budget, l.stats.From, l.stats.Floor = budget, from, l.law.floor
 	return err
 }
 
-// next returns what Go's limit should be after this tick. Without a budget that is what Start
+// next returns what Go's limit should be after this tick. Without a budget that is what New
 // found.
 func (l *Limiter) next(off int64) int64 {
-	if l.report.Budget == 0 {
+	if l.stats.Budget == 0 {
 		return l.found
 	}
-	return l.law.next(l.report.Limit, off)
+	return l.law.next(l.stats.Limit, off)
 }
 
 // resolve returns the budget and where it is from. found is Go's memory limit before
-// Start. Without any limit, the budget is [math.MaxInt64] beside the error.
+// New. Without any limit, the budget is [math.MaxInt64] beside the error.
 func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
 	if o.Budget != 0 {
 		return o.Budget, "Options.Budget", nil
@@ -245,7 +242,7 @@ var nudge atomic.Pointer[[64 << 10]byte]
 func (l *Limiter) set(limit, off int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := &l.report
+	r := &l.stats
 	before := r.Limit
 	if r.Ticks == 0 {
 		before = l.found
@@ -271,14 +268,14 @@ func (l *Limiter) set(limit, off int64) {
 }
 
 // Stats returns how l stands.
-func (l *Limiter) Stats() Report {
+func (l *Limiter) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.report
+	return l.stats
 }
 
-// Stop ends l and restores the limit that Start found. Further calls do nothing.
-func (l *Limiter) Stop() {
+// Close ends l and restores the limit that New found. Later calls do nothing. The error is always nil.
+func (l *Limiter) Close() error {
 	l.stop()
 	<-l.ended
 	l.mu.Lock()
@@ -288,4 +285,5 @@ func (l *Limiter) Stop() {
 		l.found = -1
 		running.Store(false)
 	}
+	return nil
 }

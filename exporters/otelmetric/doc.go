@@ -5,11 +5,11 @@
 //	reader := sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(sizes))
 //	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 //
-//	reg, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
+//	reg, err := otelmetric.Register(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
 //	if err != nil {
 //		return err
 //	}
-//	defer reg.Stop()
+//	defer reg.Close()
 //
 // These are the metrics. Bytes are granted bytes, as in [counter.Stats].
 //
@@ -54,7 +54,7 @@
 // well is told on its own too, and a sum over allocator.name has it twice; likewise
 // allocators that share a Pool or a Limit tell all of it each.
 //
-// [StartHook] tells what a hook that looks on takes itself, with the attribute
+// [RegisterHook] tells what a hook that looks on takes itself, with the attribute
 // allocator.instrumentation.hook:
 //
 //	Instrument     Metric                                   Unit       Meaning
@@ -69,7 +69,7 @@
 // they are 0: a hook need not count events, and time is an estimate that only a
 // hooks.Meter around the hook makes.
 //
-// [StartRSS] tells what the resident memory of the process is made of, by package rss:
+// [RegisterRSS] tells what the resident memory of the process is made of, by package rss:
 //
 //	Instrument     Metric                       Unit       Meaning
 //	UpDownCounter  allocator.rss                By         of the process, by allocator.rss.part: go_heap, go_other, tracked, files or unattributed

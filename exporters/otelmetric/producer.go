@@ -16,7 +16,7 @@ import (
 )
 
 // A Producer makes the histogram allocator.allocation.size of the sources that were
-// started with it. Give it to a reader by the SDK's WithProducer, and to [Start] by
+// started with it. Give it to a reader by the SDK's WithProducer, and to [Register] by
 // [WithProducer]. The zero Producer is ready; it must not be copied, and may be used by
 // several goroutines at once. It is cumulative, whatever the reader asks for.
 //

@@ -197,7 +197,7 @@ func TestRefusedHeadersStaySecret(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", x.headers)
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", x.protocol)
 			_, err := New(t.Context(), Options{})
-			if err == nil || !strings.Contains(err.Error(), "otlp.New: OTEL_EXPORTER_OTLP_HEADERS=") || !strings.Contains(err.Error(), x.want) {
+			if err == nil || !strings.Contains(err.Error(), "otlp: New: OTEL_EXPORTER_OTLP_HEADERS=") || !strings.Contains(err.Error(), x.want) {
 				t.Fatalf("New returned %v, want the variable and %q", err, x.want)
 			}
 			if strings.Contains(err.Error(), "secret") {

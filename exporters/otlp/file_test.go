@@ -417,7 +417,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 			t.Errorf("New took the path %s", x.path)
 			continue
 		}
-		for _, want := range []string{"otlp.New: Options.File=", strconv.Quote(x.path), x.want} {
+		for _, want := range []string{"otlp: New: Options.File=", strconv.Quote(x.path), x.want} {
 			if strings.Count(err.Error(), want) != 1 {
 				t.Errorf("the error does not say %q once: %v", want, err)
 			}

@@ -32,7 +32,7 @@ func wantNewError(t *testing.T, o Options, words ...string) {
 		t.Errorf("New succeeded, want an error with %q", words)
 		return
 	}
-	for _, w := range append(words, "otlp.New: ") {
+	for _, w := range append(words, "otlp: New: ") {
 		if !strings.Contains(err.Error(), w) {
 			t.Errorf("the error does not say %q: %v", w, err)
 		}

@@ -49,7 +49,7 @@ var _ trace.TracerProvider = (*Provider)(nil)
 func New(ctx context.Context, o Options) (*Provider, error) {
 	p, err := newProvider(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("otlp.New: %w", err)
+		return nil, fmt.Errorf("otlp: New: %w", err)
 	}
 	return p, nil
 }

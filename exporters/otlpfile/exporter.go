@@ -47,7 +47,12 @@ var _ sdktrace.SpanExporter = (*Exporter)(nil)
 
 // New returns an Exporter that writes to w, which it does not close. After a write that fails in the middle of a line it
 // writes nothing more, for the line cannot be taken back; [Create] is for files.
-func New(w io.Writer) *Exporter { return &Exporter{out: stream{w}} }
+func New(w io.Writer) *Exporter {
+	if w == nil {
+		panic("otlpfile: New(nil): pass an io.Writer, such as os.Stdout, or use Create for a file")
+	}
+	return &Exporter{out: stream{w}}
+}
 
 // ExportSpans writes the spans as one line with one call of Write, so that they need no flush. A line of more than 2 MiB is
 // cut into several, for what a collector takes is bounded.

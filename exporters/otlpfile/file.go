@@ -27,7 +27,7 @@ type output interface {
 func Create(path string) (*Exporter, error) {
 	f, err := create(path)
 	if err != nil {
-		return nil, fmt.Errorf("otlpfile.Create(%q): %w", path, err)
+		return nil, fmt.Errorf("otlpfile: Create(%q): %w", path, err)
 	}
 	return &Exporter{out: f}, nil
 }

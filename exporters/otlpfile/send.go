@@ -30,7 +30,7 @@ func Send(ctx context.Context, path string) (endpoint string, err error) {
 		err = send(ctx, path, endpoint, post)
 	}
 	if err != nil {
-		return "", fmt.Errorf("otlpfile.Send(%q): %w", path, err)
+		return "", fmt.Errorf("otlpfile: Send(%q): %w", path, err)
 	}
 	return endpoint, nil
 }

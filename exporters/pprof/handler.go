@@ -28,7 +28,10 @@ import (
 //
 // Whoever can reach it learns the names of functions and labels: serve it where
 // net/http/pprof is served. It may be called by several goroutines at once.
-func Handler(p *hooks.Profile) http.Handler { return handler{p} }
+func Handler(p *hooks.Profile) http.Handler {
+	require("Handler", p != nil)
+	return handler{p}
+}
 
 type handler struct{ profile *hooks.Profile }
 

@@ -39,17 +39,19 @@ import (
 // microseconds for each place that has allocated; symbols are found now, and not when
 // memory is allocated.
 func Write(w io.Writer, p *hooks.Profile) error {
+	require("Write", p != nil)
 	if err := build(p).Write(w); err != nil {
-		return fmt.Errorf("pprof.Write: %w", err)
+		return fmt.Errorf("pprof: Write: %w", err)
 	}
 	return nil
 }
 
 // WriteFile writes a file as [Write] does, in place of what was there.
 func WriteFile(path string, p *hooks.Profile) error {
+	require("WriteFile", p != nil)
 	f, err := os.Create(path)
 	if err != nil {
-		return fmt.Errorf("pprof.WriteFile: %w", err)
+		return fmt.Errorf("pprof: WriteFile: %w", err)
 	}
 	return errors.Join(Write(f, p), f.Close())
 }
@@ -63,14 +65,22 @@ func WriteFile(path string, p *hooks.Profile) error {
 // the memory_space of golang/go#79179, is 0 in the samples of p: what it is of is the memory of
 // the whole process, mappings included, of which it would be a second count.
 func WriteCombined(w io.Writer, p *hooks.Profile) error {
+	require("WriteCombined", p != nil)
 	combined, err := combine(p)
 	if err == nil {
 		err = combined.Write(w)
 	}
 	if err != nil {
-		return fmt.Errorf("pprof.WriteCombined: %w", err)
+		return fmt.Errorf("pprof: WriteCombined: %w", err)
 	}
 	return nil
+}
+
+// require panics if function was not given a profile.
+func require(function string, given bool) {
+	if !given {
+		panic("pprof: " + function + ": the profile is nil: pass the hook that samples, which the Proxy has too")
+	}
 }
 
 // combine returns Go's heap profile and that of p as one.

@@ -1,7 +1,7 @@
 // Package prometheus shows Prometheus the numbers of allocators:
 //
 //	mem := alloctrace.Wrap(blockalloc.NewLimit(blockalloc.Default(), 1<<30))
-//	reg.MustRegister(allocprom.NewCollector(mem, "index"))
+//	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{}))
 //
 // where allocprom is this package and reg a Registerer of
 // github.com/prometheus/client_golang. Nothing registers itself, and what reg.Unregister
@@ -34,7 +34,7 @@
 //
 // All have the label allocator_name, and allocator_child: empty for the allocator as a
 // whole, which for Prometheus is a label that is not there, and the name of a child, if
-// [WithChildren] asks for them. Children are part of the whole: sum over
+// [Options].Children asks for them. Children are part of the whole: sum over
 // {allocator_child=""}. What else is to be a label, prometheus.WrapRegistererWith adds.
 //
 // A [HookCollector] shows what a hook that looks on takes itself, with the label hook:

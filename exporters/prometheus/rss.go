@@ -28,9 +28,7 @@ var _ prometheus.Collector = (*RSSCollector)(nil)
 // but on Linux, and if an allocator is nil or has the name of another. It does not fail where
 // the process has no right to read, or no file descriptor left: that can change.
 func NewRSSCollector(allocators ...counter.Source) (*RSSCollector, error) {
-	if i := slices.Index(allocators, nil); i >= 0 {
-		return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d is nil: pass a Proxy", i)
-	}
+	sources.Require("prometheus: NewRSSCollector", allocators...)
 	var report rss.Report
 	err := sources.Try(func() (err error) { report, err = rss.Read(allocators...); return err })
 	if errors.Is(err, errors.ErrUnsupported) {

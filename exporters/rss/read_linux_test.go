@@ -258,9 +258,12 @@ func TestShared(t *testing.T) {
 	if r, err = Read(); err != nil || r.Tracked != 0 || r.RSS == 0 {
 		t.Errorf("of nothing: %+v, %v", r, err)
 	}
-	if _, err = Read(a, nil); err == nil || !strings.Contains(err.Error(), "source 1 is nil") {
-		t.Error(err)
-	}
+	defer func() {
+		if r, want := recover(), "rss: Read: source 1 is nil: pass a Proxy or another counter.Source"; r != want {
+			t.Errorf("it panics with %v, want %s", r, want)
+		}
+	}()
+	_, _ = Read(a, nil)
 }
 
 // TestFile reads of an allocator in the middle of a file that is mapped twice.

@@ -43,7 +43,7 @@ type Mapping struct {
 }
 
 // Go returns what is Go's.
-func (r *Report) Go() int64 { return r.GoHeap + r.GoOther }
+func (r Report) Go() int64 { return r.GoHeap + r.GoOther }
 
 // A Part is one of those that RSS is made of.
 type Part struct {
@@ -52,7 +52,7 @@ type Part struct {
 }
 
 // Parts returns the five parts that add up to RSS.
-func (r *Report) Parts() []Part {
+func (r Report) Parts() []Part {
 	return []Part{{"go_heap", r.GoHeap}, {"go_other", r.GoOther}, {"tracked", r.Tracked}, {"files", r.Files}, {"unattributed", r.Unattributed}}
 }
 

@@ -36,7 +36,7 @@ func startHooks(t *testing.T, provider *sdkmetric.MeterProvider) (regs []*otelme
 		"all":  used{Events: 4096, Sampled: 70, Dropped: 7, Bytes: 1 << 20, Time: 1500 * time.Millisecond, TimeError: time.Second},
 		"some": used{Sampled: 5, Bytes: 99},
 	} {
-		reg, err := otelmetric.StartHook(hook, name, otelmetric.WithMeterProvider(provider), otelmetric.WithName("no matter"), nil)
+		reg, err := otelmetric.RegisterHook(hook, name, otelmetric.WithMeterProvider(provider), otelmetric.WithName("no matter"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestHooks(t *testing.T) {
 		for _, reg := range regs {
 			stop(t, reg)
 		}
-		wantLines(t, "after Stop", collectHooks(t, reader), nil)
+		wantLines(t, "after Close", collectHooks(t, reader), nil)
 	}
 }
 
@@ -197,14 +197,15 @@ func TestHookErrors(t *testing.T) {
 		want string
 		is   error
 	}{
-		{nil, "ring", nil, `otelmetric.StartHook(<nil>, "ring"): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, nil},
-		{hook, "", nil, fmt.Sprintf(`otelmetric.StartHook(%v, ""): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, hook), nil},
-		{hook, "ring", otelmetric.WithMeterProvider(refusing{callback: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
-		{hook, "ring", otelmetric.WithMeterProvider(noMemory{err: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
+		{hook, "", nil, `otelmetric: RegisterHook: the name is "": pass one, by which the hook is known from others`, nil},
+		{hook, "ring", otelmetric.WithMeterProvider(refusing{callback: no}), "otelmetric: RegisterHook: the MeterProvider refuses: no", no},
+		{hook, "ring", otelmetric.WithMeterProvider(noMemory{err: no}), "otelmetric: RegisterHook: the MeterProvider refuses: no", no},
 	} {
-		reg, err := otelmetric.StartHook(x.hook, x.name, x.opt)
+		reg, err := otelmetric.RegisterHook(x.hook, x.name, x.opt)
 		if reg != nil || err == nil || err.Error() != x.want || x.is != nil && !errors.Is(err, x.is) {
-			t.Errorf("StartHook = %v, %v; want %s", reg, err, x.want)
+			t.Errorf("RegisterHook = %v, %v; want %s", reg, err, x.want)
 		}
 	}
+	wantPanic(t, `otelmetric: RegisterHook(nil, "ring"): pass a hook that reports its Usage, such as a ring.Ring`,
+		func() { _, _ = otelmetric.RegisterHook(nil, "ring") })
 }
