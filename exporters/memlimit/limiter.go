@@ -15,34 +15,34 @@ import (
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// ErrNoBudget is what [New] returns, wrapped, where nothing says how much memory the
-// process may have, as on most developers' machines.
+// ErrNoBudget is what the error of [New] wraps if nothing bounds the memory of the process, as
+// on most developers' machines.
 var ErrNoBudget = errors.New("no budget")
 
 // Options configure [New]. The zero Options are right in a container.
 type Options struct {
-	// Budget is how many bytes of memory the process may have in all. If it is 0,
-	// GOMEMLIMIT is taken as the budget if it is set, unless the cgroup has less, and
-	// otherwise the cgroup's limit times Headroom.
+	// Budget is how many bytes of memory the process may have in all. If it is 0, the budget
+	// is GOMEMLIMIT, unless that is not set or more than the cgroup's limit. Then it is the
+	// cgroup's limit times Headroom.
 	Budget int64
 
-	// Headroom is the part of a cgroup's limit that is the budget, more than 0 and at
-	// most 1; 0 means 0.9. The rest is for what is counted nowhere. It does not
-	// apply to Budget and GOMEMLIMIT.
+	// Headroom is the fraction of a cgroup's limit that is the budget, more than 0 and at
+	// most 1; 0 means 0.9. The rest is for memory that nobody counts. It does not apply to
+	// Budget and GOMEMLIMIT.
 	Headroom float64
 
-	// Floor is how many bytes Go is left at least, whatever is off-heap. Twice the
-	// live heap is comfortable, less than it is not to be had. It can raise the floor
-	// over a tenth of the budget and 16 MiB, but not lower it.
+	// Floor is how many bytes the limit is at least, however much is off-heap. Twice the live
+	// heap is comfortable; with less than the live heap the collector runs all the time. Floor
+	// can raise the floor above a tenth of the budget and 16 MiB, but not lower it.
 	Floor int64
 
 	// Interval is the time between ticks, 10 ms at least; 0 means 20 ms.
 	Interval time.Duration
 }
 
-// Bytes is a [counter.Source] that has a number only. It is for memory that no Proxy
-// counts, such as that of a C library. What is in the Go heap must not be part of it. It is
-// called at every tick, by one goroutine. For a [blockalloc.Pool] there is [Pool].
+// Bytes is a [counter.Source] of a number of live bytes. It is for memory that no Proxy
+// counts, such as that of a C library. It must not count memory in the Go heap. One goroutine
+// calls it at every tick. For a [blockalloc.Pool] there is [Pool].
 type Bytes func() int64
 
 // Stats returns Stats of which only LiveBytes is set.
@@ -71,8 +71,8 @@ type Stats struct {
 	OffHeap int64  `json:"off_heap"` // at the last tick
 	Limit   int64  `json:"limit"`    // Go's, as last set
 	Ticks   int64  `json:"ticks"`
-	Lowered int64  `json:"lowered"`  // how often the limit was, New's call included
-	Raised  int64  `json:"raised"`   // how often the limit was
+	Lowered int64  `json:"lowered"`  // how often the limit was lowered, New's call included
+	Raised  int64  `json:"raised"`   // how often the limit was raised
 	AtFloor int64  `json:"at_floor"` // ticks at which budget - off-heap was below the floor
 }
 
@@ -80,7 +80,7 @@ type Stats struct {
 //
 //	limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks
 //
-// It says "no limit" where Budget is 0.
+// It says "no limit" if Budget is 0.
 func (s Stats) String() string {
 	if s.Budget == 0 {
 		return fmt.Sprintf("no limit: the cgroup's was removed; off-heap %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
@@ -93,13 +93,15 @@ func (s Stats) String() string {
 
 var running atomic.Bool
 
-// New sets Go's memory limit to the budget less what the sources have off-heap, and
-// keeps it so until [Limiter.Close]. What several sources count is added up, so none may
-// be part of another. A Proxy whose memory is in the Go heap, where the runtime counts it,
-// adds nothing: that of a [blockalloc.Heap], and of [blockalloc.Default] under the race
-// detector. If only a part of it is there, all counts. It is an error if a Limiter runs already, for the limit is that
-// of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
-// has changed.
+// New sets Go's memory limit to the budget less the live bytes of the sources in offHeap, and
+// keeps it so until [Limiter.Close]. The sources are added up, so none may be part of another.
+// A Proxy adds nothing if all its memory is in the Go heap, where the runtime counts it: one of
+// a [blockalloc.Heap], or of [blockalloc.Default] under the race detector. If only a part is
+// there, all of it counts.
+//
+// New returns an error if a Limiter runs already, because the limit is that of the process, and
+// if there is no budget: see [ErrNoBudget]. After an error nothing has changed. New panics if a
+// source is nil.
 func New(o Options, offHeap ...counter.Source) (*Limiter, error) {
 	sources.Require("memlimit: New", offHeap...)
 	return newLimiter(o, rootDir(""), offHeap)
@@ -131,7 +133,7 @@ func newLimiter(o Options, root fs.FS, sources []counter.Source) (*Limiter, erro
 	return l, nil
 }
 
-// complete checks o and sets what is zero to what it stands for.
+// complete checks o and replaces what is zero by its default.
 func (o *Options) complete(sources []counter.Source) error {
 	if o.Headroom == 0 {
 		o.Headroom = 0.9
@@ -267,7 +269,7 @@ func (l *Limiter) set(limit, off int64) {
 	}
 }
 
-// Stats returns how l stands.
+// Stats returns the figures of the last tick, and the counts so far.
 func (l *Limiter) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()

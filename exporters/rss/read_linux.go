@@ -143,8 +143,8 @@ func (a *account) allocators(m *mapping) (tracked int64) {
 	return min(tracked, m.rss)
 }
 
-// assume counts as tracked what is live in allocators that do not tell where. It is taken
-// from the largest mappings.
+// assume counts as tracked the live bytes of allocators without a Mapper, and takes them from
+// the largest mappings.
 func (r *Report) assume() {
 	for i := range r.Allocators {
 		if a := &r.Allocators[i]; a.Assumed {
