@@ -13,13 +13,12 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// RegisterHook tells OpenTelemetry what a hook has done and takes, such as a ring.Ring, a
-// hooks.Profile, or a hooks.Meter of either, whenever metrics are collected, until
-// [Registration.Close]. What has the same name is added up. Of the options it heeds
-// [WithMeterProvider].
+// RegisterHook exports the [hooks.Usage] of a hook, such as a ring.Ring or a hooks.Meter,
+// whenever metrics are collected, until [Registration.Close]. Hooks of the same name are added
+// up. It ignores options other than [WithMeterProvider].
 //
-// It fails, and has then registered nothing, if hook is nil or name empty, or if the
-// provider refuses an instrument. A collection asks hook once.
+// RegisterHook returns an error, and has registered nothing, if name is empty or the provider
+// refuses an instrument. It panics if hook is nil. A collection reads the hook once.
 func RegisterHook(hook hooks.UsageSource, name string, opts ...Option) (*Registration, error) {
 	if hook == nil {
 		panic(fmt.Sprintf("otelmetric: RegisterHook(nil, %q): pass a hook that reports its Usage, such as a ring.Ring", name))

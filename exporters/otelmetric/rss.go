@@ -15,14 +15,15 @@ import (
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// RegisterRSS tells OpenTelemetry what the resident memory of the process is made of, by
-// package rss, whenever metrics are collected, until [Registration.Close]. Allocators are
-// those whose memory is told from the rest; what has the same name is added up. Of the
-// options it heeds [WithMeterProvider].
+// RegisterRSS exports an [rss.Report], what the resident memory of the process is made of,
+// whenever metrics are collected, until [Registration.Close]. The report has the memory of each
+// of the allocators; those of the same name are added up. It ignores options other than
+// [WithMeterProvider].
 //
-// It fails, and has then registered nothing, anywhere but on Linux, if an allocator is nil, or
-// if the provider refuses an instrument. It does not fail where the process has no right to
-// read, or no file descriptor left: that can change. A collection costs an [rss.Read].
+// RegisterRSS returns an error, and has registered nothing, on systems other than Linux, and if
+// the provider refuses an instrument. If the process may not read its memory, or has no file
+// descriptor left, that is no error, because it can change. RegisterRSS panics if an allocator
+// is nil. A collection costs an [rss.Read].
 func RegisterRSS(allocators []counter.Source, opts ...Option) (*Registration, error) {
 	sources.Require("otelmetric: RegisterRSS", allocators...)
 	allocators = slices.Clone(allocators)

@@ -71,8 +71,8 @@ var values = [...]struct {
 	{count, metrics.Frees.Prometheus, metrics.Frees.Help, func(s *counter.Stats) int64 { return s.Frees }},
 }
 
-// NewCollector returns a Collector of source, whose label allocator_name is name, made valid
-// as the package says. It panics if source is nil or name empty.
+// NewCollector returns a Collector of source. The label allocator_name is name, made valid as
+// the package comment says. NewCollector panics if source is nil or name is empty.
 func NewCollector(source counter.Source, name string, o Options) *Collector {
 	if source == nil || name == "" {
 		panic(fmt.Sprintf("prometheus: NewCollector(%v, %q): pass a source, such as a Proxy, and a name for it", source, name))
@@ -108,7 +108,7 @@ func NewCollector(source counter.Source, name string, o Options) *Collector {
 }
 
 // Register registers a new [Collector] with r, and returns it for r.Unregister. It panics
-// as [NewCollector] does. If r has one of the name, the error says so and wraps a
+// as [NewCollector] does. If r has a Collector of this name, the error wraps a
 // [prometheus.AlreadyRegisteredError].
 func Register(r prometheus.Registerer, source counter.Source, name string, o Options) (*Collector, error) {
 	c := NewCollector(source, name, o)

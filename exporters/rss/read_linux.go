@@ -12,9 +12,9 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// Read explains the resident memory of the process. It shows each of the allocators apart from
-// the rest: a Proxy with its children, or another source, which is Assumed if it is
-// no allocator. It panics if a source is nil. It may be called by several goroutines at once.
+// Read explains the resident memory of the process. The report has the memory of each of the
+// allocators by itself: of a Proxy with its children, or of another source, which is Assumed if
+// it is no allocator. Read panics if a source is nil. Several goroutines may call it at once.
 func Read(allocators ...counter.Source) (Report, error) {
 	sources.Require("rss: Read", allocators...)
 	r := Report{Allocators: make([]Allocator, len(allocators))}

@@ -420,8 +420,8 @@ func TestErrors(t *testing.T) {
 		want   string
 		is     error
 	}{
-		{new(counter.Counter), nil, "otelmetric: Register: a *counter.Counter without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", nil},
-		{alloctest.New(t), nil, "otelmetric: Register: a *alloctrace.Proxy without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", nil},
+		{new(counter.Counter), nil, "otelmetric: Register: a *counter.Counter has no name: name it by alloctrace.WithName or otelmetric.WithName", nil},
+		{alloctest.New(t), nil, "otelmetric: Register: a *alloctrace.Proxy has no name: name it by alloctrace.WithName or otelmetric.WithName", nil},
 		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{gauge: no})}, "otelmetric: Register: the MeterProvider refuses: no", no},
 		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{callback: no})}, "otelmetric: Register: the MeterProvider refuses: no", no},
 	} {
