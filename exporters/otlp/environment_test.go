@@ -633,7 +633,7 @@ func TestCertificates(t *testing.T) {
 				}
 				p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, Timeout: timeout})
 				emit(p, 1)
-				p.Shutdown(within(t, time.Minute)) // its error tells of losses, counted below
+				p.Shutdown(within(t, time.Minute)) // its error says what was lost, counted below
 				wantStats(t, p, x.want)
 			})
 		}

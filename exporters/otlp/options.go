@@ -12,7 +12,7 @@ const (
 	DefaultQueueSize = 1 << 16
 	// DefaultTimeout bounds the sending of one batch, retries included.
 	DefaultTimeout = 10 * time.Second
-	// DefaultShutdownTimeout bounds ForceFlush and Shutdown when their
+	// DefaultShutdownTimeout bounds ForceFlush and Shutdown if their
 	// context has no deadline. It is shorter than the ten seconds that
 	// container runtimes commonly wait between SIGTERM and SIGKILL.
 	DefaultShutdownTimeout = 5 * time.Second
@@ -23,8 +23,8 @@ type Protocol int
 
 // The protocols.
 const (
-	GRPC Protocol = iota + 1 // OTLP/gRPC, by custom on port 4317
-	HTTP                     // OTLP/HTTP, by custom on port 4318
+	GRPC Protocol = iota + 1 // OTLP/gRPC, usually on port 4317
+	HTTP                     // OTLP/HTTP, usually on port 4318
 )
 
 // String returns "grpc", "http", or the number of an unknown protocol.

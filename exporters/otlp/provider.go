@@ -43,9 +43,9 @@ var _ trace.TracerProvider = (*Provider)(nil)
 // [Provider.Shutdown]. It does not connect; the first batch does, five seconds
 // later by default.
 //
-// The error, for an option or an environment variable that makes no sense or
-// a file that cannot be written, names what is wrong and what would be right;
-// nothing is left running then, and no file is made. ctx bounds New alone.
+// New returns an error if an option or an environment variable makes no sense, or
+// the file cannot be written. The error names what is wrong and what would be
+// right. Nothing is left running then, and no file is made. ctx bounds New alone.
 func New(ctx context.Context, o Options) (*Provider, error) {
 	p, err := newProvider(ctx, o)
 	if err != nil {
@@ -244,8 +244,9 @@ func (p *Provider) Stats() Stats {
 	return s
 }
 
-// Usage returns the counts as a hook's, for metrics of what is lost: Events are the spans that
-// have ended, Sampled those that have arrived. It does not say what the queue takes.
+// Usage returns the counts as those of a hook, so that metrics can show losses: Events are the
+// spans that have ended, Sampled those that were exported, and Dropped those that were lost. It
+// leaves out the memory of the queue.
 func (p *Provider) Usage() hooks.Usage {
 	s := p.Stats()
 	return hooks.Usage{Events: s.Accepted + s.Dropped, Sampled: s.Exported, Dropped: s.Lost()}
@@ -260,14 +261,14 @@ func (p *Provider) Err() error {
 	return err
 }
 
-// ForceFlush sends all spans that have ended and waits until that is done or
-// ctx ends; without a deadline in ctx it waits for [DefaultShutdownTimeout] at
-// most. It returns an error that tells how many spans did not arrive since the
-// last ForceFlush, and why. When it returns nil, all spans that had ended before
-// are exported. A flush cut short by ctx goes on behind the scene.
+// ForceFlush sends all spans that have ended, and waits until that is done or ctx
+// ends. If ctx has no deadline, it waits for [DefaultShutdownTimeout] at most. The
+// error says how many spans did not arrive since the last ForceFlush, and why. If
+// it is nil, all spans that had ended before are exported. If ctx ends first, the
+// flush goes on in the background.
 //
-// While Shutdown runs, which sends them too, it waits for that and leaves the
-// losses to its error. After Shutdown it does nothing.
+// While Shutdown runs, ForceFlush waits for it and returns nil: the error of
+// Shutdown has the losses. After Shutdown it does nothing.
 func (p *Provider) ForceFlush(ctx context.Context) error {
 	if p.gate == nil {
 		return nil
@@ -306,19 +307,19 @@ func (p *Provider) ForceFlush(ctx context.Context) error {
 	}
 }
 
-// Shutdown sends what is left and releases everything: connections, the file
-// and all goroutines. When ctx ends first, or [DefaultShutdownTimeout] has
-// passed for a ctx without a deadline, it gives up what is left, counting it
-// as failed. It returns an error that tells how many of all the provider's
-// spans did not arrive, and why; an error of the file is among the reasons.
+// Shutdown sends the pending spans and releases everything: connections, the file
+// and all goroutines. If ctx ends first, or has no deadline and
+// [DefaultShutdownTimeout] passes, it gives up the rest and counts it as failed.
+// The error says how many of all the provider's spans did not arrive, and why. An
+// error of the file is one of the reasons.
 //
-// Once it returns, no span is pending. A file system or a pipe that hangs in
-// the middle of a write is waited for by one second at most; it may still take
-// the spans that are counted as failed then.
+// Once Shutdown returns, no span is pending. If a file system or a pipe hangs in
+// the middle of a write, Shutdown waits for it for one second at most. The write
+// may still succeed later, though its spans are counted as failed.
 //
-// Spans that end later are dropped and counted. Later calls wait until the
-// first is done, giving up what is left if their ctx ends before, and return
-// nil.
+// Spans that end later are dropped and counted. A later call waits until the
+// first is done and returns nil. If its ctx ends before that, the first gives up
+// the rest.
 func (p *Provider) Shutdown(ctx context.Context) error {
 	if p.gate == nil {
 		return nil

@@ -119,7 +119,7 @@ func TestCountsAreExactUnderConcurrency(t *testing.T) {
 			wg.Go(func() {
 				for range each / 50 {
 					emit(p, 50)
-					p.ForceFlush(within(t, time.Minute)) // its error tells of drops, counted below
+					p.ForceFlush(within(t, time.Minute)) // its error says what was dropped, counted below
 				}
 			})
 		}
@@ -234,7 +234,7 @@ func TestSpansDuringShutdown(t *testing.T) {
 		for range 4 {
 			wg.Go(func() { emit(p, 200) })
 		}
-		p.Shutdown(within(t, time.Minute)) // its error tells of drops, counted below
+		p.Shutdown(within(t, time.Minute)) // its error says what was dropped, counted below
 		wg.Wait()
 		s := p.Stats()
 		if s.Accepted != s.Exported || s.Accepted+s.Dropped != 800 || len(ids(c.received())) != int(s.Exported) {

@@ -302,7 +302,7 @@ func TestGoTool(t *testing.T) {
 	}
 }
 
-// TestCombined: Go's own heap and what is outside are in one profile, and can be told apart.
+// TestCombined: Go's own heap and what is outside are in one profile, each with a label.
 func TestCombined(t *testing.T) {
 	p := hooks.NewProfile(1)
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))

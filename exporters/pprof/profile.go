@@ -13,10 +13,11 @@
 // The labels of [runtime/pprof.Labels] in the context of an allocation are labels of its
 // sample, and the name of a child Proxy is the label "allocator": -tagfocus=allocator=index.
 // Keys and values are cut after 1 KiB, names of functions and files after 16 KiB, and bytes that
-// are not UTF-8 become U+FFFD. A label with an empty value is lost, as go tool pprof reads none.
+// are not valid UTF-8 become U+FFFD. A label with an empty value is lost, because go tool pprof
+// reads none.
 //
-// go tool pprof and [WriteCombined] join this profile with a heap profile that has other sample
-// types too. profile.Merge of github.com/google/pprof does not.
+// go tool pprof and [WriteCombined] can merge this profile with a heap profile that has more
+// sample types. profile.Merge of github.com/google/pprof cannot.
 package pprof
 
 import (
@@ -35,9 +36,9 @@ import (
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
-// Write writes what p has sampled so far, as gzipped protocol buffer. It costs some
-// microseconds for each place that has allocated; symbols are found now, and not when
-// memory is allocated.
+// Write writes the samples of p so far, as a gzipped protocol buffer. It costs some microseconds
+// for each place that has allocated, because symbols are looked up now and not when memory is
+// allocated. It panics if p is nil.
 func Write(w io.Writer, p *hooks.Profile) error {
 	require("Write", p != nil)
 	if err := build(p).Write(w); err != nil {
@@ -46,7 +47,7 @@ func Write(w io.Writer, p *hooks.Profile) error {
 	return nil
 }
 
-// WriteFile writes a file as [Write] does, in place of what was there.
+// WriteFile writes the file at path as [Write] does, and replaces an existing one.
 func WriteFile(path string, p *hooks.Profile) error {
 	require("WriteFile", p != nil)
 	f, err := os.Create(path)

@@ -170,10 +170,10 @@ func TestUnion(t *testing.T) {
 	}
 }
 
-// foreign is an allocator that does not tell where its memory is.
+// foreign is an allocator that has no Mapper.
 type foreign struct{ blockalloc.Allocator }
 
-// TestAssumed reads of allocators that do not tell where their memory is, one of which
+// TestAssumed reads of allocators that have no Mapper, one of which
 // has more than there can be.
 func TestAssumed(t *testing.T) {
 	const live = 32 << 20
