@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ const module = "github.com/alloctrace/alloctrace"
 var allowed = map[string][]string{
 	"internal/bugs":                   {module + "/blockalloc"},
 	"internal/callers":                {},
+	"internal/fields":                 {},
 	"internal/goroutine":              {},
 	"internal/injected":               {},
 	"internal/jaegertest":             {},
@@ -267,6 +269,21 @@ func TestWrongImports(t *testing.T) {
 		if len(wrongImports(goPackage{ImportPath: strings.TrimSuffix(module+"/"+from, "/"), Deps: []string{to}})) == 0 {
 			t.Errorf("that package %q depends on %s is not found", from, to)
 		}
+	}
+}
+
+// TestWorkspace: the workspace has the modules of .ci/modules.
+func TestWorkspace(t *testing.T) {
+	needClone(t)
+	var used []string
+	for _, m := range regexp.MustCompile(`(?m)^\t(\.[\w./]*)$`).FindAllStringSubmatch(readFile(t, "go.work"), -1) {
+		used = append(used, strings.TrimPrefix(m[1], "./"))
+	}
+	modules := strings.Fields(readFile(t, ".ci/modules"))
+	slices.Sort(used)
+	slices.Sort(modules)
+	if !slices.Equal(used, modules) {
+		t.Errorf("go.work has %q, and .ci/modules %q", used, modules)
 	}
 }
 

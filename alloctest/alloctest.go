@@ -1,22 +1,20 @@
 // Package alloctest fails tests that leak memory of an allocator, free it twice, write
-// past its end or use it after it was freed, and says who did:
+// past its end or use it after it was freed, and names the code that did so:
 //
 //	mem := alloctest.New(t)
 //	index, err := Build(mem, files)
 //
-// fails the test when it has ended and blocks of mem are still live, with a line for
-// each place that allocated them, or if blocks were freed through another Proxy or child than the
-// one that allocated them, and at once when it is misused, with who allocated and who freed the
-// block. Each Proxy is on its own: tests that run in parallel do not
-// disturb each other.
+// The test fails at its end if blocks of mem are still live, with a line for each place that
+// allocated them, and if a block was freed through another Proxy or child than the one that
+// allocated it. It fails at once if memory is misused, with the calls that allocated and freed the
+// block. Each test has its own Proxy, so that tests can run in parallel.
 //
-// Two flags are for a whole test binary and go before what its tests say.
-// -alloctest.stacks=full, sampled or off: whether stacks are taken of all blocks, as by
-// default, of one in 64 KiB, or of none. -alloctest.debug=guard or off: whether each
-// [debug.Allocator] is at its most paranoid, with guard pages, so that the first access
-// to a byte that is not the block's faults, or there is none. The environment variable
-// ALLOCTEST_DEBUG does what the second does, for go test ./..., where not all packages
-// know the flag.
+// Two flags are for a whole test binary and override what its tests say.
+// -alloctest.stacks=full, sampled or off takes stacks of all blocks, which is the default, of one
+// in 64 KiB, or of none. -alloctest.debug=guard makes each [debug.Allocator] as strict as it can
+// be: it has guard pages, so that the first access to a byte outside a block faults.
+// -alloctest.debug=off leaves it out. The environment variable ALLOCTEST_DEBUG does the same as
+// the second flag. It is for go test ./..., where not all packages know the flag.
 package alloctest
 
 import (
@@ -46,10 +44,10 @@ type TestingT interface {
 	Fatalf(format string, args ...any)
 }
 
-// Stacks says of which blocks the calls that allocated them are remembered.
+// Stacks selects the blocks whose allocating calls are remembered.
 type Stacks string
 
-// What can be remembered.
+// The values of Stacks.
 const (
 	Full    Stacks = "full"    // the calls of every block: less than a microsecond each
 	Sampled Stacks = "sampled" // those of one block in 64 KiB, on average
@@ -63,7 +61,7 @@ var (
 	debugFlag  = flag.String("alloctest.debug", "", "look for misuse of memory with guard pages too, or not at all: `guard` or off")
 )
 
-// An Option configures [New].
+// An Option configures [New]. The order of options does not matter. A nil Option is left out.
 type Option interface{ apply(*config) }
 
 type optionFunc func(*config)
@@ -73,25 +71,28 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	inner  blockalloc.Allocator
 	stacks Stacks
-	debug  *debug.Options // nil for none
+	debug  *debug.Options // nil unless set
 	proxy  []alloctrace.Option
 }
 
-// WithAllocator has the Proxy take its memory from inner: unless set, from a
-// [blockalloc.Heap], whose memory the race detector sees, in a [debug.Allocator].
-// Around inner there is a debug.Allocator only with WithDebug, which goes after this: it
-// would stand between the test and inner's own blocks and errors.
+// WithAllocator sets the allocator that the Proxy takes its memory from. Without it that is a
+// [blockalloc.Heap], whose memory the race detector sees, in a [debug.Allocator]. Around inner
+// there is a debug.Allocator only with [WithDebug], because it would stand between the test and
+// inner's own blocks and errors. WithAllocator panics if inner is nil.
 func WithAllocator(inner blockalloc.Allocator) Option {
-	return optionFunc(func(c *config) { c.inner, c.debug = inner, nil })
+	if inner == nil {
+		panic("alloctest: WithAllocator(nil): pass an allocator, or leave the option out")
+	}
+	return optionFunc(func(c *config) { c.inner = inner })
 }
 
-// WithStacks says of which blocks stacks are taken: of all, unless set here or by the
-// flag.
+// WithStacks sets of which blocks stacks are taken. Without it they are taken of all, and in a
+// benchmark of a sample.
 func WithStacks(s Stacks) Option { return optionFunc(func(c *config) { c.stacks = s }) }
 
-// WithDebug says what the [debug.Allocator] between the Proxy and its allocator looks
-// for: all but what needs guard pages, unless set here or by the flag. Where the
-// test relies on zeroed memory, set Zeroed.
+// WithDebug sets what the [debug.Allocator] between the Proxy and its allocator looks for.
+// Without it that is all but what needs guard pages. If the test relies on zeroed memory, set
+// Zeroed.
 func WithDebug(o debug.Options) Option {
 	return optionFunc(func(c *config) { c.debug = &o })
 }
@@ -101,16 +102,25 @@ func WithProxy(opts ...alloctrace.Option) Option {
 	return optionFunc(func(c *config) { c.proxy = append(c.proxy, opts...) })
 }
 
-// configure returns what the options and flags say for t, or an error if they cannot
-// be. Benchmarks are there for their times: they have neither a debug.Allocator nor all
+// configure returns what the options and flags say for t, or an error if they make no
+// sense. Benchmarks are there for their times: they have neither a debug.Allocator nor all
 // stacks unless they say so.
 func configure(t TestingT, opts []Option) (config, error) {
-	c := config{inner: new(blockalloc.Heap), stacks: Full, debug: new(debug.Options)}
-	if _, benchmark := t.(interface{ Loop() bool }); benchmark {
-		c.stacks, c.debug = Sampled, nil
+	_, benchmark := t.(interface{ Loop() bool })
+	c := config{stacks: Full}
+	if benchmark {
+		c.stacks = Sampled
 	}
 	for _, o := range opts {
-		o.apply(&c)
+		if o != nil {
+			o.apply(&c)
+		}
+	}
+	if c.debug == nil && c.inner == nil && !benchmark {
+		c.debug = new(debug.Options)
+	}
+	if c.inner == nil {
+		c.inner = new(blockalloc.Heap)
 	}
 	source := fmt.Sprintf("WithStacks(%q)", c.stacks)
 	if *stacksFlag != "" {
@@ -154,12 +164,14 @@ func paranoid(o debug.Options) *debug.Options {
 	return &o
 }
 
-// New returns a Proxy for the test t, which fails at the end, after what t has cleaned
-// up that was set up later, if blocks of the Proxy are still live; see [VerifyNone].
-// It fails at once if a free or reallocation is of no live block, and when a block is
-// freed, or at the end, if memory around it or after its end of life was written to:
-// all that [debug.Allocator] finds, also where the test passes over the error. The
-// Proxy's peak is exact. It is closed at the end.
+// New returns a Proxy for the test t. The test fails at its end if blocks of the Proxy are still
+// live; see [VerifyNone]. Cleanups that t registered after New have run by then.
+//
+// The test also fails for all that [debug.Allocator] finds, even if it ignores the error. If it
+// frees or reallocates what is not a live block, it fails at once. If memory around a block or
+// of a freed block was written to, it fails when the block is freed, or at its end.
+//
+// The Proxy's peak is exact. The Proxy is closed at the end of the test.
 func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	t.Helper()
 	c, err := configure(t, opts)
@@ -219,9 +231,8 @@ func (f *findings) report(t TestingT, next func(*debug.Report)) func(*debug.Repo
 	}
 }
 
-// last has d, which is below p, look at everything once more, and ends it. It reports to t what
-// report and VerifyNone have not: leaks that p does not count, and the errors of d's
-// allocator.
+// last closes d, which is below p, and checks all of its memory by that. It reports to t what
+// report and VerifyNone have not: leaks that p does not count, and the errors of d's allocator.
 func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *debug.Allocator) {
 	t.Helper()
 	counted, live := p.Stats(), d.Stats()
@@ -234,7 +245,7 @@ func (f *findings) last(t TestingT, p *alloctrace.Proxy, d *debug.Allocator) {
 	for _, e := range parts(err) {
 		if errors.Is(e, blockalloc.ErrLive) {
 			leaks = append(leaks, e)
-		} else if _, reported := e.(*debug.Report); !reported {
+		} else if _, found := e.(*debug.Report); !found {
 			others = append(others, e)
 		}
 	}
@@ -272,20 +283,20 @@ func knowledgeOf(p *alloctrace.Proxy) knowledge {
 	return of
 }
 
-// Profile returns the hook that knows p's live blocks, nil if New has not made p, or
-// its test takes no stacks, or has ended.
+// Profile returns the hook that knows p's live blocks. It returns nil if New has not made p, if
+// its test takes no stacks, and if the test has ended.
 func Profile(p *alloctrace.Proxy) *heapprofile.Profile { return knowledgeOf(p).profile }
 
-// Debug returns the debug.Allocator between p and its allocator, for its Catch and Check,
-// nil if New has not made p, or there is none, or the test has ended. What it finds fails the
-// test by itself.
+// Debug returns the debug.Allocator between p and its allocator, for its Catch and Check. It
+// returns nil if New has not made p, if there is no debug.Allocator, and if the test has ended.
+// The test fails for what it finds.
 func Debug(p *alloctrace.Proxy) *debug.Allocator { return knowledgeOf(p).debug }
 
-// VerifyNone fails the test if blocks of p are live. If p is of [New], the failure says
-// who allocated them, the most bytes first, and where the test can keep artifacts, as
-// with go test -artifacts, all of it is written there, with every stack, as text and
-// JSON. If stacks are taken of every block, it fails likewise if blocks were freed through another
-// Proxy or child than the one that allocated them, see [heapprofile.Profile.ForeignFrees].
+// VerifyNone fails the test if blocks of p are live. If [New] has made p, the failure lists the
+// places that allocated them, the most bytes first. If the test keeps artifacts, as with
+// go test -artifacts, files there have the report with all stacks, as text and as JSON. If stacks are
+// taken of every block, the test fails likewise if blocks were freed through another Proxy or child
+// than the one that allocated them, see [heapprofile.Profile.ForeignFrees].
 func VerifyNone(t interface {
 	Helper()
 	Errorf(format string, args ...any)

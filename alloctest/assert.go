@@ -12,7 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/counter"
 )
 
-// AssertLive fails the test unless so many bytes are live in so many blocks.
+// AssertLive fails the test unless exactly bytes bytes are live in blocks blocks of s.
 func AssertLive(t TestingT, s counter.Source, bytes, blocks int64) {
 	t.Helper()
 	if got := s.Stats(); got.LiveBytes != bytes || got.LiveBlocks != blocks {
@@ -20,11 +20,11 @@ func AssertLive(t TestingT, s counter.Source, bytes, blocks int64) {
 	}
 }
 
-// A Delta is by how much what is live has grown, or shrunk if it is negative.
+// A Delta is a change of what is live. It is negative if that has shrunk.
 type Delta struct{ Bytes, Blocks int64 }
 
-// AssertDelta calls f and fails the test unless what is live has grown by want. What
-// other goroutines allocate or free meanwhile counts too.
+// AssertDelta calls f, and fails the test unless what is live of s has changed by want. Operations
+// of other goroutines meanwhile count too.
 func AssertDelta(t TestingT, s counter.Source, want Delta, f func()) {
 	t.Helper()
 	before := s.Stats()
@@ -35,9 +35,9 @@ func AssertDelta(t TestingT, s counter.Source, want Delta, f func()) {
 	}
 }
 
-// AllocsPerRun returns how many blocks a call of f allocates from s, on average over n
-// calls, after one that warms up. Reallocations count too, and so does what other
-// goroutines do meanwhile; other allocators do not, so that tests may run in parallel. It
+// AllocsPerRun returns how many blocks a call of f allocates from s, on average over n calls. It
+// calls f once before, to warm up. Reallocations count too, and so do operations of other
+// goroutines meanwhile. Other allocators do not count, so that tests may run in parallel. It
 // panics if n is less than 1.
 func AllocsPerRun(s counter.Source, n int, f func()) float64 {
 	if n < 1 {
@@ -52,9 +52,9 @@ func AllocsPerRun(s counter.Source, n int, f func()) float64 {
 	return float64(d.Allocations+d.Reallocations) / float64(n)
 }
 
-// ReportMetrics adds to b's result what s has allocated: offheap-B/op and
-// offheap-allocs/op on average, and offheap-peak-B, the most that was live. It is
-// called after the loop, and s made for this benchmark.
+// ReportMetrics adds to b's result what s has allocated: offheap-B/op and offheap-allocs/op on
+// average, and offheap-peak-B, the most that was live. Call it after the loop, with an s that was
+// made for this benchmark.
 func ReportMetrics(b *testing.B, s counter.Source) {
 	got := s.Stats()
 	b.ReportMetric(float64(got.AllocatedBytes)/float64(b.N), "offheap-B/op")
@@ -62,15 +62,15 @@ func ReportMetrics(b *testing.B, s counter.Source) {
 	b.ReportMetric(float64(got.PeakBytes), "offheap-peak-B")
 }
 
-// VerifyTestMain runs the tests of m, and ends the program: with their result, or with
-// a failure if they have passed and blocks of proxies are live, or of
-// [blockalloc.Default] where that is a Pool.
+// VerifyTestMain runs the tests of m and ends the program with their result. If they have passed,
+// but blocks of proxies are live, or of [blockalloc.Default] where that is a Pool, the result is
+// a failure.
 //
 //	func TestMain(m *testing.M) { alloctest.VerifyTestMain(m) }
 //
-// With -alloctest.debug=guard an access outside a block ends the program, and Go's crash
-// output has the stack of the access. Run that code under [debug.Allocator.Catch] of
-// [Debug], and the test fails with a report on the block.
+// With -alloctest.debug=guard an access outside a block ends the program, and Go's crash output
+// has the stack of the access. If that code runs under [debug.Allocator.Catch] of [Debug], the
+// test fails with a report on the block instead.
 func VerifyTestMain(m interface{ Run() int }, proxies ...*alloctrace.Proxy) {
 	if !flag.Parsed() {
 		flag.Parse()
@@ -98,7 +98,7 @@ func verifyMain(m interface{ Run() int }, w io.Writer, all blockalloc.Allocator,
 	return t.failed
 }
 
-// mainT prints failures where there is no test any more.
+// mainT prints failures after the tests.
 type mainT struct {
 	w      io.Writer
 	failed int

@@ -12,12 +12,11 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
-// CheckAllFailures runs scenario, which allocates n times from mem, and then again with
-// each of these allocations failing in turn, alone and together with all after it: the
-// scenario must return the allocator's error, or one that wraps it, and have freed all
-// that it allocated, through the Proxy or child that allocated it. It is
-// [blocktest.CheckAllocationFailures], which has the details, and says of what is left who has
-// allocated it.
+// CheckAllFailures runs scenario, which allocates from mem, and counts its allocations. Then it
+// runs scenario twice for each of them: once with that allocation failing, and once with that
+// and all later ones failing. The scenario must return the allocator's error, or one that wraps
+// it, and have freed all that it allocated. [blocktest.CheckAllocationFailures] has the details;
+// CheckAllFailures adds the places that allocated the blocks left behind.
 func CheckAllFailures(t testing.TB, scenario func(mem *alloctrace.Proxy) error) {
 	t.Helper()
 	blocktest.CheckAllocationFailures(t, func(inner blockalloc.Allocator) error {

@@ -76,6 +76,19 @@ func TestDebugFlag(t *testing.T) {
 	}
 }
 
+// TestOptionOrder: the order of options does not matter, and a nil one is left out.
+func TestOptionOrder(t *testing.T) {
+	setDebug(t, "")
+	inner, debugged := WithAllocator(new(blockalloc.Heap)), WithDebug(debug.Options{})
+	for _, opts := range [][]Option{{inner, debugged}, {debugged, nil, inner}} {
+		var r recorder
+		if p := New(&r, opts...); Debug(p) == nil {
+			t.Error("there is no debug.Allocator")
+		}
+		r.end()
+	}
+}
+
 // TestDefaults: a test has all that is free of assumptions, a benchmark what costs
 // little.
 func TestDefaults(t *testing.T) {

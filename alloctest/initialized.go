@@ -12,14 +12,14 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// fills are what fresh memory is full of, in turn.
+// fills are the bytes that fresh memory is full of, one after the other.
 var fills = []byte{0x00, 0xcd, 0xff}
 
-// CheckInitialized runs scenario with memory whose bytes are all 0x00, all 0xcd and all
-// 0xff, and fails the test if what it returns is not the same each time: then it reads
-// memory that it has not written. The failure names the first allocation on whose
-// bytes the result depends, which takes a further run for each allocation before it. The
-// scenario must do the same each time; results are compared by [reflect.DeepEqual].
+// CheckInitialized runs scenario three times, with fresh memory whose bytes are all 0x00, all
+// 0xcd and all 0xff. It fails the test if the results differ, because then the scenario reads
+// memory that it has not written. The failure names the first allocation whose bytes change the
+// result; to find it, scenario runs once more for each allocation up to it. The scenario must be
+// deterministic. Results are compared by [reflect.DeepEqual].
 func CheckInitialized[T any](t TestingT, scenario func(mem *alloctrace.Proxy) T) {
 	t.Helper()
 	run := func(f *filling) T { return scenario(alloctrace.Wrap(f)) }

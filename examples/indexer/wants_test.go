@@ -78,7 +78,7 @@ func wantTrace(t *testing.T, trace jaegertest.Trace, r report) {
 			t.Errorf("span %s is of service %v", s.Name, s.Resource["service.name"])
 		}
 		if s.StatusCode == 2 {
-			t.Errorf("span %s tells an error: %s", s.Name, s.StatusMessage)
+			t.Errorf("span %s has an error: %s", s.Name, s.StatusMessage)
 		}
 	}
 	root, found := byName["indexer"]

@@ -1,10 +1,10 @@
-// Package expvars shows how allocators stand at /debug/vars, beside Go's own
+// Package expvars publishes the counts of allocators at /debug/vars, beside Go's own
 // memstats:
 //
-//	err := expvars.Publish("offheap", mem)
+//	err := expvars.Publish(mem, "offheap")
 //
-// Nothing is published by importing the package. But package expvar, which it imports,
-// then serves /debug/vars on http.DefaultServeMux, as it does whoever imports it.
+// Importing the package publishes no allocator. But it imports package expvar, which serves
+// /debug/vars on http.DefaultServeMux from then on.
 package expvars
 
 import (
@@ -19,12 +19,11 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// Func returns a variable whose value is a snapshot of s, in JSON as
-// [counter.Stats] is marshalled. Reading it costs that snapshot, and some ten
-// microseconds for the JSON; until then it costs nothing. It can be set in an
-// expvar.Map, to take it away again later. While s panics, which would end the answer to
-// whoever asked for all variables, its value is how often it did: {"read_failures":1}.
-// Func panics if s is nil.
+// Func returns a variable whose value is a snapshot of s: a [counter.Stats] in JSON. Reading
+// the variable costs the snapshot and some ten microseconds for the JSON. A variable in an
+// expvar.Map can be deleted again. If the Stats method of s panics, the value is how often it
+// has, {"read_failures":1}, so that /debug/vars still has all other variables. Func panics if
+// s is nil.
 func Func(s counter.Source) expvar.Func {
 	if s == nil {
 		panic("expvars: Func(nil): pass a Proxy or another counter.Source")
@@ -39,27 +38,26 @@ func Func(s counter.Source) expvar.Func {
 	}
 }
 
-// publishing is held between looking whether a name is taken and taking it.
+// publishing is locked from the check that a name is free until the name is taken.
 var publishing sync.Mutex
 
-// Publish publishes a snapshot of s, as [Func] has it, as the variable name, for as
-// long as the program runs: package expvar takes none back. In name each byte that is no
-// part of a character becomes U+FFFD, and a name of more than 1 KiB is cut and ends in "…".
-// Publish returns an error if s is nil, or name is empty or then taken, where
-// expvar.Publish would panic; which that does still if somebody else takes the name by
+// Publish publishes the variable of [Func] under name until the program ends, because package
+// expvar cannot remove variables. Each byte of name that is not valid UTF-8 becomes U+FFFD. A
+// name of more than 1 KiB is cut and ends in "…". Publish returns an error if the name is empty
+// or taken. It panics if s is nil, and if other code publishes the same name through package
 // expvar at the same moment.
-func Publish(name string, s counter.Source) error {
-	name = text.Name(name)
+func Publish(s counter.Source, name string) error {
 	if s == nil {
-		return fmt.Errorf("expvars: Publish(%q, nil): pass a Proxy or another counter.Source", name)
+		panic(fmt.Sprintf("expvars: Publish(nil, %q): pass a Proxy or another counter.Source", name))
 	}
+	name = text.Name(name)
 	if name == "" {
-		return errors.New(`expvars: Publish(""): pass a name, which /debug/vars shows`)
+		return errors.New(`expvars: Publish: the name is "": pass one, which /debug/vars shows`)
 	}
 	publishing.Lock()
 	defer publishing.Unlock()
 	if expvar.Get(name) != nil {
-		return fmt.Errorf("expvars: Publish(%q): this name is taken: choose another", name)
+		return fmt.Errorf("expvars: Publish: the name %q is taken: choose another", name)
 	}
 	expvar.Publish(name, Func(s))
 	return nil

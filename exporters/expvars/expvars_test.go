@@ -43,10 +43,10 @@ func TestPublish(t *testing.T) {
 	a, b := name(t), name(t)
 	mem := alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap)), alloctest.WithProxy(alloctrace.WithName("db")))
 	other := alloctest.New(t)
-	if err := expvars.Publish(a, mem); err != nil {
+	if err := expvars.Publish(mem, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := expvars.Publish(b, other); err != nil {
+	if err := expvars.Publish(other, b); err != nil {
 		t.Fatal(err)
 	}
 	want := counter.Stats{
@@ -112,24 +112,30 @@ func TestErrors(t *testing.T) {
 		source counter.Source
 		want   string
 	}{
-		{taken, counter.Stats{}, fmt.Sprintf("expvars: Publish(%q): this name is taken: choose another", taken)},
-		{"", counter.Stats{}, `expvars: Publish(""): pass a name, which /debug/vars shows`},
-		{"free", nil, `expvars: Publish("free", nil): pass a Proxy or another counter.Source`},
+		{taken, counter.Stats{}, fmt.Sprintf("expvars: Publish: the name %q is taken: choose another", taken)},
+		{"", counter.Stats{}, `expvars: Publish: the name is "": pass one, which /debug/vars shows`},
 	} {
-		if err := expvars.Publish(x.name, x.source); err == nil || err.Error() != x.want {
+		if err := expvars.Publish(x.source, x.name); err == nil || err.Error() != x.want {
 			t.Errorf("Publish = %v, want %s", err, x.want)
 		}
 	}
 	vars := get(t)
-	if _, found := vars["free"]; found || string(vars[taken]) != "7" {
-		t.Errorf("after failures %s is %s, and free is published: %v", taken, vars[taken], found)
+	if string(vars[taken]) != "7" {
+		t.Errorf("after failures %s is %s", taken, vars[taken])
 	}
-	defer func() {
-		if r := recover(); r != "expvars: Func(nil): pass a Proxy or another counter.Source" {
-			t.Errorf("Func(nil) panics with %v", r)
-		}
-	}()
-	expvars.Func(nil)
+	for want, call := range map[string]func(){
+		"expvars: Func(nil): pass a Proxy or another counter.Source":            func() { expvars.Func(nil) },
+		`expvars: Publish(nil, "free"): pass a Proxy or another counter.Source`: func() { _ = expvars.Publish(nil, "free") },
+	} {
+		func() {
+			defer func() {
+				if r := recover(); r != want {
+					t.Errorf("it panics with %v, want %s", r, want)
+				}
+			}()
+			call()
+		}()
+	}
 }
 
 // TestStorm has goroutines publish the same names: each goes to one of them.
@@ -143,7 +149,7 @@ func TestStorm(t *testing.T) {
 	for range 8 {
 		storm.Go(func() {
 			for _, name := range names {
-				if expvars.Publish(name, counter.Stats{Allocations: 1}) == nil {
+				if expvars.Publish(counter.Stats{Allocations: 1}, name) == nil {
 					published.Add(1)
 				}
 			}

@@ -18,10 +18,10 @@ func TestUglyNames(t *testing.T) {
 	want := make(map[string]int64)
 	for i, u := range texttest.Table() {
 		name := text.Name(prefix + u.Text)
-		err := expvars.Publish(prefix+u.Text, counter.Stats{Allocations: int64(i + 1)})
+		err := expvars.Publish(counter.Stats{Allocations: int64(i + 1)}, prefix+u.Text)
 		if want[name] == 0 {
 			want[name] = int64(i + 1)
-		} else if err != nil && strings.Contains(err.Error(), "this name is taken") {
+		} else if err != nil && strings.Contains(err.Error(), "is taken: ") {
 			continue
 		}
 		if err != nil {
@@ -50,7 +50,7 @@ func (f failing) Stats() counter.Stats {
 func TestFailingSource(t *testing.T) {
 	bad, good := name(t), name(t)
 	for name, s := range map[string]counter.Source{bad: failing{new(int)}, good: counter.Stats{Allocations: 7}} {
-		if err := expvars.Publish(name, s); err != nil {
+		if err := expvars.Publish(s, name); err != nil {
 			t.Fatal(err)
 		}
 	}

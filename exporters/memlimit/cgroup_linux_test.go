@@ -103,7 +103,7 @@ func TestResident(t *testing.T) {
 			return
 		}
 	}
-	l, err := memlimit.Start(memlimit.Options{Headroom: 1}, memlimit.Bytes(func() int64 { return 0 }))
+	l, err := memlimit.New(memlimit.Options{Headroom: 1}, memlimit.Bytes(func() int64 { return 0 }))
 	if errors.Is(err, memlimit.ErrNoBudget) {
 		fmt.Println(`FOUND 0 ""`)
 		return
@@ -111,7 +111,7 @@ func TestResident(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Stop()
+	defer l.Close()
 	fmt.Printf("FOUND %d %q\n", l.Stats().Budget, l.Stats().From)
 }
 

@@ -12,21 +12,21 @@ import (
 
 // Where a machine may have no limit, as a developer's has none, a program goes on
 // without a Limiter.
-func ExampleStart() {
+func ExampleNew() {
 	mem := alloctrace.Wrap(new(blockalloc.System))
 	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 20))
 	if err != nil {
 		log.Fatal(err)
 	}
 
-	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, mem)
+	l, err := memlimit.New(memlimit.Options{Budget: 256 << 20}, mem)
 	if errors.Is(err, memlimit.ErrNoBudget) {
 		return // not with a Budget: without one, if there is neither GOMEMLIMIT nor a cgroup's limit
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer l.Stop()
+	defer l.Close()
 	r := l.Stats()
 	fmt.Printf("%d MiB for Go of %d MiB\n", r.Limit>>20, r.Budget>>20)
 	if err := mem.Free(block); err != nil {
@@ -39,11 +39,11 @@ func ExampleStart() {
 // Proxy have not.
 func ExamplePool() {
 	var pool blockalloc.Pool
-	l, err := memlimit.Start(memlimit.Options{Budget: 256 << 20}, memlimit.Pool(&pool))
+	l, err := memlimit.New(memlimit.Options{Budget: 256 << 20}, memlimit.Pool(&pool))
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer l.Stop()
+	defer l.Close()
 	fmt.Println(l.Stats().OffHeap)
 	// Output: 0
 }

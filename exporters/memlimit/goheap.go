@@ -5,11 +5,14 @@ import (
 	"github.com/alloctrace/alloctrace/counter"
 )
 
-// Pool returns a [counter.Source] of what p has off-heap: its live blocks, and the freed ones
-// that keep their memory for reuse, which the numbers of a Proxy on top leave out. Under the
-// race detector, and where there is no memory but the Go heap's, that is nothing.
-// Its cost is that of [blockalloc.Pool.Stats].
+// Pool returns a [counter.Source] of the bytes that p has off-heap: its live blocks, and the
+// freed ones whose memory it keeps for reuse, which a Proxy does not count. Under the race
+// detector, and on systems where a Pool takes its memory from the Go heap, that is 0. A reading
+// costs a [blockalloc.Pool.Stats]. Pool panics if p is nil.
 func Pool(p *blockalloc.Pool) counter.Source {
+	if p == nil {
+		panic("memlimit: Pool(nil): pass the Pool that the Proxy allocates from")
+	}
 	return Bytes(func() int64 {
 		if poolOnGoHeap {
 			return 0

@@ -49,7 +49,7 @@ func TestGoHeap(t *testing.T) {
 				sources["Pool"] = Pool(pool)
 			}
 			for name, source := range sources {
-				l, err := Start(Options{Budget: 10 * unit}, source)
+				l, err := New(Options{Budget: 10 * unit}, source)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,7 +57,7 @@ func TestGoHeap(t *testing.T) {
 				if got := l.Stats().OffHeap; got != c.want {
 					t.Errorf("%s: %d bytes are off-heap, want %d", name, got, c.want)
 				}
-				l.Stop()
+				l.Close()
 			}
 			if err := part.Free(b); err != nil {
 				t.Error(err)

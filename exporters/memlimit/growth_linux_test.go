@@ -79,24 +79,24 @@ func survives(t *testing.T, r growth.Result, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("with a Limiter: peak RSS %s; %v", counter.FormatBytes(r.Peak), r.Report)
+	t.Logf("with a Limiter: peak RSS %s; %v", counter.FormatBytes(r.Peak), r.Limit)
 	if r.Peak >= container {
 		t.Errorf("with a Limiter %s were resident, the container has %s; the runtime gave up its limit at collection %d, never if 0",
 			counter.FormatBytes(r.Peak), counter.FormatBytes(container), r.GaveUp)
 	}
-	limit := r.Report.Budget - budget*7/10
-	lowest := r.Report.Budget
+	limit := r.Limit.Budget - budget*7/10
+	lowest := r.Limit.Budget
 	for _, s := range r.Samples {
 		lowest = min(lowest, s.Limit)
 	}
-	if band := r.Report.Budget / 100; lowest < limit-mib || lowest > limit+band+mib { // blocks of 1 MiB
+	if band := r.Limit.Budget / 100; lowest < limit-mib || lowest > limit+band+mib { // blocks of 1 MiB
 		t.Errorf("the lowest limit was %s, want %s", counter.FormatBytes(lowest), counter.FormatBytes(limit))
 	}
-	if r.Report.AtFloor != 0 {
-		t.Errorf("%d ticks at the floor, want none", r.Report.AtFloor)
+	if r.Limit.AtFloor != 0 {
+		t.Errorf("%d ticks at the floor, want none", r.Limit.AtFloor)
 	}
-	if r.Report.Lowered > 72 { // 70 % in bands of 1 %, the call of Start, and rounding
-		t.Errorf("the limit was lowered %d times", r.Report.Lowered)
+	if r.Limit.Lowered > 72 { // 70 % in bands of 1 %, the call of New, and rounding
+		t.Errorf("the limit was lowered %d times", r.Limit.Lowered)
 	}
 }
 
@@ -124,8 +124,8 @@ func TestOutOfMemory(t *testing.T) {
 	cgroup := newCgroup(t, container)
 	r, err := grow(t, growth.Limiter, 0, cgroup)
 	survives(t, r, err)
-	if !strings.HasPrefix(r.Report.From, cgroup+"/memory.") || r.Report.Budget != budget {
-		t.Errorf("the budget is %d from %s, want %d from %s", r.Report.Budget, r.Report.From, int64(budget), cgroup)
+	if !strings.HasPrefix(r.Limit.From, cgroup+"/memory.") || r.Limit.Budget != budget {
+		t.Errorf("the budget is %d from %s, want %d from %s", r.Limit.Budget, r.Limit.From, int64(budget), cgroup)
 	}
 	_, err = grow(t, growth.Static, budget, cgroup)
 	var exit *exec.ExitError

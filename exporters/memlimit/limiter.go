@@ -12,36 +12,37 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// ErrNoBudget is what [Start] returns, wrapped, where nothing says how much memory the
-// process may have, as on most developers' machines.
+// ErrNoBudget is what the error of [New] wraps if nothing bounds the memory of the process, as
+// on most developers' machines.
 var ErrNoBudget = errors.New("no budget")
 
-// Options configure [Start]. The zero Options are right in a container.
+// Options configure [New]. The zero Options are right in a container.
 type Options struct {
-	// Budget is how many bytes of memory the process may have in all. If it is 0,
-	// GOMEMLIMIT is taken as the budget if it is set, unless the cgroup has less, and
-	// otherwise the cgroup's limit times Headroom.
+	// Budget is how many bytes of memory the process may have in all. If it is 0, the budget
+	// is GOMEMLIMIT, unless that is not set or more than the cgroup's limit. Then it is the
+	// cgroup's limit times Headroom.
 	Budget int64
 
-	// Headroom is the part of a cgroup's limit that is the budget, more than 0 and at
-	// most 1; 0 means 0.9. The rest is for what is counted nowhere. It does not
-	// apply to Budget and GOMEMLIMIT.
+	// Headroom is the fraction of a cgroup's limit that is the budget, more than 0 and at
+	// most 1; 0 means 0.9. The rest is for memory that nobody counts. It does not apply to
+	// Budget and GOMEMLIMIT.
 	Headroom float64
 
-	// Floor is how many bytes Go is left at least, whatever is off-heap. Twice the
-	// live heap is comfortable, less than it is not to be had. It can raise the floor
-	// over a tenth of the budget and 16 MiB, but not lower it.
+	// Floor is how many bytes the limit is at least, however much is off-heap. Twice the live
+	// heap is comfortable; with less than the live heap the collector runs all the time. Floor
+	// can raise the floor above a tenth of the budget and 16 MiB, but not lower it.
 	Floor int64
 
 	// Interval is the time between ticks, 10 ms at least; 0 means 20 ms.
 	Interval time.Duration
 }
 
-// Bytes is a [counter.Source] that has a number only. It is for memory that no Proxy
-// counts, such as that of a C library. What is in the Go heap must not be part of it. It is
-// called at every tick, by one goroutine. For a [blockalloc.Pool] there is [Pool].
+// Bytes is a [counter.Source] of a number of live bytes. It is for memory that no Proxy
+// counts, such as that of a C library. It must not count memory in the Go heap. One goroutine
+// calls it at every tick. For a [blockalloc.Pool] there is [Pool].
 type Bytes func() int64
 
 // Stats returns Stats of which only LiveBytes is set.
@@ -53,25 +54,25 @@ type Limiter struct {
 	options Options
 	root    fs.FS
 	sources []counter.Source
-	found   int64 // the limit before Start
+	found   int64 // the limit before New
 	stop    func()
 	ended   chan struct{}
 
-	mu     sync.Mutex
-	law    law
-	report Report
+	mu    sync.Mutex
+	law   law
+	stats Stats
 }
 
-// Report says how a [Limiter] stands. All but the counts are bytes.
-type Report struct {
+// Stats are what a [Limiter] has done and sees. All but the counts are bytes.
+type Stats struct {
 	Budget  int64  `json:"budget"` // 0 while there is none, because the cgroup's limit was removed
 	From    string `json:"from"`   // where the budget is from: Options.Budget, GOMEMLIMIT or a file; "" while there is none
 	Floor   int64  `json:"floor"`
 	OffHeap int64  `json:"off_heap"` // at the last tick
 	Limit   int64  `json:"limit"`    // Go's, as last set
 	Ticks   int64  `json:"ticks"`
-	Lowered int64  `json:"lowered"`  // how often the limit was, Start's call included
-	Raised  int64  `json:"raised"`   // how often the limit was
+	Lowered int64  `json:"lowered"`  // how often the limit was lowered, New's call included
+	Raised  int64  `json:"raised"`   // how often the limit was raised
 	AtFloor int64  `json:"at_floor"` // ticks at which budget - off-heap was below the floor
 }
 
@@ -79,47 +80,50 @@ type Report struct {
 //
 //	limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks
 //
-// It says "no limit" where Budget is 0.
-func (r Report) String() string {
-	if r.Budget == 0 {
+// It says "no limit" if Budget is 0.
+func (s Stats) String() string {
+	if s.Budget == 0 {
 		return fmt.Sprintf("no limit: the cgroup's was removed; off-heap %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
-			counter.FormatBytes(r.OffHeap), r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+			counter.FormatBytes(s.OffHeap), s.Lowered, s.Raised, s.AtFloor, s.Ticks)
 	}
 	return fmt.Sprintf("limit %s = budget %s (%s) - off-heap %s, floor %s; lowered %d times, raised %d times, at the floor %d of %d ticks",
-		counter.FormatBytes(r.Limit), counter.FormatBytes(r.Budget), r.From, counter.FormatBytes(r.OffHeap), counter.FormatBytes(r.Floor),
-		r.Lowered, r.Raised, r.AtFloor, r.Ticks)
+		counter.FormatBytes(s.Limit), counter.FormatBytes(s.Budget), s.From, counter.FormatBytes(s.OffHeap), counter.FormatBytes(s.Floor),
+		s.Lowered, s.Raised, s.AtFloor, s.Ticks)
 }
 
 var running atomic.Bool
 
-// Start sets Go's memory limit to the budget less what the sources have off-heap, and
-// keeps it so until [Limiter.Stop]. What several sources count is added up, so none may
-// be part of another. A Proxy whose memory is in the Go heap, where the runtime counts it,
-// adds nothing: that of a [blockalloc.Heap], and of [blockalloc.Default] under the race
-// detector. If only a part of it is there, all counts. It is an error if a Limiter runs already, for the limit is that
-// of the process, and if there is no budget: see [ErrNoBudget]. After an error nothing
-// has changed.
-func Start(o Options, sources ...counter.Source) (*Limiter, error) {
-	return start(o, rootDir(""), sources)
+// New sets Go's memory limit to the budget less the live bytes of the sources in offHeap, and
+// keeps it so until [Limiter.Close]. The sources are added up, so none may be part of another.
+// A Proxy adds nothing if all its memory is in the Go heap, where the runtime counts it: one of
+// a [blockalloc.Heap], or of [blockalloc.Default] under the race detector. If only a part is
+// there, all of it counts.
+//
+// New returns an error if a Limiter runs already, because the limit is that of the process, and
+// if there is no budget: see [ErrNoBudget]. After an error nothing has changed. New panics if a
+// source is nil.
+func New(o Options, offHeap ...counter.Source) (*Limiter, error) {
+	sources.Require("memlimit: New", offHeap...)
+	return newLimiter(o, rootDir(""), offHeap)
 }
 
-// start is Start where root is the root of the file system.
-func start(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
+// newLimiter is New where root is the root of the file system.
+func newLimiter(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
 	if err := o.complete(sources); err != nil {
-		return nil, fmt.Errorf("memlimit: Start: %w", err)
+		return nil, fmt.Errorf("memlimit: New: %w", err)
 	}
 	if !running.CompareAndSwap(false, true) {
-		return nil, errors.New("memlimit: Start: a Limiter is running already: stop it first, or give it all sources")
+		return nil, errors.New("memlimit: New: a Limiter is running already: close it first, or give it all sources")
 	}
 	sources = slices.DeleteFunc(slices.Clone(sources), onGoHeap)
 	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), ended: make(chan struct{})}
 	err := l.budget()
 	if err == nil && o.Floor > l.law.budget {
-		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.report.From)
+		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.stats.From)
 	}
 	if err != nil {
 		running.Store(false)
-		return nil, fmt.Errorf("memlimit: Start: %w", err)
+		return nil, fmt.Errorf("memlimit: New: %w", err)
 	}
 	off := l.offHeap()
 	l.set(l.law.target(off), off)
@@ -129,7 +133,7 @@ func start(o Options, root fs.FS, sources []counter.Source) (*Limiter, error) {
 	return l, nil
 }
 
-// complete checks o and sets what is zero to what it stands for.
+// complete checks o and replaces what is zero by its default.
 func (o *Options) complete(sources []counter.Source) error {
 	if o.Headroom == 0 {
 		o.Headroom = 0.9
@@ -149,11 +153,6 @@ func (o *Options) complete(sources []counter.Source) error {
 	case len(sources) == 0:
 		return errors.New("no sources: without off-heap memory GOMEMLIMIT alone does")
 	}
-	for i, s := range sources {
-		if s == nil {
-			return fmt.Errorf("source %d is nil", i)
-		}
-	}
 	return nil
 }
 
@@ -171,21 +170,21 @@ func (l *Limiter) budget() error {
 	default:
 		return err
 	}
-	l.report.Budget, l.report.From, l.report.Floor = budget, from, l.law.floor
+	l.stats.Budget, l.stats.From, l.stats.Floor = budget, from, l.law.floor
 	return err
 }
 
-// next returns what Go's limit should be after this tick. Without a budget that is what Start
+// next returns what Go's limit should be after this tick. Without a budget that is what New
 // found.
 func (l *Limiter) next(off int64) int64 {
-	if l.report.Budget == 0 {
+	if l.stats.Budget == 0 {
 		return l.found
 	}
-	return l.law.next(l.report.Limit, off)
+	return l.law.next(l.stats.Limit, off)
 }
 
 // resolve returns the budget and where it is from. found is Go's memory limit before
-// Start. Without any limit, the budget is [math.MaxInt64] beside the error.
+// New. Without any limit, the budget is [math.MaxInt64] beside the error.
 func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
 	if o.Budget != 0 {
 		return o.Budget, "Options.Budget", nil
@@ -245,7 +244,7 @@ var nudge atomic.Pointer[[64 << 10]byte]
 func (l *Limiter) set(limit, off int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := &l.report
+	r := &l.stats
 	before := r.Limit
 	if r.Ticks == 0 {
 		before = l.found
@@ -270,15 +269,15 @@ func (l *Limiter) set(limit, off int64) {
 	}
 }
 
-// Stats returns how l stands.
-func (l *Limiter) Stats() Report {
+// Stats returns the figures of the last tick, and the counts so far.
+func (l *Limiter) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.report
+	return l.stats
 }
 
-// Stop ends l and restores the limit that Start found. Further calls do nothing.
-func (l *Limiter) Stop() {
+// Close ends l and restores the limit that New found. Later calls do nothing. The error is always nil.
+func (l *Limiter) Close() error {
 	l.stop()
 	<-l.ended
 	l.mu.Lock()
@@ -288,4 +287,5 @@ func (l *Limiter) Stop() {
 		l.found = -1
 		running.Store(false)
 	}
+	return nil
 }

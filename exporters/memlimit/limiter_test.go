@@ -50,7 +50,7 @@ func TestLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other, source := offHeap()
 		other.Store(10 * mib)
-		l, err := Start(Options{Budget: 10 * unit}, mem, source)
+		l, err := New(Options{Budget: 10 * unit}, mem, source)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,20 +79,20 @@ func TestLimiter(t *testing.T) {
 		tick(99)
 		limitIs(t, "when it had risen to the budget", 10*unit)
 		tick(1000)
-		want := Report{Budget: 10 * unit, From: "Options.Budget", Floor: unit, Limit: 10 * unit, Ticks: 1 + 1 + 5 + 1 + 3 + 100 + 1000,
+		want := Stats{Budget: 10 * unit, From: "Options.Budget", Floor: unit, Limit: 10 * unit, Ticks: 1 + 1 + 5 + 1 + 3 + 100 + 1000,
 			Lowered: 4, Raised: 90, AtFloor: 3}
-		if found < want.Limit { // Start raised it then
+		if found < want.Limit { // New raised it then
 			want.Lowered, want.Raised = 3, 91
 		}
 		if got := l.Stats(); got != want {
 			t.Errorf("Stats = %+v\nwant    %+v", got, want)
 		}
-		l.Stop()
-		l.Stop()
-		limitIs(t, "after Stop", found)
+		l.Close()
+		l.Close()
+		limitIs(t, "after Close", found)
 		tick(10)
 		if got := l.Stats(); got != want {
-			t.Errorf("Stats = %+v after Stop\nwant    %+v", got, want)
+			t.Errorf("Stats = %+v after Close\nwant    %+v", got, want)
 		}
 	})
 }
@@ -115,11 +115,11 @@ func TestBudgetChanges(t *testing.T) {
 		limit("1048576000")
 		n, source := offHeap()
 		n.Store(2 * unit)
-		l, err := start(Options{Floor: 8 * unit}, os.DirFS(dir), []counter.Source{source})
+		l, err := newLimiter(Options{Floor: 8 * unit}, os.DirFS(dir), []counter.Source{source})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Stop()
+		defer l.Close()
 		limitIs(t, "at the start", 8*unit) // the floor
 		limit("524288000")
 		tick(501)
@@ -152,10 +152,10 @@ func TestBudgetChanges(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
-	limitIs(t, "after Stop", math.MaxInt64)
+	limitIs(t, "after Close", math.MaxInt64)
 }
 
-func TestStartErrors(t *testing.T) {
+func TestNewErrors(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	_, source := offHeap()
 	one := []counter.Source{source}
@@ -164,29 +164,34 @@ func TestStartErrors(t *testing.T) {
 		sources []counter.Source
 		want    string
 	}{
-		{Options{Budget: -1}, one, "memlimit: Start: Options.Budget is -1 bytes: want more than 0, or 0 for GOMEMLIMIT or the cgroup's limit"},
-		{Options{Headroom: -0.1}, one, "memlimit: Start: Options.Headroom is -0.1: want more than 0 and at most 1, or 0 for 0.9"},
-		{Options{Headroom: 1.1}, one, "memlimit: Start: Options.Headroom is 1.1: want more than 0 and at most 1, or 0 for 0.9"},
-		{Options{Headroom: math.NaN()}, one, "memlimit: Start: Options.Headroom is NaN: want more than 0 and at most 1, or 0 for 0.9"},
-		{Options{Interval: time.Millisecond}, one, "memlimit: Start: Options.Interval is 1ms: want at least 10ms, or 0 for 20ms"},
-		{Options{Floor: -1}, one, "memlimit: Start: Options.Floor is -1 bytes: want 0 or more"},
-		{Options{Budget: 5, Floor: 6}, one, "memlimit: Start: Options.Floor is 6 bytes, more than the budget of 5 bytes from Options.Budget: lower the one or raise the other"},
-		{Options{Budget: 5}, nil, "memlimit: Start: no sources: without off-heap memory GOMEMLIMIT alone does"},
-		{Options{Budget: 5}, []counter.Source{source, nil}, "memlimit: Start: source 1 is nil"},
-		{Options{}, one, "memlimit: Start: no budget: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget"},
+		{Options{Budget: -1}, one, "memlimit: New: Options.Budget is -1 bytes: want more than 0, or 0 for GOMEMLIMIT or the cgroup's limit"},
+		{Options{Headroom: -0.1}, one, "memlimit: New: Options.Headroom is -0.1: want more than 0 and at most 1, or 0 for 0.9"},
+		{Options{Headroom: 1.1}, one, "memlimit: New: Options.Headroom is 1.1: want more than 0 and at most 1, or 0 for 0.9"},
+		{Options{Headroom: math.NaN()}, one, "memlimit: New: Options.Headroom is NaN: want more than 0 and at most 1, or 0 for 0.9"},
+		{Options{Interval: time.Millisecond}, one, "memlimit: New: Options.Interval is 1ms: want at least 10ms, or 0 for 20ms"},
+		{Options{Floor: -1}, one, "memlimit: New: Options.Floor is -1 bytes: want 0 or more"},
+		{Options{Budget: 5, Floor: 6}, one, "memlimit: New: Options.Floor is 6 bytes, more than the budget of 5 bytes from Options.Budget: lower the one or raise the other"},
+		{Options{Budget: 5}, nil, "memlimit: New: no sources: without off-heap memory GOMEMLIMIT alone does"},
+		{Options{}, one, "memlimit: New: no budget: GOMEMLIMIT is not set and no cgroup has a limit: set one of them, or Options.Budget"},
 	} {
-		l, err := start(c.o, fstest.MapFS{}, c.sources)
+		l, err := newLimiter(c.o, fstest.MapFS{}, c.sources)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%+v: %v\nwant %s", c.o, err, c.want)
 		}
 		if l != nil {
-			l.Stop()
+			l.Close()
 		}
 		limitIs(t, "after an error", math.MaxInt64)
 	}
-	if _, err := start(Options{}, fstest.MapFS{}, one); !errors.Is(err, ErrNoBudget) {
+	if _, err := newLimiter(Options{}, fstest.MapFS{}, one); !errors.Is(err, ErrNoBudget) {
 		t.Errorf("%v is no ErrNoBudget", err)
 	}
+	defer func() {
+		if r, want := recover(), "memlimit: New: source 1 is nil: pass a Proxy or another counter.Source"; r != want {
+			t.Errorf("it panics with %v, want %s", r, want)
+		}
+	}()
+	_, _ = New(Options{Budget: 5}, source, nil)
 }
 
 // TestOneLimiter: of many that start at once one does, and the next when it has stopped.
@@ -199,12 +204,12 @@ func TestOneLimiter(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				l, err := Start(Options{Budget: unit}, source)
+				l, err := New(Options{Budget: unit}, source)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
 					limiters = append(limiters, l)
-				} else if want := "memlimit: Start: a Limiter is running already: stop it first, or give it all sources"; err.Error() != want {
+				} else if want := "memlimit: New: a Limiter is running already: close it first, or give it all sources"; err.Error() != want {
 					t.Errorf("%v, want %s", err, want)
 				}
 			})
@@ -214,11 +219,11 @@ func TestOneLimiter(t *testing.T) {
 			t.Fatalf("%d Limiters run", len(limiters))
 		}
 		for range 4 {
-			wg.Go(limiters[0].Stop)
+			wg.Go(func() { _ = limiters[0].Close() })
 			wg.Go(func() { _ = limiters[0].Stats() })
 		}
 		wg.Wait()
-		limitIs(t, "after Stop", found)
+		limitIs(t, "after Close", found)
 	}
 }
 
@@ -240,11 +245,11 @@ func TestIdleGo(t *testing.T) {
 		return s[0].Value.Uint64()
 	}
 	synctest.Test(t, func(t *testing.T) {
-		l, err := Start(Options{Budget: 10 * unit}, source)
+		l, err := New(Options{Budget: 10 * unit}, source)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Stop()
+		defer l.Close()
 		before := cycles()
 		n.Store(9 * unit) // the floor is 100 MiB
 		tick(1)
@@ -254,11 +259,11 @@ func TestIdleGo(t *testing.T) {
 			t.Errorf("%d collections with room for all", got)
 		}
 	})
-	l, err := Start(Options{Budget: 256 * mib}, source)
+	l, err := New(Options{Budget: 256 * mib}, source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Stop()
+	defer l.Close()
 	before := cycles()
 	n.Store(200 * mib)       // leaves 56 MiB, and there are 64 of garbage
 	for cycles() == before { // if none begins, go test's timeout ends it here
@@ -267,7 +272,7 @@ func TestIdleGo(t *testing.T) {
 }
 
 func TestReportString(t *testing.T) {
-	r := Report{Budget: 320 * mib, From: "GOMEMLIMIT", Floor: 32 * mib, OffHeap: 224 * mib, Limit: 96 * mib, Ticks: 100, Lowered: 70}
+	r := Stats{Budget: 320 * mib, From: "GOMEMLIMIT", Floor: 32 * mib, OffHeap: 224 * mib, Limit: 96 * mib, Ticks: 100, Lowered: 70}
 	const want = "limit 96 MiB = budget 320 MiB (GOMEMLIMIT) - off-heap 224 MiB, floor 32 MiB; lowered 70 times, raised 0 times, at the floor 0 of 100 ticks"
 	if got := r.String(); got != want {
 		t.Errorf("%s\nwant %s", got, want)
@@ -284,7 +289,7 @@ func BenchmarkTick(b *testing.B) {
 	for name, step := range map[string]int64{"rest": 0, "set": 64 * mib} {
 		b.Run(name, func(b *testing.B) {
 			defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
-			l := &Limiter{sources: []counter.Source{mem}, law: newLaw(unit, 0, time.Second), report: Report{Budget: unit}}
+			l := &Limiter{sources: []counter.Source{mem}, law: newLaw(unit, 0, time.Second), stats: Stats{Budget: unit}}
 			b.ReportAllocs()
 			for i := int64(0); b.Loop(); i++ {
 				off := l.offHeap() + i%2*step

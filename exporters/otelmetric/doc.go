@@ -1,15 +1,15 @@
-// Package otelmetric tells OpenTelemetry how allocators stand, through instruments
-// that are read when metrics are collected and cost an allocator nothing between:
+// Package otelmetric exports the counts of allocators to OpenTelemetry. Its instruments are
+// read when metrics are collected, and cost an allocator nothing in between:
 //
 //	sizes := new(otelmetric.Producer)
 //	reader := sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(sizes))
 //	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 //
-//	reg, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
+//	reg, err := otelmetric.Register(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
 //	if err != nil {
 //		return err
 //	}
-//	defer reg.Stop()
+//	defer reg.Close()
 //
 // These are the metrics. Bytes are granted bytes, as in [counter.Stats].
 //
@@ -18,7 +18,7 @@
 //	allocator.memory.allocated  Counter        By              bytes granted to allocations and reallocations, in all
 //	allocator.memory.peak       Gauge          By              the most bytes that were live, as exactly as counter.Stats has it
 //	allocator.memory.reserved   UpDownCounter  By              address space that the Pool below has reserved, if there is one
-//	allocator.memory.limit      UpDownCounter  By              the lowest bound of a Limit on the way down, if there is one
+//	allocator.memory.limit      UpDownCounter  By              the lowest bound of the Limits below the source, if there is one
 //	allocator.block.count       UpDownCounter  {block}         live blocks
 //	allocator.allocations       Counter        {allocation}    allocations that succeeded
 //	allocator.reallocations     Counter        {reallocation}  reallocations that succeeded
@@ -27,34 +27,32 @@
 //	allocator.read_failures     Counter        {failure}       times that what is here could not be read
 //	allocator.allocation.size   Histogram      By              blocks by size, as allocated and reallocated: of a Producer
 //
-// All have the attributes allocator.name and, where it is known, allocator.backend:
-// the type of the allocator at the bottom, as "Pool". allocator.failures has
-// allocator.operation besides, as the spans of package tracer have it: allocate,
-// reallocate or free. No attribute is an address or a stack: what is told is bounded by
-// the number of allocators.
+// All have the attribute allocator.name. They have allocator.backend, the type of the allocator
+// at the bottom, such as "Pool", if it is known. allocator.failures also has
+// allocator.operation, as the spans of package tracer have: allocate, reallocate or free. No
+// attribute is an address or a stack, so that the number of series depends on that of
+// allocators alone.
 //
-// A receiver of OTLP refuses all metrics for one attribute that is not valid UTF-8. So in
-// names each byte that is no part of a character becomes U+FFFD, and a name of more than
-// 1 KiB is cut and ends in "…". Allocators whose names become equal are added up.
+// A receiver of OTLP refuses all metrics if one attribute is not valid UTF-8. So each byte of a
+// name that is not valid becomes U+FFFD, and a name of more than 1 KiB is cut and ends in "…".
+// Allocators whose names become equal are added up.
 //
-// The SDK sends no metrics at all once one callback returns an error. So what cannot be
-// read is left out and counted by the metrics of read failures: if a source or a hook
-// panics, or if the process may not read its own /proc/self/pagemap or has no file
-// descriptor left.
+// The SDK exports no metrics at all if one callback returns an error. So what cannot be read is
+// left out, and the metrics of read failures count it. That happens if a source or a hook
+// panics, or if the process may not read its own /proc/self/pagemap or has no file descriptor
+// left.
 //
-// The numbers of one allocator in one collection, but for the histogram, reserved
-// and limit, are of one snapshot, so that they agree with each other; see
-// [counter.Counter.Stats] for what that costs. The histogram, which comes of a
-// Producer because OpenTelemetry has no instrument for it that is read when metrics
-// are collected, is of a snapshot taken just after. Reserved costs a call of
-// [blockalloc.Pool.Stats]. A collection takes some 40 µs for each allocator, most of it
-// in the SDK.
+// The numbers of one allocator in one collection are of one snapshot, so that they agree with
+// each other; see [counter.Counter.Stats] for its cost. Reserved, limit and the histogram are
+// read on their own. The histogram needs a [Producer], because OpenTelemetry has no histogram
+// that is read when metrics are collected. Reserved costs a call of [blockalloc.Pool.Stats]. A
+// collection takes some 40 µs for each allocator, most of it in the SDK.
 //
-// A Proxy's numbers have those of its children in them. A child that is started as
-// well is told on its own too, and a sum over allocator.name has it twice; likewise
-// allocators that share a Pool or a Limit tell all of it each.
+// A Proxy's numbers include those of its children. If a child is registered as well, a sum over
+// allocator.name counts it twice. If allocators share a Pool or a Limit, each of them reports
+// all of its reserved bytes and its limit.
 //
-// [StartHook] tells what a hook that looks on takes itself, with the attribute
+// [RegisterHook] exports what a hook costs, with the attribute
 // allocator.instrumentation.hook:
 //
 //	Instrument     Metric                                   Unit       Meaning
@@ -65,11 +63,10 @@
 //	Counter        allocator.instrumentation.time           s          for which those who allocate have waited for it
 //	Counter        allocator.instrumentation.read_failures  {failure}  times that what is here could not be read
 //
-// What each means for a hook, its method Usage says. Events and time are not there while
-// they are 0: a hook need not count events, and time is an estimate that only a
-// hooks.Meter around the hook makes.
+// The hook's method Usage defines each number. Events and time are absent while they are 0: a
+// hook need not count events, and only a hooks.Meter around the hook estimates the time.
 //
-// [StartRSS] tells what the resident memory of the process is made of, by package rss:
+// [RegisterRSS] exports what the resident memory of the process is made of, by package rss:
 //
 //	Instrument     Metric                       Unit       Meaning
 //	UpDownCounter  allocator.rss                By         of the process, by allocator.rss.part: go_heap, go_other, tracked, files or unattributed
@@ -78,5 +75,5 @@
 //
 // The parts add up to what is resident. The second has allocator.name.
 //
-// Nothing is registered by importing the package.
+// Importing the package registers nothing.
 package otelmetric

@@ -19,12 +19,12 @@ func Example() {
 	sizes := new(otelmetric.Producer)
 	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(sizes))
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
-	reg, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
+	reg, err := otelmetric.Register(mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(sizes))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer reg.Stop()
+	defer reg.Close()
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 10))
 	if err != nil {

@@ -13,16 +13,19 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// StartHook tells OpenTelemetry what a hook has done and takes, such as a ring.Ring, a
-// heapprofile.Profile, or a hooks.Meter of either, whenever metrics are collected, until
-// [Registration.Stop]. What has the same name is added up. Of the options it heeds
-// [WithMeterProvider].
+// RegisterHook exports the [hooks.Usage] of a hook, such as a ring.Ring, a
+// heapprofile.Profile, or a hooks.Meter of either,
+// whenever metrics are collected, until [Registration.Close]. Hooks of the same name are added
+// up. It ignores options other than [WithMeterProvider].
 //
-// It fails, and has then registered nothing, if hook is nil or name empty, or if the
-// provider refuses an instrument. A collection asks hook once.
-func StartHook(hook hooks.UsageSource, name string, opts ...Option) (*Registration, error) {
-	if hook == nil || name == "" {
-		return nil, fmt.Errorf("otelmetric.StartHook(%v, %q): pass a hook that reports its Usage, such as a ring.Ring, and a name for it", hook, name)
+// RegisterHook returns an error, and has registered nothing, if name is empty or the provider
+// refuses an instrument. It panics if hook is nil. A collection reads the hook once.
+func RegisterHook(hook hooks.UsageSource, name string, opts ...Option) (*Registration, error) {
+	if hook == nil {
+		panic(fmt.Sprintf("otelmetric: RegisterHook(nil, %q): pass a hook that reports its Usage, such as a ring.Ring", name))
+	}
+	if name == "" {
+		return nil, errors.New(`otelmetric: RegisterHook: the name is "": pass one, by which the hook is known from others`)
 	}
 	meter := newConfig(config{}, opts).provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
 	add := adder{meter: meter}
@@ -50,7 +53,7 @@ func StartHook(hook hooks.UsageSource, name string, opts ...Option) (*Registrati
 		}, append(add.all, times)...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("otelmetric.StartHook: the MeterProvider refuses: %w", err)
+		return nil, fmt.Errorf("otelmetric: RegisterHook: the MeterProvider refuses: %w", err)
 	}
 	return r, nil
 }

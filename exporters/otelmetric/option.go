@@ -5,7 +5,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// An Option configures [Start].
+// An Option configures [Register]. The order of options does not matter. A nil Option is left out.
 type Option interface{ apply(*config) }
 
 type optionFunc func(*config)
@@ -30,35 +30,27 @@ func newConfig(c config, opts []Option) config {
 	return c
 }
 
-// WithMeterProvider says where metrics go: unless set, to the global provider,
-// otel.GetMeterProvider, also if that is set later. A nil provider is ignored.
+// WithMeterProvider sets where metrics go. Without it, or if p is nil, they go to the global
+// provider, otel.GetMeterProvider, also if that is set later.
 func WithMeterProvider(p metric.MeterProvider) Option {
-	return optionFunc(func(c *config) {
-		if p != nil {
-			c.provider = p
-		}
-	})
+	return optionFunc(func(c *config) { c.provider = p })
 }
 
-// WithProducer has p make the histogram of the allocator's sizes. Without it there
-// is none. A nil Producer is ignored.
+// WithProducer has p make the histogram of the allocator's sizes. Without it, or if p is nil,
+// there is none.
 func WithProducer(p *Producer) Option {
-	return optionFunc(func(c *config) {
-		if p != nil {
-			c.producer = p
-		}
-	})
+	return optionFunc(func(c *config) { c.producer = p })
 }
 
-// WithName sets the attribute allocator.name: unless set, what the source's Name
-// method returns, as that of a Proxy.
+// WithName sets the attribute allocator.name. Without it the attribute is what the source's
+// Name method returns, if it has one, as a Proxy has.
 func WithName(name string) Option {
 	return optionFunc(func(c *config) { c.name = name })
 }
 
-// WithBackend sets the attribute allocator.backend: unless set, the type of the
-// allocator that is reached by following Unwrap and Parent down from the source, as
-// "Pool". An empty one leaves the attribute out.
+// WithBackend sets the attribute allocator.backend. Without it the attribute is the type of the
+// allocator at the bottom, as "Pool", which Unwrap and Parent lead to. An empty one leaves the
+// attribute out.
 func WithBackend(backend string) Option {
 	return optionFunc(func(c *config) { c.backend = backend })
 }

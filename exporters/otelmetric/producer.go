@@ -15,18 +15,17 @@ import (
 	"github.com/alloctrace/alloctrace/internal/metrics"
 )
 
-// A Producer makes the histogram allocator.allocation.size of the sources that were
-// started with it. Give it to a reader by the SDK's WithProducer, and to [Start] by
-// [WithProducer]. The zero Producer is ready; it must not be copied, and may be used by
-// several goroutines at once. It is cumulative, whatever the reader asks for.
+// A Producer makes the histogram allocator.allocation.size of the sources that were registered
+// with it. Pass it to a reader by the SDK's WithProducer, and to [Register] by [WithProducer].
+// The zero Producer is ready to use. It must not be copied, and may be used by several
+// goroutines at once. The histogram is cumulative, whatever temporality the reader wants.
 //
-// Counts are exact: size classes are powers of two and include their upper bounds,
-// as buckets of OpenTelemetry do. The sum is of granted bytes.
+// Counts are exact, because size classes are powers of two and include their upper bounds, as
+// OpenTelemetry's buckets do. The sum is of granted bytes.
 type Producer struct {
-	// Explicit has the histogram say its bounds, the powers of two from 16 bytes to
-	// 64 GiB, for the sake of collectors and stores that take no exponential
-	// histogram. Otherwise it is an exponential one of scale 0, which has a bucket
-	// for each power of two.
+	// Explicit makes a histogram with explicit bounds, the powers of two from 16 bytes to
+	// 64 GiB, for collectors and stores that take no exponential histogram. Without it the
+	// histogram is an exponential one of scale 0, which has a bucket for each power of two.
 	Explicit bool
 
 	mu   sync.Mutex
@@ -47,7 +46,7 @@ func (p *Producer) remove(r *Registration) {
 	p.regs = slices.DeleteFunc(p.regs, func(other *Registration) bool { return other == r })
 }
 
-// Produce implements the SDK's Producer. It takes a snapshot of each source.
+// Produce implements the SDK's [sdkmetric.Producer]. It takes a snapshot of each source.
 func (p *Producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	list := p.sizes()
 	if len(list) == 0 {

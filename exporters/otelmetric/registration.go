@@ -2,7 +2,6 @@ package otelmetric
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -23,8 +22,8 @@ const ScopeName = module + "/otelmetric"
 
 const module = "github.com/alloctrace/alloctrace/exporters"
 
-// Version returns the version of this package's module in the running program, for
-// the instrumentation scope, "" if that is not known.
+// Version returns the version of this package's module in the running program, which the
+// instrumentation scope has, or "" if it is not known.
 func Version() string { return version() }
 
 var version = sync.OnceValue(func() string {
@@ -38,7 +37,7 @@ var version = sync.OnceValue(func() string {
 	return ""
 })
 
-// A Registration tells how one source stands until it is stopped.
+// A Registration exports the numbers of one source until it is closed.
 type Registration struct {
 	source          counter.Source
 	limit, reserved func() int64 // nil if there is none
@@ -52,17 +51,16 @@ type Registration struct {
 	unread          atomic.Int64 // how often something could not be read and was left out
 }
 
-// Start tells OpenTelemetry how mem stands, which is a Proxy or any other source of
-// counts, whenever metrics are collected, until [Registration.Stop]. It may be called
-// for any number of sources; what has the same name and backend is added up, but the
-// peak is then that of one of them.
+// Register exports the counts of mem, a Proxy or another source, whenever metrics are collected,
+// until [Registration.Close]. It may be called for any number of sources. Sources of the same
+// name and backend are added up, but the peak is then that of one of them.
 //
-// It fails, and has then registered nothing, if mem is nil or has no name, or if the
-// provider refuses an instrument. A collection costs a snapshot of mem, two with a
-// Producer, and holds mem up no more than that does.
-func Start(mem counter.Source, opts ...Option) (*Registration, error) {
+// Register returns an error, and has registered nothing, if mem has no name or the provider
+// refuses an instrument. It panics if mem is nil. A collection costs a snapshot of mem, two with
+// a Producer.
+func Register(mem counter.Source, opts ...Option) (*Registration, error) {
 	if mem == nil {
-		return nil, errors.New("otelmetric.Start(nil): pass a Proxy or another counter.Source")
+		panic("otelmetric: Register(nil): pass a Proxy or another counter.Source")
 	}
 	below := sources.LookBelow(mem)
 	r := &Registration{source: mem, limit: below.Limit(), reserved: below.Reserved(), start: time.Now()}
@@ -72,7 +70,7 @@ func Start(mem counter.Source, opts ...Option) (*Registration, error) {
 	}
 	c = newConfig(c, opts)
 	if c.name == "" {
-		return nil, fmt.Errorf("otelmetric.Start: a %T without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", mem)
+		return nil, fmt.Errorf("otelmetric: Register: a %T has no name: name it by alloctrace.WithName or otelmetric.WithName", mem)
 	}
 	r.setAttributes(c)
 
@@ -82,7 +80,7 @@ func Start(mem counter.Source, opts ...Option) (*Registration, error) {
 		r.callback, err = meter.RegisterCallback(r.observe, r.instruments.all...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("otelmetric.Start: the MeterProvider refuses: %w", err)
+		return nil, fmt.Errorf("otelmetric: Register: the MeterProvider refuses: %w", err)
 	}
 	if r.producer = c.producer; r.producer != nil {
 		r.producer.add(r)
@@ -139,11 +137,10 @@ func (r *Registration) try(f func() error) bool {
 	return true
 }
 
-// Stop ends what [Start] began: once it has returned, the source is not asked again
-// and may be closed. It waits for a collection that is under way, and so must not be
-// called by the source's Stats. Later calls do nothing. An error is the provider's
-// own.
-func (r *Registration) Stop() error {
+// Close ends the export. Once it has returned, the source is not read again and may be closed.
+// Close waits for a collection that is running, so the source's Stats must not call it. Later
+// calls do nothing. An error is the provider's own.
+func (r *Registration) Close() error {
 	if r.producer != nil {
 		r.producer.remove(r)
 	}

@@ -15,21 +15,20 @@ import (
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// StartRSS tells OpenTelemetry what the resident memory of the process is made of, by
-// package rss, whenever metrics are collected, until [Registration.Stop]. Allocators are
-// those whose memory is told from the rest; what has the same name is added up. Of the
-// options it heeds [WithMeterProvider].
+// RegisterRSS exports an [rss.Report], what the resident memory of the process is made of,
+// whenever metrics are collected, until [Registration.Close]. The report has the memory of each
+// of the allocators; those of the same name are added up. It ignores options other than
+// [WithMeterProvider].
 //
-// It fails, and has then registered nothing, anywhere but on Linux, if an allocator is nil, or
-// if the provider refuses an instrument. It does not fail where the process has no right to
-// read, or no file descriptor left: that can change. A collection costs an [rss.Read].
-func StartRSS(allocators []counter.Source, opts ...Option) (*Registration, error) {
+// RegisterRSS returns an error, and has registered nothing, on systems other than Linux, and if
+// the provider refuses an instrument. If the process may not read its memory, or has no file
+// descriptor left, that is no error, because it can change. RegisterRSS panics if an allocator
+// is nil. A collection costs an [rss.Read].
+func RegisterRSS(allocators []counter.Source, opts ...Option) (*Registration, error) {
+	sources.Require("otelmetric: RegisterRSS", allocators...)
 	allocators = slices.Clone(allocators)
-	if i := slices.Index(allocators, nil); i >= 0 {
-		return nil, fmt.Errorf("otelmetric.StartRSS: source %d is nil: pass a Proxy", i)
-	}
 	if _, err := rss.Read(); errors.Is(err, errors.ErrUnsupported) {
-		return nil, fmt.Errorf("otelmetric.StartRSS: %w", err)
+		return nil, fmt.Errorf("otelmetric: RegisterRSS: %w", err)
 	}
 	meter := newConfig(config{}, opts).provider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
 	add := adder{meter: meter}
@@ -54,7 +53,7 @@ func StartRSS(allocators []counter.Source, opts ...Option) (*Registration, error
 		}, add.all...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("otelmetric.StartRSS: the MeterProvider refuses: %w", err)
+		return nil, fmt.Errorf("otelmetric: RegisterRSS: the MeterProvider refuses: %w", err)
 	}
 	return r, nil
 }

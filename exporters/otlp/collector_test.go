@@ -220,9 +220,9 @@ func eachProtocol(t *testing.T, f func(t *testing.T, p Protocol)) {
 	}
 }
 
-func newTestProvider(t *testing.T, opts ...Option) *Provider {
+func newTestProvider(t *testing.T, o Options) *Provider {
 	t.Helper()
-	p, err := New(t.Context(), opts...)
+	p, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

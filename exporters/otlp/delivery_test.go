@@ -119,7 +119,7 @@ func TestDeliveryIsAnOTLPResponse(t *testing.T) {
 				if x.json {
 					t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
 				}
-				p := newTestProvider(t, WithEndpoint(s.URL))
+				p := newTestProvider(t, Options{Endpoint: s.URL})
 				emit(p, 10)
 				err := p.Shutdown(within(t, time.Minute))
 				wantStats(t, p, Stats{Accepted: 10, Exported: x.exported, Failed: 10 - x.exported})
@@ -163,7 +163,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 				})
 				s := httptest.NewServer(mux)
 				t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
-				p := newTestProvider(t, WithEndpoint(s.URL))
+				p := newTestProvider(t, Options{Endpoint: s.URL})
 				emit(p, 10)
 				err := p.Shutdown(within(t, time.Minute))
 				s.Close()
@@ -190,7 +190,7 @@ func TestWebServerIsNoGRPCCollector(t *testing.T) {
 		s.Config.Protocols = new(http.Protocols)
 		s.Config.Protocols.SetUnencryptedHTTP2(true)
 		s.Start()
-		p := newTestProvider(t, WithEndpoint(s.URL), WithProtocol(GRPC), WithTimeout(2*time.Second))
+		p := newTestProvider(t, Options{Endpoint: s.URL, Protocol: GRPC, Timeout: 2 * time.Second})
 		emit(p, 10)
 		if err := p.Shutdown(within(t, time.Minute)); err == nil {
 			t.Errorf("%d: Shutdown returned nil", status)
@@ -214,7 +214,7 @@ func TestLongWordsOfACollector(t *testing.T) {
 			}
 			return &collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 1, ErrorMessage: long}}, nil
 		}
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		for range 2 {
 			emit(p, 1)
 			err := p.ForceFlush(within(t, time.Minute))
@@ -267,7 +267,7 @@ func TestIPv6(t *testing.T) {
 			} else {
 				serveGRPC(t, c, l)
 			}
-			p := newTestProvider(t, WithEndpoint("http://["+strings.ReplaceAll(host, "%", "%25")+"]:"+port), WithProtocol(proto))
+			p := newTestProvider(t, Options{Endpoint: "http://[" + strings.ReplaceAll(host, "%", "%25") + "]:" + port, Protocol: proto})
 			emit(p, 1)
 			if err := p.Shutdown(within(t, time.Minute)); err != nil {
 				t.Errorf("%s: %v", host, err)
@@ -289,7 +289,7 @@ func TestLargeBatchIsSplit(t *testing.T) {
 			}
 			return r, nil
 		}
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		const spans = 500
 		emitLarge(p, spans) // 8 MB, while a gRPC server takes 4 MiB by default
 		err := p.Shutdown(within(t, time.Minute))

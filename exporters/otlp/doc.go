@@ -2,53 +2,53 @@
 // sends spans to Jaeger or any other OTLP collector by gRPC or HTTP, or
 // writes them to a file that the Upload tab of Jaeger's UI opens:
 //
-//	p, err := otlp.New(ctx, otlp.WithServiceName("indexer"))
+//	p, err := otlp.New(ctx, otlp.Options{ServiceName: "indexer"})
 //	if err != nil {
 //		return err
 //	}
 //	defer p.Shutdown(ctx)
 //	otel.SetTracerProvider(p) // or tracer.WithTracerProvider(p)
 //
-// No span is lost in silence. Every sampled span that ends is counted, and
-// once the provider is shut down
+// Every sampled span that ends is counted, so that no loss goes unnoticed. After
+// Shutdown these equations hold exactly:
 //
 //	ended = Accepted + Dropped,  Accepted = Exported + Failed
 //
-// holds to the span. A program is not harmed by a collector that is down,
-// slow or dies: ending a span never waits for the network, the queue is
-// bounded (see [WithQueueSize] for its memory), and Shutdown is bounded by
-// its context or by [DefaultShutdownTimeout].
+// A collector that is down, slow or dies does no harm to the program: ending a
+// span never waits for the network, the queue is bounded (see
+// [Options].QueueSize for its memory), and Shutdown is bounded by its context or
+// by [DefaultShutdownTimeout].
 //
 // # What counts as delivered
 //
-// By HTTP, spans are exported when the answer is a 2xx whose body is the OTLP
-// response in the content type of the request, or is empty. Anything else, such
-// as the page of a login or of another server, means failed. Redirects are not
-// followed, for they would take the headers, and the keys in them, to another
-// host. The spans that a collector rejects of a batch count as failed.
+// By HTTP, spans are exported if the answer is a 2xx whose body is the OTLP
+// response in the content type of the request, or is empty. With any other
+// answer, such as a login page, they have failed. Redirects are not followed,
+// because they would send the headers, and the keys in them, to another host. If
+// a collector rejects some spans of a batch, those have failed.
 //
 // A batch of more than 2 MiB is sent in several requests, so that it fits into
 // the 4 MiB that a collector takes by gRPC by default.
 //
 // # Strings
 //
-// Every string is sent as valid UTF-8, for a receiver refuses all spans of a
-// batch for one that is not. Each byte that is part of no rune becomes U+FFFD.
+// Every string is sent as valid UTF-8, because a receiver refuses all spans of a
+// batch if one string is not valid. Each byte that is not valid becomes U+FFFD.
 // Names and attribute keys are cut to 1 KiB; attribute values and the
-// descriptions of statuses to 16 KiB. What was cut ends with "…". Keys of one
-// span that become equal get a number, as in "key#2".
+// descriptions of statuses to 16 KiB. A string that was cut ends in "…". If keys
+// of one span become equal, they get a number, as in "key#2".
 //
 // # Environment
 //
-// Options win over variables, variables for traces over those for all signals,
-// and variables over defaults. A blank value counts as unset. Words are taken in
-// lower and upper case. Numbers go up to 2147483647, and times are whole
-// milliseconds.
+// Options override variables, variables for traces override those for all
+// signals, and variables override defaults. A blank value counts as unset. Words
+// may be in lower and upper case. Numbers go up to 2147483647, and times are
+// whole milliseconds.
 //
-// [New] returns an error for a value that makes no sense. The error names the
-// variable, the value and what would be right, but shows no value of a header and no password in a URL.
-// The OpenTelemetry specification has such values ignored with a warning;
-// this package has no log to warn in, and a caller to return an error to.
+// [New] returns an error if a value makes no sense. The error names the variable,
+// the value and what would be right. It shows no value of a header and no
+// password in a URL. The OpenTelemetry specification wants such values ignored
+// with a warning, but this package has no log.
 //
 //	OTEL_SDK_DISABLED                  true: spans are neither made nor counted,
 //	                                     no other variable is read, and no file
@@ -56,8 +56,8 @@
 //	OTEL_TRACES_EXPORTER               otlp, the default; console (or otlp/stdout)
 //	                                     for OTLP/JSON lines on standard output;
 //	                                     none: spans are made, but go nowhere and
-//	                                     are not counted. WithFile and
-//	                                     WithEndpoint win over it
+//	                                     are not counted. Options.File and
+//	                                     Options.Endpoint override it
 //	OTEL_TRACES_SAMPLER                always_on, always_off or traceidratio, alone
 //	                                     or after parentbased_; by default
 //	                                     parentbased_always_on
@@ -71,7 +71,7 @@
 //	                                     than the queue has places
 //	OTEL_BSP_EXPORT_TIMEOUT            milliseconds for one batch; the shorter of
 //	                                     this and the timeout below holds
-//	OTEL_BSP_MAX_QUEUE_SIZE            not read: use WithQueueSize
+//	OTEL_BSP_MAX_QUEUE_SIZE            not read: use Options.QueueSize
 //	OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,   attributes of a span, 128 by default
 //	OTEL_ATTRIBUTE_COUNT_LIMIT
 //	OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,  characters of an attribute's value,
@@ -83,12 +83,12 @@
 //	OTEL_LOG_LEVEL, OTEL_PROPAGATORS,  not read: this package neither logs nor
 //	OTEL_CONFIG_FILE, OTEL_ENTITIES      propagates, and reads no file of settings
 //
-// Those for where spans go have no say with [WithFile] or another exporter than
+// Those for where spans go have no effect with [Options].File or another exporter than
 // otlp. Each has a form for traces, such as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT:
 //
 //	OTEL_EXPORTER_OTLP_ENDPOINT            http or https URL. HTTP adds v1/traces to
 //	                                         the path; with _TRACES_ the URL is taken
-//	                                         as it stands. gRPC takes no path
+//	                                         as it is. gRPC takes no path
 //	OTEL_EXPORTER_OTLP_PROTOCOL            grpc, http/protobuf or http/json
 //	OTEL_EXPORTER_OTLP_TIMEOUT             milliseconds for one batch with all
 //	                                         retries, 10000 by default; 0: no limit

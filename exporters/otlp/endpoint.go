@@ -25,10 +25,10 @@ type target struct {
 
 // resolveTarget settles the target from the options, then the environment,
 // then the defaults.
-func resolveTarget(c *config, b batching) (target, error) {
-	t := target{protocol: c.protocol}
+func resolveTarget(o *Options, b batching) (target, error) {
+	t := target{protocol: o.Protocol}
 	var err error
-	if t.timeout, err = resolveTimeout(c, b); err != nil {
+	if t.timeout, err = resolveTimeout(o, b); err != nil {
 		return t, err
 	}
 	if t.protocol == 0 {
@@ -36,7 +36,7 @@ func resolveTarget(c *config, b batching) (target, error) {
 			return t, err
 		}
 	}
-	if err := t.resolveURL(c); err != nil {
+	if err := t.resolveURL(o); err != nil {
 		return t, err
 	}
 	if t.gzip, err = envCompression(); err != nil {
@@ -51,9 +51,9 @@ func resolveTarget(c *config, b batching) (target, error) {
 
 // resolveTimeout returns the bound for one batch. Without an option it is the
 // shorter of what the exporter and what the processor may take.
-func resolveTimeout(c *config, b batching) (time.Duration, error) {
-	if c.timeout != 0 {
-		return c.timeout, nil
+func resolveTimeout(o *Options, b batching) (time.Duration, error) {
+	if o.Timeout != 0 {
+		return o.Timeout, nil
 	}
 	traces, general := otlpNames("TIMEOUT")
 	timeout, err := envMilliseconds(unlimited, DefaultTimeout, traces, general)
@@ -64,9 +64,9 @@ func resolveTimeout(c *config, b batching) (time.Duration, error) {
 }
 
 // resolveURL settles the URL, and the protocol if it is open.
-func (t *target) resolveURL(c *config) error {
+func (t *target) resolveURL(o *Options) error {
 	traces, _ := otlpNames("ENDPOINT")
-	raw, source, base := c.endpoint, fmt.Sprintf("WithEndpoint(%q)", withoutUser(c.endpoint)), false
+	raw, source, base := o.Endpoint, fmt.Sprintf("Options.Endpoint=%q", withoutUser(o.Endpoint)), false
 	if raw == "" {
 		var name string
 		name, raw = lookupOTLP("ENDPOINT")
@@ -96,7 +96,7 @@ func (t *target) resolveURL(c *config) error {
 			return fmt.Errorf("%s: gRPC takes no path; remove %q or use HTTP", source, path)
 		}
 		path = ""
-	case base, c.endpoint != "" && (path == "" || path == "/"):
+	case base, o.Endpoint != "" && (path == "" || path == "/"):
 		path = strings.TrimSuffix(path, "/") + "/" + tracesPath
 	case path == "":
 		path = "/"

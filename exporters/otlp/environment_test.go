@@ -160,20 +160,20 @@ func TestRefusedEnvironment(t *testing.T) {
 			setenv(t, x.env, "$DIR", dir)
 			first, _, _ := strings.Cut(x.env, "\n")
 			name, value, _ := strings.Cut(first, "=")
-			wantNewError(t, nil, name+"="+strconv.Quote(strings.ReplaceAll(value, "$DIR", dir)), x.want)
+			wantNewError(t, Options{}, name+"="+strconv.Quote(strings.ReplaceAll(value, "$DIR", dir)), x.want)
 		})
 	}
 	for _, name := range numbers {
 		for _, value := range refusedNumbers {
 			t.Run(name+"="+value, func(t *testing.T) {
 				t.Setenv(name, value)
-				wantNewError(t, nil, name+`="`+value+`"`, "use a whole number from ")
+				wantNewError(t, Options{}, name+`="`+value+`"`, "use a whole number from ")
 			})
 		}
 	}
 	t.Run("a batch of 0", func(t *testing.T) {
 		t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0")
-		wantNewError(t, nil, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE="0"`, "from 1 to")
+		wantNewError(t, Options{}, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE="0"`, "from 1 to")
 	})
 }
 
@@ -196,8 +196,8 @@ func TestRefusedHeadersStaySecret(t *testing.T) {
 		t.Run(x.headers, func(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", x.headers)
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", x.protocol)
-			_, err := New(t.Context())
-			if err == nil || !strings.Contains(err.Error(), "otlp.New: OTEL_EXPORTER_OTLP_HEADERS=") || !strings.Contains(err.Error(), x.want) {
+			_, err := New(t.Context(), Options{})
+			if err == nil || !strings.Contains(err.Error(), "otlp: New: OTEL_EXPORTER_OTLP_HEADERS=") || !strings.Contains(err.Error(), x.want) {
 				t.Fatalf("New returned %v, want the variable and %q", err, x.want)
 			}
 			if strings.Contains(err.Error(), "secret") {
@@ -226,7 +226,7 @@ func program(t *testing.T, c *collector) outcome {
 	defer r.Close()
 	stdout := os.Stdout
 	os.Stdout = w
-	p, err := New(t.Context())
+	p, err := New(t.Context(), Options{})
 	os.Stdout = stdout
 	if err != nil {
 		t.Fatal(err)
@@ -504,7 +504,7 @@ func wantTimeout(want time.Duration) func(*testing.T, outcome) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := resolveTimeout(&config{}, b); err != nil || got != want {
+		if got, err := resolveTimeout(&Options{}, b); err != nil || got != want {
 			t.Errorf("the timeout is %v, %v, want %v", got, err, want)
 		}
 		wantNames(allSpans)(t, o)
@@ -553,14 +553,14 @@ func TestAcceptedEnvironmentByGRPC(t *testing.T) {
 	}
 }
 
-// Options win over the environment.
-func TestOptionsWinOverExporterSelection(t *testing.T) {
+// Options override the environment.
+func TestOptionsOverrideExporterSelection(t *testing.T) {
 	c := startCollector(t, HTTP)
 	t.Setenv("OTEL_TRACES_EXPORTER", "none")
-	p := newTestProvider(t, WithEndpoint(c.URL))
+	p := newTestProvider(t, Options{Endpoint: c.URL})
 	emit(p, 1)
 	path := filepath.Join(t.TempDir(), "trace.json")
-	f := newTestProvider(t, WithFile(path))
+	f := newTestProvider(t, Options{File: path})
 	emit(f, 1)
 	if err := errors.Join(p.Shutdown(within(t, time.Minute)), f.Shutdown(within(t, time.Minute))); err != nil {
 		t.Fatal(err)
@@ -574,7 +574,7 @@ func TestOptionsWinOverExporterSelection(t *testing.T) {
 func TestDisabledMakesNoFile(t *testing.T) {
 	t.Setenv("OTEL_SDK_DISABLED", "true")
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	emit(p, 1)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Error(err)
@@ -583,7 +583,7 @@ func TestDisabledMakesNoFile(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("a disabled provider made its file: %v", err)
 	}
-	wantNewError(t, []Option{WithQueueSize(0)}, "WithQueueSize(0)")
+	wantNewError(t, Options{QueueSize: -1}, "Options.QueueSize=-1")
 }
 
 // Both protocols use the certificates, and the one for traces wins.
@@ -631,9 +631,9 @@ func TestCertificates(t *testing.T) {
 				if x.want.Failed > 0 {
 					timeout = 500 * time.Millisecond // gRPC tries again
 				}
-				p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto), WithTimeout(timeout))
+				p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, Timeout: timeout})
 				emit(p, 1)
-				p.Shutdown(within(t, time.Minute)) // its error tells of losses, counted below
+				p.Shutdown(within(t, time.Minute)) // its error says what was lost, counted below
 				wantStats(t, p, x.want)
 			})
 		}

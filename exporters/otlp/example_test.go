@@ -16,7 +16,7 @@ import (
 
 // The README shows the body of this function.
 func loadTraced(ctx context.Context, mem blockalloc.Allocator) error {
-	provider, err := otlp.New(ctx, otlp.WithServiceName("indexer")) // to OTEL_EXPORTER_OTLP_ENDPOINT
+	provider, err := otlp.New(ctx, otlp.Options{ServiceName: "indexer"}) // to OTEL_EXPORTER_OTLP_ENDPOINT
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func ExampleNew() {
 	defer os.RemoveAll(dir)
 
 	ctx := context.Background()
-	p, err := otlp.New(ctx, otlp.WithFile(filepath.Join(dir, "trace.json")), otlp.WithServiceName("indexer"))
+	p, err := otlp.New(ctx, otlp.Options{File: filepath.Join(dir, "trace.json"), ServiceName: "indexer"})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -35,7 +35,7 @@ func TestDownEndpoint(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		printed := countGlobalErrors(t)
 		before := runtime.NumGoroutine()
-		p, err := New(t.Context(), WithEndpoint(deadEndpoint(t)), WithProtocol(proto))
+		p, err := New(t.Context(), Options{Endpoint: deadEndpoint(t), Protocol: proto})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestSilentEndpoint(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		url := silentEndpoint(t)
 		before := runtime.NumGoroutine()
-		p, err := New(t.Context(), WithEndpoint(url), WithProtocol(proto), WithQueueSize(6000))
+		p, err := New(t.Context(), Options{Endpoint: url, Protocol: proto, QueueSize: 6000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,9 +86,9 @@ func TestSilentEndpoint(t *testing.T) {
 	})
 }
 
-func TestWithTimeoutBoundsABatch(t *testing.T) {
+func TestTimeoutBoundsABatch(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
-		p := newTestProvider(t, WithEndpoint(silentEndpoint(t)), WithProtocol(proto), WithTimeout(20*time.Millisecond))
+		p := newTestProvider(t, Options{Endpoint: silentEndpoint(t), Protocol: proto, Timeout: 20 * time.Millisecond})
 		emit(p, 5)
 		err := p.ForceFlush(within(t, time.Minute))
 		if err == nil || !strings.Contains(err.Error(), " 5 spans ") {
@@ -101,7 +101,7 @@ func TestWithTimeoutBoundsABatch(t *testing.T) {
 func TestEndpointDiesMidway(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		c := startCollector(t, proto)
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		emit(p, 1000)
 		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -120,7 +120,7 @@ func TestEndpointDiesMidway(t *testing.T) {
 }
 
 // The queue counts the batch on its way, so that what a stuck collector holds
-// up is never more than WithQueueSize says; once it answers, nothing accepted
+// up is never more than Options.QueueSize; once it answers, nothing accepted
 // is lost.
 func TestQueueFullThenFreed(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
@@ -132,7 +132,7 @@ func TestQueueFullThenFreed(t *testing.T) {
 			<-release
 			return &collectorpb.ExportTraceServiceResponse{}, nil
 		}
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto), WithQueueSize(1000), WithTimeout(time.Minute))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, QueueSize: 1000, Timeout: time.Minute})
 		emit(p, 600)
 		<-arrived // 512 of them are on their way
 		emit(p, 600)
@@ -159,7 +159,7 @@ func TestRefusal(t *testing.T) {
 		c.reply = func(context.Context, int, int) (*collectorpb.ExportTraceServiceResponse, error) {
 			return nil, status.Error(codes.InvalidArgument, "no thanks")
 		}
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		emit(p, 10)
 		err := p.Shutdown(within(t, time.Minute))
 		if err == nil || !strings.Contains(err.Error(), "10 of 10 spans") || !strings.Contains(err.Error(), "no thanks") {
@@ -180,7 +180,7 @@ func TestPartialSuccess(t *testing.T) {
 			}
 			return r, nil
 		}
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		emit(p, 10)
 		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
 			t.Errorf("a remark without a rejection became an error: %v", err)
@@ -209,7 +209,7 @@ func TestForceFlushCutShortGoesOn(t *testing.T) {
 		<-release
 		return &collectorpb.ExportTraceServiceResponse{}, nil
 	}
-	p := newTestProvider(t, WithEndpoint(c.URL), WithQueueSize(10), WithTimeout(time.Minute))
+	p := newTestProvider(t, Options{Endpoint: c.URL, QueueSize: 10, Timeout: time.Minute})
 	emit(p, 10)
 	for range 20 { // marks that pile up in the queue would displace spans
 		if err := p.ForceFlush(within(t, time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {

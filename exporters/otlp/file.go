@@ -25,7 +25,7 @@ func openFile(path string) (lineWriter, error) {
 	}
 	f, err := otlpfile.Create(path)
 	if err != nil {
-		return nil, fmt.Errorf("WithFile(%q): %w", path, errors.Unwrap(err)) // which says the path, too
+		return nil, fmt.Errorf("Options.File=%q: %w", path, errors.Unwrap(err)) // which says the path, too
 	}
 	return f, nil
 }

@@ -135,7 +135,7 @@ func readFile(t *testing.T, path string) (spans []fileSpan, resource map[string]
 // runFile writes two nested spans through a new provider and returns them.
 func runFile(t *testing.T, path string) (outer, inner trace.Span) {
 	t.Helper()
-	p := newTestProvider(t, WithFile(path), WithServiceName("svc"))
+	p := newTestProvider(t, Options{File: path, ServiceName: "svc"})
 	tr := p.Tracer("scope")
 	ctx, outer := tr.Start(t.Context(), "outer", trace.WithAttributes(
 		attribute.Int64("bytes", 1<<62+1), attribute.String("text", "line\nbreak \"quoted\" \x7f €"),
@@ -224,7 +224,7 @@ func TestFileIgnoresExporterEnvironment(t *testing.T) {
 
 func TestFileManyBatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -253,7 +253,7 @@ func TestFileManyBatches(t *testing.T) {
 
 func TestFileOfNoSpans(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestFileOfNoSpans(t *testing.T) {
 // first.
 func TestFileSurvivesTruncation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	for _, n := range []int{10, 3, 1000, 1} {
 		if err := os.Truncate(path, 0); err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestFileSurvivesTruncation(t *testing.T) {
 // At whatever moment it is truncated, the file holds whole lines.
 func TestFileTruncatedWhileItIsWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -325,7 +325,7 @@ func TestFileRenamed(t *testing.T) {
 		t.Skip("Windows renames no open file")
 	}
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	emit(p, 2)
 	if err := p.ForceFlush(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
@@ -349,7 +349,7 @@ func TestFileRenamed(t *testing.T) {
 func TestFileHasLowerCaseIDs(t *testing.T) {
 	const text = `"traceId":"ABCDEF","spanId":"ABCDEF" parentSpanId`
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	for range 100 {
 		ctx, outer := p.Tracer(text).Start(t.Context(), text)
 		_, inner := p.Tracer(text).Start(ctx, text, trace.WithLinks(trace.LinkFromContext(ctx, attribute.String("traceId", text))))
@@ -379,7 +379,7 @@ func (f faultyFile) Close() error { return errors.Join(f.lineWriter.Close(), err
 // newFileProvider returns a provider that writes to f.
 func newFileProvider(t *testing.T, f lineWriter) *Provider {
 	t.Helper()
-	s, err := newSettings(t.Context(), &config{})
+	s, err := newSettings(t.Context(), &Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,13 +411,13 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 		{filepath.Join(file, "trace.json"), "a folder that exists"},
 		{dir, "not a regular file"},
 	} {
-		p, err := New(t.Context(), WithFile(x.path))
+		p, err := New(t.Context(), Options{File: x.path})
 		if err == nil {
 			p.Shutdown(t.Context())
 			t.Errorf("New took the path %s", x.path)
 			continue
 		}
-		for _, want := range []string{"otlp.New: WithFile(", strconv.Quote(x.path), x.want} {
+		for _, want := range []string{"otlp: New: Options.File=", strconv.Quote(x.path), x.want} {
 			if strings.Count(err.Error(), want) != 1 {
 				t.Errorf("the error does not say %q once: %v", want, err)
 			}
@@ -426,7 +426,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 
 	// An option that is wrong elsewhere leaves an existing file alone.
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "nonsense")
-	if _, err := New(t.Context(), WithFile(file)); err == nil {
+	if _, err := New(t.Context(), Options{File: file}); err == nil {
 		t.Error("New took OTEL_RESOURCE_ATTRIBUTES=nonsense")
 	}
 	if got, _ := os.ReadFile(file); string(got) != "keep me" {

@@ -26,11 +26,11 @@ import (
 // These tests send regions through the whole stack into a real Jaeger and read
 // them back through its API.
 
-func jaegerEndpoint(j *jaegertest.Jaeger, p Protocol) Option {
+func jaegerEndpoint(j *jaegertest.Jaeger, p Protocol) string {
 	if p == GRPC {
-		return WithEndpoint(j.GRPCEndpoint())
+		return j.GRPCEndpoint()
 	}
-	return WithEndpoint(j.HTTPEndpoint())
+	return j.HTTPEndpoint()
 }
 
 func allocate(t *testing.T, mem blockalloc.Allocator, size uintptr) blockalloc.Block {
@@ -188,7 +188,7 @@ func checkWork(t *testing.T, tr jaegertest.Trace, service string, want map[strin
 func TestJaegerShowsRegions(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		j := startJaeger(t)
-		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("regions"))
+		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "regions"})
 		id, want := work(t, p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -204,7 +204,7 @@ func TestJaegerShowsRegions(t *testing.T) {
 func TestJaegerTakesTheFile(t *testing.T) {
 	j := startJaeger(t)
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path), WithServiceName("file"))
+	p := newTestProvider(t, Options{File: path, ServiceName: "file"})
 	id, want := work(t, p)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
@@ -250,7 +250,7 @@ func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const spans = 10_000
 		j := startJaeger(t)
-		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("burst"))
+		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "burst"})
 		mem := alloctest.New(t)
 		ctx, all := tracer.Start(t.Context(), "all", mem, tracer.WithTracerProvider(p))
 		for i := range spans - 1 {
@@ -290,7 +290,7 @@ func TestJaegerKilledMidway(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const before, after, queue = 500, 10_000, 1000
 		j := startJaeger(t)
-		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("killed"), WithQueueSize(queue), WithTimeout(time.Minute))
+		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "killed", QueueSize: queue, Timeout: time.Minute})
 		mem := alloctest.New(t)
 		run := func(n int) {
 			t.Helper()

@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// Stats counts the sampled spans that have ended. Spans that a sampler turned
-// down are in none of the counts.
+// Stats counts the sampled spans that have ended. Spans that a sampler did not
+// sample are in none of the counts.
 type Stats struct {
 	Accepted int64 // taken into the queue
-	Exported int64 // of those accepted, confirmed by the collector or written to the file
-	Failed   int64 // of those accepted, refused, timed out, or without an answer when Shutdown gave up
+	Exported int64 // accepted, and confirmed by the collector or written to the file
+	Failed   int64 // accepted, and refused, timed out, or without an answer when Shutdown gave up
 	Dropped  int64 // not accepted: the queue was full, or Shutdown had begun
 }
 
 // Pending returns the number of spans accepted and neither exported nor
-// failed: those that wait in the queue or are on their way.
+// failed: those that wait in the queue or are being sent.
 func (s Stats) Pending() int64 { return s.Accepted - s.Exported - s.Failed }
 
 // Lost returns the number of spans that ended and will not arrive.
@@ -35,7 +35,7 @@ type ledger struct {
 	closed   bool // no span is admitted any more
 	finished bool // no span is pending any more
 	lastErr  error
-	reported int64 // losses that a ForceFlush has already told
+	reported int64 // losses that a ForceFlush has already returned
 }
 
 // admit counts a span that has ended and, if there is a place for it, calls
@@ -143,5 +143,5 @@ func (l *ledger) unfinished(call, destination string, ctxErr error) error {
 
 // full is the reason for a drop when no delivery has failed.
 func (l *ledger) full() error {
-	return fmt.Errorf("more than %d spans waited at once, or spans ended after Shutdown; raise WithQueueSize, or shut down last", l.limit)
+	return fmt.Errorf("more than %d spans waited at once, or spans ended after Shutdown; raise Options.QueueSize, or shut down last", l.limit)
 }

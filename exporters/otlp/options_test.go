@@ -24,15 +24,15 @@ func writeCertificate(t *testing.T, s *httptest.Server) (path string) {
 }
 
 // wantNewError checks that New fails and says each of the words.
-func wantNewError(t *testing.T, opts []Option, words ...string) {
+func wantNewError(t *testing.T, o Options, words ...string) {
 	t.Helper()
-	p, err := New(t.Context(), opts...)
+	p, err := New(t.Context(), o)
 	if err == nil {
 		p.Shutdown(t.Context())
 		t.Errorf("New succeeded, want an error with %q", words)
 		return
 	}
-	for _, w := range append(words, "otlp.New: ") {
+	for _, w := range append(words, "otlp: New: ") {
 		if !strings.Contains(err.Error(), w) {
 			t.Errorf("the error does not say %q: %v", w, err)
 		}
@@ -70,13 +70,13 @@ func TestErrorsShowNoPassword(t *testing.T) {
 	} {
 		for _, variable := range []string{"", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
 			t.Run(variable+"="+url, func(t *testing.T) {
-				var opts []Option
+				var o Options
 				if variable == "" {
-					opts = append(opts, WithEndpoint(url))
+					o.Endpoint = url
 				} else {
 					t.Setenv(variable, url)
 				}
-				p, err := New(t.Context(), opts...)
+				p, err := New(t.Context(), o)
 				if err == nil {
 					p.Shutdown(t.Context())
 					t.Fatal("New succeeded")
@@ -93,31 +93,26 @@ func TestErrorsShowNoPassword(t *testing.T) {
 }
 
 func TestBadOptions(t *testing.T) {
-	wantNewError(t, []Option{WithEndpoint("")}, `WithEndpoint("")`, "empty")
 	for url, want := range badURLs {
-		wantNewError(t, []Option{WithEndpoint(url)}, `WithEndpoint("`+url+`")`, want)
+		wantNewError(t, Options{Endpoint: url}, `Options.Endpoint="`+url+`"`, want)
 	}
-	wantNewError(t, []Option{WithProtocol(GRPC), WithEndpoint("http://localhost:4317/v1/traces")}, "gRPC takes no path", "/v1/traces")
-	wantNewError(t, []Option{WithProtocol(0)}, "WithProtocol(0)", "otlp.GRPC or otlp.HTTP")
-	wantNewError(t, []Option{WithProtocol(7)}, "WithProtocol(7)", "otlp.GRPC or otlp.HTTP")
-	wantNewError(t, []Option{WithServiceName("")}, `WithServiceName("")`, "OTEL_SERVICE_NAME")
-	wantNewError(t, []Option{WithFile("")}, `WithFile("")`, "path")
-	wantNewError(t, []Option{WithQueueSize(0)}, "WithQueueSize(0)", "from 1 to")
-	wantNewError(t, []Option{WithQueueSize(-5)}, "WithQueueSize(-5)", "from 1 to")
-	wantNewError(t, []Option{WithQueueSize(1 << 30)}, "WithQueueSize(1073741824)", "from 1 to")
-	wantNewError(t, []Option{WithTimeout(0)}, "WithTimeout(0s)", "longer than zero")
-	wantNewError(t, []Option{WithTimeout(-time.Second)}, "WithTimeout(-1s)", "longer than zero")
+	wantNewError(t, Options{Protocol: GRPC, Endpoint: "http://localhost:4317/v1/traces"}, "gRPC takes no path", "/v1/traces")
+	wantNewError(t, Options{Protocol: -1}, "Options.Protocol=-1", "otlp.GRPC or otlp.HTTP")
+	wantNewError(t, Options{Protocol: 7}, "Options.Protocol=7", "otlp.GRPC or otlp.HTTP")
+	wantNewError(t, Options{QueueSize: -5}, "Options.QueueSize=-5", "from 1 to")
+	wantNewError(t, Options{QueueSize: 1 << 30}, "Options.QueueSize=1073741824", "from 1 to")
+	wantNewError(t, Options{Timeout: -time.Second}, "Options.Timeout=-1s", "longer than zero")
 
 	path := filepath.Join(t.TempDir(), "trace.json")
-	wantNewError(t, []Option{WithFile(path), WithEndpoint("http://localhost:4317")}, "WithFile(", "WithEndpoint(", "exclude each other")
-	wantNewError(t, []Option{WithProtocol(HTTP), WithFile(path)}, "WithFile(", "WithProtocol(otlp.HTTP)", "exclude each other")
+	wantNewError(t, Options{File: path, Endpoint: "http://localhost:4317"}, "Options.File=", "Options.Endpoint=", "exclude each other")
+	wantNewError(t, Options{Protocol: HTTP, File: path}, "Options.File=", "Options.Protocol=http", "exclude each other")
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a New that failed left a file behind")
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := New(ctx, WithFile(path)); err == nil {
+	if _, err := New(ctx, Options{File: path}); err == nil {
 		t.Error("New ran with a context that had ended")
 	}
 	if _, err := os.Stat(path); err == nil {
@@ -130,7 +125,7 @@ func TestBadEnvironment(t *testing.T) {
 		for url, want := range badURLs {
 			t.Run(v+"="+url, func(t *testing.T) {
 				t.Setenv("OTEL_EXPORTER_OTLP_"+v, url)
-				wantNewError(t, nil, "OTEL_EXPORTER_OTLP_"+v+`="`+url+`"`, want)
+				wantNewError(t, Options{}, "OTEL_EXPORTER_OTLP_"+v+`="`+url+`"`, want)
 			})
 		}
 	}
@@ -143,7 +138,7 @@ func TestBadEnvironment(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Setenv(x.name, x.value)
-			wantNewError(t, nil, x.name+`="`+x.value+`"`, x.want)
+			wantNewError(t, Options{}, x.name+`="`+x.value+`"`, x.want)
 		})
 	}
 }
@@ -153,46 +148,45 @@ func TestTarget(t *testing.T) {
 	for _, x := range []struct {
 		name string
 		env  map[string]string
-		opts []Option
+		opts Options
 		want target
 	}{
 		{name: "nothing", want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: DefaultTimeout}},
-		{name: "grpc", opts: []Option{WithProtocol(GRPC)}, want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
+		{name: "grpc", opts: Options{Protocol: GRPC}, want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
 		{name: "env grpc", env: map[string]string{"PROTOCOL": "grpc"}, want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
 		{name: "traces protocol wins", env: map[string]string{"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/json"},
 			want: target{protocol: HTTP, json: true, url: "http://localhost:4318/v1/traces", timeout: DefaultTimeout}},
-		{name: "option wins", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithProtocol(GRPC)},
+		{name: "option wins", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: Options{Protocol: GRPC},
 			want: target{protocol: GRPC, url: "http://localhost:4317", timeout: DefaultTimeout}},
-		{name: "port 4317", opts: []Option{WithEndpoint("http://h:4317")}, want: target{protocol: GRPC, url: "http://h:4317", timeout: DefaultTimeout}},
+		{name: "port 4317", opts: Options{Endpoint: "http://h:4317"}, want: target{protocol: GRPC, url: "http://h:4317", timeout: DefaultTimeout}},
 		{name: "port 4317 by env", env: map[string]string{"ENDPOINT": "http://h:4317/"}, want: target{protocol: GRPC, url: "http://h:4317", timeout: DefaultTimeout}},
-		{name: "port 4317 with HTTP", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: []Option{WithEndpoint("http://h:4317")},
+		{name: "port 4317 with HTTP", env: map[string]string{"PROTOCOL": "http/protobuf"}, opts: Options{Endpoint: "http://h:4317"},
 			want: target{protocol: HTTP, url: "http://h:4317/v1/traces", timeout: DefaultTimeout}},
-		{name: "other port", opts: []Option{WithEndpoint("https://h:9999/")}, want: target{protocol: HTTP, url: "https://h:9999/v1/traces", timeout: DefaultTimeout}},
-		{name: "own path", opts: []Option{WithEndpoint("https://h/otlp/in")}, want: target{protocol: HTTP, url: "https://h/otlp/in", timeout: DefaultTimeout}},
-		{name: "IPv6", opts: []Option{WithEndpoint("http://[::1]:4318")}, want: target{protocol: HTTP, url: "http://[::1]:4318/v1/traces", timeout: DefaultTimeout}},
+		{name: "other port", opts: Options{Endpoint: "https://h:9999/"}, want: target{protocol: HTTP, url: "https://h:9999/v1/traces", timeout: DefaultTimeout}},
+		{name: "own path", opts: Options{Endpoint: "https://h/otlp/in"}, want: target{protocol: HTTP, url: "https://h/otlp/in", timeout: DefaultTimeout}},
+		{name: "IPv6", opts: Options{Endpoint: "http://[::1]:4318"}, want: target{protocol: HTTP, url: "http://[::1]:4318/v1/traces", timeout: DefaultTimeout}},
 		{name: "base", env: map[string]string{"ENDPOINT": "https://h/otlp/"}, want: target{protocol: HTTP, url: "https://h/otlp/v1/traces", timeout: DefaultTimeout}},
 		{name: "as it stands", env: map[string]string{"TRACES_ENDPOINT": "https://h/in", "ENDPOINT": "http://other"},
 			want: target{protocol: HTTP, url: "https://h/in", timeout: DefaultTimeout}},
 		{name: "as it stands, no path", env: map[string]string{"TRACES_ENDPOINT": "https://h"}, want: target{protocol: HTTP, url: "https://h/", timeout: DefaultTimeout}},
-		{name: "option over env", env: map[string]string{"TRACES_ENDPOINT": "https://h/in"}, opts: []Option{WithEndpoint("http://mine")},
+		{name: "option over env", env: map[string]string{"TRACES_ENDPOINT": "https://h/in"}, opts: Options{Endpoint: "http://mine"},
 			want: target{protocol: HTTP, url: "http://mine/v1/traces", timeout: DefaultTimeout}},
 		{name: "blank is unset", env: map[string]string{"TRACES_ENDPOINT": " ", "ENDPOINT": "http://h", "TIMEOUT": ""},
 			want: target{protocol: HTTP, url: "http://h/v1/traces", timeout: DefaultTimeout}},
 		{name: "timeout", env: map[string]string{"TIMEOUT": "1500"}, want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: 1500 * time.Millisecond}},
 		{name: "traces timeout", env: map[string]string{"TIMEOUT": "1500", "TRACES_TIMEOUT": "7"},
 			want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: 7 * time.Millisecond}},
-		{name: "timeout option", env: map[string]string{"TIMEOUT": "1500"}, opts: []Option{WithTimeout(time.Hour), nil},
+		{name: "timeout option", env: map[string]string{"TIMEOUT": "1500"}, opts: Options{Timeout: time.Hour},
 			want: target{protocol: HTTP, url: "http://localhost:4318/v1/traces", timeout: time.Hour}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for k, v := range x.env {
 				t.Setenv(env+k, v)
 			}
-			c, err := newConfig(x.opts)
-			if err != nil {
+			if err := x.opts.complete(); err != nil {
 				t.Fatal(err)
 			}
-			got, err := resolveTarget(c, batching{})
+			got, err := resolveTarget(&x.opts, batching{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -222,8 +216,8 @@ func TestGRPCAddress(t *testing.T) {
 		if got := grpcAddress(u); got != want {
 			t.Errorf("%s is %s, want %s", raw, got, want)
 		}
-		newTestProvider(t, WithEndpoint(raw), WithProtocol(GRPC))
-		newTestProvider(t, WithEndpoint(raw), WithProtocol(HTTP))
+		newTestProvider(t, Options{Endpoint: raw, Protocol: GRPC})
+		newTestProvider(t, Options{Endpoint: raw, Protocol: HTTP})
 	}
 }
 
@@ -237,7 +231,7 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
 		t.Setenv("OTEL_SERVICE_NAME", "from-env")
 		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "team=storage,service.name=loses")
-		p := newTestProvider(t)
+		p := newTestProvider(t, Options{})
 		emit(p, 3)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -257,10 +251,10 @@ func TestEnvironment(t *testing.T) {
 	})
 }
 
-func TestServiceNameOptionWins(t *testing.T) {
+func TestServiceNameOverridesEnvironment(t *testing.T) {
 	t.Setenv("OTEL_SERVICE_NAME", "from-env")
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path), WithServiceName("from-code"))
+	p := newTestProvider(t, Options{File: path, ServiceName: "from-code"})
 	emit(p, 1)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
@@ -275,7 +269,7 @@ func TestCertificateFromEnvironment(t *testing.T) {
 	s := httptest.NewTLSServer(c)
 	defer s.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", writeCertificate(t, s))
-	p := newTestProvider(t, WithEndpoint(s.URL))
+	p := newTestProvider(t, Options{Endpoint: s.URL})
 	emit(p, 3)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Fatal(err)

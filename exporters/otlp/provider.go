@@ -43,23 +43,22 @@ var _ trace.TracerProvider = (*Provider)(nil)
 // [Provider.Shutdown]. It does not connect; the first batch does, five seconds
 // later by default.
 //
-// The error, for an option or an environment variable that makes no sense or
-// a file that cannot be written, names what is wrong and what would be right;
-// nothing is left running then, and no file is made. ctx bounds New alone.
-func New(ctx context.Context, opts ...Option) (*Provider, error) {
-	p, err := newProvider(ctx, opts)
+// New returns an error if an option or an environment variable makes no sense, or
+// the file cannot be written. The error names what is wrong and what would be
+// right. Nothing is left running then, and no file is made. ctx bounds New alone.
+func New(ctx context.Context, o Options) (*Provider, error) {
+	p, err := newProvider(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("otlp.New: %w", err)
+		return nil, fmt.Errorf("otlp: New: %w", err)
 	}
 	return p, nil
 }
 
-func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
+func newProvider(ctx context.Context, o Options) (*Provider, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, err := newConfig(opts)
-	if err != nil {
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	disabled, err := envDisabled()
@@ -69,12 +68,12 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if disabled {
 		return withoutExport(noop.NewTracerProvider()), nil
 	}
-	s, err := newSettings(ctx, c)
+	s, err := newSettings(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
 	exporter := "otlp"
-	if c.file == "" && c.endpoint == "" {
+	if o.File == "" && o.Endpoint == "" {
 		if exporter, err = envExporter(); err != nil {
 			return nil, err
 		}
@@ -82,19 +81,19 @@ func newProvider(ctx context.Context, opts []Option) (*Provider, error) {
 	if exporter == "none" {
 		return withoutExport(sdktrace.NewTracerProvider(s.options()...)), nil
 	}
-	if c.file != "" || exporter == "console" {
-		f, err := openFile(c.file)
+	if o.File != "" || exporter == "console" {
+		f, err := openFile(o.File)
 		if err != nil {
 			return nil, err
 		}
-		timeout := cmp.Or(c.timeout, s.timeout, DefaultTimeout)
-		return startFile(f, c.queue, timeout, cmp.Or(c.file, "standard output"), s), nil
+		timeout := cmp.Or(o.Timeout, s.timeout, DefaultTimeout)
+		return startFile(f, o.QueueSize, timeout, cmp.Or(o.File, "standard output"), s), nil
 	}
-	client, timeout, destination, err := newClient(c, s.batching)
+	client, timeout, destination, err := newClient(&o, s.batching)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startClient(ctx, client, c.queue, timeout, destination, s)
+	p, err := startClient(ctx, client, o.QueueSize, timeout, destination, s)
 	if err != nil {
 		client.Stop(ctx)
 		return nil, fmt.Errorf("sending to %s: %w", destination, err)
@@ -111,7 +110,7 @@ type settings struct {
 	resource *resource.Resource
 }
 
-func newSettings(ctx context.Context, c *config) (s settings, err error) {
+func newSettings(ctx context.Context, o *Options) (s settings, err error) {
 	if s.sampler, err = envSampler(); err != nil {
 		return s, err
 	}
@@ -121,7 +120,7 @@ func newSettings(ctx context.Context, c *config) (s settings, err error) {
 	if s.batching, err = envBatching(); err != nil {
 		return s, err
 	}
-	s.resource, err = newResource(ctx, c.service)
+	s.resource, err = newResource(ctx, o.ServiceName)
 	return s, err
 }
 
@@ -187,8 +186,8 @@ func (p *Provider) start(exp sdktrace.SpanExporter, timeout time.Duration, s set
 }
 
 // newClient also returns the time that one batch may take and where it goes.
-func newClient(c *config, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
-	t, err := resolveTarget(c, b)
+func newClient(o *Options, b batching) (client otlptrace.Client, timeout time.Duration, destination string, err error) {
+	t, err := resolveTarget(o, b)
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -245,8 +244,9 @@ func (p *Provider) Stats() Stats {
 	return s
 }
 
-// Usage returns the counts as a hook's, for metrics of what is lost: Events are the spans that
-// have ended, Sampled those that have arrived. It does not say what the queue takes.
+// Usage returns the counts as those of a hook, so that metrics can show losses: Events are the
+// spans that have ended, Sampled those that were exported, and Dropped those that were lost. It
+// leaves out the memory of the queue.
 func (p *Provider) Usage() hooks.Usage {
 	s := p.Stats()
 	return hooks.Usage{Events: s.Accepted + s.Dropped, Sampled: s.Exported, Dropped: s.Lost()}
@@ -261,14 +261,14 @@ func (p *Provider) Err() error {
 	return err
 }
 
-// ForceFlush sends all spans that have ended and waits until that is done or
-// ctx ends; without a deadline in ctx it waits for [DefaultShutdownTimeout] at
-// most. It returns an error that tells how many spans did not arrive since the
-// last ForceFlush, and why. When it returns nil, all spans that had ended before
-// are exported. A flush cut short by ctx goes on behind the scene.
+// ForceFlush sends all spans that have ended, and waits until that is done or ctx
+// ends. If ctx has no deadline, it waits for [DefaultShutdownTimeout] at most. The
+// error says how many spans did not arrive since the last ForceFlush, and why. If
+// it is nil, all spans that had ended before are exported. If ctx ends first, the
+// flush goes on in the background.
 //
-// While Shutdown runs, which sends them too, it waits for that and leaves the
-// losses to its error. After Shutdown it does nothing.
+// While Shutdown runs, ForceFlush waits for it and returns nil: the error of
+// Shutdown has the losses. After Shutdown it does nothing.
 func (p *Provider) ForceFlush(ctx context.Context) error {
 	if p.gate == nil {
 		return nil
@@ -307,19 +307,19 @@ func (p *Provider) ForceFlush(ctx context.Context) error {
 	}
 }
 
-// Shutdown sends what is left and releases everything: connections, the file
-// and all goroutines. When ctx ends first, or [DefaultShutdownTimeout] has
-// passed for a ctx without a deadline, it gives up what is left, counting it
-// as failed. It returns an error that tells how many of all the provider's
-// spans did not arrive, and why; an error of the file is among the reasons.
+// Shutdown sends the pending spans and releases everything: connections, the file
+// and all goroutines. If ctx ends first, or has no deadline and
+// [DefaultShutdownTimeout] passes, it gives up the rest and counts it as failed.
+// The error says how many of all the provider's spans did not arrive, and why. An
+// error of the file is one of the reasons.
 //
-// Once it returns, no span is pending. A file system or a pipe that hangs in
-// the middle of a write is waited for by one second at most; it may still take
-// the spans that are counted as failed then.
+// Once Shutdown returns, no span is pending. If a file system or a pipe hangs in
+// the middle of a write, Shutdown waits for it for one second at most. The write
+// may still succeed later, though its spans are counted as failed.
 //
-// Spans that end later are dropped and counted. Later calls wait until the
-// first is done, giving up what is left if their ctx ends before, and return
-// nil.
+// Spans that end later are dropped and counted. A later call waits until the
+// first is done and returns nil. If its ctx ends before that, the first gives up
+// the rest.
 func (p *Provider) Shutdown(ctx context.Context) error {
 	if p.gate == nil {
 		return nil

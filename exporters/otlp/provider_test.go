@@ -31,7 +31,7 @@ func TestDelivery(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		c := startCollector(t, proto)
 		before := runtime.NumGoroutine()
-		p, err := New(t.Context(), WithEndpoint(c.URL), WithProtocol(proto), WithServiceName("svc"))
+		p, err := New(t.Context(), Options{Endpoint: c.URL, Protocol: proto, ServiceName: "svc"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestDelivery(t *testing.T) {
 
 func TestDefaultServiceName(t *testing.T) {
 	c := startCollector(t, HTTP)
-	p := newTestProvider(t, WithEndpoint(c.URL))
+	p := newTestProvider(t, Options{Endpoint: c.URL})
 	emit(p, 1)
 	if err := p.ForceFlush(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestDefaultServiceName(t *testing.T) {
 func TestBurstLosesNothing(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		c := startCollector(t, proto)
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto})
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() { emit(p, 2500) })
@@ -112,14 +112,14 @@ func TestBurstLosesNothing(t *testing.T) {
 func TestCountsAreExactUnderConcurrency(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		c := startCollector(t, proto)
-		p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto), WithQueueSize(3))
+		p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, QueueSize: 3})
 		const goroutines, each = 8, 500
 		var wg sync.WaitGroup
 		for range goroutines {
 			wg.Go(func() {
 				for range each / 50 {
 					emit(p, 50)
-					p.ForceFlush(within(t, time.Minute)) // its error tells of drops, counted below
+					p.ForceFlush(within(t, time.Minute)) // its error says what was dropped, counted below
 				}
 			})
 		}
@@ -150,7 +150,7 @@ func TestCountsAreExactUnderConcurrency(t *testing.T) {
 		if s.Dropped == 0 {
 			t.Error("nothing was dropped: the test did not fill the queue")
 		}
-		if err == nil || !strings.Contains(err.Error(), "WithQueueSize") {
+		if err == nil || !strings.Contains(err.Error(), "Options.QueueSize") {
 			t.Errorf("Shutdown returned %v, want the drops and the remedy", err)
 		}
 	})
@@ -158,7 +158,7 @@ func TestCountsAreExactUnderConcurrency(t *testing.T) {
 
 func TestUnsampledSpansAreNotCounted(t *testing.T) {
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
-	p := newTestProvider(t, WithEndpoint(deadEndpoint(t)))
+	p := newTestProvider(t, Options{Endpoint: deadEndpoint(t)})
 	emit(p, 100)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
 		t.Error(err)
@@ -168,7 +168,7 @@ func TestUnsampledSpansAreNotCounted(t *testing.T) {
 
 // A span that is recorded but not sampled is no loss either.
 func TestRecordOnlySpansAreNotCounted(t *testing.T) {
-	p := newTestProvider(t, WithEndpoint(deadEndpoint(t)))
+	p := newTestProvider(t, Options{Endpoint: deadEndpoint(t)})
 	p.gate.OnEnd(tracetest.SpanStub{Name: "record only"}.Snapshot())
 	wantStats(t, p, Stats{})
 }
@@ -177,7 +177,7 @@ func TestRecordOnlySpansAreNotCounted(t *testing.T) {
 func TestSmallQueueIsSentWhenFull(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
 	c := startCollector(t, HTTP)
-	p := newTestProvider(t, WithEndpoint(c.URL), WithQueueSize(10))
+	p := newTestProvider(t, Options{Endpoint: c.URL, QueueSize: 10})
 	emit(p, 10)
 	for ctx := within(t, time.Minute); p.Stats().Exported < 10; time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {
@@ -187,7 +187,7 @@ func TestSmallQueueIsSentWhenFull(t *testing.T) {
 }
 
 func TestForceFlushReportsEachLossOnce(t *testing.T) {
-	p := newTestProvider(t, WithEndpoint(deadEndpoint(t)), WithProtocol(HTTP))
+	p := newTestProvider(t, Options{Endpoint: deadEndpoint(t), Protocol: HTTP})
 	emit(p, 7)
 	err := p.ForceFlush(within(t, time.Minute))
 	if err == nil || !strings.Contains(err.Error(), "7 spans did not reach http://127.0.0.1:") {
@@ -207,7 +207,7 @@ func TestForceFlushReportsEachLossOnce(t *testing.T) {
 
 func TestAfterShutdown(t *testing.T) {
 	c := startCollector(t, HTTP)
-	p := newTestProvider(t, WithEndpoint(c.URL))
+	p := newTestProvider(t, Options{Endpoint: c.URL})
 	_, open := p.Tracer("test").Start(t.Context(), "open across Shutdown")
 	emit(p, 1)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {
@@ -229,12 +229,12 @@ func TestAfterShutdown(t *testing.T) {
 func TestSpansDuringShutdown(t *testing.T) {
 	for range 20 {
 		c := startCollector(t, HTTP)
-		p := newTestProvider(t, WithEndpoint(c.URL))
+		p := newTestProvider(t, Options{Endpoint: c.URL})
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() { emit(p, 200) })
 		}
-		p.Shutdown(within(t, time.Minute)) // its error tells of drops, counted below
+		p.Shutdown(within(t, time.Minute)) // its error says what was dropped, counted below
 		wg.Wait()
 		s := p.Stats()
 		if s.Accepted != s.Exported || s.Accepted+s.Dropped != 800 || len(ids(c.received())) != int(s.Exported) {

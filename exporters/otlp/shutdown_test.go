@@ -83,7 +83,7 @@ func TestCountsHoldWithEveryCollector(t *testing.T) {
 				c.reply = reply
 				t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "50")
 				t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
-				p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto), WithQueueSize(300), WithTimeout(time.Minute))
+				p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, QueueSize: 300, Timeout: time.Minute})
 				const goroutines, each = 4, 200
 				done := make(chan struct{})
 				var watch, wg sync.WaitGroup
@@ -132,7 +132,7 @@ func TestCountsHoldWithEveryCollector(t *testing.T) {
 func TestConcurrentShutdown(t *testing.T) {
 	c := startCollector(t, HTTP)
 	arrived, release := hang(t, c)
-	p := newTestProvider(t, WithEndpoint(c.URL), WithTimeout(time.Minute))
+	p := newTestProvider(t, Options{Endpoint: c.URL, Timeout: time.Minute})
 	emit(p, 100)
 	var wg sync.WaitGroup
 	shutdown := func() {
@@ -169,7 +169,7 @@ func TestConcurrentShutdown(t *testing.T) {
 func TestShortestShutdownGivesUp(t *testing.T) {
 	c := startCollector(t, HTTP)
 	arrived, _ := hang(t, c)
-	p := newTestProvider(t, WithEndpoint(c.URL), WithTimeout(time.Minute))
+	p := newTestProvider(t, Options{Endpoint: c.URL, Timeout: time.Minute})
 	emit(p, 100)
 	first := make(chan error, 1)
 	go func() { first <- p.Shutdown(within(t, time.Minute)) }()
@@ -213,7 +213,7 @@ func TestShutdownOfAStuckFile(t *testing.T) {
 func TestNoDelay(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
 	c := startCollector(t, HTTP)
-	p := newTestProvider(t, WithEndpoint(c.URL))
+	p := newTestProvider(t, Options{Endpoint: c.URL})
 	emit(p, 1)
 	for ctx := within(t, time.Minute); p.Stats().Exported < 1; time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {

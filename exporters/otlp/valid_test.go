@@ -127,7 +127,7 @@ func TestUglyStringsArrive(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 			c := startCollector(t, map[bool]Protocol{true: GRPC, false: HTTP}[protocol == "grpc"])
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
-			p := newTestProvider(t, WithServiceName("caf\xe9"))
+			p := newTestProvider(t, Options{ServiceName: "caf\xe9"})
 			_, spans := emitUgly(p)
 			if err := p.Shutdown(within(t, time.Minute)); err != nil {
 				t.Fatal(err)
@@ -141,7 +141,7 @@ func TestUglyStringsArrive(t *testing.T) {
 	}
 	t.Run("file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "trace.json")
-		p := newTestProvider(t, WithFile(path), WithServiceName("caf\xe9"))
+		p := newTestProvider(t, Options{File: path, ServiceName: "caf\xe9"})
 		_, spans := emitUgly(p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -173,10 +173,10 @@ func TestUglyServiceNames(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		for _, u := range texttest.Table() {
 			if u.Text == "" {
-				continue // WithServiceName refuses it
+				continue // the environment then names the service
 			}
 			c := startCollector(t, proto)
-			p := newTestProvider(t, WithEndpoint(c.URL), WithProtocol(proto), WithServiceName(u.Text))
+			p := newTestProvider(t, Options{Endpoint: c.URL, Protocol: proto, ServiceName: u.Text})
 			emit(p, 1)
 			if err := p.Shutdown(within(t, time.Minute)); err != nil {
 				t.Errorf("%s: %v", u.Case, err)
@@ -220,7 +220,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 	}
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		j := startJaeger(t)
-		p := newTestProvider(t, jaegerEndpoint(j, proto), WithProtocol(proto), WithServiceName("caf\xe9"))
+		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "caf\xe9"})
 		id, spans := emitUgly(p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -231,7 +231,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		j := startJaeger(t)
 		path := filepath.Join(t.TempDir(), "trace.json")
-		p := newTestProvider(t, WithFile(path), WithServiceName("caf\xe9"))
+		p := newTestProvider(t, Options{File: path, ServiceName: "caf\xe9"})
 		id, spans := emitUgly(p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func postFile(t *testing.T, j *jaegertest.Jaeger, path string) {
 // keys.
 func TestEqualKeysStayApart(t *testing.T) {
 	c := startCollector(t, HTTP)
-	p := newTestProvider(t, WithEndpoint(c.URL))
+	p := newTestProvider(t, Options{Endpoint: c.URL})
 	long := strings.Repeat("k", 2000)
 	_, s := p.Tracer("test").Start(t.Context(), "span", trace.WithAttributes(
 		attribute.Int("same\xff", 1), attribute.Int("same\xfe", 2), attribute.Int("same\ufffd", 3), attribute.Int("same\ufffd#2", 4),
@@ -286,7 +286,7 @@ func TestEqualKeysStayApart(t *testing.T) {
 // Numbers that JSON has no form for do not spoil a batch either.
 func TestNumbersThatAreNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
-	p := newTestProvider(t, WithFile(path))
+	p := newTestProvider(t, Options{File: path})
 	emit(p, 9)
 	_, s := p.Tracer("test").Start(t.Context(), "span", trace.WithAttributes(attribute.Float64Slice("f", []float64{math.NaN(), math.Inf(1), math.Inf(-1)})))
 	s.End()

@@ -6,7 +6,7 @@
 //		return err
 //	}
 //	// spans
-//	err = provider.Shutdown(ctx) // says what is not in the file
+//	err = provider.Shutdown(ctx) // an error if spans are not in the file
 //
 // [Send] sends a file to the Jaeger that the environment names. Package
 // [github.com/alloctrace/alloctrace/exporters/otlp] sends spans while the program runs.
@@ -17,9 +17,9 @@
 // case, numbers of 64 bits are strings, times are nanoseconds since 1970, kinds and status codes are numbers. A request has
 // what OpenTelemetry's own exporters send.
 //
-// Every string is valid UTF-8, for a receiver refuses all spans of a request for one that is not. Each byte that is part of
-// no rune becomes U+FFFD. Names and attribute keys are cut to 1 KiB; attribute values and the descriptions of statuses to
-// 16 KiB. What was cut ends with "…". Keys of one span that become equal get a number, as in "key#2".
+// Every string is valid UTF-8, because a receiver refuses all spans of a request if one string is not valid. Each byte that is
+// not valid becomes U+FFFD. Names and attribute keys are cut to 1 KiB; attribute values and the descriptions of statuses to
+// 16 KiB. A string that was cut ends in "…". If keys of one span become equal, they get a number, as in "key#2".
 package otlpfile
 
 import (
@@ -32,8 +32,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// An Exporter writes spans to a file or a stream. Its methods may be called concurrently; they wait for a write that is
-// under way, however long it takes.
+// An Exporter writes spans to a file or a stream. Its methods may be called concurrently. They wait for a write that is
+// running, however long it takes.
 type Exporter struct {
 	mu     sync.Mutex
 	out    output
@@ -45,16 +45,21 @@ type Exporter struct {
 
 var _ sdktrace.SpanExporter = (*Exporter)(nil)
 
-// New returns an Exporter that writes to w, which it does not close. After a write that fails in the middle of a line it
-// writes nothing more, for the line cannot be taken back; [Create] is for files.
-func New(w io.Writer) *Exporter { return &Exporter{out: stream{w}} }
+// New returns an Exporter that writes to w and does not close it. If a write fails in the middle of a line, the Exporter writes
+// nothing more, because it cannot remove the half line. For a file use [Create]. New panics if w is nil.
+func New(w io.Writer) *Exporter {
+	if w == nil {
+		panic("otlpfile: New(nil): pass an io.Writer, such as os.Stdout, or use Create for a file")
+	}
+	return &Exporter{out: stream{w}}
+}
 
-// ExportSpans writes the spans as one line with one call of Write, so that they need no flush. A line of more than 2 MiB is
-// cut into several, for what a collector takes is bounded.
+// ExportSpans writes the spans as one line with one call of Write, so that they need no flush. Instead of a line of more than
+// 2 MiB it writes several, because collectors bound a request.
 //
-// The error says why none of the spans is in the file, for example because the disk is full. What was written of them is
-// taken back. A later call may succeed. ExportSpans does not begin once ctx has ended, and fails after Shutdown. It needs
-// memory in proportion to the lines, some four times their size.
+// If it returns an error, none of the spans is in the file, for example because the disk is full: what was written of them
+// has been removed. A later call may succeed. ExportSpans returns an error if ctx has ended, and after Shutdown. It needs
+// memory of some four times the size of the lines.
 func (e *Exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	if len(spans) == 0 {
 		return nil
@@ -99,8 +104,8 @@ func (e *Exporter) write(lines []byte) error {
 	return err
 }
 
-// Err returns an error that says how many spans are not in the file, and why the first of them is not; or nil if all
-// are there. The SDK prints what ExportSpans returns, and forgets it.
+// Err returns an error that says how many spans are not in the file, and why the first of them is not. It returns nil if all
+// are there. The SDK prints the errors of ExportSpans and does not keep them.
 func (e *Exporter) Err() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -110,7 +115,7 @@ func (e *Exporter) Err() error {
 	return fmt.Errorf("otlpfile: spans that are not in the file: %d (reason of the first: %w)", e.lost, e.reason)
 }
 
-// Close closes a file that [Create] made, and returns the error of that alone. Later calls do nothing.
+// Close closes the file if [Create] made the Exporter. The error is that of closing alone. Later calls do nothing.
 func (e *Exporter) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -121,8 +126,8 @@ func (e *Exporter) Close() error {
 	return e.out.Close()
 }
 
-// Shutdown is Close, and returns what Err says besides. The context is not used: nothing waits to be written but what a
-// call of ExportSpans is writing.
+// Shutdown is Close for the SDK: it closes the file, and returns the errors of Err and of closing. It does not use the context,
+// because no spans wait to be written.
 func (e *Exporter) Shutdown(context.Context) error {
 	closed := e.Close()
 	return errors.Join(e.Err(), closed)

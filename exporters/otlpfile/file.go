@@ -15,19 +15,19 @@ type output interface {
 	Truncate(size int64) error
 }
 
-// Create returns an Exporter that writes to a file, which it makes or empties. Anything but a regular file is refused, for
-// opening or writing a pipe may block without end. Shutdown closes the file.
+// Create returns an Exporter that writes to a file, which it makes or empties. Create refuses anything but a regular file,
+// because opening or writing a pipe may block forever. Shutdown closes the file.
 //
-// Lines are appended with one call each, and taken back if they do not fit on the disk: only a program killed in the middle
-// of a write can leave a half line, and then it is the last; remove it before you open the file. A program that rotates
-// files by copying and truncating them, such as logrotate with copytruncate, may do so at any time. A file that is renamed
-// is written on under its new name. One file belongs to one Exporter.
+// Each line is appended with one call, and removed again if it does not fit on the disk. Only a program that is killed in the
+// middle of a write can leave half a line, and then it is the last one: remove it before you open the file. logrotate's
+// copytruncate, or another program that copies and truncates the file, may run at any time. A file that is renamed is written
+// to under its new name. One file belongs to one Exporter.
 //
-// The error names the path, and wraps one that says what is wrong with it and what would be right.
+// The error names the path, and wraps one that says what is wrong and what would be right.
 func Create(path string) (*Exporter, error) {
 	f, err := create(path)
 	if err != nil {
-		return nil, fmt.Errorf("otlpfile.Create(%q): %w", path, err)
+		return nil, fmt.Errorf("otlpfile: Create(%q): %w", path, err)
 	}
 	return &Exporter{out: f}, nil
 }

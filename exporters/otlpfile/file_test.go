@@ -255,7 +255,7 @@ func TestCreateErrors(t *testing.T) {
 			continue
 		}
 		inner := errors.Unwrap(err)
-		if inner == nil || fmt.Sprintf("otlpfile.Create(%q): %v", x.path, inner) != err.Error() || !strings.Contains(inner.Error(), x.want) {
+		if inner == nil || fmt.Sprintf("otlpfile: Create(%q): %v", x.path, inner) != err.Error() || !strings.Contains(inner.Error(), x.want) {
 			t.Errorf("Create(%q) returned %q, want the path once and %q", x.path, err, x.want)
 		}
 	}

@@ -6,8 +6,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// NewProvider returns a TracerProvider that writes spans to the file at path as they end, for which see [Create]. Jaeger
-// lists them under the name service. The provider's Shutdown closes the file and says what is not in it.
+// NewProvider returns a TracerProvider that writes each span when it ends to the file at path, which [Create] makes. Jaeger
+// lists the spans under the name service. The provider's Shutdown closes the file, and returns an error if spans are not in it.
 func NewProvider(service, path string) (*sdktrace.TracerProvider, error) {
 	e, err := Create(path)
 	if err != nil {

@@ -14,23 +14,24 @@ import (
 	"time"
 )
 
-// Send posts each line of the file at path to the collector that OTEL_EXPORTER_OTLP_ENDPOINT or
-// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT names, for example a Jaeger at http://localhost:4318, and returns what that variable
-// says, without a password. If neither is set, it does nothing and returns "". So a program that ends leaves a file in any
-// case, and a Jaeger has the trace too if there is one. Call it after the exporter's Shutdown.
+// Send posts each line of the file at path to a collector, for example a Jaeger at http://localhost:4318. The variable
+// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT names it. Send returns the variable's value without a
+// password. If neither is set, it does nothing and returns "". So a program always leaves a file, and Jaeger has the trace too
+// if it runs. Call Send after the exporter's Shutdown.
 //
-// It reads no other variable but for the protocol, posts OTLP/JSON by HTTP without headers, and waits 10 s for an answer at
-// most. Package [github.com/alloctrace/alloctrace/exporters/otlp] speaks all there is, and sends spans while the program runs.
+// Send posts OTLP/JSON by HTTP without headers, and waits for an answer for 10 s at most. It reads no other variables than
+// those of the endpoint and the protocol. Package [github.com/alloctrace/alloctrace/exporters/otlp] has gRPC, headers and TLS,
+// and sends spans while the program runs.
 //
-// An answer counts if it is a 2xx of OTLP that takes all of the line's spans. Redirects are not followed. The error says how
-// many lines did not arrive, why the first of them did not, and that they are in the file.
+// A line has arrived if the answer is a 2xx of OTLP that accepts all of its spans. Redirects are not followed. The error says
+// how many lines did not arrive, and why the first of them did not.
 func Send(ctx context.Context, path string) (endpoint string, err error) {
 	endpoint, post, err := endpointFromEnv()
 	if err == nil && endpoint != "" {
 		err = send(ctx, path, endpoint, post)
 	}
 	if err != nil {
-		return "", fmt.Errorf("otlpfile.Send(%q): %w", path, err)
+		return "", fmt.Errorf("otlpfile: Send(%q): %w", path, err)
 	}
 	return endpoint, nil
 }

@@ -16,19 +16,23 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// Handler returns a handler that serves p. Of the request's parameters,
+// Handler returns a handler that serves p. The request can have parameters:
 //
-//	debug=1     is for text, the most bytes in use first
-//	combined=1  is for Go's heap profile and p as one, as WriteCombined does it
-//	seconds=30  is for what has changed within that time, of up to 3600 seconds
+//	debug=1     returns a text, the most bytes in use first
+//	combined=1  returns Go's heap profile and p as one, as WriteCombined does
+//	seconds=30  returns what changes within that time, 3600 seconds at most
 //
-// With seconds it extends the deadline of the server's WriteTimeout, by
-// [http.ResponseController]. A parameter that is wrong, or longer than a deadline that cannot be
-// extended, is answered at once with status 400 and a text that says what would be right.
+// With seconds the handler extends the deadline of the server's WriteTimeout, by
+// [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
+// cannot be extended, it answers at once with status 400 and a text that says what would be
+// right.
 //
-// Whoever can reach it learns the names of functions and labels: serve it where
-// net/http/pprof is served. It may be called by several goroutines at once.
-func Handler(p *heapprofile.Profile) http.Handler { return handler{p} }
+// The profile has the names of functions and labels: serve it only where net/http/pprof is
+// served. Several goroutines may call the handler at once. Handler panics if p is nil.
+func Handler(p *heapprofile.Profile) http.Handler {
+	require("Handler", p != nil)
+	return handler{p}
+}
 
 type handler struct{ profile *heapprofile.Profile }
 

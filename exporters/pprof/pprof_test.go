@@ -302,7 +302,7 @@ func TestGoTool(t *testing.T) {
 	}
 }
 
-// TestCombined: Go's own heap and what is outside are in one profile, and can be told apart.
+// TestCombined: Go's own heap and what is outside are in one profile, each with a label.
 func TestCombined(t *testing.T) {
 	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
@@ -381,9 +381,27 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
+func TestNil(t *testing.T) {
+	for name, call := range map[string]func(){
+		"Write":         func() { _ = Write(io.Discard, nil) },
+		"WriteFile":     func() { _ = WriteFile(filepath.Join(t.TempDir(), "profile"), nil) },
+		"WriteCombined": func() { _ = WriteCombined(io.Discard, nil) },
+		"Handler":       func() { Handler(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if r, _ := recover().(string); !strings.HasPrefix(r, "pprof: "+name+": the profile is nil: pass ") {
+					t.Errorf("it panics with %q", r)
+				}
+			}()
+			call()
+		})
+	}
+}
+
 func TestWriteFails(t *testing.T) {
 	for name, write := range map[string]func(io.Writer, *heapprofile.Profile) error{"Write": Write, "WriteCombined": WriteCombined} {
-		if err := write(brokenWriter{}, heapprofile.New(heapprofile.Options{Rate: 1})); err == nil || !strings.HasPrefix(err.Error(), "pprof."+name+": ") {
+		if err := write(brokenWriter{}, heapprofile.New(heapprofile.Options{Rate: 1})); err == nil || !strings.HasPrefix(err.Error(), "pprof: "+name+": ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

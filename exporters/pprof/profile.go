@@ -13,10 +13,11 @@
 // The labels of [runtime/pprof.Labels] in the context of an allocation are labels of its
 // sample, and the name of a child Proxy is the label "allocator": -tagfocus=allocator=index.
 // Keys and values are cut after 1 KiB, names of functions and files after 16 KiB, and bytes that
-// are not UTF-8 become U+FFFD. A label with an empty value is lost, as go tool pprof reads none.
+// are not valid UTF-8 become U+FFFD. A label with an empty value is lost, because go tool pprof
+// reads none.
 //
-// go tool pprof and [WriteCombined] join this profile with a heap profile that has other sample
-// types too. profile.Merge of github.com/google/pprof does not.
+// go tool pprof and [WriteCombined] can merge this profile with a heap profile that has more
+// sample types. profile.Merge of github.com/google/pprof cannot.
 package pprof
 
 import (
@@ -35,21 +36,23 @@ import (
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
-// Write writes what p has sampled so far, as gzipped protocol buffer. It costs some
-// microseconds for each place that has allocated; symbols are found now, and not when
-// memory is allocated.
+// Write writes the samples of p so far, as a gzipped protocol buffer. It costs some microseconds
+// for each place that has allocated, because symbols are looked up now and not when memory is
+// allocated. It panics if p is nil.
 func Write(w io.Writer, p *heapprofile.Profile) error {
+	require("Write", p != nil)
 	if err := build(p).Write(w); err != nil {
-		return fmt.Errorf("pprof.Write: %w", err)
+		return fmt.Errorf("pprof: Write: %w", err)
 	}
 	return nil
 }
 
-// WriteFile writes a file as [Write] does, in place of what was there.
+// WriteFile writes the file at path as [Write] does, and replaces an existing one.
 func WriteFile(path string, p *heapprofile.Profile) error {
+	require("WriteFile", p != nil)
 	f, err := os.Create(path)
 	if err != nil {
-		return fmt.Errorf("pprof.WriteFile: %w", err)
+		return fmt.Errorf("pprof: WriteFile: %w", err)
 	}
 	return errors.Join(Write(f, p), f.Close())
 }
@@ -63,14 +66,22 @@ func WriteFile(path string, p *heapprofile.Profile) error {
 // the memory_space of golang/go#79179, is 0 in the samples of p: what it is of is the memory of
 // the whole process, mappings included, of which it would be a second count.
 func WriteCombined(w io.Writer, p *heapprofile.Profile) error {
+	require("WriteCombined", p != nil)
 	combined, err := combine(p)
 	if err == nil {
 		err = combined.Write(w)
 	}
 	if err != nil {
-		return fmt.Errorf("pprof.WriteCombined: %w", err)
+		return fmt.Errorf("pprof: WriteCombined: %w", err)
 	}
 	return nil
+}
+
+// require panics if function was not given a profile.
+func require(function string, given bool) {
+	if !given {
+		panic("pprof: " + function + ": the profile is nil: pass the hook that samples, which the Proxy has too")
+	}
 }
 
 // combine returns Go's heap profile and that of p as one.

@@ -22,7 +22,7 @@ func BenchmarkCollect(b *testing.B) {
 				free(b, mem, allocate(b, mem, size))
 			}
 		}
-		r.MustRegister(allocprom.NewCollector(mem, fmt.Sprint(i)))
+		r.MustRegister(allocprom.NewCollector(mem, fmt.Sprint(i), allocprom.Options{}))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -15,28 +15,24 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// An Option changes what a [Collector] shows. The options of this package are the only
-// ones there are.
-type Option func(*Collector)
+// Options configure a [Collector]. The zero Options are right for most.
+type Options struct {
+	// Children shows the children of the source, and theirs, as series of their own. The label
+	// allocator_child has their names: "parser", or "parser/tokens" for a child's child. Children
+	// of one name are shown as one. A child without a name, and one whose path has more than
+	// 16 KiB, is shown only as part of its parent. Each name costs as many series as the whole:
+	// a name for each request is too many. Only an [alloctrace.Proxy] has children.
+	Children bool
 
-// WithChildren shows the children of the source, and theirs, as series of their own, with
-// their names in the label allocator_child: "parser", or "parser/tokens" for a child's
-// child. Children of one name are shown as one. Those without a name, and those whose path
-// has more than 16 KiB, are shown only as part of what they are children of. Each name costs
-// as many series as the whole: a name for each request is too many. Sources other than an
-// [alloctrace.Proxy] have no children.
-func WithChildren() Option { return func(c *Collector) { c.children = true } }
+	// Limit returns the bytes that allocator_memory_limit_bytes shows. If it is nil, that is the
+	// lowest bound of the Limits below the source. It is called once a scrape, by several
+	// goroutines at once.
+	Limit func() int64
 
-// WithLimit shows what limit returns, in bytes, as allocator_memory_limit_bytes, in place of
-// the lowest bound of the Limits below the source. It is called once a scrape, by several
-// goroutines at once.
-func WithLimit(limit func() int64) Option { return func(c *Collector) { c.limit = limit } }
-
-// WithReserved shows what reserved returns, in bytes, as allocator_memory_reserved_bytes, in
-// place of what the Pool below the source has reserved. It is called once a scrape, by
-// several goroutines at once.
-func WithReserved(reserved func() int64) Option {
-	return func(c *Collector) { c.reserved = reserved }
+	// Reserved returns the bytes that allocator_memory_reserved_bytes shows. If it is nil, that
+	// is what the Pool below the source has reserved. It is called once a scrape, by several
+	// goroutines at once.
+	Reserved func() int64
 }
 
 // A Collector is a [prometheus.Collector] of one allocator. It may be used by several
@@ -75,9 +71,9 @@ var values = [...]struct {
 	{count, metrics.Frees.Prometheus, metrics.Frees.Help, func(s *counter.Stats) int64 { return s.Frees }},
 }
 
-// NewCollector returns a Collector of source, whose label allocator_name is name, made valid
-// as the package says. It panics if source is nil or name empty.
-func NewCollector(source counter.Source, name string, opts ...Option) *Collector {
+// NewCollector returns a Collector of source. The label allocator_name is name, made valid as
+// the package comment says. NewCollector panics if source is nil or name is empty.
+func NewCollector(source counter.Source, name string, o Options) *Collector {
 	if source == nil || name == "" {
 		panic(fmt.Sprintf("prometheus: NewCollector(%v, %q): pass a source, such as a Proxy, and a name for it", source, name))
 	}
@@ -90,8 +86,9 @@ func NewCollector(source counter.Source, name string, opts ...Option) *Collector
 	below := sources.LookBelow(source)
 	c := &Collector{
 		source:       source,
-		limit:        below.Limit(),
-		reserved:     below.Reserved(),
+		children:     o.Children,
+		limit:        o.Limit,
+		reserved:     o.Reserved,
 		limitDesc:    shared(metrics.MemoryLimit),
 		reservedDesc: shared(metrics.MemoryReserved),
 		failed:       shared(metrics.Failures, "allocator_operation"),
@@ -101,19 +98,20 @@ func NewCollector(source counter.Source, name string, opts ...Option) *Collector
 	for _, v := range values {
 		c.values = append(c.values, desc(v.name, v.help))
 	}
-	for _, o := range opts {
-		if o != nil {
-			o(c)
-		}
+	if c.limit == nil {
+		c.limit = below.Limit()
+	}
+	if c.reserved == nil {
+		c.reserved = below.Reserved()
 	}
 	return c
 }
 
 // Register registers a new [Collector] with r, and returns it for r.Unregister. It panics
-// as [NewCollector] does. If r has one of the name, the error says so and wraps a
+// as [NewCollector] does. If r has a Collector of this name, the error wraps a
 // [prometheus.AlreadyRegisteredError].
-func Register(r prometheus.Registerer, source counter.Source, name string, opts ...Option) (*Collector, error) {
-	c := NewCollector(source, name, opts...)
+func Register(r prometheus.Registerer, source counter.Source, name string, o Options) (*Collector, error) {
+	c := NewCollector(source, name, o)
 	err := r.Register(c)
 	if are := (prometheus.AlreadyRegisteredError{}); errors.As(err, &are) {
 		return nil, fmt.Errorf("prometheus: Register of allocator %q: there is one of this name: choose another, or unregister that first: %w", name, err)

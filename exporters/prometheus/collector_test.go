@@ -110,8 +110,7 @@ func registered(t testing.TB) (*prometheus.Registry, *alloctrace.Proxy) {
 		t.Fatal(err)
 	}
 	r := prometheus.NewPedanticRegistry()
-	if _, err := allocprom.Register(r, mem, "index", allocprom.WithChildren(),
-		allocprom.WithReserved(func() int64 { return 3 << 20 })); err != nil {
+	if _, err := allocprom.Register(r, mem, "index", allocprom.Options{Children: true, Reserved: func() int64 { return 3 << 20 }}); err != nil {
 		t.Fatal(err)
 	}
 	return r, mem
@@ -163,7 +162,7 @@ func (f sourceFunc) Stats() counter.Stats { return f() }
 func TestOneSnapshotAScrape(t *testing.T) {
 	calls := 0
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(sourceFunc(func() counter.Stats { calls++; return counter.Stats{} }), "index", allocprom.WithChildren(), nil))
+	r.MustRegister(allocprom.NewCollector(sourceFunc(func() counter.Stats { calls++; return counter.Stats{} }), "index", allocprom.Options{Children: true}))
 	families(t, r)
 	families(t, r)
 	if calls != 2 {
@@ -176,7 +175,7 @@ func TestChildren(t *testing.T) {
 	a, again, other, unnamed := mem.Child("a"), mem.Child("a"), mem.Child("b\xff"), mem.Child("")
 	below, deeper := a.Child("x"), unnamed.Child("y")
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithChildren()), allocprom.NewCollector(mem, "same"))
+	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{Children: true}), allocprom.NewCollector(mem, "same", allocprom.Options{}))
 
 	for i, p := range []*alloctrace.Proxy{mem, a, again, other, unnamed, below, deeper} {
 		b := allocate(t, p, 8<<i)
@@ -217,15 +216,15 @@ func TestChildren(t *testing.T) {
 func TestNames(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	var none counter.Counter
-	first, err := allocprom.Register(r, &none, "index")
+	first, err := allocprom.Register(r, &none, "index", allocprom.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = allocprom.Register(r, new(counter.Counter), "index", allocprom.WithChildren())
+	_, err = allocprom.Register(r, new(counter.Counter), "index", allocprom.Options{Children: true})
 	if are := (prometheus.AlreadyRegisteredError{}); !errors.As(err, &are) || are.ExistingCollector != first || !strings.Contains(err.Error(), `"index"`) {
 		t.Errorf("a second one of a name: %v", err)
 	}
-	if _, err := allocprom.Register(r, &none, "other"); err != nil {
+	if _, err := allocprom.Register(r, &none, "other", allocprom.Options{}); err != nil {
 		t.Errorf("another name: %v", err)
 	}
 	if !r.Unregister(first) {
@@ -234,18 +233,18 @@ func TestNames(t *testing.T) {
 	if _, ok := gather(t, r)["allocator_blocks index"]; ok {
 		t.Error("what is unregistered is shown")
 	}
-	if _, err := allocprom.Register(r, &none, "index"); err != nil {
+	if _, err := allocprom.Register(r, &none, "index", allocprom.Options{}); err != nil {
 		t.Errorf("after the first is gone: %v", err)
 	}
-	panics(t, "NewCollector", func() { allocprom.NewCollector(nil, "index") })
-	panics(t, "NewCollector", func() { allocprom.NewCollector(&none, "") })
+	panics(t, "NewCollector", func() { allocprom.NewCollector(nil, "index", allocprom.Options{}) })
+	panics(t, "NewCollector", func() { allocprom.NewCollector(&none, "", allocprom.Options{}) })
 }
 
 // panics checks that a call of a function of this package panics, and says whose it is.
 func panics(t *testing.T, function string, call func()) {
 	t.Helper()
 	defer func() {
-		if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "prometheus: "+function+"(") {
+		if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "prometheus: "+function) {
 			t.Errorf("%s panics with %s", function, s)
 		}
 	}()
@@ -261,7 +260,7 @@ func TestStorm(t *testing.T) {
 	proxy := alloctrace.Wrap(mem)
 	child := proxy.Child("child")
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(proxy, "index", allocprom.WithChildren()), allocprom.NewCollector(mem, "exact"))
+	r.MustRegister(allocprom.NewCollector(proxy, "index", allocprom.Options{Children: true}), allocprom.NewCollector(mem, "exact", allocprom.Options{}))
 
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

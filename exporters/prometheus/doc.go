@@ -1,13 +1,12 @@
-// Package prometheus shows Prometheus the numbers of allocators:
+// Package prometheus exports the counts of allocators to Prometheus:
 //
 //	mem := alloctrace.Wrap(blockalloc.NewLimit(blockalloc.Default(), 1<<30))
-//	reg.MustRegister(allocprom.NewCollector(mem, "index"))
+//	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{}))
 //
 // where allocprom is this package and reg a Registerer of
-// github.com/prometheus/client_golang. Nothing registers itself, and what reg.Unregister
-// is given is no longer shown. There is one [Collector] for each allocator, and any
-// number in a registry, if their names differ. The file dashboard.json is a Grafana
-// dashboard of the metrics.
+// github.com/prometheus/client_golang. Importing the package registers nothing. Each allocator
+// has a [Collector] of its own, which reg.Unregister removes again. A registry can have several
+// if their names differ. The file dashboard.json is a Grafana dashboard of the metrics.
 //
 // # Metrics
 //
@@ -15,7 +14,7 @@
 //	allocator_memory_used_bytes             gauge      bytes       in live blocks
 //	allocator_memory_peak_bytes             gauge      bytes       the most that was live, since the start
 //	allocator_memory_peak_bound_bytes       gauge      bytes       how far off the peak may be; 0 if it is exact
-//	allocator_memory_limit_bytes            gauge      bytes       the most that may be live: the lowest bound of a Limit on the way down, if there is one
+//	allocator_memory_limit_bytes            gauge      bytes       the most that may be live: the lowest bound of the Limits below the source, if there is one
 //	allocator_memory_reserved_bytes         gauge      bytes       of address space that the Pool below has reserved, if there is one
 //	allocator_memory_allocated_bytes_total  counter    bytes       granted to allocations and reallocations
 //	allocator_memory_freed_bytes_total      counter    bytes       given back by frees and reallocations
@@ -28,16 +27,17 @@
 //	allocator_read_failures_total           counter    failures    to read what is above; see Failures
 //	allocator_allocation_size_bytes         histogram  bytes       blocks granted to allocations and reallocations, by size
 //
-// What each number means to the byte, Stats of package counter says. The values are exact
-// up to 2^53. The histogram is both a native one of schema 0, whose buckets are the powers
-// of two by which counters count, and a classic one, which has those from 16 B to 16 GiB.
+// Stats of package counter defines each number. Values are exact up to 2^53. The histogram is
+// native and classic at once. The native one has schema 0, whose buckets are the size classes of
+// counters, the powers of two. The classic one has the buckets from 16 B to 16 GiB.
 //
-// All have the label allocator_name, and allocator_child: empty for the allocator as a
-// whole, which for Prometheus is a label that is not there, and the name of a child, if
-// [WithChildren] asks for them. Children are part of the whole: sum over
-// {allocator_child=""}. What else is to be a label, prometheus.WrapRegistererWith adds.
+// All have the labels allocator_name and allocator_child. For the allocator with all its
+// children allocator_child is empty, which for Prometheus is the same as absent. With
+// [Options].Children there are series for each child too, which have its name. They are part of
+// those of the allocator, so sum over {allocator_child=""}. prometheus.WrapRegistererWith adds
+// other labels.
 //
-// A [HookCollector] shows what a hook that looks on takes itself, with the label hook:
+// A [HookCollector] exports what a hook costs, with the label hook:
 //
 //	type     metric                                         unit      meaning
 //	counter  allocator_instrumentation_events_total         events    that were delivered to it
@@ -47,11 +47,10 @@
 //	counter  allocator_instrumentation_time_seconds_total   seconds   for which those who allocate have waited for it
 //	counter  allocator_instrumentation_read_failures_total  failures  to read what is above; see Failures
 //
-// What each means for a hook, its method Usage says. Events and time are not there while
-// they are 0: a hook need not count events, and time is an estimate that only a hooks.Meter
-// around the hook makes.
+// The hook's method Usage defines each number. Events and time are absent while they are 0: a
+// hook need not count events, and only a hooks.Meter around the hook estimates the time.
 //
-// An [RSSCollector] shows what the resident memory of the process is made of, by package rss:
+// An [RSSCollector] exports what the resident memory of the process is made of, by package rss:
 //
 //	type     metric                             unit      meaning
 //	gauge    allocator_rss_bytes                bytes     of the process; part: go_heap, go_other, tracked, files or unattributed
@@ -60,29 +59,27 @@
 //
 // The parts add up to what is resident. The second has the label allocator_name.
 //
-// Package otelmetric has the same metrics by OpenTelemetry's names, with the same types and
-// descriptions, so that OpenTelemetry's exporter to Prometheus can share a registry.
+// Package otelmetric has the same metrics under OpenTelemetry's names, with the same types and
+// descriptions. So OpenTelemetry's exporter to Prometheus can use the same registry.
 //
 // # Names
 //
-// Prometheus refuses a scrape with a label that is not valid UTF-8. So in names each byte that is
-// no part of a character becomes U+FFFD, and a name of more than 1 KiB is cut and ends in "…".
-// Names can become equal by that: [Register] then returns an error for the second
-// allocator, and children are added up.
+// Prometheus refuses a scrape with a label that is not valid UTF-8. So each byte of a name that
+// is not valid becomes U+FFFD, and a name of more than 1 KiB is cut and ends in "…". If two
+// names become equal by that, [Register] returns an error for the second allocator, and children
+// are added up.
 //
 // # Failures
 //
-// What cannot be read is left out of a scrape, and all else is there. That happens if a
-// source, a hook or a function panics, or if the process may not read its own /proc/self/pagemap
-// or has no file descriptor left. The counters of read failures, which are always there, say
-// how often.
+// A scrape leaves out what cannot be read, and has all else. That happens if a source, a hook or
+// a function of [Options] panics, or if the process may not read its own /proc/self/pagemap or
+// has no file descriptor left. The counters of read failures count it, and are always there.
 //
 // # Cost
 //
-// The allocator's operations cost nothing more. A scrape takes one snapshot of each
-// source, some two microseconds for each Counter and shard, and makes of it 48 series in
-// the text format, or 15 of which one is a native histogram. Gathering ten allocators takes
-// half a millisecond and 200 KiB of Go heap, which are garbage after it, before a handler
-// writes them. A hook adds six series at most, and some microseconds; an RSSCollector the
-// milliseconds of rss.Read.
+// The allocator's operations cost nothing more. A scrape takes one snapshot of each source, some
+// two microseconds for each Counter and shard. It has 48 series in the text format, or 15 of
+// which one is a native histogram. Gathering ten allocators takes half a millisecond and 200 KiB
+// of Go heap, which are garbage after it; then a handler writes them. A hook adds six series at
+// most, and some microseconds. An RSSCollector adds the milliseconds of rss.Read.
 package prometheus

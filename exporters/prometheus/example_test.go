@@ -17,7 +17,7 @@ import (
 func ExampleNewCollector() {
 	mem := alloctrace.Wrap(blockalloc.NewLimit(blockalloc.Default(), 1<<30))
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(allocprom.NewCollector(mem, "index"))
+	reg.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{}))
 	http.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64 << 10))

@@ -37,12 +37,12 @@ func TestFailingSources(t *testing.T) {
 	most := counter.Stats{AllocatedBytes: math.MaxInt64, FreedBytes: math.MinInt64, RequestedBytes: math.MinInt64, LiveBlocks: 7}
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(
-		allocprom.NewCollector(sourceFunc(func() counter.Stats { panic("no stats") }), "stats", allocprom.WithLimit(func() int64 { return 1 })),
-		allocprom.NewCollector(parent{func() counter.Stats { return counter.Stats{LiveBlocks: 7} }}, "children", allocprom.WithChildren()),
-		allocprom.NewCollector(counter.Stats{LiveBlocks: 7}, "limit", allocprom.WithLimit(no), allocprom.WithReserved(no)),
-		allocprom.NewCollector(negative, "negative"),
-		allocprom.NewCollector(most, "most"),
-		allocprom.NewCollector(counter.Stats{LiveBlocks: 7}, "good"),
+		allocprom.NewCollector(sourceFunc(func() counter.Stats { panic("no stats") }), "stats", allocprom.Options{Limit: func() int64 { return 1 }}),
+		allocprom.NewCollector(parent{func() counter.Stats { return counter.Stats{LiveBlocks: 7} }}, "children", allocprom.Options{Children: true}),
+		allocprom.NewCollector(counter.Stats{LiveBlocks: 7}, "limit", allocprom.Options{Limit: no, Reserved: no}),
+		allocprom.NewCollector(negative, "negative", allocprom.Options{}),
+		allocprom.NewCollector(most, "most", allocprom.Options{}),
+		allocprom.NewCollector(counter.Stats{LiveBlocks: 7}, "good", allocprom.Options{}),
 		allocprom.NewHookCollector(failingHook{}, "bad"),
 		allocprom.NewHookCollector(&asked{usage: hooks.Usage{Bytes: 7}}, "good"),
 	)
@@ -85,7 +85,7 @@ func TestClosed(t *testing.T) {
 	mem := alloctrace.Wrap(pool)
 	child := mem.Child("child")
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithChildren()))
+	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{Children: true}))
 	free(t, child, allocate(t, child, 64))
 	for _, closing := range []func() error{child.Close, pool.Close, mem.Close} {
 		if err := closing(); err != nil {
@@ -104,11 +104,11 @@ func TestBelow(t *testing.T) {
 	mem := alloctest.New(t, alloctest.WithAllocator(blockalloc.NewLocked(limit)))
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(
-		allocprom.NewCollector(mem, "found"),
-		allocprom.NewCollector(mem, "options", allocprom.WithLimit(func() int64 { return 7 }), allocprom.WithReserved(func() int64 { return 8 })),
-		allocprom.NewCollector(mem, "half", allocprom.WithReserved(func() int64 { return 8 })),
-		allocprom.NewCollector(alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap))), "none"),
-		allocprom.NewCollector(new(counter.Counter), "counter"),
+		allocprom.NewCollector(mem, "found", allocprom.Options{}),
+		allocprom.NewCollector(mem, "options", allocprom.Options{Limit: func() int64 { return 7 }, Reserved: func() int64 { return 8 }}),
+		allocprom.NewCollector(mem, "half", allocprom.Options{Reserved: func() int64 { return 8 }}),
+		allocprom.NewCollector(alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap))), "none", allocprom.Options{}),
+		allocprom.NewCollector(new(counter.Counter), "counter", allocprom.Options{}),
 	)
 	free(t, mem, allocate(t, mem, 64))
 	got := gather(t, r)
@@ -166,7 +166,7 @@ func TestBesideOpenTelemetry(t *testing.T) {
 	r := prometheus.NewRegistry()
 	hook := &asked{usage: hooks.Usage{Events: 1, Time: 1}}
 	mem := alloctest.New(t, alloctest.WithAllocator(blockalloc.NewLimit(new(blockalloc.Pool), 1<<20)))
-	r.MustRegister(openTelemetry{}, allocprom.NewCollector(mem, "index", allocprom.WithChildren()), allocprom.NewHookCollector(hook, "hook"))
+	r.MustRegister(openTelemetry{}, allocprom.NewCollector(mem, "index", allocprom.Options{Children: true}), allocprom.NewHookCollector(hook, "hook"))
 	rss, err := allocprom.NewRSSCollector(mem)
 	if err == nil {
 		r.MustRegister(rss)

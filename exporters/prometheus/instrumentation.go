@@ -10,8 +10,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// A HookCollector is a [prometheus.Collector] of what a hook has done and takes: the cost of
-// looking on. It may be used by several goroutines at once.
+// A HookCollector is a [prometheus.Collector] of the [hooks.Usage] of a hook: what it has done,
+// and what it costs. It may be used by several goroutines at once.
 type HookCollector struct {
 	hook                                    hooks.UsageSource
 	events, sampled, dropped, memory, times *prometheus.Desc
@@ -20,8 +20,9 @@ type HookCollector struct {
 
 var _ prometheus.Collector = (*HookCollector)(nil)
 
-// NewHookCollector returns a HookCollector of hook, such as a ring.Ring, a heapprofile.Profile, or a
-// hooks.Meter of either, whose label hook is name. It panics if hook is nil or name empty.
+// NewHookCollector returns a HookCollector of hook, such as a ring.Ring, a
+// heapprofile.Profile, or a hooks.Meter of either. The
+// label hook is name. NewHookCollector panics if hook is nil or name is empty.
 func NewHookCollector(hook hooks.UsageSource, name string) *HookCollector {
 	if hook == nil || name == "" {
 		panic(fmt.Sprintf("prometheus: NewHookCollector(%v, %q): pass a hook that reports its Usage, such as a ring.Ring, and a name for it", hook, name))

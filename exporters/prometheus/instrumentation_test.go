@@ -118,7 +118,7 @@ func TestHookNames(t *testing.T) {
 	panics(t, "NewHookCollector", func() { allocprom.NewHookCollector(new(asked), "") })
 }
 
-// A Prometheus scrapes hooks that a proxy tells, and answers what they say.
+// A Prometheus scrapes hooks that get the events of a Proxy, and answers with their numbers.
 func TestPrometheusHooks(t *testing.T) {
 	events, profile := ring.New(64, nil), heapprofile.New(heapprofile.Options{Rate: 1})
 	meter := hooks.NewMeter(profile)

@@ -42,7 +42,7 @@ func TestPrometheus(t *testing.T) {
 	mem := alloctest.New(t, alloctest.WithAllocator(limit), alloctest.WithStacks(alloctest.Off))
 	child := mem.Child("parser")
 	r := prometheus.NewRegistry()
-	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.WithChildren()))
+	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{Children: true}))
 	s := serve(t, r)
 	s.await(t, `count(allocator_blocks{allocator_child=""} == 0)`, 2)
 

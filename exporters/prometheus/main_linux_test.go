@@ -72,7 +72,7 @@ func scrapes(want string) {
 			return
 		}
 		r := prometheus.NewRegistry()
-		r.MustRegister(c, allocprom.NewCollector(good, "good"))
+		r.MustRegister(c, allocprom.NewCollector(good, "good", allocprom.Options{}))
 		w := httptest.NewRecorder()
 		promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 		fmt.Printf("status %d\n%s", w.Code, w.Body)

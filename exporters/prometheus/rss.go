@@ -13,8 +13,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// An RSSCollector is a [prometheus.Collector] of what the resident memory of the process is
-// made of, by package rss. It may be used by several goroutines at once.
+// An RSSCollector is a [prometheus.Collector] of an [rss.Report]: what the resident memory of
+// the process is made of. It may be used by several goroutines at once.
 type RSSCollector struct {
 	allocators      []counter.Source
 	parts, resident *prometheus.Desc
@@ -23,14 +23,14 @@ type RSSCollector struct {
 
 var _ prometheus.Collector = (*RSSCollector)(nil)
 
-// NewRSSCollector returns an RSSCollector that tells the memory of allocators from the rest.
-// A process needs one, with all of them, whose names must differ. It fails anywhere
-// but on Linux, and if an allocator is nil or has the name of another. It does not fail where
-// the process has no right to read, or no file descriptor left: that can change.
+// NewRSSCollector returns an RSSCollector that shows the memory of each of the allocators. A
+// process needs one, with all of its allocators, and their names must differ.
+//
+// NewRSSCollector returns an error on systems other than Linux, and if two allocators have the
+// same name. If the process may not read its memory, or has no file descriptor left, that is no
+// error, because it can change. NewRSSCollector panics if an allocator is nil.
 func NewRSSCollector(allocators ...counter.Source) (*RSSCollector, error) {
-	if i := slices.Index(allocators, nil); i >= 0 {
-		return nil, fmt.Errorf("prometheus: NewRSSCollector: source %d is nil: pass a Proxy", i)
-	}
+	sources.Require("prometheus: NewRSSCollector", allocators...)
 	var report rss.Report
 	err := sources.Try(func() (err error) { report, err = rss.Read(allocators...); return err })
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -26,7 +26,7 @@ func TestSizes(t *testing.T) {
 		sum += float64(n) * float64(size)
 	}
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(&c, "index"))
+	r.MustRegister(allocprom.NewCollector(&c, "index", allocprom.Options{}))
 	h := families(t, r)["allocator_allocation_size_bytes"].Metric[0].Histogram
 	if h.GetSampleCount() != count || h.GetSampleSum() != sum {
 		t.Errorf("%d blocks of %v bytes, want %d of %v", h.GetSampleCount(), h.GetSampleSum(), count, sum)
@@ -79,7 +79,7 @@ func TestSizes(t *testing.T) {
 // A native histogram of nothing is one all the same, and not a classic one.
 func TestNoSizes(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(new(counter.Counter), "index"))
+	r.MustRegister(allocprom.NewCollector(new(counter.Counter), "index", allocprom.Options{}))
 	h := families(t, r)["allocator_allocation_size_bytes"].Metric[0].Histogram
 	if h.GetSampleCount() != 0 || len(h.PositiveSpan) != 1 || len(h.Bucket) != 31 {
 		t.Errorf("the histogram of nothing is %v", h)

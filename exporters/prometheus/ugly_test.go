@@ -24,7 +24,7 @@ func registeredUgly(t *testing.T) (r *prometheus.Registry, allocators, children 
 	r = prometheus.NewPedanticRegistry()
 	allocators, children = make(map[string]int), make(map[string]int)
 	whole := alloctest.New(t)
-	r.MustRegister(allocprom.NewCollector(whole, "whole", allocprom.WithChildren()))
+	r.MustRegister(allocprom.NewCollector(whole, "whole", allocprom.Options{Children: true}))
 	allocators["whole"]++
 	for _, u := range texttest.Table() {
 		child := whole.Child(u.Text)
@@ -35,7 +35,7 @@ func registeredUgly(t *testing.T) (r *prometheus.Registry, allocators, children 
 		}
 		name := texts.Name(u.Text)
 		children[name]++
-		c, err := allocprom.Register(r, child, u.Text)
+		c, err := allocprom.Register(r, child, u.Text, allocprom.Options{})
 		hook := r.Register(allocprom.NewHookCollector(&asked{usage: hooks.Usage{Bytes: 1}}, u.Text))
 		if allocators[name] == 0 {
 			if err != nil || hook != nil {
@@ -118,7 +118,7 @@ func TestPrometheusUglyNames(t *testing.T) {
 func TestLongPaths(t *testing.T) {
 	whole := alloctest.New(t)
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(allocprom.NewCollector(whole, "whole", allocprom.WithChildren()))
+	r.MustRegister(allocprom.NewCollector(whole, "whole", allocprom.Options{Children: true}))
 	var p *alloctrace.Proxy = whole
 	const depth = 40
 	for range depth {

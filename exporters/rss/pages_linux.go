@@ -52,7 +52,7 @@ func (r ranges) within(start, end uintptr) iter.Seq2[uintptr, uintptr] {
 	}
 }
 
-// pages tells which pages are resident.
+// pages knows which pages are resident.
 type pages struct {
 	*os.File // /proc/self/pagemap: a word for each page of the address space
 	buffer   []byte

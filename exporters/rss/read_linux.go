@@ -8,20 +8,18 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/sources"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// Read explains the resident memory of the process. Sources are those whose allocators are
-// to be told from the rest: Proxies, of which their children are part, and other sources of
-// counts, which are Assumed if they are no allocators. It may be called by several
-// goroutines at once.
-func Read(sources ...counter.Source) (Report, error) {
-	r := Report{Allocators: make([]Allocator, len(sources))}
-	own := make([]ranges, len(sources))
-	for i, s := range sources {
-		if s == nil {
-			return Report{}, fmt.Errorf("rss: Read: source %d is nil: pass a Proxy", i)
-		}
+// Read explains the resident memory of the process. The report has the memory of each of the
+// allocators by itself: of a Proxy with its children, or of another source, which is Assumed if
+// it is no allocator. Read panics if a source is nil. Several goroutines may call it at once.
+func Read(allocators ...counter.Source) (Report, error) {
+	sources.Require("rss: Read", allocators...)
+	r := Report{Allocators: make([]Allocator, len(allocators))}
+	own := make([]ranges, len(allocators))
+	for i, s := range allocators {
 		r.Allocators[i], own[i] = describe(s)
 	}
 	if err := r.read(own); err != nil {
@@ -30,7 +28,7 @@ func Read(sources ...counter.Source) (Report, error) {
 	return r, nil
 }
 
-// describe returns what a source tells, and its ranges.
+// describe returns what is known of a source, and its ranges.
 func describe(s counter.Source) (Allocator, ranges) {
 	stats := s.Stats()
 	a := Allocator{Live: stats.LiveBytes, Reserved: stats.LiveBytes, Assumed: true}
@@ -145,8 +143,8 @@ func (a *account) allocators(m *mapping) (tracked int64) {
 	return min(tracked, m.rss)
 }
 
-// assume counts as tracked what is live in allocators that do not tell where. It is taken
-// from the largest mappings.
+// assume counts as tracked the live bytes of allocators without a Mapper, and takes them from
+// the largest mappings.
 func (r *Report) assume() {
 	for i := range r.Allocators {
 		if a := &r.Allocators[i]; a.Assumed {

@@ -8,10 +8,9 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// A Report is where the resident memory of the process is: sizes in bytes, of which
-// GoHeap, GoOther, Tracked, Files and Unattributed add up to RSS. Names in it are valid UTF-8
-// of at most 1 KiB: a byte that is no part of a character becomes U+FFFD, and what was
-// longer ends in "…".
+// A Report says where the resident memory of the process is. Sizes are bytes. GoHeap, GoOther,
+// Tracked, Files and Unattributed add up to RSS. Names are valid UTF-8 of at most 1 KiB: each
+// byte that is not valid becomes U+FFFD, and a longer name is cut and ends in "…".
 type Report struct {
 	RSS          int64       `json:"rss"`
 	GoHeap       int64       `json:"go_heap"`      // the garbage-collected heap and goroutines' stacks
@@ -23,36 +22,36 @@ type Report struct {
 	Rest         []Mapping   `json:"rest"`         // where Unattributed is, the largest first
 }
 
-// An Allocator is one that was passed to [Read]. Two that have their memory of one
-// allocator each have all of it here.
+// An Allocator is a source that was passed to [Read]. If two sources share one allocator, each
+// has all of its memory.
 type Allocator struct {
 	Name     string `json:"name"`
 	Live     int64  `json:"live"`     // bytes of live blocks, as granted
-	Slack    int64  `json:"slack"`    // of them nobody asked for: an estimate by the slack of all blocks that were allocated
+	Slack    int64  `json:"slack"`    // bytes of Live that were granted beyond what was asked for, estimated by the slack of all allocations
 	Reserved int64  `json:"reserved"` // bytes of address space
-	Resident int64  `json:"resident"` // of them in memory, live or not; as far as they are on the Go heap, they are in GoHeap and not in Tracked
-	Assumed  bool   `json:"assumed"`  // it does not tell where its memory is: Live is taken for Reserved and Resident, as far as there is as much unattributed
+	Resident int64  `json:"resident"` // bytes of Reserved that are in memory, live or not; those on the Go heap are in GoHeap and not in Tracked
+	Assumed  bool   `json:"assumed"`  // it has no Mapper: Reserved is Live, and Resident is Live or Unattributed if that is less
 }
 
 // A Mapping is one in which there is unattributed memory.
 type Mapping struct {
 	Addr     uintptr `json:"addr"`
 	Size     uintptr `json:"size"`
-	Resident int64   `json:"resident"` // what is nobody's; estimates of what is somebody's are taken off the smallest mappings, and of allocators off the largest
-	Name     string  `json:"name"`     // as the kernel has it: "[heap]" is C's; "" if it has none
+	Resident int64   `json:"resident"` // unattributed bytes; the estimate for Go was subtracted from the smallest mappings, and that for Assumed allocators from the largest
+	Name     string  `json:"name"`     // the kernel's name: "[heap]" is C's heap; "" if it has none
 }
 
-// Go returns what is Go's.
-func (r *Report) Go() int64 { return r.GoHeap + r.GoOther }
+// Go returns the bytes of the Go heap and of the rest of the Go runtime.
+func (r Report) Go() int64 { return r.GoHeap + r.GoOther }
 
-// A Part is one of those that RSS is made of.
+// A Part is one of the five parts of RSS.
 type Part struct {
-	Name  string // as in JSON
+	Name  string // that of the field in JSON
 	Bytes int64
 }
 
 // Parts returns the five parts that add up to RSS.
-func (r *Report) Parts() []Part {
+func (r Report) Parts() []Part {
 	return []Part{{"go_heap", r.GoHeap}, {"go_other", r.GoOther}, {"tracked", r.Tracked}, {"files", r.Files}, {"unattributed", r.Unattributed}}
 }
 

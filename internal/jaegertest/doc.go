@@ -2,7 +2,7 @@
 // alone: it reports to a testing.TB and keeps traces in memory.
 //
 //	j := jaegertest.Start(t)
-//	p, err := otlp.New(t.Context(), otlp.WithEndpoint(j.GRPCEndpoint()), otlp.WithProtocol(otlp.GRPC))
+//	p, err := otlp.New(t.Context(), otlp.Options{Endpoint: j.GRPCEndpoint(), Protocol: otlp.GRPC})
 //	… make spans, p.Shutdown …
 //	spans := j.Trace(traceID, 3)
 //

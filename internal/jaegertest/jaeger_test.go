@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,6 +97,22 @@ func TestJaeger(t *testing.T) {
 	}
 	if got := b.Services(); len(got) != 0 {
 		t.Errorf("killing one Jaeger changed the other: services %q", got)
+	}
+}
+
+// TestRun runs the program that JAEGERTEST_RUN names beside a Jaeger that has the user interface in JAEGER_UI_ASSETS, and does
+// nothing if the variable is not set. It is for .ci/screenshots.
+func TestRun(t *testing.T) {
+	program := os.Getenv("JAEGERTEST_RUN")
+	if program == "" {
+		return
+	}
+	j := Start(t, WithUI(os.Getenv("JAEGER_UI_ASSETS")))
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Env = append(os.Environ(), "JAEGERTEST_RUN=", "JAEGER_URL="+j.QueryURL(), "OTEL_EXPORTER_OTLP_ENDPOINT="+j.HTTPEndpoint())
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -65,6 +65,13 @@ func (b *Below) Reserved() func() int64 {
 	return func() int64 { return pool.Stats().Reserved }
 }
 
+// Require panics if one of sources is nil. call names the function that they were passed to.
+func Require(call string, sources ...counter.Source) {
+	if i := slices.Index(sources, nil); i >= 0 {
+		panic(fmt.Sprintf("%s: source %d is nil: pass a Proxy or another counter.Source", call, i))
+	}
+}
+
 // Try calls f and returns its error, or one that says that it panicked. A metric is not
 // worth a program: an exporter leaves out what it could not read, and counts it.
 func Try(f func() error) (err error) {

@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	if err := expvars.Publish("offheap", alloctrace.Wrap(blockalloc.Default())); err != nil || expvar.Get("offheap") == nil {
+	if err := expvars.Publish(alloctrace.Wrap(blockalloc.Default()), "offheap"); err != nil || expvar.Get("offheap") == nil {
 		panic(err)
 	}
 }

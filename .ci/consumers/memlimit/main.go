@@ -9,9 +9,9 @@ import (
 
 func main() {
 	mem := alloctrace.Wrap(blockalloc.Default())
-	limiter, err := memlimit.Start(memlimit.Options{Budget: 1 << 30}, mem)
+	limiter, err := memlimit.New(memlimit.Options{Budget: 1 << 30}, mem)
 	if err != nil {
 		panic(err)
 	}
-	limiter.Stop()
+	limiter.Close()
 }

@@ -26,15 +26,15 @@ func main() {
 	metrics := sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
 
 	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("cache"))
-	registration, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(metrics))
+	registration, err := otelmetric.Register(mem, otelmetric.WithMeterProvider(metrics))
 	if err != nil {
 		panic(err)
 	}
-	defer registration.Stop()
+	defer registration.Close()
 	_, region := tracer.Start(ctx, "load", mem, tracer.WithTracerProvider(traces))
 	region.End()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(allocprom.NewCollector(mem, "cache"))
+	reg.MustRegister(allocprom.NewCollector(mem, "cache", allocprom.Options{}))
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "allocator_memory_used_bytes") {

@@ -15,11 +15,11 @@ import (
 func main() {
 	reader := sdkmetric.NewManualReader()
 	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("cache"))
-	reg, err := otelmetric.Start(mem, otelmetric.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
+	reg, err := otelmetric.Register(mem, otelmetric.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
 	if err != nil {
 		panic(err)
 	}
-	defer reg.Stop()
+	defer reg.Close()
 	var got metricdata.ResourceMetrics
 	if err := reader.Collect(context.Background(), &got); err != nil || len(got.ScopeMetrics) == 0 {
 		panic(err)

@@ -20,7 +20,7 @@ func main() {
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "trace.json")
 	ctx := context.Background()
-	provider, err := otlp.New(ctx, otlp.WithFile(path), otlp.WithServiceName("consumer"))
+	provider, err := otlp.New(ctx, otlp.Options{File: path, ServiceName: "consumer"})
 	if err != nil {
 		panic(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 func main() {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(allocprom.NewCollector(alloctrace.Wrap(blockalloc.Default()), "cache"))
+	reg.MustRegister(allocprom.NewCollector(alloctrace.Wrap(blockalloc.Default()), "cache", allocprom.Options{}))
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "allocator_memory_used_bytes") {

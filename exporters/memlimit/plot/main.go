@@ -74,7 +74,7 @@ func main() {
 		results[m] = r
 		fmt.Printf("%-8s %11s to %10s %8s %20d %13.2f s %13.2f s %12d\n", m, counter.FormatBytes(least), counter.FormatBytes(most), verdict, r.Cycles, r.HoldGC, r.HoldCPU, gaveUp)
 	}
-	fmt.Println(results[growth.Limiter].Report)
+	fmt.Println(results[growth.Limiter].Limit)
 	l, i := results[growth.Limiter], results[growth.Ideal]
 	fmt.Printf("at the top, limiter / ideal: collections %.2f, GC CPU %.2f, CPU %.2f\n",
 		float64(l.Cycles)/float64(i.Cycles), l.HoldGC/i.HoldGC, l.HoldCPU/i.HoldCPU)

@@ -56,12 +56,12 @@ type Sample struct {
 // Result is what was measured.
 type Result struct {
 	Samples []Sample
-	Peak    int64   // the most that was resident, as the kernel knows it
-	HoldGC  float64 // seconds of processor time the collector took at the top, as the runtime estimates it
-	HoldCPU float64 // seconds of processor time used in all at the top, as the kernel knows it
-	Cycles  uint64  // collections at the top
-	GaveUp  uint64  // the last collection at which the runtime let the limit go, not to take more than half of the processor time; 0 if none
-	Report  memlimit.Report
+	Peak    int64          // the most that was resident, as the kernel knows it
+	HoldGC  float64        // seconds of processor time the collector took at the top, as the runtime estimates it
+	HoldCPU float64        // seconds of processor time used in all at the top, as the kernel knows it
+	Cycles  uint64         // collections at the top
+	GaveUp  uint64         // the last collection at which the runtime let the limit go, not to take more than half of the processor time; 0 if none
+	Limit   memlimit.Stats // of the Limiter
 }
 
 // node has a pointer, so that the collector looks into it.
@@ -76,12 +76,12 @@ func Run(c Config) (r Result, err error) {
 	mem := alloctrace.Wrap(&pool)
 	switch c.Mode {
 	case Limiter:
-		l, err := memlimit.Start(memlimit.Options{Budget: c.Budget, Interval: c.Interval}, memlimit.Pool(&pool))
+		l, err := memlimit.New(memlimit.Options{Budget: c.Budget, Interval: c.Interval}, memlimit.Pool(&pool))
 		if err != nil {
 			return r, err
 		}
-		defer l.Stop()
-		defer func() { r.Report = l.Stats() }()
+		defer l.Close()
+		defer func() { r.Limit = l.Stats() }()
 	case Static:
 		debug.SetMemoryLimit(c.Budget)
 	case Ideal:

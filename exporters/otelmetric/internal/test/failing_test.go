@@ -35,7 +35,7 @@ func TestFailingSources(t *testing.T) {
 	start(t, failing{}, append(opts, otelmetric.WithName("bad"))...)
 	start(t, good, append(opts, otelmetric.WithName("good"))...)
 	for name, hook := range map[string]hooks.UsageSource{"bad": failing{}, "good": used{Bytes: 7}} {
-		reg, err := otelmetric.StartHook(hook, name, opts...)
+		reg, err := otelmetric.RegisterHook(hook, name, opts...)
 		if err != nil {
 			t.Fatal(err)
 		}

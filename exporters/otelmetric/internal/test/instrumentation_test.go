@@ -16,7 +16,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 
 	"github.com/alloctrace/alloctrace/exporters/otelmetric"
@@ -36,7 +35,7 @@ func startHooks(t *testing.T, provider *sdkmetric.MeterProvider) (regs []*otelme
 		"all":  used{Events: 4096, Sampled: 70, Dropped: 7, Bytes: 1 << 20, Time: 1500 * time.Millisecond, TimeError: time.Second},
 		"some": used{Sampled: 5, Bytes: 99},
 	} {
-		reg, err := otelmetric.StartHook(hook, name, otelmetric.WithMeterProvider(provider), otelmetric.WithName("no matter"), nil)
+		reg, err := otelmetric.RegisterHook(hook, name, otelmetric.WithMeterProvider(provider), otelmetric.WithName("no matter"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,53 +57,16 @@ var wantHooks = []string{
 	"allocator.instrumentation.time s Counter {allocator.instrumentation.hook=all} 1.5",
 }
 
-// collectHooks returns what the reader collects, as collect does, which has no metrics whose
-// values are fractions.
-func collectHooks(t *testing.T, reader *sdkmetric.ManualReader) (lines []string) {
-	t.Helper()
-	var rm metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &rm); err != nil {
-		t.Fatal(err)
-	}
-	for _, scope := range rm.ScopeMetrics {
-		if scope.Scope.Name != otelmetric.ScopeName || scope.Scope.Version != otelmetric.Version() {
-			t.Errorf("metrics of the scope %v", scope.Scope)
-		}
-		for _, m := range scope.Metrics {
-			if m.Description == "" {
-				t.Errorf("%s has no description", m.Name)
-			}
-			add := func(monotonic bool, set attribute.Set, value any) {
-				lines = append(lines, line(m.Name, m.Unit, sumKind(monotonic), set.Encoded(attribute.DefaultEncoder()), fmt.Sprint(value)))
-			}
-			switch data := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range data.DataPoints {
-					add(data.IsMonotonic, p.Attributes, p.Value)
-				}
-			case metricdata.Sum[float64]:
-				for _, p := range data.DataPoints {
-					add(data.IsMonotonic, p.Attributes, p.Value)
-				}
-			default:
-				t.Errorf("%s is a %T", m.Name, data)
-			}
-		}
-	}
-	slices.Sort(lines)
-	return lines
-}
-
 func TestHooks(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	regs := startHooks(t, provider)
-	wantLines(t, "collected", collectHooks(t, reader), wantHooks)
+	wantLines(t, "collected", collect(t, reader), wantHooks)
 	for range 2 {
 		for _, reg := range regs {
 			stop(t, reg)
 		}
-		wantLines(t, "after Stop", collectHooks(t, reader), nil)
+		wantLines(t, "after Close", collect(t, reader), nil)
 	}
 }
 
@@ -197,14 +159,15 @@ func TestHookErrors(t *testing.T) {
 		want string
 		is   error
 	}{
-		{nil, "ring", nil, `otelmetric.StartHook(<nil>, "ring"): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, nil},
-		{hook, "", nil, fmt.Sprintf(`otelmetric.StartHook(%v, ""): pass a hook that reports its Usage, such as a ring.Ring, and a name for it`, hook), nil},
-		{hook, "ring", otelmetric.WithMeterProvider(refusing{callback: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
-		{hook, "ring", otelmetric.WithMeterProvider(noMemory{err: no}), "otelmetric.StartHook: the MeterProvider refuses: no", no},
+		{hook, "", nil, `otelmetric: RegisterHook: the name is "": pass one, by which the hook is known from others`, nil},
+		{hook, "ring", otelmetric.WithMeterProvider(refusing{callback: no}), "otelmetric: RegisterHook: the MeterProvider refuses: no", no},
+		{hook, "ring", otelmetric.WithMeterProvider(noMemory{err: no}), "otelmetric: RegisterHook: the MeterProvider refuses: no", no},
 	} {
-		reg, err := otelmetric.StartHook(x.hook, x.name, x.opt)
+		reg, err := otelmetric.RegisterHook(x.hook, x.name, x.opt)
 		if reg != nil || err == nil || err.Error() != x.want || x.is != nil && !errors.Is(err, x.is) {
-			t.Errorf("StartHook = %v, %v; want %s", reg, err, x.want)
+			t.Errorf("RegisterHook = %v, %v; want %s", reg, err, x.want)
 		}
 	}
+	wantPanic(t, `otelmetric: RegisterHook(nil, "ring"): pass a hook that reports its Usage, such as a ring.Ring`,
+		func() { _, _ = otelmetric.RegisterHook(nil, "ring") })
 }

@@ -36,12 +36,12 @@ func collections() {
 	reader := sdkmetric.NewManualReader()
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	begin := func() {
-		if _, err := otelmetric.StartRSS([]counter.Source{new(counter.Counter)}, otelmetric.WithMeterProvider(provider)); err != nil {
+		if _, err := otelmetric.RegisterRSS([]counter.Source{new(counter.Counter)}, otelmetric.WithMeterProvider(provider)); err != nil {
 			fmt.Println(err)
 		}
 	}
 	begin()
-	if _, err := otelmetric.Start(counter.Stats{LiveBytes: 7}, otelmetric.WithName("good"), otelmetric.WithMeterProvider(provider)); err != nil {
+	if _, err := otelmetric.Register(counter.Stats{LiveBytes: 7}, otelmetric.WithName("good"), otelmetric.WithMeterProvider(provider)); err != nil {
 		fmt.Println(err)
 	}
 	_ = syscall.Setuid(65534) // without effect unless this is root

@@ -33,7 +33,7 @@ func newReader(producer *otelmetric.Producer) (*sdkmetric.ManualReader, *sdkmetr
 
 func start(t testing.TB, mem counter.Source, opts ...otelmetric.Option) *otelmetric.Registration {
 	t.Helper()
-	reg, err := otelmetric.Start(mem, opts...)
+	reg, err := otelmetric.Register(mem, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func start(t testing.TB, mem counter.Source, opts ...otelmetric.Option) *otelmet
 
 func stop(t testing.TB, reg *otelmetric.Registration) {
 	t.Helper()
-	if err := reg.Stop(); err != nil {
+	if err := reg.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -124,15 +124,14 @@ func TestMetrics(t *testing.T) {
 	mem := worked(t)
 	for _, producer := range []*otelmetric.Producer{{}, {Explicit: true}} {
 		reader, provider := newReader(producer)
-		reg := start(t, mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(producer),
-			otelmetric.WithMeterProvider(nil), otelmetric.WithProducer(nil), nil)
+		reg := start(t, mem, otelmetric.WithMeterProvider(provider), nil, otelmetric.WithProducer(producer))
 		want := slices.Clone(wantWorked)
 		if producer.Explicit {
 			want[0] = wantExplicit
 		}
 		wantLines(t, "collected", collect(t, reader), want)
 		stop(t, reg)
-		wantLines(t, "after Stop", collect(t, reader), nil)
+		wantLines(t, "after Close", collect(t, reader), nil)
 	}
 }
 
@@ -288,7 +287,7 @@ func TestSnapshots(t *testing.T) {
 	stop(t, reg)
 	collect(t, reader)
 	if n := source.n.Load(); n != 0 {
-		t.Errorf("after Stop a collection took %d snapshots, want none", n)
+		t.Errorf("after Close a collection took %d snapshots, want none", n)
 	}
 }
 
@@ -319,7 +318,7 @@ func TestStorm(t *testing.T) {
 	work.Go(func() {
 		for range 200 {
 			source := &asked{Source: mem}
-			reg, err := otelmetric.Start(source, append(opts, otelmetric.WithName("passing"))...)
+			reg, err := otelmetric.Register(source, append(opts, otelmetric.WithName("passing"))...)
 			if err != nil {
 				t.Error(err)
 				return
@@ -328,7 +327,7 @@ func TestStorm(t *testing.T) {
 			n := source.n.Load()
 			collect(t, readers[0])
 			if source.n.Load() != n {
-				t.Error("a source was asked after Stop had returned")
+				t.Error("a source was asked after Close had returned")
 			}
 		}
 	})
@@ -380,13 +379,13 @@ var setGlobal = sync.OnceValue(func() *sdkmetric.ManualReader {
 	return reader
 })
 
-// TestGlobalProvider starts before the global provider is set.
+// TestGlobalProvider registers before the global provider is set. A nil provider is the global one.
 func TestGlobalProvider(t *testing.T) {
-	reg := start(t, worked(t))
+	reg := start(t, worked(t), otelmetric.WithMeterProvider(nil), otelmetric.WithProducer(nil))
 	reader := setGlobal()
 	wantLines(t, "of the global provider", collect(t, reader), wantWorked[1:])
 	stop(t, reg)
-	wantLines(t, "after Stop", collect(t, reader), nil)
+	wantLines(t, "after Close", collect(t, reader), nil)
 }
 
 // A refusing provider's meter refuses callbacks, or gauges.
@@ -421,20 +420,32 @@ func TestErrors(t *testing.T) {
 		want   string
 		is     error
 	}{
-		{nil, nil, "otelmetric.Start(nil): pass a Proxy or another counter.Source", nil},
-		{new(counter.Counter), nil, "otelmetric.Start: a *counter.Counter without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", nil},
-		{alloctest.New(t), nil, "otelmetric.Start: a *alloctrace.Proxy without a name cannot be told from others: name it by alloctrace.WithName or otelmetric.WithName", nil},
-		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{gauge: no})}, "otelmetric.Start: the MeterProvider refuses: no", no},
-		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{callback: no})}, "otelmetric.Start: the MeterProvider refuses: no", no},
+		{new(counter.Counter), nil, "otelmetric: Register: a *counter.Counter has no name: name it by alloctrace.WithName or otelmetric.WithName", nil},
+		{alloctest.New(t), nil, "otelmetric: Register: a *alloctrace.Proxy has no name: name it by alloctrace.WithName or otelmetric.WithName", nil},
+		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{gauge: no})}, "otelmetric: Register: the MeterProvider refuses: no", no},
+		{counter.Stats{}, []otelmetric.Option{otelmetric.WithName("a"), otelmetric.WithMeterProvider(refusing{callback: no})}, "otelmetric: Register: the MeterProvider refuses: no", no},
 	} {
-		reg, err := otelmetric.Start(x.source, append(x.opts, otelmetric.WithProducer(producer))...)
+		reg, err := otelmetric.Register(x.source, append(x.opts, otelmetric.WithProducer(producer))...)
 		if reg != nil || err == nil || err.Error() != x.want || x.is != nil && !errors.Is(err, x.is) {
-			t.Errorf("Start = %v, %v; want %s", reg, err, x.want)
+			t.Errorf("Register = %v, %v; want %s", reg, err, x.want)
 		}
 	}
+	wantPanic(t, "otelmetric: Register(nil): pass a Proxy or another counter.Source",
+		func() { _, _ = otelmetric.Register(nil, otelmetric.WithProducer(producer)) })
 	if scopes, err := producer.Produce(t.Context()); scopes != nil || err != nil {
-		t.Errorf("after failed Starts a Producer makes %v, %v", scopes, err)
+		t.Errorf("after failures a Producer makes %v, %v", scopes, err)
 	}
+}
+
+// wantPanic checks that call panics with the text want.
+func wantPanic(t *testing.T, want string, call func()) {
+	t.Helper()
+	defer func() {
+		if r := recover(); r != want {
+			t.Errorf("it panics with %v, want %s", r, want)
+		}
+	}()
+	call()
 }
 
 // BenchmarkCollect collects the metrics of ten allocators.

@@ -43,6 +43,10 @@ func collect(t testing.TB, reader *sdkmetric.ManualReader) []string {
 				for _, p := range data.DataPoints {
 					add(sumKind(data.IsMonotonic), p.Attributes, fmt.Sprint(p.Value))
 				}
+			case metricdata.Sum[float64]:
+				for _, p := range data.DataPoints {
+					add(sumKind(data.IsMonotonic), p.Attributes, fmt.Sprint(p.Value))
+				}
 			case metricdata.Gauge[int64]:
 				for _, p := range data.DataPoints {
 					add("Gauge", p.Attributes, fmt.Sprint(p.Value))

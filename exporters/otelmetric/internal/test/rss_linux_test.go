@@ -54,16 +54,15 @@ func some(lines []string) (list []string) {
 
 func TestRSS(t *testing.T) {
 	reader, provider := newReader(new(otelmetric.Producer))
-	reg, err := otelmetric.StartRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
+	reg, err := otelmetric.RegisterRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantLines(t, "collected", some(collect(t, reader)), wantRSS)
 	stop(t, reg)
-	wantLines(t, "after Stop", collect(t, reader), nil)
-	if _, err := otelmetric.StartRSS([]counter.Source{nil}); err == nil || !strings.Contains(err.Error(), "source 0 is nil") {
-		t.Error(err)
-	}
+	wantLines(t, "after Close", collect(t, reader), nil)
+	wantPanic(t, "otelmetric: RegisterRSS: source 0 is nil: pass a Proxy or another counter.Source",
+		func() { _, _ = otelmetric.RegisterRSS([]counter.Source{nil}) })
 }
 
 // TestCollectorRSS sends it by OTLP to a real collector, which passes it on.
@@ -78,7 +77,7 @@ func TestCollectorRSS(t *testing.T) {
 	provider := sdkmetric.NewMeterProvider(
 		sdkmetric.WithResource(resource.NewSchemaless(attribute.String("service.name", "rss"))),
 		sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithInterval(time.Hour))))
-	reg, err := otelmetric.StartRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
+	reg, err := otelmetric.RegisterRSS([]counter.Source{cache(t)}, otelmetric.WithMeterProvider(provider))
 	if err != nil {
 		t.Fatal(err)
 	}

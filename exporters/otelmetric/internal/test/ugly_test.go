@@ -34,7 +34,7 @@ func startUgly(t *testing.T, provider *sdkmetric.MeterProvider, producer *otelme
 		b := allocate(t, mem, uintptr(1000+i))
 		t.Cleanup(func() { free(t, mem, b) })
 		start(t, mem, otelmetric.WithMeterProvider(provider), otelmetric.WithProducer(producer), otelmetric.WithBackend(u.Text))
-		reg, err := otelmetric.StartHook(used{Bytes: int64(2000 + i)}, u.Text, otelmetric.WithMeterProvider(provider))
+		reg, err := otelmetric.RegisterHook(used{Bytes: int64(2000 + i)}, u.Text, otelmetric.WithMeterProvider(provider))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,193 @@
+package fields_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/alloctest"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/zlog"
+	"github.com/alloctrace/alloctrace/internal/fields"
+	"github.com/alloctrace/alloctrace/tracer"
+)
+
+var _ = flag.Bool("update", false, "write the golden files of testdata anew")
+
+// TestRoot has each package of the root module write one example that has all of its fields.
+func TestRoot(t *testing.T) {
+	compare := func(name string, lines []string) {
+		t.Helper()
+		fields.Compare(t, "testdata/"+name+".txt", lines)
+	}
+	var events []string
+	for k := alloctrace.Allocated; k <= alloctrace.FreeFailed; k++ {
+		events = append(events, k.String()+" "+k.Op())
+	}
+	compare("events", events)
+
+	mem := alloctest.New(t)
+	spans := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
+	var zlogLine, writerLine bytes.Buffer
+	failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(zlog.New(zerolog.New(&zlogLine)), hooks.NewWriter(&writerLine)))
+	_, _ = failing.Child("child").WithContext(spans).Allocate(blockalloc.BlockLayout(64))
+	compare("zlog", fields.Object(t, zlogLine.Bytes()))
+	compare("writer", writerFields(writerLine.String()))
+
+	block, err := mem.Allocate(blockalloc.BlockLayout(64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare("stats", fields.JSON(t, mem.Stats()))
+	compare("leaks", leakFields(t, mem))
+	if err := mem.Free(block); err != nil {
+		t.Error(err)
+	}
+
+	kept := &spanKeeper{attributes: make(map[string]string)}
+	ctx, region := tracer.Start(t.Context(), "region", alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName("cache")), tracer.WithTracerProvider(kept))
+	_, _ = region.Allocator().WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
+	region.End()
+	var attributes []string
+	for name, kind := range kept.attributes {
+		attributes = append(attributes, name+" "+kind)
+	}
+	compare("tracer", attributes)
+
+	var metrics []string
+	for unit := range testing.Benchmark(func(b *testing.B) { alloctest.ReportMetrics(b, mem) }).Extra {
+		metrics = append(metrics, unit+" number")
+	}
+	compare("benchmark", metrics)
+}
+
+// writerFields returns the fields of a line of a hooks.Writer. What a quoted value has is none.
+func writerFields(line string) (list []string) {
+	line = regexp.MustCompile(`"(\\.|[^"\\])*"`).ReplaceAllString(line, `""`)
+	for _, f := range regexp.MustCompile(`(\w+)=(\S+)`).FindAllStringSubmatch(line, -1) {
+		kind := "number"
+		switch {
+		case f[2] == `""`:
+			kind = "string"
+		case strings.HasPrefix(f[2], "0x"):
+			kind = "hexadecimal"
+		}
+		list = append(list, f[1]+" "+kind)
+	}
+	return list
+}
+
+// leakFields returns those of the report of leaks. Two fields are left out if they have nothing to say.
+func leakFields(t *testing.T, mem *alloctrace.Proxy) []string {
+	r := alloctest.Profile(mem).Report()
+	r.Sites[0].Owner, r.Sites[0].Cut = "owner", true
+	return fields.JSON(t, r)
+}
+
+// A spanKeeper is a TracerProvider that keeps the types of all spans' attributes.
+type spanKeeper struct {
+	noop.TracerProvider
+	attributes map[string]string
+}
+
+func (k *spanKeeper) Tracer(string, ...trace.TracerOption) trace.Tracer {
+	return keepingTracer{keeper: k}
+}
+
+func (k *spanKeeper) keep(list []attribute.KeyValue) {
+	for _, a := range list {
+		k.attributes[string(a.Key)] = strings.ToLower(a.Value.Type().String())
+	}
+}
+
+type keepingTracer struct {
+	noop.Tracer
+	keeper *spanKeeper
+}
+
+func (t keepingTracer) Start(ctx context.Context, _ string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	config := trace.NewSpanStartConfig(opts...)
+	t.keeper.keep(config.Attributes())
+	s := keptSpan{keeper: t.keeper}
+	return trace.ContextWithSpan(ctx, s), s
+}
+
+type keptSpan struct {
+	noop.Span
+	keeper *spanKeeper
+}
+
+func (s keptSpan) IsRecording() bool                        { return true }
+func (s keptSpan) SetAttributes(list ...attribute.KeyValue) { s.keeper.keep(list) }
+func (s keptSpan) TracerProvider() trace.TracerProvider     { return s.keeper }
+
+// TestTables compares each golden file with the table of docs/fields.md that names it. Files of other modules are there in a
+// clone alone.
+func TestTables(t *testing.T) {
+	text, err := os.ReadFile("../../docs/fields.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := make(map[string]bool)
+	for _, section := range strings.Split(string(text), "\n## ")[1:] {
+		title, _, _ := strings.Cut(section, "\n")
+		link := regexp.MustCompile(`\]\((\.\./[^)]+\.txt)\)`).FindStringSubmatch(section)
+		if link == nil {
+			t.Errorf("section %q names no golden file", title)
+			continue
+		}
+		file := path.Join("../../docs", link[1])
+		named[file] = true
+		golden, err := os.ReadFile(file)
+		if _, clone := os.Stat("../../exporters"); errors.Is(err, fs.ErrNotExist) && clone != nil {
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var want, got []string
+		for line := range strings.Lines(string(golden)) {
+			want = append(want, strings.TrimSpace(line))
+		}
+		for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.*?) \\| (.*?) \\|").FindAllStringSubmatch(section, -1) {
+			line := row[1] + " " + row[2]
+			if !slices.Contains(want, line) { // the file has units too, if the code has
+				line += " " + row[3]
+			}
+			got = append(got, line)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("section %q has\n%s\nand %s has\n%s", title, strings.Join(got, "\n"), file, strings.Join(want, "\n"))
+		}
+	}
+	for _, pattern := range []string{"../../internal/fields/testdata/*.txt", "../../exporters/*/testdata/fields.txt", "../../exporters/*/internal/test/testdata/fields.txt"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if !named[filepath.ToSlash(file)] {
+				t.Errorf("no section of docs/fields.md names %s", file)
+			}
+		}
+	}
+}
