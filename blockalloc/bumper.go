@@ -35,9 +35,7 @@ type bumpRecord struct {
 // newBumper takes size bytes from parent in one piece, for the constructor that is
 // named.
 func newBumper(constructor, name string, parent Allocator, size uintptr) (bumper, error) {
-	if parent == nil {
-		return bumper{}, fmt.Errorf("blockalloc: %s(nil, %d): no parent: pass the Allocator to take the memory from", constructor, size)
-	}
+	needAllocator(constructor+"(nil)", parent)
 	if size == 0 {
 		return bumper{}, fmt.Errorf("blockalloc: %s of size 0: %w: ask for 1 byte or more", constructor, ErrBadLayout)
 	}

@@ -111,11 +111,10 @@ type pair struct {
 	firstOwner, secondOwner Owner // the second is nil if that is no Owner
 }
 
-// newPair panics in the name of constructor, whose parameters have the names given.
+// newPair panics in the name of constructor, whose parameters have the given names.
 func newPair(constructor string, first, second Allocator, firstName, secondName string) pair {
-	if first == nil || second == nil {
-		panic(fmt.Sprintf("blockalloc: %s: %s and %s must not be nil: pass Null for an allocator without memory", constructor, firstName, secondName))
-	}
+	needAllocator(fmt.Sprintf("%s(nil, %s)", constructor, secondName), first)
+	needAllocator(fmt.Sprintf("%s(%s, nil)", constructor, firstName), second)
 	p := pair{first: first, second: second}
 	var ok bool
 	if p.firstOwner, ok = OwnerOf(first); !ok {

@@ -55,12 +55,11 @@ var (
 
 // NewFreeList returns a FreeList of at most max blocks, 0 meaning no bound, that
 // are laid out as block says. It takes none yet. A bad layout or one of size zero
-// is [ErrBadLayout].
+// is [ErrBadLayout]; a negative max is an error. It panics if parent is nil.
 func NewFreeList(parent Allocator, block Layout, max int) (*FreeList, error) {
+	needAllocator("NewFreeList(nil)", parent)
 	err := block.Check()
 	switch {
-	case parent == nil:
-		err = errors.New("no parent: pass the Allocator to take blocks from")
 	case err == nil && block.Size == 0:
 		err = fmt.Errorf("%w: blocks of size 0: ask for 1 byte or more", ErrBadLayout)
 	case err == nil && max < 0:

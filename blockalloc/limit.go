@@ -49,7 +49,7 @@ var (
 // NewLimit returns an allocator of which at most max bytes of inner are live. A
 // negative bound is as good as zero: all is refused. It panics if inner is nil.
 func NewLimit(inner Allocator, max int64) *Limit {
-	l := &Limit{inner, ownerOfInner("NewLimit", inner), &bound{home: bubble()}}
+	l := &Limit{inner, ownerOfInner("NewLimit(nil)", inner), &bound{home: bubble()}}
 	l.SetMax(max)
 	return l
 }

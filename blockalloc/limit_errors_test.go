@@ -86,10 +86,10 @@ func TestLimitBelow(t *testing.T) {
 		"Fallback, first":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewFallback(l, blockalloc.Null{}) },
 		"Fallback, second": func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewFallback(blockalloc.Null{}, l) },
 		"Segregate, small": func(l blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(1<<20, l, blockalloc.Null{})
+			return blockalloc.NewSegregate(l, blockalloc.Null{}, 1<<20)
 		},
 		"Segregate, large": func(l blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(16, blockalloc.Null{}, l)
+			return blockalloc.NewSegregate(blockalloc.Null{}, l, 16)
 		},
 		"Locked":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(l) },
 		"Failing": func(l blockalloc.Allocator) blockalloc.Allocator { return failing.If(l, never) },

@@ -449,7 +449,3 @@ func TestLimitLowered(t *testing.T) {
 		}
 	}
 }
-
-func TestLimitPanics(t *testing.T) {
-	wantPanic(t, "NewLimit: the inner allocator must not be nil", func() { blockalloc.NewLimit(nil, 1) })
-}

@@ -25,7 +25,7 @@ var (
 // NewLocked returns an allocator that locks inner, which must not be used in other
 // ways meanwhile. It panics if inner is nil.
 func NewLocked(inner Allocator) *Locked {
-	return &Locked{inner, ownerOfInner("NewLocked", inner), new(sync.Mutex)}
+	return &Locked{inner, ownerOfInner("NewLocked(nil)", inner), new(sync.Mutex)}
 }
 
 // Allocate allocates from the inner allocator.

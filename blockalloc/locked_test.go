@@ -87,7 +87,3 @@ func TestLockedUnlocks(t *testing.T) {
 	wantPanic(t, "unlucky size", func() { _, _ = l.Allocate(blockalloc.BlockLayout(1)) })
 	mustFree(t, l, mustAllocate(t, l, 2, 2))
 }
-
-func TestLockedPanics(t *testing.T) {
-	wantPanic(t, "NewLocked: the inner allocator must not be nil", func() { blockalloc.NewLocked(nil) })
-}

@@ -321,17 +321,15 @@ func TestNewScopedRefuses(t *testing.T) {
 	parent := newLender(t)
 	parent.refusal = errors.New("not today")
 	for _, try := range []struct {
-		parent blockalloc.Allocator
-		size   uintptr
-		want   string
+		size uintptr
+		want string
 	}{
-		{nil, 64, "blockalloc: NewScoped(nil, 64): no parent: pass the Allocator to take the memory from"},
-		{parent, 0, "blockalloc: NewScoped of size 0: bad layout: ask for 1 byte or more"},
-		{parent, 64, "not today"},
+		{0, "blockalloc: NewScoped of size 0: bad layout: ask for 1 byte or more"},
+		{64, "not today"},
 	} {
-		s, err := blockalloc.NewScoped(try.parent, try.size)
+		s, err := blockalloc.NewScoped(parent, try.size)
 		if s != nil || err == nil || err.Error() != try.want {
-			t.Errorf("NewScoped(%v, %d) = %v, %v; want %q", try.parent, try.size, s, err, try.want)
+			t.Errorf("NewScoped(parent, %d) = %v, %v; want %q", try.size, s, err, try.want)
 		}
 	}
 }

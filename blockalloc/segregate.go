@@ -33,7 +33,7 @@ var (
 // NewSegregate returns an allocator that takes blocks of up to threshold bytes from
 // small and the others from large. It panics if either is nil or if small is no
 // Owner by [OwnerOf].
-func NewSegregate(threshold uintptr, small, large Allocator) *Segregate {
+func NewSegregate(small, large Allocator, threshold uintptr) *Segregate {
 	return &Segregate{newPair("NewSegregate", small, large, "small", "large"), threshold}
 }
 

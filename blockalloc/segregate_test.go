@@ -14,19 +14,19 @@ import (
 func TestSegregateConforms(t *testing.T) {
 	t.Parallel()
 	conforms(t, "AllSmall", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(^uintptr(0), parent, blockalloc.Null{})
+		return blockalloc.NewSegregate(parent, blockalloc.Null{}, ^uintptr(0))
 	})
 	conforms(t, "AllLarge", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(0, blockalloc.Null{}, parent)
+		return blockalloc.NewSegregate(blockalloc.Null{}, parent, 0)
 	})
 	conformsApart(t, "HeapAndSystem", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(4<<10, new(blockalloc.Heap), newRoot())
+		return blockalloc.NewSegregate(new(blockalloc.Heap), newRoot(), 4<<10)
 	})
 	conformsApart(t, "SystemAndHeap", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(5000, newRoot(), new(blockalloc.Heap))
+		return blockalloc.NewSegregate(newRoot(), new(blockalloc.Heap), 5000)
 	})
 	conformsApart(t, "LargeIsNoOwner", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(4<<10, new(blockalloc.Heap), shy{newRoot()})
+		return blockalloc.NewSegregate(new(blockalloc.Heap), shy{newRoot()}, 4<<10)
 	})
 }
 
@@ -34,7 +34,7 @@ func TestSegregateConforms(t *testing.T) {
 // what is granted where it goes back to.
 func TestSegregateRoutes(t *testing.T) {
 	small, large := pages{newHeap(t)}, newHeap(t)
-	s := blockalloc.NewSegregate(1000, small, large)
+	s := blockalloc.NewSegregate(small, large, 1000)
 	for _, c := range []struct {
 		size  uintptr
 		small bool
@@ -86,7 +86,7 @@ func (p pages) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, e
 func TestSegregateMoves(t *testing.T) {
 	small, large := alloctest.New(t), alloctest.New(t)
 	owners := map[bool]*alloctrace.Proxy{true: small, false: large}
-	s := blockalloc.NewSegregate(1000, small, large)
+	s := blockalloc.NewSegregate(small, large, 1000)
 	b := mustAllocate(t, s, 700, 64)
 	content := bytes.Repeat([]byte{7}, 500)
 	copy(b.Bytes(), content)
@@ -113,7 +113,7 @@ func TestSegregateMoves(t *testing.T) {
 // cannot be freed, nothing changes.
 func TestSegregateFailedMove(t *testing.T) {
 	small, large := blockalloc.NewLimit(alloctest.New(t), 1000), blockalloc.NewLimit(alloctest.New(t), 2000)
-	s := blockalloc.NewSegregate(1000, failing.If(small, frees), failing.If(large, frees))
+	s := blockalloc.NewSegregate(failing.If(small, frees), failing.If(large, frees), 1000)
 	a, b := mustAllocate(t, s, 1000, 8), mustAllocate(t, s, 2000, 8)
 	for _, c := range []struct {
 		block blockalloc.Block
@@ -124,7 +124,7 @@ func TestSegregateFailedMove(t *testing.T) {
 		}
 	}
 	large.SetMax(4000)
-	s = blockalloc.NewSegregate(1000, failing.If(small, frees), large)
+	s = blockalloc.NewSegregate(failing.If(small, frees), large, 1000)
 	if n, err := s.Reallocate(a, 1001); !errors.Is(err, failing.ErrInjected) || n != a || !small.Owns(a) {
 		t.Errorf("Reallocate of a block that cannot be freed = %v, %v; want the block and ErrInjected", n, err)
 	}
@@ -139,7 +139,7 @@ func TestSegregateFailedMove(t *testing.T) {
 // keeps what shrinks.
 func TestSegregateLargeNoOwner(t *testing.T) {
 	small, large := alloctest.New(t), alloctest.New(t)
-	s := blockalloc.NewSegregate(1000, small, shy{large})
+	s := blockalloc.NewSegregate(small, shy{large}, 1000)
 	b := mustAllocate(t, s, 2000, 8)
 	n, err := s.Reallocate(b, 10)
 	if err != nil || !large.Owns(n) {
@@ -153,7 +153,5 @@ func TestSegregateLargeNoOwner(t *testing.T) {
 
 func TestSegregatePanics(t *testing.T) {
 	var h blockalloc.Heap
-	wantPanic(t, "NewSegregate: small and large must not be nil", func() { blockalloc.NewSegregate(8, nil, &h) })
-	wantPanic(t, "NewSegregate: small and large must not be nil", func() { blockalloc.NewSegregate(8, &h, nil) })
-	wantPanic(t, "small is a blockalloc_test.shy, which is no Owner", func() { blockalloc.NewSegregate(8, shy{&h}, &h) })
+	wantPanic(t, "small is a blockalloc_test.shy, which is no Owner", func() { blockalloc.NewSegregate(shy{&h}, &h, 8) })
 }

@@ -79,9 +79,7 @@ const (
 // larger slots, and smaller ones go back to the parent sooner. Nothing is taken from
 // the parent before it is needed. Close the Slab to give all back.
 func NewSlab(parent Allocator, blockSize uintptr) (*Slab, error) {
-	if parent == nil {
-		return nil, fmt.Errorf("blockalloc: NewSlab(nil, %d): a Slab needs a parent to take blocks from: use a Pool", blockSize)
-	}
+	needAllocator("NewSlab(nil)", parent)
 	if blockSize&(blockSize-1) != 0 || blockSize < 1<<minSlabShift || blockSize > 1<<maxSlabShift {
 		return nil, fmt.Errorf("blockalloc: NewSlab(%T, %d): %w: the size of blocks must be a power of two from %d to %d: 65536 is a good one",
 			parent, blockSize, ErrBadLayout, 1<<minSlabShift, 1<<maxSlabShift)

@@ -105,12 +105,17 @@ func sizeText(size int64) string {
 	return fmt.Sprintf("%.1f %ciB", n, " KMGTPE"[unit])
 }
 
-// ownerOfInner returns the Owner that a wrapper's inner allocator is, nil if none.
-// It panics in the name of constructor if inner is nil.
-func ownerOfInner(constructor string, inner Allocator) Owner {
-	if inner == nil {
-		panic("blockalloc: " + constructor + ": the inner allocator must not be nil: pass one, such as Default()")
+// needAllocator panics if a is nil. The text begins with call, such as "NewLocked(nil)".
+func needAllocator(call string, a Allocator) {
+	if a == nil {
+		panic("blockalloc: " + call + ": pass an allocator, such as blockalloc.Default()")
 	}
+}
+
+// ownerOfInner returns the Owner of a wrapper's inner allocator, nil if it has none. It
+// panics as needAllocator does.
+func ownerOfInner(call string, inner Allocator) Owner {
+	needAllocator(call, inner)
 	o, _ := OwnerOf(inner)
 	return o
 }

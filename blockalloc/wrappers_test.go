@@ -141,14 +141,14 @@ func TestWrappersDoNotAllocate(t *testing.T) {
 	for name, a := range map[string]blockalloc.Allocator{
 		"Fallback, first":  blockalloc.NewFallback(o, refusal{}),
 		"Fallback, second": blockalloc.NewFallback(refusal{}, o),
-		"Segregate, small": blockalloc.NewSegregate(4096, o, refusal{}),
-		"Segregate, large": blockalloc.NewSegregate(8, refusal{}, o),
+		"Segregate, small": blockalloc.NewSegregate(o, refusal{}, 4096),
+		"Segregate, large": blockalloc.NewSegregate(refusal{}, o, 8),
 		"Limit":            blockalloc.NewLimit(o, 1<<20),
 		"Locked":           blockalloc.NewLocked(o),
 		"failing.After":    failing.After(o, 1<<40),
 		"failing.Every":    failing.Every(o, 1<<40),
 		"failing.If":       failing.If(o, never),
-		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(4096, blockalloc.NewFallback(o, refusal{}), refusal{}), refusal{}),
+		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(blockalloc.NewFallback(o, refusal{}), refusal{}, 4096), refusal{}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantNoAllocations(t, func() {
@@ -176,10 +176,10 @@ func TestWrappersKeepErrors(t *testing.T) {
 	want := errors.New("no luck today")
 	for name, wrap := range map[string]func(blockalloc.Allocator) blockalloc.Allocator{
 		"Segregate, small": func(a blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(1<<20, a, blockalloc.Null{})
+			return blockalloc.NewSegregate(a, blockalloc.Null{}, 1<<20)
 		},
 		"Segregate, large": func(a blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(8, blockalloc.Null{}, a)
+			return blockalloc.NewSegregate(blockalloc.Null{}, a, 8)
 		},
 		"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
 		"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },

@@ -84,7 +84,7 @@ var (
 // New returns an Allocator that takes memory from parent. It panics if parent is nil.
 func New(parent blockalloc.Allocator, options Options) *Allocator {
 	if parent == nil {
-		panic("debug: New: the parent must not be nil: pass one, such as blockalloc.Default()")
+		panic("debug: New(nil): pass an allocator, such as blockalloc.Default()")
 	}
 	return &Allocator{parent: parent, options: options.withDefaults(), blocks: make(map[uintptr]*record)}
 }

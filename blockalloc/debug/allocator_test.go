@@ -65,7 +65,7 @@ func TestInside(t *testing.T) {
 			},
 			"Segregate": func(t testing.TB) blockalloc.Allocator {
 				large := blockalloc.NewFallback(newAllocator(t, newRoot(), o), blockalloc.Null{})
-				return blockalloc.NewSegregate(4096, newAllocator(t, newRoot(), o), large)
+				return blockalloc.NewSegregate(newAllocator(t, newRoot(), o), large, 4096)
 			},
 			"Slab": func(t testing.TB) blockalloc.Allocator {
 				slab, err := blockalloc.NewSlab(newAllocator(t, newRoot(), o), 64<<10)
@@ -296,7 +296,6 @@ func TestParentDoesNotAlign(t *testing.T) {
 }
 
 func TestMisuse(t *testing.T) {
-	wantPanic(t, "debug: New: the parent must not be nil", func() { debug.New(nil, debug.Options{}) })
 	heap := new(blockalloc.Heap)
 	d := debug.New(heap, debug.Options{})
 	if got := blockalloc.Tree(blockalloc.NewLocked(d)); got != "Locked\n└── debug.Allocator\n    └── Heap" {

@@ -109,7 +109,7 @@ func Every(inner blockalloc.Allocator, n int64) *Allocator {
 // panics if inner or f is nil.
 func If(inner blockalloc.Allocator, f func(Call) bool) *Allocator {
 	if f == nil {
-		panic("failing: If: the function must not be nil: pass one that says which calls fail")
+		panic("failing: If: f is nil: pass a function that says which calls fail")
 	}
 	return &Allocator{inner, ownerOf("If", inner), &plan{
 		name:  "failing.If",
@@ -188,7 +188,7 @@ func (f *Allocator) String() string { return f.plan.name }
 // constructor if inner is nil.
 func ownerOf(constructor string, inner blockalloc.Allocator) blockalloc.Owner {
 	if inner == nil {
-		panic("failing: " + constructor + ": the inner allocator must not be nil: pass one, such as blockalloc.Default()")
+		panic("failing: " + constructor + "(nil): pass an allocator, such as blockalloc.Default()")
 	}
 	o, _ := blockalloc.OwnerOf(inner)
 	return o

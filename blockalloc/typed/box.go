@@ -20,8 +20,8 @@ type Box[T any] struct {
 	block blockalloc.Block     // empty if a T takes no memory
 }
 
-// NewBox returns a Box over mem with v in it. A type that holds Go pointers is
-// refused with [ErrPointers].
+// NewBox returns a Box over mem with v in it. It panics if mem is nil or T holds Go
+// pointers.
 func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
 	b, err := newBox[T]("NewBox", mem)
 	if err == nil {
@@ -34,8 +34,11 @@ func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
 // is never copied. The place is zeroed and must not be kept. If fill returns an
 // error, that comes back; if it fails or panics, the place is freed and there is
 // no Box. Where the allocator refuses to take the place back, the Box comes back with
-// both errors, so that it can be freed later.
+// both errors, so that it can be freed later. It panics as NewBox does, and if fill is nil.
 func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box Box[T], err error) {
+	if fill == nil {
+		panic("blockalloc/typed: NewBoxFunc: fill is nil: pass a function, or use NewBox")
+	}
 	b, err := newBox[T]("NewBoxFunc", mem)
 	if err != nil {
 		return b, err
@@ -58,9 +61,7 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 
 func newBox[T any](function string, mem blockalloc.Allocator) (Box[T], error) {
 	needAllocator(function, mem)
-	if err := checkElement[T](function); err != nil {
-		return Box[T]{}, err
-	}
+	needPointerFree[T](function)
 	var v T
 	block, err := mem.Allocate(blockalloc.Layout{Size: unsafe.Sizeof(v), Align: unsafe.Alignof(v)})
 	if err != nil {

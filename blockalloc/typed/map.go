@@ -61,33 +61,29 @@ type mapEntry[K comparable, V any] struct {
 
 // NewMap returns an empty map that takes its memory from mem, and takes none yet.
 // It hashes keys with [maphash.Comparable] and a seed of its own, so that nobody
-// can foresee which keys collide. Keys or values that hold Go pointers are
-// [ErrPointers]. A nil allocator panics.
-func NewMap[K comparable, V any](mem blockalloc.Allocator) (*Map[K, V], error) {
+// can foresee which keys collide. It panics if mem is nil, or K or V holds Go pointers.
+func NewMap[K comparable, V any](mem blockalloc.Allocator) *Map[K, V] {
 	return newMap[K, V]("NewMap", mem, nil)
 }
 
 // NewMapFunc is [NewMap] with a hash function of the caller's: one that is faster
 // for these keys, or the same in each run. Equal keys must have equal hashes. What
 // the function returns is mixed once more, so that numbers may be their own hash;
-// keys whose hashes are equal are searched one by one.
-func NewMapFunc[K comparable, V any](mem blockalloc.Allocator, hash func(K) uint64) (*Map[K, V], error) {
+// keys whose hashes are equal are searched one by one. It panics as NewMap does, and if
+// hash is nil.
+func NewMapFunc[K comparable, V any](mem blockalloc.Allocator, hash func(K) uint64) *Map[K, V] {
 	if hash == nil {
-		panic("blockalloc/typed: NewMapFunc: the hash function is nil: pass one, or use NewMap")
+		panic("blockalloc/typed: NewMapFunc: hash is nil: pass a function, or use NewMap")
 	}
 	return newMap[K, V]("NewMapFunc", mem, hash)
 }
 
-func newMap[K comparable, V any](function string, mem blockalloc.Allocator, hash func(K) uint64) (*Map[K, V], error) {
+func newMap[K comparable, V any](function string, mem blockalloc.Allocator, hash func(K) uint64) *Map[K, V] {
 	needAllocator(function, mem)
-	if err := checkElement[K](function + " with keys"); err != nil {
-		return nil, err
-	}
-	if err := checkElement[V](function + " with values"); err != nil {
-		return nil, err
-	}
+	needPointerFree[K](function + " with keys")
+	needPointerFree[V](function + " with values")
 	var e mapEntry[K, V]
-	return &Map[K, V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}, nil
+	return &Map[K, V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}
 }
 
 // Len returns how many entries there are.

@@ -38,28 +38,26 @@ type bytesEntry[V any] struct {
 }
 
 // NewBytesMap returns an empty map that takes its memory from mem, and takes none
-// yet. It hashes keys with [maphash.Bytes] and a seed of its own. Values that hold
-// Go pointers are [ErrPointers].
-func NewBytesMap[V any](mem blockalloc.Allocator) (*BytesMap[V], error) {
+// yet. It hashes keys with [maphash.Bytes] and a seed of its own. It panics if mem is
+// nil or V holds Go pointers.
+func NewBytesMap[V any](mem blockalloc.Allocator) *BytesMap[V] {
 	return newBytesMap[V]("NewBytesMap", mem, nil)
 }
 
 // NewBytesMapFunc is [NewBytesMap] with a hash function of the caller's, as in
 // [NewMapFunc]. The function must not write to the key or keep it.
-func NewBytesMapFunc[V any](mem blockalloc.Allocator, hash func([]byte) uint64) (*BytesMap[V], error) {
+func NewBytesMapFunc[V any](mem blockalloc.Allocator, hash func([]byte) uint64) *BytesMap[V] {
 	if hash == nil {
-		panic("blockalloc/typed: NewBytesMapFunc: the hash function is nil: pass one, or use NewBytesMap")
+		panic("blockalloc/typed: NewBytesMapFunc: hash is nil: pass a function, or use NewBytesMap")
 	}
 	return newBytesMap[V]("NewBytesMapFunc", mem, hash)
 }
 
-func newBytesMap[V any](function string, mem blockalloc.Allocator, hash func([]byte) uint64) (*BytesMap[V], error) {
+func newBytesMap[V any](function string, mem blockalloc.Allocator, hash func([]byte) uint64) *BytesMap[V] {
 	needAllocator(function, mem)
-	if err := checkElement[V](function); err != nil {
-		return nil, err
-	}
+	needPointerFree[V](function)
 	var e bytesEntry[V]
-	return &BytesMap[V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}, nil
+	return &BytesMap[V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}
 }
 
 // Len returns how many entries there are.

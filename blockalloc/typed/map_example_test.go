@@ -12,10 +12,7 @@ import (
 // Pages of a file by their number, outside the Go heap.
 func ExampleMap() {
 	type page struct{ Offset, Size uint32 }
-	pages, err := typed.NewMap[uint64, page](blockalloc.Default())
-	if err != nil {
-		log.Fatal(err)
-	}
+	pages := typed.NewMap[uint64, page](blockalloc.Default())
 	defer pages.Free()
 	for i := range uint64(5) {
 		if err := pages.Set(100+i, page{uint32(i) << 12, 4096}); err != nil {
@@ -35,10 +32,7 @@ func ExampleMap() {
 
 // How often each word occurs. The words are kept by the map.
 func ExampleBytesMap() {
-	words, err := typed.NewBytesMap[int](blockalloc.Default())
-	if err != nil {
-		log.Fatal(err)
-	}
+	words := typed.NewBytesMap[int](blockalloc.Default())
 	defer words.Free()
 	for _, word := range bytes.Fields([]byte("the cat and the dog and the bird")) {
 		n, _, err := words.Ensure(word)

@@ -345,6 +345,6 @@ func TestMapSetAllocator(t *testing.T) {
 		must(t, errors.Join(m.Set(i, i), b.Set([]byte{byte(i)}, i)))
 	}
 	must(t, errors.Join(m.Free(), b.Free()))
-	wantPanic(t, "Map.SetAllocator: the allocator is nil", func() { newMap[int, int](t, first).SetAllocator(nil) })
-	wantPanic(t, "BytesMap.SetAllocator: the allocator is nil", func() { newBytesMap[int](t, first).SetAllocator(nil) })
+	wantPanic(t, "Map.SetAllocator(nil): pass an allocator", func() { newMap[int, int](t, first).SetAllocator(nil) })
+	wantPanic(t, "BytesMap.SetAllocator(nil): pass an allocator", func() { newBytesMap[int](t, first).SetAllocator(nil) })
 }

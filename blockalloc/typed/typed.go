@@ -4,15 +4,13 @@
 // [BytesMap]), an immutable string ([String]) and a buffer of bytes for readers
 // and writers ([Buffer]).
 //
-//	v, err := typed.NewVec[uint64](mem)
-//	…
+//	v := typed.NewVec[uint64](mem)
 //	defer v.Free()
-//	err = v.Append(3, 1, 2)
+//	err := v.Append(3, 1, 2)
 //	slices.Sort(v.Slice())
 //
-// The garbage collector does not look into blocks. Types that hold Go pointers
-// (strings and slices too) are refused at construction with [ErrPointers]: store
-// an index, an offset or a [String].
+// The garbage collector does not look into blocks. The constructors panic if a type
+// holds Go pointers (strings and slices too): store an index, an offset or a [String].
 //
 // Whoever makes a container frees it: the garbage collector frees its block no
 // more than it frees any other, and a container that is forgotten is a leak. Free
@@ -45,7 +43,7 @@ import (
 // needAllocator panics if a is nil, which a container would find out too late.
 func needAllocator(function string, a blockalloc.Allocator) {
 	if a == nil {
-		panic("blockalloc/typed: " + function + ": the allocator is nil: pass one, for example blockalloc.Default()")
+		panic("blockalloc/typed: " + function + "(nil): pass an allocator, such as blockalloc.Default()")
 	}
 }
 

@@ -28,14 +28,11 @@ type Vec[T any] struct {
 	items []T // lies in block and ends where no other element fits
 }
 
-// NewVec returns an empty Vec over mem. An element type that holds Go pointers is
-// refused with [ErrPointers].
-func NewVec[T any](mem blockalloc.Allocator) (*Vec[T], error) {
+// NewVec returns an empty Vec over mem. It panics if mem is nil or T holds Go pointers.
+func NewVec[T any](mem blockalloc.Allocator) *Vec[T] {
 	needAllocator("NewVec", mem)
-	if err := checkElement[T]("NewVec"); err != nil {
-		return nil, err
-	}
-	return newVec[T](mem), nil
+	needPointerFree[T]("NewVec")
+	return newVec[T](mem)
 }
 
 func newVec[T any](mem blockalloc.Allocator) *Vec[T] {

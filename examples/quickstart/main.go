@@ -64,10 +64,7 @@ func count(ctx context.Context, mem *alloctrace.Proxy, paths []string, out io.Wr
 	ctx, region := tracer.Start(ctx, "count", mem)
 	defer region.End()
 	text := typed.NewBuffer(region.Allocator().Child("text").WithContext(ctx)) // the context has the log name it
-	words, err := typed.NewBytesMap[int](region.Allocator().Child("words").WithContext(ctx))
-	if err != nil {
-		return err
-	}
+	words := typed.NewBytesMap[int](region.Allocator().Child("words").WithContext(ctx))
 	defer func() { err = errors.Join(err, text.Free(), words.Free()) }()
 	for _, root := range paths {
 		if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
