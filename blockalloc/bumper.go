@@ -194,17 +194,17 @@ func (a *bumper) Reset() {
 }
 
 // Used returns how many bytes lie beneath the end of the newest block: live
-// blocks, padding, and blocks freed whose memory is not back yet.
-func (a *bumper) Used() uintptr {
+// blocks, padding, and freed blocks whose memory is not back yet.
+func (a *bumper) Used() int64 {
 	a.guard.use()
-	return a.top
+	return int64(a.top)
 }
 
 // Size returns how many bytes there are, used or not: as many as the parent
 // granted, which may be more than was asked for. It is 0 once closed.
-func (a *bumper) Size() uintptr {
+func (a *bumper) Size() int64 {
 	a.guard.use()
-	return a.memory.size
+	return int64(a.memory.size)
 }
 
 // find returns the place of b among the records from one place up to another, -1

@@ -44,7 +44,7 @@ func reallocateError(allocator string, b Block, size uintptr, err error) error {
 }
 
 // closeError says which allocator stays open and why.
-func closeError(allocator string, blocks int, size uintptr) error {
+func closeError(allocator string, blocks int, size int64) error {
 	return fmt.Errorf("blockalloc: %s.Close: %w: %d of them, %d bytes in all: free them first", allocator, ErrLive, blocks, size)
 }
 

@@ -217,7 +217,7 @@ func (f *FreeList) Trim() error {
 func (f *FreeList) Close() error {
 	f.guard.use()
 	if f.live > 0 {
-		return closeError("FreeList", f.live, uintptr(f.live)*f.layout.Size)
+		return closeError("FreeList", f.live, int64(f.live)*int64(f.layout.Size))
 	}
 	if err := f.giveBack(f.count); err != nil {
 		return err

@@ -109,7 +109,7 @@ func (p *Pool) Close() error {
 	for range 10 {
 		s := p.stats()
 		if s.Blocks > 0 {
-			return closeError("Pool", int(s.Blocks), uintptr(s.InUse))
+			return closeError("Pool", int(s.Blocks), s.InUse)
 		}
 		p.releaseCurrent()
 		var failed error

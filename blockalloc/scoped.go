@@ -172,12 +172,12 @@ func (s *Scoped) owns(b Block) bool {
 }
 
 // Used returns how many bytes lie beneath the end of the newest block of all
-// scopes: live blocks, padding, and blocks freed whose memory is not back yet.
-func (s *Scoped) Used() uintptr { return s.bumper.Used() }
+// scopes: live blocks, padding, and freed blocks whose memory is not back yet.
+func (s *Scoped) Used() int64 { return s.bumper.Used() }
 
 // Size returns how many bytes there are, used or not: as many as the parent
 // granted, which may be more than was asked for. It is 0 once the root is closed.
-func (s *Scoped) Size() uintptr { return s.bumper.Size() }
+func (s *Scoped) Size() int64 { return s.bumper.Size() }
 
 // Parent returns the allocator that the memory came from: the outer scope, or the
 // root's parent.

@@ -49,7 +49,7 @@ func TestInnerScopeConforms(t *testing.T) {
 				MaxSize:        1 << 20,
 				Bounded:        true,
 				Arena:          true,
-				Capacity:       inner.Size() - inner.Used(),
+				Capacity:       uintptr(inner.Size() - inner.Used()),
 				SingleThreaded: true,
 			})
 		})
@@ -235,8 +235,8 @@ func TestScopedReallocates(t *testing.T) {
 			at, parent := carverTest{t}, newLender(t)
 			s := newScoped(t, parent, 1024)
 			inside(t, s, depth, func(s *blockalloc.Scoped) {
-				start := s.Used()
-				room := s.Size() - start
+				start := uintptr(s.Used())
+				room := uintptr(s.Size()) - start
 
 				// An older block that shrinks: nothing is written behind the memory,
 				// or over its neighbours.
@@ -250,7 +250,7 @@ func TestScopedReallocates(t *testing.T) {
 
 				// The newest block that shrinks gives back what it had more.
 				newest = at.reallocate(s, newest, 20)
-				if want := start + room - 80; s.Used() != want {
+				if want := int64(start + room - 80); s.Used() != want {
 					t.Errorf("%d bytes used, want %d", s.Used(), want)
 				}
 				at.filled(newest, 20, 2)
@@ -266,7 +266,7 @@ func TestScopedReallocates(t *testing.T) {
 				last.Bytes()[0] = 7
 
 				// The end of the memory is nobody's block.
-				around := parent.lent[last.Addr()+1-s.Size()].around
+				around := parent.lent[last.Addr()+1-uintptr(s.Size())].around
 				end := at.part(around, last.Addr()+1-around.Addr(), 1)
 				at.refuses(s, end, blockalloc.ErrNotOwned)
 

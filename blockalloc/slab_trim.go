@@ -124,7 +124,7 @@ func (s *Slab) shut() error {
 		for _, h := range claimed {
 			h.unclaim(len(h.free))
 		}
-		return closeError("Slab", int(blocks), uintptr(size))
+		return closeError("Slab", int(blocks), size)
 	}
 	for i := range s.current {
 		s.current[i].Store(nil)
