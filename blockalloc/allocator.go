@@ -78,3 +78,18 @@ func OwnerOf(a Allocator) (Owner, bool) {
 	o, ok := a.(Owner)
 	return o, ok
 }
+
+// needAllocator panics if a is nil. The text begins with call, such as "NewLocked(nil)".
+func needAllocator(call string, a Allocator) {
+	if a == nil {
+		panic("blockalloc: " + call + ": pass an allocator, such as blockalloc.Default()")
+	}
+}
+
+// ownerOfInner returns the Owner of a wrapper's inner allocator, nil if it has none. It
+// panics as needAllocator does.
+func ownerOfInner(call string, inner Allocator) Owner {
+	needAllocator(call, inner)
+	o, _ := OwnerOf(inner)
+	return o
+}

@@ -35,3 +35,5 @@ type poolHeap struct{ Heap }
 
 // large serves what is too large for a chunk.
 func (p *Pool) large() *Heap { return &p.heap.Heap }
+
+var defaultAllocator Allocator = &Heap{}

@@ -43,3 +43,5 @@ type poolHeap struct{}
 
 // large serves what is too large for a chunk.
 func (p *Pool) large() *System { return &p.System }
+
+var defaultAllocator Allocator = &Pool{}
