@@ -247,7 +247,7 @@ func TestBumpMarks(t *testing.T) {
 	})
 }
 
-func TestBumpRefusesStrangers(t *testing.T) {
+func TestBumpRefusesUnknown(t *testing.T) {
 	bothBumping(t, func(t carverTest, a bumping) {
 		b := t.allocate(a, 100, 1)
 		c := t.allocate(a, 100, 1)

@@ -104,7 +104,7 @@ func (a *bumper) resize(b Block, size uintptr) (Block, error) {
 	}
 	i := a.find(b, a.first, len(a.records))
 	if i < 0 {
-		return b, a.errStranger(b)
+		return b, a.errUnknown(b)
 	}
 	if size == 0 {
 		a.drop(i)
@@ -140,7 +140,7 @@ func (a *bumper) Free(b Block) error {
 	}
 	i := a.find(b, a.first, len(a.records))
 	if i < 0 {
-		return freeError(a.name, b, a.errStranger(b))
+		return freeError(a.name, b, a.errUnknown(b))
 	}
 	a.drop(i)
 	return nil
@@ -233,8 +233,8 @@ func searchRecords(records []bumpRecord, offset uintptr) (int, bool) {
 	})
 }
 
-// errStranger says why b, which was not found, is none of the live blocks.
-func (a *bumper) errStranger(b Block) error {
+// errUnknown says why b, which was not found, is none of the live blocks.
+func (a *bumper) errUnknown(b Block) error {
 	offset := b.Addr() - a.memory.Addr()
 	if a.memory.IsZero() {
 		return fmt.Errorf("%w: %w: its blocks ended with it", ErrNotOwned, ErrClosed)

@@ -70,12 +70,12 @@ func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
 	switch {
 	case err == nil, errors.Is(err, ErrBadLayout):
 		return n, err
-	case isStranger(err) || owner != nil && !owner.Owns(b): // there may be no memory to copy from
+	case isUnknown(err) || owner != nil && !owner.Owns(b): // there may be no memory to copy from
 		if inFirst {
 			return b, err
 		}
 		n, err2 := p.first.Reallocate(b, size)
-		return n, strangerError(err2, err)
+		return n, unknownError(err2, err)
 	case size == 0:
 		return b, err
 	}
@@ -139,8 +139,8 @@ func (p *pair) free(b Block) error {
 		return p.first.Free(b)
 	}
 	err := p.second.Free(b)
-	if err != nil && isStranger(err) {
-		return strangerError(p.first.Free(b), err)
+	if err != nil && isUnknown(err) {
+		return unknownError(p.first.Free(b), err)
 	}
 	return err
 }
@@ -167,13 +167,13 @@ func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
 	return n, nil
 }
 
-// isStranger reports whether err says that a block is not a live one of the
+// isUnknown reports whether err says that a block is not a live one of the
 // allocator that was asked.
-func isStranger(err error) bool { return errors.Is(err, ErrNotOwned) || errors.Is(err, ErrDoubleFree) }
+func isUnknown(err error) bool { return errors.Is(err, ErrNotOwned) || errors.Is(err, ErrDoubleFree) }
 
-// strangerError is what to say of a block that both allocators were asked to take
+// unknownError is what to say of a block that both allocators were asked to take
 // and refused: that it was freed, if one of them knows.
-func strangerError(first, second error) error {
+func unknownError(first, second error) error {
 	switch {
 	case first == nil || errors.Is(first, ErrDoubleFree):
 		return first

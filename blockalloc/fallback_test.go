@@ -151,9 +151,9 @@ func TestFallbackUndoesMigration(t *testing.T) {
 	mustFree(t, heap, inFirst)
 }
 
-// TestFallbackRefusesStrangers: what neither owns is an error, and is called a
+// TestFallbackRefusesUnknown: what neither owns is an error, and is called a
 // double free if one of the two knows, whichever it is.
-func TestFallbackRefusesStrangers(t *testing.T) {
+func TestFallbackRefusesUnknown(t *testing.T) {
 	first, second := newHeap(t), newHeap(t)
 	foreign := borrow(t, 64, 64)
 	for name, f := range map[string]*blockalloc.Fallback{

@@ -128,7 +128,7 @@ func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 	switch {
 	case err != nil:
 	case s == nil || !s.live || b.size != f.layout.Size:
-		err = f.errStranger(s)
+		err = f.errUnknown(s)
 	case size > f.layout.Size:
 		err = f.errTooLarge()
 	case size == 0:
@@ -148,7 +148,7 @@ func (f *FreeList) Free(b Block) error {
 	}
 	s := f.find(b)
 	if s == nil || !s.live || b.size != f.layout.Size {
-		return freeError("FreeList", b, f.errStranger(s))
+		return freeError("FreeList", b, f.errUnknown(s))
 	}
 	f.push(s)
 	return nil
@@ -162,8 +162,8 @@ func (f *FreeList) push(s *listSlot) {
 	f.live--
 }
 
-// errStranger says why a block found at s, or not found, is none of the live ones.
-func (f *FreeList) errStranger(s *listSlot) error {
+// errUnknown says why a block found at s, or not found, is none of the live ones.
+func (f *FreeList) errUnknown(s *listSlot) error {
 	switch {
 	case s == nil:
 		return fmt.Errorf("%w: free a block with the allocator it came from", ErrNotOwned)
@@ -275,14 +275,14 @@ func (f *FreeList) rehash() {
 	}
 }
 
-// home is where the search for an address begins. Fibonacci hashing: the low bits
+// bucket is where the search for an address begins. Fibonacci hashing: the low bits
 // of aligned addresses are zeros.
-func (f *FreeList) home(addr uintptr) uint64 {
+func (f *FreeList) bucket(addr uintptr) uint64 {
 	return uint64(addr) * 0x9e3779b97f4a7c15 >> f.shift
 }
 
 func (f *FreeList) insert(s *listSlot) {
-	i := f.home(s.block.Addr())
+	i := f.bucket(s.block.Addr())
 	for f.table[i] != nil {
 		i = (i + 1) & uint64(len(f.table)-1)
 	}
@@ -294,7 +294,7 @@ func (f *FreeList) find(b Block) *listSlot {
 	if len(f.table) == 0 {
 		return nil
 	}
-	for i := f.home(b.Addr()); ; i = (i + 1) & uint64(len(f.table)-1) {
+	for i := f.bucket(b.Addr()); ; i = (i + 1) & uint64(len(f.table)-1) {
 		s := f.table[i]
 		if s == nil || s.block.ptr == b.ptr {
 			return s

@@ -153,7 +153,7 @@ func TestFreeListReallocates(t *testing.T) {
 	at.free(f, b)
 }
 
-func TestFreeListRefusesStrangers(t *testing.T) {
+func TestFreeListRefusesUnknown(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.BlockLayout(64), 0)
 	foreign := borrow(t, 64, 64)

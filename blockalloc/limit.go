@@ -49,7 +49,7 @@ var (
 // NewLimit returns an allocator of which at most max bytes of inner are live. A
 // negative bound is as good as zero: all is refused. It panics if inner is nil.
 func NewLimit(inner Allocator, max int64) *Limit {
-	l := &Limit{inner, ownerOfInner("NewLimit(nil)", inner), &bound{home: bubble()}}
+	l := &Limit{inner, ownerOfInner("NewLimit(nil)", inner), &bound{bubble: bubble()}}
 	l.SetMax(max)
 	return l
 }
@@ -118,7 +118,7 @@ func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	if asked > 0 {
 		if free, ok := l.bound.reserve(asked); !ok {
 			if l.owner != nil && !live {
-				return b, reallocateError("Limit", b, size, errStranger)
+				return b, reallocateError("Limit", b, size, errUnknown)
 			}
 			return b, l.bound.refusal(layout, b, asked, free)
 		}
@@ -216,7 +216,7 @@ func (l *Limit) SetMax(max int64) {
 type bound struct {
 	free atomic.Int64 // max less what is used; below zero if max was lowered that far
 
-	home    int          // the bubble that the Limit was made in
+	bubble  int          // the bubble that the Limit was made in
 	waiting atomic.Int64 // len(queue)
 
 	mu    sync.Mutex // held to change max, so that with it max less free is what is used
@@ -273,4 +273,4 @@ func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
 	return reallocateError("Limit", old, layout.Size, err)
 }
 
-var errStranger = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)
+var errUnknown = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)

@@ -121,7 +121,7 @@ func (s *bound) newWaiter(ctx context.Context, need int64) *waiter {
 	w := &waiter{need: need, bubble: bubble(), gaveUp: ctx.Done()}
 	deadline, ok := ctx.Deadline()
 	w.deadline = ok
-	if w.bubble == 0 || w.bubble == s.home || ok && deadline == deadline.Round(0) {
+	if w.bubble == 0 || w.bubble == s.bubble || ok && deadline == deadline.Round(0) {
 		w.done = make(chan struct{})
 		return w
 	}

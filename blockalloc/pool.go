@@ -175,10 +175,10 @@ func (p *Pool) Free(b Block) error {
 	// A clear bit says that the block was live, or that its run is no more and somebody
 	// is about to find out: then it was held before the bit was cleared.
 	free := r.free.Load()
-	if free&bit != 0 || r.held.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
+	if free&bit != 0 || r.frozen.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
 		return p.freeAgain(r, bit, b)
 	}
-	if free == 0 || r.dirty(free|bit) >= r.mark.Load() {
+	if free == 0 || r.dirty(free|bit) >= r.reportAt.Load() {
 		p.freed(r, free)
 	}
 	return nil
@@ -188,10 +188,10 @@ func (p *Pool) Free(b Block) error {
 func (p *Pool) freeAgain(r *run, bit uint64, b Block) error {
 	for {
 		free := r.free.Load()
-		if free&bit != 0 || r.held.Load()&bit != 0 && p.dissolved(r) {
+		if free&bit != 0 || r.frozen.Load()&bit != 0 && p.dissolved(r) {
 			return freeError("Pool", b, errTooLate)
 		}
-		if r.held.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
+		if r.frozen.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
 			p.freed(r, free)
 			return nil
 		}

@@ -94,19 +94,19 @@ func (p *Pool) carve(shift int) (*run, error) {
 	}}
 	r.free.Store(r.all)
 	r.clean.Store(r.all)
-	r.mark.Store(p.step(r))
-	p.mark(c, first, order, r)
+	r.reportAt.Store(p.step(r))
+	p.setOwner(c, first, order, r)
 	return r, nil
 }
 
 // uncarve gives r's place in the chunk back.
 func (p *Pool) uncarve(r *run) {
 	first := int((uintptr(r.base) - uintptr(r.chunk.base)) / granule)
-	p.mark(r.chunk, first, bits.Len(uint(uintptr(bits.OnesCount64(r.all))<<r.shift/granule))-1, nil)
+	p.setOwner(r.chunk, first, bits.Len(uint(uintptr(bits.OnesCount64(r.all))<<r.shift/granule))-1, nil)
 }
 
-// mark gives 1<<order granules of c to r, or frees them if r is nil.
-func (p *Pool) mark(c *chunk, first, order int, r *run) {
+// setOwner gives 1<<order granules of c to r, or frees them if r is nil.
+func (p *Pool) setOwner(c *chunk, first, order int, r *run) {
 	for g := first; g < first+1<<order; g++ {
 		c.taken[g/64] ^= 1 << (g % 64)
 		c.runs[g].Store(r)

@@ -18,12 +18,12 @@ type run struct {
 }
 
 type runData struct {
-	free  atomic.Uint64 // bit i: block i is free and anybody's to take
-	held  atomic.Uint64 // bit i: who has taken block i, or finds it taken, waits for Pool.mu and looks again
-	clean atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
-	mark  atomic.Int32  // report when so many free blocks have memory behind them
-	full  atomic.Bool   // all blocks were taken: the first to free one lists the run
-	shift uint8         // log2 of a block's size
+	free     atomic.Uint64 // bit i: block i is free and anybody's to take
+	frozen   atomic.Uint64 // bit i: who has taken block i, or finds it taken, waits for Pool.mu and looks again
+	clean    atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
+	reportAt atomic.Int32  // report when so many free blocks have memory behind them
+	full     atomic.Bool   // all blocks were taken: the first to free one lists the run
+	shift    uint8         // log2 of a block's size
 
 	base  unsafe.Pointer // of block 0
 	all   uint64         // a bit for each block
@@ -34,7 +34,7 @@ type runData struct {
 	next, prev *run
 	listed     bool
 	dissolved  bool
-	told       int32 // free blocks with memory behind them that pool.cached counts
+	reported   int32 // free blocks with memory behind them that pool.cached counts
 }
 
 // runBlocks is how many blocks of 1<<shift bytes a run has.
@@ -78,7 +78,7 @@ func (r *run) block(i int) unsafe.Pointer {
 }
 
 // settled reports whether block i, which was just taken, is neither held nor clean.
-func (r *run) settled(i int) bool { return (r.held.Load()|r.clean.Load())>>(i%64)&1 == 0 }
+func (r *run) settled(i int) bool { return (r.frozen.Load()|r.clean.Load())>>(i%64)&1 == 0 }
 
 // settle is called for a block that was just taken and is not settled; it reports
 // whether r still is a run. The Pool says that it holds a block before it looks
@@ -86,7 +86,7 @@ func (r *run) settled(i int) bool { return (r.held.Load()|r.clean.Load())>>(i%64
 // that the block is taken, or the caller sees that it is held, and waits.
 func (r *run) settle(i int) bool {
 	bit := uint64(1) << (i % 64)
-	if r.held.Load()&bit != 0 && r.pool.dissolved(r) {
+	if r.frozen.Load()&bit != 0 && r.pool.dissolved(r) {
 		r.free.Or(bit) // so that a second free is told
 		return false
 	}
@@ -96,7 +96,7 @@ func (r *run) settle(i int) bool {
 
 // live reports whether a block is allocated.
 func (r *run) live(bit uint64) bool {
-	return r.free.Load()&bit == 0 && (r.held.Load()&bit == 0 || !r.pool.dissolved(r))
+	return r.free.Load()&bit == 0 && (r.frozen.Load()&bit == 0 || !r.pool.dissolved(r))
 }
 
 // dirty returns how many of the blocks whose bits are in free have memory behind
@@ -114,7 +114,7 @@ func (p *Pool) dissolved(r *run) bool {
 // freed is called after a block of r was freed when r had none before, as free
 // says, or when it is time to look at how much memory is kept.
 func (p *Pool) freed(r *run, free uint64) {
-	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.mark.Load() {
+	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.reportAt.Load() {
 		return
 	}
 	p.mu.Lock()
@@ -140,7 +140,7 @@ func (p *Pool) shed(last *run) {
 	for range p.chunks {
 		p.hand = (p.hand + 1) % len(p.chunks)
 		for r := range p.chunks[p.hand].all() {
-			if r == last || r.told == 0 {
+			if r == last || r.reported == 0 {
 				continue
 			}
 			_ = p.shedRun(r)
@@ -170,29 +170,29 @@ func (p *Pool) listFreed(r *run) {
 // report brings r's part of p.cached up to date. p.mu is held.
 func (p *Pool) report(r *run) {
 	dirty := r.dirty(r.free.Load())
-	p.cached += int64(dirty-r.told) << r.shift
-	r.told = dirty
-	r.mark.Store(dirty + p.step(r))
+	p.cached += int64(dirty-r.reported) << r.shift
+	r.reported = dirty
+	r.reportAt.Store(dirty + p.step(r))
 }
 
 // hold returns those of the blocks in want that are free. Whoever takes one of them
 // from now on waits for p.mu, which is held until they are let go.
-func (r *run) hold(want uint64) uint64 {
-	r.held.Swap(want) // not Store: see exhausted
-	held := r.free.Load() & want
-	r.held.Store(held)
-	return held
+func (r *run) freeze(want uint64) uint64 {
+	r.frozen.Swap(want) // not Store: see exhausted
+	frozen := r.free.Load() & want
+	r.frozen.Store(frozen)
+	return frozen
 }
 
-// letGo ends what hold began.
-func (r *run) letGo() { r.held.Store(0) }
+// thaw ends what hold began.
+func (r *run) thaw() { r.frozen.Store(0) }
 
 // purge gives back the memory of those of the blocks in want that are free.
 // Who allocates one meanwhile waits. p.mu is held.
 func (p *Pool) purge(r *run, want uint64) error {
-	held := r.hold(want)
+	frozen := r.freeze(want)
 	var failed error
-	for left := held; left != 0; {
+	for left := frozen; left != 0; {
 		first := bits.TrailingZeros64(left)
 		n := bits.TrailingZeros64(^(left >> first)) // blocks side by side
 		group := (uint64(1)<<n - 1) << first        // for n = 64 the shift gives 0, and so all bits
@@ -203,7 +203,7 @@ func (p *Pool) purge(r *run, want uint64) error {
 		}
 		r.clean.Or(group)
 	}
-	r.letGo()
+	r.thaw()
 	p.report(r)
 	return failed
 }
@@ -212,16 +212,16 @@ func (p *Pool) purge(r *run, want uint64) error {
 // free. They stay held, so that who still knows r finds out that it is no more. p.mu
 // is held, and r is neither anybody's current run nor full.
 func (p *Pool) dissolve(r *run) error {
-	if r.hold(r.all) != r.all {
-		r.letGo()
+	if r.freeze(r.all) != r.all {
+		r.thaw()
 		return nil
 	}
 	if err := p.pages.purge(r.base, r.bytes()); err != nil {
-		r.letGo()
+		r.thaw()
 		return err
 	}
-	p.cached -= int64(r.told) << r.shift
-	r.told, r.dissolved = 0, true
+	p.cached -= int64(r.reported) << r.shift
+	r.reported, r.dissolved = 0, true
 	if r.listed {
 		p.unlist(r)
 	}

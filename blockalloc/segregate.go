@@ -61,9 +61,9 @@ func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
 		return migrate(b, size, p.second, p.first)
 	}
 	n, err := p.second.Reallocate(b, size)
-	if err != nil && isStranger(err) {
+	if err != nil && isUnknown(err) {
 		n, err2 := p.first.Reallocate(b, size)
-		return n, strangerError(err2, err)
+		return n, unknownError(err2, err)
 	}
 	return n, err
 }

@@ -161,7 +161,7 @@ func (s *Slab) Free(b Block) error {
 			continue
 		}
 		// A block can be empty only if the word is that of the slot freed last.
-		if where := h.where.Load(); where != slabCurrent && (where == slabFull || free|bit == h.all(int(slot/slabWordSlots))) {
+		if state := h.state.Load(); state != slabCurrent && (state == slabFull || free|bit == h.all(int(slot/slabWordSlots))) {
 			s.freed(h, slot)
 		}
 		return nil

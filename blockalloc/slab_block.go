@@ -31,11 +31,11 @@ type slabBlock struct {
 	class *slabClass
 	mem   Block // the parent's block
 
-	// where says who looks after free slots. It is written under class.mu and read
+	// state says who looks after free slots. It is written under class.mu and read
 	// without it by those who have freed a slot. They set the slot's bit first and
 	// read where then, and whoever changes where looks at the bits after that: one of
 	// the two sees what the other did.
-	where atomic.Int32
+	state atomic.Int32
 
 	hint atomic.Uint32 // where to look for a free slot first: an index of free; only a guess
 
@@ -44,7 +44,7 @@ type slabBlock struct {
 	index      int        // in class.blocks
 }
 
-// The values of slabBlock.where.
+// The values of slabBlock.state.
 const (
 	slabCurrent = iota // it is the current block of a shard, which finds what is freed
 	slabFull           // no slot was free: the first to free one lists the block
@@ -162,10 +162,10 @@ func (w *slabWord) live(bit uint64) bool { return w.Load()&(bit|slabClaimed) == 
 func (h *slabBlock) leave() bool {
 	// Say so before looking: whoever frees a slot now either is seen here, or sees
 	// that h is full and lists it once class.mu is free.
-	h.where.Swap(slabFull)
+	h.state.Swap(slabFull)
 	for i := range h.free {
 		if uint32(h.free[i].Load()) != 0 {
-			h.where.Store(slabCurrent)
+			h.state.Store(slabCurrent)
 			return false
 		}
 	}

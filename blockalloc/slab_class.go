@@ -163,7 +163,7 @@ func (s *Slab) refillFromClass(c *slabClass, current *atomic.Pointer[slabBlock])
 			if h = c.next(); h == nil {
 				return nil, nil
 			}
-			h.where.Store(slabCurrent)
+			h.state.Store(slabCurrent)
 			current.Store(h)
 		}
 		if p := h.take(); p != nil { // freed meanwhile, or another goroutine was here, or the block is a new one
@@ -200,9 +200,9 @@ func (s *Slab) refillFromParent(c *slabClass, current *atomic.Pointer[slabBlock]
 	defer c.mu.Unlock()
 	c.add(h)
 	if current.Load() == nil {
-		current.Store(h) // where is slabCurrent
+		current.Store(h) // state is slabCurrent
 	} else { // another goroutine was faster
-		h.where.Store(slabPartial)
+		h.state.Store(slabPartial)
 		c.partial.push(h)
 	}
 	return p, nil
@@ -250,7 +250,7 @@ func (s *Slab) retake(h *slabBlock, slot uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	word, bit := h.bit(slot)
-	if h.where.Load() != slabEmpty { // it was put to use again
+	if h.state.Load() != slabEmpty { // it was put to use again
 		for free := word.Load(); free&bit != 0 && !word.CompareAndSwap(free, free&^bit); free = word.Load() {
 		}
 		return
@@ -266,7 +266,7 @@ func (s *Slab) retake(h *slabBlock, slot uint32) {
 		}
 		h.free[i].Store(free)
 	}
-	h.where.Store(slabPartial)
+	h.state.Store(slabPartial)
 	c.partial.push(h)
 }
 
@@ -275,15 +275,15 @@ func (s *Slab) list(h *slabBlock) bool {
 	c := h.class
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h.where.Load() == slabFull {
-		h.where.Store(slabPartial)
+	if h.state.Load() == slabFull {
+		h.state.Store(slabPartial)
 		c.partial.push(h)
 	}
-	if h.where.Load() != slabPartial || !h.claim() {
+	if h.state.Load() != slabPartial || !h.claim() {
 		return false
 	}
 	c.partial.remove(h)
-	h.where.Store(slabEmpty)
+	h.state.Store(slabEmpty)
 	c.empty.push(h)
 	return true
 }

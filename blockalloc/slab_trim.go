@@ -65,7 +65,7 @@ func (s *Slab) takeEmpty(c *slabClass) (taken []*slabBlock) {
 	for current := range s.currentOf(c) {
 		if h := current.Load(); h != nil && h.claim() {
 			current.Store(nil) // those who have loaded it find no free slot there
-			h.where.Store(slabEmpty)
+			h.state.Store(slabEmpty)
 			c.drop(h)
 			taken = append(taken, h)
 		}
@@ -106,7 +106,7 @@ func (s *Slab) shut() error {
 	var claimed []*slabBlock
 	for i := range s.classes {
 		for _, h := range s.classes[i].blocks {
-			if h.where.Load() == slabEmpty {
+			if h.state.Load() == slabEmpty {
 				continue
 			}
 			var n int64
@@ -133,7 +133,7 @@ func (s *Slab) shut() error {
 		s.classes[i].partial = slabList{}
 	}
 	for _, h := range claimed {
-		h.where.Store(slabEmpty)
+		h.state.Store(slabEmpty)
 		h.class.empty.push(h)
 	}
 	s.closed.Store(true)

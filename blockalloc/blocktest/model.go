@@ -31,7 +31,7 @@ type model struct {
 	refusals   int              // since then, for want of room
 	lifo       bool             // only the newest block is freed and reallocated
 	ended      bool             // there is no allocator
-	told       *strings.Builder // nil, or gets a line for each operation
+	log        *strings.Builder // nil, or gets a line for each operation
 }
 
 // modelBlock is a live block. All its bytes, granted ones too, are filled.
@@ -60,7 +60,7 @@ func (m *model) start() error {
 		if m.ended = true; m.failures() == failures || !errors.Is(err, ErrInjected) {
 			return fmt.Errorf("no allocator is made: %w", err)
 		}
-		m.tell("no allocator is made: %v", err)
+		m.logf("no allocator is made: %v", err)
 		return m.parent.empty()
 	}
 	m.a = a
@@ -104,7 +104,7 @@ func (m *model) figures() error {
 // all checks every byte there is.
 func (m *model) all() error {
 	for _, b := range m.live {
-		if err := m.whole(b); err != nil {
+		if err := m.intact(b); err != nil {
 			return err
 		}
 	}
@@ -114,16 +114,16 @@ func (m *model) all() error {
 	return nil
 }
 
-func (m *model) whole(b *modelBlock) error {
+func (m *model) intact(b *modelBlock) error {
 	if err := filled(b.Block, b.Size(), b.number); err != nil {
 		return fmt.Errorf("%v was written over: %w", b, err)
 	}
 	return nil
 }
 
-func (m *model) tell(format string, args ...any) {
-	if m.told != nil {
-		fmt.Fprintf(m.told, format+"\n", args...)
+func (m *model) logf(format string, args ...any) {
+	if m.log != nil {
+		fmt.Fprintf(m.log, format+"\n", args...)
 	}
 }
 
@@ -231,7 +231,7 @@ func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 
 // restart goes on with a fresh arena, or ends if the parent has no memory for it.
 func (m *model) restart() error {
-	m.tell("the arena is full of holes: a new one")
+	m.logf("the arena is full of holes: a new one")
 	if err := m.finish(); err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (m *model) finish() error {
 		if m.failures() == failures || !errors.Is(err, ErrInjected) {
 			return fmt.Errorf("closing: %w", err)
 		}
-		m.tell("Close refused: %v", err)
+		m.logf("Close refused: %v", err)
 		if err := closeAll(m.a); err != nil {
 			return fmt.Errorf("closing again, after the parent failed once: %w", err)
 		}

@@ -63,14 +63,14 @@ type outcome struct {
 	err   error
 	steps int    // operations done, the one that failed included
 	calls int    // of the parent, of the kinds that could fail
-	told  string // a line for each operation
+	log   string // a line for each operation
 }
 
 // replay plays c on a fresh allocator.
-func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
+func (s suite) replay(t testing.TB, c script, verbose bool) (r outcome) {
 	m := &model{suite: s, lifo: c.lifo}
-	if tell {
-		m.told = new(strings.Builder)
+	if verbose {
+		m.log = new(strings.Builder)
 	}
 	r.err = try(t, func(t testing.TB) error {
 		m.make = func() (blockalloc.Allocator, error) { return s.New(t), nil }
@@ -95,8 +95,8 @@ func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
 	if m.parent != nil {
 		r.calls = m.parent.calls
 	}
-	if tell {
-		r.told = m.told.String()
+	if verbose {
+		r.log = m.log.String()
 	}
 	return r
 }
@@ -169,9 +169,9 @@ func (s suite) report(t *testing.T, c script, r outcome) {
 	if again.err == nil {
 		again.err = fmt.Errorf("%w\nIt went well when it was played again", r.err)
 	}
-	told := again.told
-	if lines := strings.SplitAfter(told, "\n"); len(lines) > maxTold {
-		told = fmt.Sprintf("… %d lines\n", len(lines)-maxTold) + strings.Join(lines[len(lines)-maxTold:], "")
+	log := again.log
+	if lines := strings.SplitAfter(log, "\n"); len(lines) > maxLogLines {
+		log = fmt.Sprintf("… %d lines\n", len(lines)-maxLogLines) + strings.Join(lines[len(lines)-maxLogLines:], "")
 	}
 	how := ""
 	if c.fail > 0 {
@@ -180,7 +180,7 @@ func (s suite) report(t *testing.T, c script, r outcome) {
 			how = fmt.Sprintf(", with all allocations of the parent failing from number %d on", c.fail)
 		}
 	}
-	t.Errorf("%v\nThis is what comes of%s:\n%s", again.err, how, told)
+	t.Errorf("%v\nThis is what comes of%s:\n%s", again.err, how, log)
 }
 
 // offer tells how to play c again, if it is short enough.
@@ -192,7 +192,7 @@ func (s suite) offer(t *testing.T, c script) {
 }
 
 const (
-	maxTold     = 100  // lines
+	maxLogLines = 100  // lines
 	maxReplayed = 8000 // bytes, of which an environment can hold twice as many in hexadecimal digits
 )
 

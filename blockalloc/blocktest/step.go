@@ -55,7 +55,7 @@ type State struct {
 func (s *State) IntN(n int) int { return s.rnd.IntN(n) }
 
 // Logf adds a line to the list of operations that a failure prints.
-func (s *State) Logf(format string, args ...any) { s.model.tell("\t"+format, args...) }
+func (s *State) Logf(format string, args ...any) { s.model.logf("\t"+format, args...) }
 
 // Freed says that the step has freed these blocks of Live.
 func (s *State) Freed(blocks ...blockalloc.Block) {
@@ -79,9 +79,9 @@ func (s *State) Freeze(n int) {
 
 // own does a step of the Config's.
 func (m *model) own(step Step, o operation) error {
-	m.tell("%s", step.Name)
+	m.logf("%s", step.Name)
 	for _, b := range m.live { // what the step frees cannot be looked at afterwards
-		if err := m.whole(b); err != nil {
+		if err := m.intact(b); err != nil {
 			return err
 		}
 	}
@@ -99,7 +99,7 @@ func (m *model) own(step Step, o operation) error {
 	case err == nil:
 		return nil
 	case m.failures() > failures && m.injected(err, failures):
-		m.tell("\trefused: %v", err)
+		m.logf("\trefused: %v", err)
 		return nil
 	}
 	return fmt.Errorf("step %s: %w", step.Name, err)

@@ -142,7 +142,7 @@ func TestIf(t *testing.T) {
 		t.Errorf("%d calls, %d failures: %v\nwant 3 and 2: %v", f.Calls(), f.Injected(), calls, want)
 	}
 
-	// The contract comes first: empty results, bad layouts and strangers.
+	// The contract comes first: empty results, bad layouts and unknown blocks.
 	if n, err := f.Allocate(blockalloc.Layout{Size: 0, Align: 8}); err != nil || !n.IsZero() {
 		t.Errorf("Allocate of size zero = %v, %v", n, err)
 	}

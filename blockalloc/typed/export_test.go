@@ -12,7 +12,7 @@ func MapProbes[K comparable, V any](m *Map[K, V]) float64 {
 	probes, x := 0, &m.table.index
 	for i, ok := m.table.entries.next(0); ok; i, ok = m.table.entries.next(i + 1) {
 		h := m.hashAt(uint32(i))
-		at := x.home(h)
+		at := x.firstGroup(h)
 		for step := uintptr(1); ; step++ {
 			probes++
 			g, found := x.group(at), false

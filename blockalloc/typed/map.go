@@ -253,7 +253,7 @@ func (m *Map[K, V]) find(k K) (e *mapEntry[K, V], number uint32, h uint64) {
 	m.check()
 	h = m.hashOf(k)
 	x := &m.table.index
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {

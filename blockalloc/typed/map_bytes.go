@@ -242,7 +242,7 @@ func (m *BytesMap[V]) find(key []byte) (e *bytesEntry[V], number uint32, h uint6
 	m.check()
 	h = m.hashOf(key)
 	x := &m.table.index
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {

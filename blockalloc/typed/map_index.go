@@ -72,12 +72,12 @@ func (x *mapIndex) group(i uintptr) *mapGroup {
 	return (*mapGroup)(unsafe.Add(x.base, i*unsafe.Sizeof(mapGroup{})))
 }
 
-// home is the number of the group where an entry with hash h should be.
-func (x *mapIndex) home(h uint64) uintptr { return uintptr(h>>7) & x.mask }
+// firstGroup is the number of the group where an entry with hash h should be.
+func (x *mapIndex) firstGroup(h uint64) uintptr { return uintptr(h>>7) & x.mask }
 
 // insert puts in the number of an entry with hash h. The index must not be full.
 func (x *mapIndex) insert(h uint64, number uint32) {
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		if empty := g.empty(); empty != 0 {
@@ -93,7 +93,7 @@ func (x *mapIndex) insert(h uint64, number uint32) {
 
 // remove takes out the number of an entry with hash h, which is in the index.
 func (x *mapIndex) remove(h uint64, number uint32) {
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {
