@@ -7,9 +7,9 @@ import (
 	"github.com/alloctrace/alloctrace/internal/injected"
 )
 
-// The errors of this package. What an allocator returns wraps one of them with
-// the call, its arguments and the remedy; test with [errors.Is]. Where the
-// operating system refused, its own error is wrapped beside it.
+// The errors of this package. An allocator's error wraps one of them and adds the call,
+// its arguments and the remedy; test with [errors.Is]. If the operating system refused,
+// its own error is wrapped beside it.
 var (
 	ErrOutOfMemory      = errors.New("out of memory")
 	ErrBadLayout        = errors.New("bad layout")
@@ -22,7 +22,8 @@ var (
 	ErrLive             = errors.New("blocks are still live")
 )
 
-// What package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and [ErrLive].
+// The errors that package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and
+// [ErrLive].
 var (
 	ErrOverrun      = errors.New("access past the end of a block")
 	ErrUnderrun     = errors.New("access before the start of a block")
@@ -30,15 +31,15 @@ var (
 	ErrNotZeroed    = errors.New("memory not zeroed")
 )
 
-// ErrorTypeOther is the [ErrorType] of an error that is none of this package's.
+// ErrorTypeOther is the [ErrorType] of an error that wraps none of this package.
 const ErrorTypeOther = "_OTHER"
 
-// ErrorType returns the value of OpenTelemetry's attribute error.type for err: a name of
-// low cardinality for the error of this package that err wraps, such as "out_of_memory",
-// "limit", "double_free" or "closed". Of several it is the most specific one: an error of
-// [Limit], which wraps [ErrLimit] and [ErrOutOfMemory], is "limit", also where the context
-// ended while it waited. Other errors are [ErrorTypeOther], and nil is "". Spans, logs and
-// metrics that name errors all use it. It costs some hundred nanoseconds.
+// ErrorType returns the value of OpenTelemetry's attribute error.type for err: a name
+// of low cardinality, such as "out_of_memory", "limit", "double_free" or "closed". It
+// names the most specific error of this package that err wraps: an error of [Limit],
+// which wraps [ErrLimit] and [ErrOutOfMemory], is "limit". Other errors are
+// [ErrorTypeOther], and nil is "". Spans, logs and metrics of this module use these
+// names. It costs some hundred nanoseconds.
 func ErrorType(err error) string {
 	if err == nil {
 		return ""
@@ -87,7 +88,7 @@ func reallocateError(allocator string, b Block, size uintptr, err error) error {
 	return fmt.Errorf("blockalloc: %s.Reallocate(%v, %d): %w", allocator, b, size, err)
 }
 
-// closeError says which allocator stays open and why.
+// closeError says which allocator stays open and how much is live.
 func closeError(allocator string, blocks int, size int64) error {
 	return fmt.Errorf("blockalloc: %s.Close: %w: %d of them, %d bytes in all: free them first", allocator, ErrLive, blocks, size)
 }
