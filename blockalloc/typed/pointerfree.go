@@ -31,16 +31,16 @@ func needPointerFree[T any](function string) {
 // checkedTypes holds the checkedType of every reflect.Type that was asked about.
 var checkedTypes sync.Map
 
-// A checkedType says where in a type the first Go pointer is: pointer is nil if
-// there is none, and path is empty if it is the type itself.
+// A checkedType says where in a type the first Go pointer is: pointer is nil if there
+// is none, and path is empty if it is the type itself.
 type checkedType struct {
 	path    string
 	pointer reflect.Type
 }
 
-// findPointer returns the first part of t that is a Go pointer or has one in its
-// representation, and the way there: "Items[].Name". Types that are not known to
-// be free of pointers count as pointers.
+// findPointer returns the first part of t that is or contains a Go pointer, and the
+// path to it: "Items[].Name". Kinds that are not known to be free of pointers count as
+// pointers.
 func findPointer(t reflect.Type) (path string, pointer reflect.Type) {
 	switch t.Kind() {
 	case reflect.Bool,
