@@ -9,8 +9,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// model does operations on an allocator and knows what must come of them: which
-// blocks are live, where, with what content, and how many bytes that is.
+// model does operations on an allocator and knows what must come of them: which blocks
+// are live, where they are, their content, and their bytes.
 type model struct {
 	suite
 	make    func() (blockalloc.Allocator, error)
@@ -51,8 +51,8 @@ const (
 	maxRefusals  = 4
 )
 
-// start makes an allocator. If it cannot, because the parent was made to fail,
-// nothing may be left there, and the model has ended.
+// start makes an allocator. If that fails because the parent was made to fail, nothing
+// may be left there, and the model has ended.
 func (m *model) start() error {
 	failures := m.failures()
 	a, err := m.make()
@@ -91,7 +91,7 @@ func (m *model) step(o operation) error {
 	return nil
 }
 
-// figures holds the allocator's own figures against the model.
+// figures compares the allocator's own figures with the model.
 func (m *model) figures() error {
 	if m.LiveBytes != nil {
 		if got := m.LiveBytes(m.a); got != m.bytes {
@@ -101,7 +101,7 @@ func (m *model) figures() error {
 	return m.check()
 }
 
-// all checks every byte there is.
+// all checks every byte of the live blocks.
 func (m *model) all() error {
 	for _, b := range m.live {
 		if err := m.intact(b); err != nil {
@@ -135,8 +135,8 @@ func (m *model) owns(b blockalloc.Block, want bool) error {
 	return nil
 }
 
-// excused returns nil if err may be what it is: because the parent was made to
-// fail meanwhile, or because there may be no room for l.
+// excused returns nil if err is allowed: the parent was made to fail meanwhile, or
+// there may be no room for l.
 func (m *model) excused(err error, failures int, l blockalloc.Layout, replaced *modelBlock) error {
 	if m.parent != nil && m.parent.failures() > failures {
 		if !errors.Is(err, ErrInjected) {
@@ -150,8 +150,8 @@ func (m *model) excused(err error, failures int, l blockalloc.Layout, replaced *
 	return err
 }
 
-// injected says that err comes from a parent that was made to fail: by the suite, since
-// failures was counted, or by a step.
+// injected reports whether err comes from a parent that was made to fail: by the suite
+// since it had so many failures, or by a step.
 func (m *model) injected(err error, failures int) bool {
 	return errors.Is(err, ErrInjected) && (m.failures() > failures || len(m.Steps) > 0)
 }
@@ -163,7 +163,7 @@ func (m *model) failures() int {
 	return m.parent.failures()
 }
 
-// add takes in a block that was just made, as the newest.
+// add adds a new block as the newest.
 func (m *model) add(b *modelBlock) error {
 	if err := mismatch(b.Block, b.layout()); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (m *model) bury(b blockalloc.Block) {
 	m.gone = append(m.gone, b)
 }
 
-// units is how many of the usual blocks l counts as.
+// units is how many usual blocks l counts as.
 func (s suite) units(l blockalloc.Layout) uintptr {
 	n := l.Size
 	if l.Align > s.size {
@@ -204,8 +204,8 @@ func (s suite) units(l blockalloc.Layout) uintptr {
 	return max(1, (n+s.size-1)/s.size)
 }
 
-// promised says that the Config promises room for l, beside all that is live but
-// for the block that it replaces.
+// promised reports whether the Config promises room for l beside what is live, without
+// the block that it replaces.
 func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 	if m.disordered {
 		return false
@@ -229,7 +229,7 @@ func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 	return 2*units <= uintptr(m.MaxLive)
 }
 
-// restart goes on with a fresh arena, or ends if the parent has no memory for it.
+// restart continues with a fresh arena, or ends if the parent has no memory for it.
 func (m *model) restart() error {
 	m.logf("the arena is full of holes: a new one")
 	if err := m.finish(); err != nil {

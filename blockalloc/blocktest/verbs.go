@@ -8,7 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// do does o with the block that it picks, if it needs one.
+// do does o, with the block that it picks if it needs one.
 func (m *model) do(o operation) error {
 	v := m.verbs[int(o[0])%len(m.verbs)]
 	if v == allocateSome && len(m.live) >= maxModelLive {
@@ -66,8 +66,8 @@ func (m *model) do(o operation) error {
 	case freePart:
 		return m.refuseRaw(b, min(o.size(m.size, m.size), b.Size()-1), o.align(m.size, m.size), o)
 	case freePastTheEnd:
-		// Without guards behind it, the address may be one that the garbage
-		// collector does not suffer in a pointer.
+		// Without guards behind it, the garbage collector may refuse a pointer to that
+		// address and end the process.
 		if _, ok := m.places.find(b.Addr() + b.Size()); ok || m.parent != nil {
 			return m.refuseRaw(b, b.Size(), o.align(m.size, m.size), o)
 		}
@@ -119,7 +119,7 @@ func (m *model) allocateZero(l blockalloc.Layout) error {
 	return m.a.Free(b)
 }
 
-// allocateRefused expects want, or if that is nil that there is no room.
+// allocateRefused expects the error want, or if that is nil, that there is no room.
 func (m *model) allocateRefused(l blockalloc.Layout, want error) error {
 	m.logf("Allocate(%v)", l)
 	b, err := m.a.Allocate(l)
@@ -178,7 +178,7 @@ func (m *model) unchanged(b *modelBlock, n blockalloc.Block) error {
 	return m.owns(b.Block, true)
 }
 
-// tooMuchFits says that 32 bits of address space may have room for tooMuch.
+// tooMuchFits reports whether 32 bits of address space may have room for tooMuch.
 func (m *model) tooMuchFits() bool { return ^uintptr(0)>>32 == 0 && !m.Bounded }
 
 func (m *model) reallocateRefused(b *modelBlock, o operation) error {
@@ -198,7 +198,7 @@ func (m *model) reallocateRefused(b *modelBlock, o operation) error {
 	return m.unchanged(b, n)
 }
 
-// release frees b, by a reallocation to zero if it says so.
+// release frees b, by a reallocation to zero if reallocate is set.
 func (m *model) release(b *modelBlock, reallocate bool) error {
 	if err := m.intact(b); err != nil {
 		return err
@@ -246,7 +246,7 @@ func (m *model) refuse(b blockalloc.Block, o operation) error {
 	return refusedFree(m.a, b)
 }
 
-// refuseRaw is refuse for a block that begins where b does, or so much later.
+// refuseRaw is refuse for a block that begins offset bytes after b.
 func (m *model) refuseRaw(b *modelBlock, offset, size uintptr, o operation) error {
 	r, err := at(b.Block, offset, size)
 	if err != nil {
