@@ -19,8 +19,8 @@ func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Lay
 	return f
 }
 
-// TestFreeListRunsOut is the source's own test: 64 blocks of 1024 bytes are taken,
-// the next fails, all come back.
+// TestFreeListRunsOut: 64 blocks of 1024 bytes are taken, the next fails, all come
+// back.
 func TestFreeListRunsOut(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.BlockLayout(1024), 64)

@@ -12,8 +12,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-// TestLimitCanNeverFit: who asks for more than the bound is told so, and by how much that
-// would have to be raised, and not to free blocks; and does not wait.
+// TestLimitCanNeverFit: the error of a request above the bound says so, and by how much
+// to raise the bound. It does not say to free blocks, and the request does not wait.
 func TestLimitCanNeverFit(t *testing.T) {
 	l := blockalloc.NewLimit(new(blockalloc.Heap), 100)
 	b := mustAllocate(t, l, 60, 4)
@@ -67,8 +67,8 @@ func TestLimitCanNeverFit(t *testing.T) {
 	}
 }
 
-// TestLimitBelow: whatever stands above a Limit, its error is ErrLimit and ErrOutOfMemory
-// there, and the Limit's own text is in it.
+// TestLimitBelow: whatever is above a Limit, its error wraps ErrLimit and
+// ErrOutOfMemory, and includes the Limit's text.
 func TestLimitBelow(t *testing.T) {
 	must := func(a blockalloc.Allocator, err error) blockalloc.Allocator {
 		t.Helper()

@@ -20,7 +20,7 @@ func TestLockedConforms(t *testing.T) {
 	conformsApart(t, "Careless", wide, func() blockalloc.Allocator { return blockalloc.NewLocked(new(careless)) })
 }
 
-// careless is for one goroutine at a time, as the race detector can tell.
+// careless is for one goroutine at a time, which the race detector checks.
 type careless struct {
 	blockalloc.Heap
 	calls int

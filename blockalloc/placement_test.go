@@ -8,8 +8,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// placed is a Bump, a Fixed or a Scoped, and beside it what that ought to be: pieces from the
-// beginning of its memory to the top, of which the last is live. It knows at which address each
+// placed is a Bump, a Fixed or a Scoped, and its model: pieces from the beginning of
+// its memory to the top, of which the last is live. It knows at which address each
 // block must be, and when there is no room for one.
 type placed struct {
 	inner interface {

@@ -25,8 +25,7 @@ func PoolChunks(p *Pool) int {
 	return len(p.chunks)
 }
 
-// CheckPool holds p, which nobody uses just now, against all that must then be true of its
-// inner parts.
+// CheckPool checks the inner parts of p, which must not be in use.
 func CheckPool(p *Pool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,7 +66,7 @@ type poolCheck struct {
 	reported int64
 }
 
-// list checks the list of runs that have free blocks and are nobody's current one.
+// list checks the list of runs that have free blocks and are no shard's current one.
 func (c *poolCheck) list(shift int) error {
 	var prev *run
 	for r := c.p.partial[shift-minPoolShift]; r != nil; r = r.next {

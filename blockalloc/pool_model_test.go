@@ -89,7 +89,8 @@ func largeBlock(s *blocktest.State) error {
 	return m.freeAll()
 }
 
-// poolAgrees holds the Pool's own figures against the live blocks, and its inner parts against each other.
+// poolAgrees compares the Pool's own figures with the live blocks, and checks its inner
+// parts.
 func poolAgrees(a blockalloc.Allocator, live []blockalloc.Block) error {
 	p := a.(*checkedPool)
 	var inUse int64

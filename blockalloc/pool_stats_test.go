@@ -129,8 +129,8 @@ func TestPoolTrimKeepsWhatIsLive(t *testing.T) {
 	}
 }
 
-// TestPoolDoesNotAllocate: nothing of an operation is left to Go's garbage collector, but for
-// the run of 128 B that is carved now and then.
+// TestPoolDoesNotAllocate: an operation makes no Go garbage, except a run of 128 B that
+// is carved now and then.
 func TestPoolDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Log("under the race detector blocks come from the Go heap")

@@ -58,7 +58,7 @@ func TestInnerScopeConforms(t *testing.T) {
 	carverTest{t}.free(root, old)
 }
 
-// inside runs f as many scopes deep in s, of which each has a block.
+// inside runs f depth scopes deep in s, each with a block.
 func inside(t *testing.T, s *blockalloc.Scoped, depth int, f func(inner *blockalloc.Scoped)) {
 	if depth == 0 {
 		f(s)
@@ -153,7 +153,7 @@ func TestScopedOuterWaits(t *testing.T) {
 		_, err = s.Reallocate(blockalloc.Block{}, 8)
 		at.fails(err, blockalloc.ErrBadLayout)
 
-		// What is no live block of s is told apart from what must wait.
+		// A block that is not live is distinguished from one that must wait.
 		for _, b := range []blockalloc.Block{dead, at.allocate(inner, 8, 1), borrow(t, 8, 1)} {
 			at.refuses(s, b, blockalloc.ErrScoped)
 			at.refuses(s, b, blockalloc.ErrNotOwned)
@@ -227,8 +227,8 @@ func TestScopedInnerEnds(t *testing.T) {
 	check()
 }
 
-// TestScopedReallocates holds against the four bugs of the allocator that Scoped
-// comes from, in the root and inside a scope.
+// TestScopedReallocates repeats four bugs of an earlier allocator of this kind, in the
+// root and inside a scope.
 func TestScopedReallocates(t *testing.T) {
 	for depth := range 3 {
 		t.Run(fmt.Sprint(depth), func(t *testing.T) {
@@ -334,8 +334,8 @@ func TestNewScopedRefuses(t *testing.T) {
 	}
 }
 
-// TestScopedLeftInCoroutine: a function that is stopped half-way, inside a scope of
-// its own, does not keep a handle on memory whose scope has ended.
+// TestScopedLeftInCoroutine: a function that is stopped half-way, inside a scope of its
+// own, does not keep memory whose scope has ended.
 func TestScopedLeftInCoroutine(t *testing.T) {
 	at := carverTest{t}
 	s := newScoped(t, alloctest.New(t), 4096)

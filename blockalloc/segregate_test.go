@@ -30,8 +30,8 @@ func TestSegregateConforms(t *testing.T) {
 	})
 }
 
-// TestSegregateRoutes: what is asked for decides where a block comes from, and not
-// what is granted where it goes back to.
+// TestSegregateRoutes: the size asked for decides where a block comes from; the size
+// granted does not decide where it goes back to.
 func TestSegregateRoutes(t *testing.T) {
 	small, large := pages{newHeap(t)}, newHeap(t)
 	s := blockalloc.NewSegregate(small, large, 1000)
@@ -135,8 +135,8 @@ func TestSegregateFailedMove(t *testing.T) {
 	mustFree(t, large, b)
 }
 
-// TestSegregateLargeNoOwner: it cannot tell whether a block is live, so that it
-// keeps what shrinks.
+// TestSegregateLargeNoOwner: without knowing whether a block is live, a block that
+// shrinks stays in the large allocator.
 func TestSegregateLargeNoOwner(t *testing.T) {
 	small, large := alloctest.New(t), alloctest.New(t)
 	s := blockalloc.NewSegregate(small, shy{large}, 1000)
@@ -146,7 +146,7 @@ func TestSegregateLargeNoOwner(t *testing.T) {
 		t.Errorf("Reallocate = %v, %v; want a block of large", n, err)
 	}
 	if _, ok := blockalloc.OwnerOf(s); ok || s.Owns(n) {
-		t.Error("it owns blocks that it cannot tell")
+		t.Error("it owns blocks that it cannot know")
 	}
 	mustFree(t, s, n)
 }

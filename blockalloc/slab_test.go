@@ -42,8 +42,7 @@ func slabFree(t testing.TB, s *blockalloc.Slab, blocks ...blockalloc.Block) {
 	}
 }
 
-// closeSlab checks that nothing is left when a test is over and all is freed: every
-// block is then known to be empty.
+// closeSlab checks that nothing is left when a test is over and all is freed.
 func closeSlab(t testing.TB, s *blockalloc.Slab) {
 	t.Helper()
 	if err := s.Trim(); err != nil || s.Stats() != (blockalloc.SlabStats{}) {

@@ -67,8 +67,8 @@ func TestSlabEmptyBlocksGoBack(t *testing.T) {
 	}
 }
 
-// TestSlabFillsHoles: slots that are freed in full blocks are used before new blocks,
-// and those of the block that has been waiting longest before others.
+// TestSlabFillsHoles: free slots of full blocks are used before new blocks, and those
+// of the block that was listed first before others.
 func TestSlabFillsHoles(t *testing.T) {
 	blockalloc.OneShard(t)
 	parent := newSlabParent(t)
@@ -245,8 +245,8 @@ func TestSlabOutOfMemory(t *testing.T) {
 	closeSlab(t, s)
 }
 
-// TestSlabFailureAtEveryAllocation has the parent fail at each of its allocations of
-// a scenario in turn: the one operation fails, and nothing is lost.
+// TestSlabFailureAtEveryAllocation has the parent fail at each of its allocations of a
+// scenario: one operation fails, and nothing is lost.
 func TestSlabFailureAtEveryAllocation(t *testing.T) {
 	blockalloc.OneShard(t)
 	for failAt := 1; ; failAt++ {

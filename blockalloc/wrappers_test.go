@@ -25,8 +25,8 @@ func newRoot() blockalloc.Allocator {
 	return new(blockalloc.Heap)
 }
 
-// newHeap is for tests that also do what is wrong, to see the Heap's own error: with
-// alloctest's Debug it would fail them. That nothing leaks is checked.
+// newHeap is for tests that misuse memory on purpose, to see the Heap's own error,
+// which alloctest would report as a failure. It checks for leaks.
 func newHeap(t testing.TB) *alloctrace.Proxy {
 	return alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap)))
 }
@@ -50,8 +50,8 @@ func frees(c failing.Call) bool { return c.Op == failing.OpFree }
 // wide describes wrappers of allocators of any size that zero memory.
 var wide = blocktest.Config{MaxSize: 16 << 20, Zeroed: true}
 
-// conforms runs the suite over what wrap makes of a parent that gives it all its
-// memory: one that can be had, and one of the suite's own.
+// conforms runs the suite over what wrap makes of a parent: a real one, and one of the
+// suite's own.
 func conforms(t *testing.T, name string, c blocktest.Config, wrap func(parent blockalloc.Allocator) blockalloc.Allocator) {
 	t.Run(name, func(t *testing.T) {
 		c.New = func(testing.TB) blockalloc.Allocator { return wrap(newRoot()) }

@@ -125,8 +125,8 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// TestQuarantine: an address is not used again before the quarantine has had so
-// many blocks, or bytes, after it.
+// TestQuarantine: an address is not reused before enough blocks, or bytes, have
+// followed it into the quarantine.
 func TestQuarantine(t *testing.T) {
 	for name, c := range map[string]struct {
 		options debug.Options
@@ -335,8 +335,8 @@ func TestLargest(t *testing.T) {
 	}
 }
 
-// TestGuardsAreBounded: beyond MaxGuarded blocks come from the parent, and are
-// guarded again once there is a place.
+// TestGuardsAreBounded: blocks beyond MaxGuarded come from the parent. They are guarded
+// again once fewer are mapped.
 func TestGuardsAreBounded(t *testing.T) {
 	if !hasGuards {
 		return

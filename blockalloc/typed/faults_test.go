@@ -22,7 +22,7 @@ type user struct {
 	free  []func() error // can be called again, whatever came of it
 }
 
-// add has n steps more, of which each is told its number.
+// add appends n steps, each of which gets its number.
 func (u *user) add(n int, step func(i int) error) {
 	for i := range n {
 		u.steps = append(u.steps, func() error { return step(i) })

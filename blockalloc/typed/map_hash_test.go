@@ -8,8 +8,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
-// Keys whose hashes are all the same, or differ in a few bits alone, are still told
-// apart, and in the latter case found as fast.
+// Keys whose hashes are all the same, or differ in a few bits alone, are still
+// distinguished, and in the latter case found as fast.
 func TestMapHashFunctions(t *testing.T) {
 	for name, test := range map[string]struct {
 		hash   func(uint64) uint64

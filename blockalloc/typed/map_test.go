@@ -234,7 +234,7 @@ func TestMapChangesUnderIteration(t *testing.T) {
 	must(t, m.Free())
 }
 
-// Iterators stop when they are told to.
+// Iterators stop when the loop breaks.
 func TestMapIterationStops(t *testing.T) {
 	m := numbers(t, newChecked(t), 10)
 	b := newBytesMap[int](t, newChecked(t))
