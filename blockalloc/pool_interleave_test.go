@@ -107,7 +107,7 @@ func TestPoolSecondFreeDuringPurge(t *testing.T) {
 	if len(waits) == 0 {
 		t.Error("Trim gave nothing back")
 	}
-	if s := p.Stats(); s.Blocks != 1 || s.Cached != 0 {
+	if s := p.Stats(); s.LiveBlocks != 1 || s.Cached != 0 {
 		t.Errorf("one block is live, none is cached: %+v", s)
 	}
 }
@@ -153,7 +153,7 @@ func TestPoolAllocateDuringPurge(t *testing.T) {
 	for _, wait := range waits {
 		wait()
 	}
-	if s := p.Stats(); s.Blocks != 4 || s.Cached > int64(pageSize) {
+	if s := p.Stats(); s.LiveBlocks != 4 || s.Cached > int64(pageSize) {
 		t.Errorf("four blocks are live, and one may be cached: %+v", s)
 	}
 	for i, b := range got {
@@ -206,7 +206,7 @@ func TestPoolTakeDuringDissolve(t *testing.T) {
 	pages.Before = nil
 	if got != nil { // then the run is still there
 		b := Block{got, pageSize, 1}
-		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.Blocks != 1 {
+		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.LiveBlocks != 1 {
 			t.Errorf("%v was taken while its run was given up; owned: %v, %+v", b, p.Owns(b), s)
 		}
 		if err := CheckPool(p); err != nil {

@@ -199,7 +199,7 @@ func outOfMemory(t *testing.T, least int64) {
 	if err := l.p.Free(b); err != nil {
 		t.Error(err)
 	}
-	if s := l.p.Stats(); s.Blocks != 0 {
+	if s := l.p.Stats(); s.LiveBlocks != 0 {
 		t.Errorf("no block is live: %+v", s)
 	}
 	if err := l.p.Close(); err != nil {

@@ -162,7 +162,7 @@ func TestPoolFreesOnce(t *testing.T) {
 					t.Errorf("%d frees of %v succeeded", n, b)
 				}
 			}
-			if s := p.Stats(); s.Blocks != 1 || s.InUse != int64(keep.Size()) {
+			if s := p.Stats(); s.LiveBlocks != 1 || s.LiveBytes != int64(keep.Size()) {
 				t.Errorf("one block is live: %+v", s)
 			}
 			poolFree(t, p, keep)
@@ -208,7 +208,7 @@ func TestPoolFreesAcross(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := p.Stats(); s.Blocks != 0 || s.InUse != 0 {
+	if s := p.Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
 		t.Errorf("no block is live: %+v", s)
 	}
 	// Those who free must not have kept runs from those who allocate.

@@ -139,7 +139,7 @@ func TestPoolFindsFreedRuns(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if s := p.Stats(); s.Blocks != 0 || s.Carved > 20<<maxRunShift {
+	if s := p.Stats(); s.LiveBlocks != 0 || s.Carved > 20<<maxRunShift {
 		t.Errorf("no block is live, few were at once: %+v", s)
 	}
 	settled(t, p, pages)

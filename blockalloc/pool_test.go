@@ -223,7 +223,7 @@ func TestPoolReallocates(t *testing.T) {
 				t.Errorf("Reallocate(%v, %d) = %v, and the old block is still owned", b, next, n)
 			}
 			b, size = n, next
-			if s := p.Stats(); s.Blocks != 1 || s.InUse != int64(b.Size()) {
+			if s := p.Stats(); s.LiveBlocks != 1 || s.LiveBytes != int64(b.Size()) {
 				t.Errorf("after Reallocate to %v: %+v", b, s)
 			}
 		}

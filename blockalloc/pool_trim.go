@@ -108,8 +108,8 @@ func (p *Pool) Close() error {
 	}
 	for range 10 {
 		s := p.stats()
-		if s.Blocks > 0 {
-			return closeError("Pool", int(s.Blocks), s.InUse)
+		if s.LiveBlocks > 0 {
+			return closeError("Pool", int(s.LiveBlocks), s.LiveBytes)
 		}
 		p.releaseCurrent()
 		var failed error
@@ -129,15 +129,15 @@ func (p *Pool) Close() error {
 	return fmt.Errorf("blockalloc: Pool.Close: %w: other goroutines allocate and free all the time: stop them first", ErrLive)
 }
 
-// PoolStats are the figures of a [Pool]. All but Blocks are bytes. Blocks that come
-// straight from System count in Reserved, Committed, Carved and InUse.
+// PoolStats are the figures of a [Pool]. All but LiveBlocks are bytes. Blocks that come
+// straight from System count in Reserved, Committed, Carved and LiveBytes.
 type PoolStats struct {
-	Reserved  int64 // address space
-	Committed int64 // of it, accessible: what counts where the system limits that
-	Carved    int64 // of it, in runs of blocks, live or free
-	InUse     int64 // of it, in live blocks
-	Blocks    int64 // the number of live blocks
-	Cached    int64 // in freed blocks that still have memory, for reuse; Trim gives it back
+	Reserved   int64 // address space
+	Committed  int64 // of it, accessible: what counts where the system limits that
+	Carved     int64 // of it, in runs of blocks, live or free
+	LiveBytes  int64 // of it, in live blocks
+	Cached     int64 // in freed blocks that still have memory, for reuse; Trim gives it back
+	LiveBlocks int64
 }
 
 // Fragmentation returns the fraction of carved memory, from 0 to 1, that is not in use.
@@ -147,7 +147,7 @@ func (s PoolStats) Fragmentation() float64 {
 	if s.Carved == 0 {
 		return 0
 	}
-	return 1 - float64(s.InUse)/float64(s.Carved)
+	return 1 - float64(s.LiveBytes)/float64(s.Carved)
 }
 
 // Stats returns the Pool's figures, exact if no other goroutine uses it. It visits
@@ -160,15 +160,15 @@ func (p *Pool) Stats() PoolStats {
 
 func (p *Pool) stats() PoolStats {
 	large := p.largeBytes.Load()
-	s := PoolStats{Reserved: large, Committed: large, Carved: large, InUse: large, Blocks: p.largeBlocks.Load()}
+	s := PoolStats{Reserved: large, Committed: large, Carved: large, LiveBytes: large, LiveBlocks: p.largeBlocks.Load()}
 	for _, c := range p.chunks {
 		s.Reserved += chunkSize
 		s.Committed += int64(c.committed)
 		for r := range c.all() {
 			free := r.free.Load()
 			s.Carved += int64(r.bytes())
-			s.Blocks += int64(bits.OnesCount64(r.all &^ free))
-			s.InUse += int64(bits.OnesCount64(r.all&^free)) << r.shift
+			s.LiveBlocks += int64(bits.OnesCount64(r.all &^ free))
+			s.LiveBytes += int64(bits.OnesCount64(r.all&^free)) << r.shift
 			s.Cached += int64(r.dirty(free)) << r.shift
 		}
 	}

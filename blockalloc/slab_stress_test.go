@@ -122,7 +122,7 @@ func TestSlabStorm(t *testing.T) {
 						t.Errorf("Close with a live block: error %v, want ErrLive", err)
 						return
 					}
-					if st := s.Stats(); st.InUse < 1 || st.Blocks < 1 || st.InUseBytes > st.BlockBytes {
+					if st := s.Stats(); st.LiveSlots < 1 || st.Blocks < 1 || st.LiveSlotBytes > st.BlockBytes {
 						t.Errorf("with a live block: %+v", st)
 					}
 					if b, ok := s.Find(pin.Pointer()); !ok || b.Addr() != pin.Addr() || !s.Owns(pin) {
@@ -137,7 +137,7 @@ func TestSlabStorm(t *testing.T) {
 			for len(gifts) > 0 {
 				slabFree(t, s, (<-gifts).block)
 			}
-			if st := s.Stats(); st.InUse != 1 || st.Large != 0 {
+			if st := s.Stats(); st.LiveSlots != 1 || st.LargeBlocks != 0 {
 				t.Errorf("at rest with one live block: %+v", st)
 			}
 			slabFree(t, s, pin)
@@ -236,7 +236,7 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 					t.Fatalf("Free(%v), which was allocated meanwhile: %v", other, err)
 				}
 				slabFree(t, s, others...)
-				if st := s.Stats(); st.InUse != 0 || st.Large != 0 {
+				if st := s.Stats(); st.LiveSlots != 0 || st.LargeBlocks != 0 {
 					t.Fatalf("when all is freed: %+v", st)
 				}
 			}

@@ -141,14 +141,14 @@ func (s *Slab) shut() error {
 
 // SlabStats are the figures of a [Slab].
 type SlabStats struct {
-	Blocks      int64 // blocks of the parent that are cut into slots
-	BlockBytes  int64 // their bytes, as the parent granted them
-	EmptyBlocks int64 // those of them without a live slot; Trim gives them back
-	InUse       int64 // live slots
-	InUseBytes  int64 // their bytes, as granted
-	FreeBytes   int64 // the bytes of slots that are not live; the rest of BlockBytes fits no slot
-	Large       int64 // live blocks that came straight from the parent
-	LargeBytes  int64 // their bytes
+	Blocks        int64 // blocks of the parent that are cut into slots
+	BlockBytes    int64 // their bytes, as the parent granted them
+	EmptyBlocks   int64 // those of them without a live slot; Trim gives them back
+	LiveSlots     int64
+	LiveSlotBytes int64 // their bytes, as granted
+	FreeBytes     int64 // the bytes of slots that are not live; the rest of BlockBytes fits no slot
+	LargeBlocks   int64 // live blocks that came straight from the parent
+	LargeBytes    int64 // their bytes
 }
 
 // Stats returns the Slab's figures, exact if no other goroutine uses it. It visits
@@ -156,7 +156,7 @@ type SlabStats struct {
 // class that it visits wait.
 func (s *Slab) Stats() SlabStats {
 	var st SlabStats
-	st.Large, st.LargeBytes = s.sumLarge()
+	st.LargeBlocks, st.LargeBytes = s.sumLarge()
 	for i := range s.classes {
 		c := &s.classes[i]
 		c.mu.Lock()
@@ -164,8 +164,8 @@ func (s *Slab) Stats() SlabStats {
 			live := int64(h.live())
 			st.Blocks++
 			st.BlockBytes += int64(h.mem.size)
-			st.InUse += live
-			st.InUseBytes += live * int64(h.size)
+			st.LiveSlots += live
+			st.LiveSlotBytes += live * int64(h.size)
 			st.FreeBytes += (int64(h.slots) - live) * int64(h.size)
 			if live == 0 {
 				st.EmptyBlocks++
