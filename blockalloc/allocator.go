@@ -1,6 +1,5 @@
-// Package blockalloc allocates blocks of memory that are aligned to a power of
-// two, most often to their own size, outside the Go heap where the platform
-// allows it.
+// Package blockalloc allocates blocks of memory, aligned to a power of two, most often
+// to their own size. They are outside the Go heap if the platform allows that.
 //
 // If a block is aligned to its size, any pointer into it can be masked down to the
 // block's start. Page caches, database buffers and language VMs rely on that:

@@ -176,9 +176,9 @@ func (f *FreeList) Owns(b Block) bool {
 	return s != nil && s.live && b.size == f.layout.Size
 }
 
-// Reserve takes blocks from the parent until the list has n in all, live or at hand, so
-// that n can be allocated without asking it. If the parent fails, Reserve gives back
-// what it took and returns the parent's error unchanged. More than max is refused with
+// Reserve takes blocks from the parent until the list has n in all, live or at hand. So
+// n can be allocated without asking it. If the parent fails, Reserve gives back what it
+// took and returns the parent's error unchanged. More than max is refused with
 // [ErrOutOfMemory].
 func (f *FreeList) Reserve(n int) error {
 	f.guard.use()

@@ -23,8 +23,8 @@ type Layout struct {
 // which must be a power of two.
 func BlockLayout(size uintptr) Layout { return Layout{Size: size, Align: size} }
 
-// Check returns an error that wraps [ErrBadLayout] if the alignment is not a
-// power of two, or if it or the size is larger than the address space.
+// Check returns an error that wraps [ErrBadLayout] if the alignment is not a power of
+// two, or if either exceeds the address space.
 func (l Layout) Check() error {
 	switch {
 	case l.Align == 0 || l.Align&(l.Align-1) != 0:

@@ -20,9 +20,9 @@ import (
 //     inner allocator has both while it moves a block. At the bound, blocks can be
 //     freed, but neither grown nor shrunk.
 //   - A block that grows always moves if the inner allocator is an [Owner]: so the
-//     slack is known while the old block can still be kept. Without an Owner, and for
-//     a block that shrinks and is granted more than both sizes together, the slack is
-//     counted when it is known, above the bound if need be.
+//     slack is known while the old block can still be kept. Otherwise the slack is
+//     counted when it is known, above the bound if need be. So it is if a block that
+//     shrinks is granted more than both sizes together.
 //
 // Zeroing and ownership are those of the inner allocator. Several goroutines may use a
 // Limit at once if they may use that. Free a block through the Limit that it came from,
@@ -202,9 +202,9 @@ func (l *Limit) SetMax(max int64) {
 	}
 }
 
-// bound is the state that the views of one Limit share. The bytes left are one number,
-// rather than the bytes used and the bound, so that one atomic operation decides
-// whether a request fits, also beside SetMax.
+// bound is the state that the views of one Limit share. It keeps the bytes left as one
+// number, not the bytes used and the bound. So one atomic operation decides whether a
+// request fits, also beside SetMax.
 type bound struct {
 	free atomic.Int64 // max less what is used; below zero if max was lowered that far
 

@@ -115,8 +115,8 @@ type waiter struct {
 const outOfReach = "blockalloc: Limit: a request of a testing/synctest bubble waits for what was freed or changed outside of it, from where it cannot be woken: make the Limit outside of the bubble"
 
 // newWaiter returns a waiter for the caller. In a bubble it blocks durably if the Limit
-// was made there too, or if ctx has a deadline by the bubble's clock, which would
-// otherwise stand still.
+// was made there too, or if ctx has a deadline by the bubble's clock. Otherwise that
+// clock would stand still.
 func (s *bound) newWaiter(ctx context.Context, need int64) *waiter {
 	w := &waiter{need: need, bubble: bubble(), gaveUp: ctx.Done()}
 	deadline, ok := ctx.Deadline()

@@ -12,7 +12,7 @@ import (
 )
 
 // Pool is an [Allocator] for blocks from a page to 64 MiB (4 MiB with 32-bit
-// addresses), whose sizes are rounded up to powers of two. It carves them from large
+// addresses). It rounds sizes up to powers of two. It carves them from large
 // reservations of address space, so that many blocks take few mappings, and keeps freed
 // blocks for reuse. Larger blocks come straight from System. It is the allocator to
 // start with: see [Default].
@@ -20,13 +20,13 @@ import (
 // A block is aligned to its granted size. Its memory is not zeroed. An operation costs
 // one atomic instruction and some loads if the goroutine's shard has a block at hand:
 // it takes no lock, and writes no cache line that another processor writes. A shard
-// takes a lock when it has used up a run of blocks, which has 64 of them, or as many as
-// fit 4 MiB. So does the first free into such a run. A Pool takes 36 KiB, and 128 B for
-// each run. A free of a block that is not live is an error, found in constant time,
-// unless the block was allocated again meanwhile.
+// takes a lock when it has used up a run of blocks: 64, or as many as fit 4 MiB. So
+// does the first free into such a run. A Pool takes 36 KiB, and 128 B for each run. A
+// free of a block that is not live is an error, found in constant time, unless the
+// block was allocated again meanwhile.
 //
-// Freed blocks keep their memory up to MaxCached bytes, plus at most a sixteenth of
-// what the Pool has carved, because it looks only so often. The rest goes back to the
+// Freed blocks keep their memory up to MaxCached bytes. It looks only now and then, and
+// so may keep a sixteenth of what it has carved beyond that. The rest goes back to the
 // operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make reuse
 // cheaper, but the resident size, which people and containers judge by, would fall only
 // when the machine is short of memory. The other Unixes have no better. [Pool.Trim]

@@ -111,8 +111,8 @@ func (p *Pool) dissolved(r *run) bool {
 	return r.dissolved
 }
 
-// freed is called after a free into r if r had no free block before, as free says, or
-// if it is time to look at how much memory is kept.
+// freed is called after a free into r. Either r had no free block before, as free says,
+// or it is time to look at how much memory is kept.
 func (p *Pool) freed(r *run, free uint64) {
 	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.reportAt.Load() {
 		return

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// registry knows the live blocks of an allocator whose memory cannot show it, so that a
+// registry knows the live blocks of an allocator whose memory cannot show it. So a
 // foreign or second free is an error and not a corruption. V is what the allocator
 // keeps with each block. The zero registry is ready.
 //

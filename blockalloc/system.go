@@ -19,8 +19,8 @@ import (
 //
 // An allocation costs one to six system calls, some microseconds, and a mapping of the
 // process: Linux allows 65,530 (vm.max_map_count). System is for few large blocks, and
-// for other allocators to carve. It keeps a table of its live blocks, so that a foreign
-// free is an error, and so is a second one until the address is in use again.
+// for other allocators to carve. Its table of live blocks makes a foreign free an
+// error, and a second one until the address is in use again.
 //
 // The fields ask for more than plain memory. Each is best effort: a block is granted
 // even if an option fails, and [System.Options] reports how often and why. Do not

@@ -16,15 +16,15 @@
 //
 // [Config] describes the allocator:
 //
-//   - One that gets its memory from another allocator sets NewOver, so that the suite
-//     can pass a parent that counts, guards its memory, and fails. New can be left out.
+//   - One that gets its memory from another allocator sets NewOver. The suite passes a
+//     parent that counts, guards its memory, and fails. New can be left out.
 //   - A small one sets MaxSize and MaxLive. One that runs out sets Bounded.
 //   - One that gets memory back only in the reverse order of allocation, such as
 //     a stack of blocks, sets Arena.
 //   - One that counts what is live sets LiveBytes, which is checked after every
 //     operation.
-//   - One with more operations, such as Trim, sets Steps for the model to mix in, and
-//     a Check of what must hold after every operation.
+//   - One with more operations, such as Trim, sets Steps for the model to mix in.
+//     Check, for all, checks what must hold after every operation.
 //
 // For example, a free list of 64 blocks of 1 KiB on one piece of its parent's memory, for
 // one goroutine at a time:
@@ -84,8 +84,8 @@ type Config struct {
 	// else is live, at least 2. The suite asks for no more. Zero means 1 GiB.
 	MaxSize uintptr
 
-	// MaxLive is how many blocks of 4 KiB, or of MaxSize if that is less, the allocator
-	// must serve at once, each aligned to its size; at least 2. Zero means 256.
+	// MaxLive is how many blocks the allocator must serve at once, at least 2, each of 4
+	// KiB, or of MaxSize if that is less, and aligned to its size. Zero means 256.
 	MaxLive int
 
 	// Bounded says that the allocator runs out, with ErrOutOfMemory or ErrLimit: before 16
@@ -123,9 +123,9 @@ type Config struct {
 	// ErrInjected, which the model then accepts.
 	Steps []Step
 
-	// Check, if not nil, returns an error if something does not hold that must hold after
-	// every operation of the model, such as what a method Stats returns. The blocks are the
-	// live ones, oldest first. Check must not keep or change them.
+	// Check, if not nil, is called after every operation of the model. It returns an error
+	// if something is wrong, such as what a method Stats returns. The blocks are the live
+	// ones, oldest first. Check must not keep or change them.
 	Check func(a blockalloc.Allocator, live []blockalloc.Block) error
 }
 

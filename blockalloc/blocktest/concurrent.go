@@ -25,8 +25,8 @@ func unlessShort(n, short int) int {
 	return n
 }
 
-// concurrent has goroutines allocate, write, pass on to each other, reallocate,
-// check and free, so that a block given out twice is found by its content.
+// concurrent has goroutines allocate, write, pass on, reallocate, check and free. A
+// block that is given out twice is found by its content.
 func (s suite) concurrent(t *testing.T) {
 	steps := unlessShort(400, 150)
 	workers := max(1, min(8, s.MaxLive/4)) // one block held, one passed on, one that it grows into

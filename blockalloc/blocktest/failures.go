@@ -12,9 +12,9 @@ import (
 // CheckAllocationFailures runs scenario with an allocator that counts its n allocations
 // and reallocations. Then it runs it again for each of them: with that one failing
 // alone, and with all from that one on failing. Each time, the scenario must return an
-// error that wraps [ErrInjected], and must have freed all that it allocated. So a leak
-// or a second free on an error path, or an error that is lost, is reported to t with
-// the number of the allocation.
+// error that wraps [ErrInjected], and must have freed all that it allocated. A leak or
+// a second free on an error path, or a lost error, is reported to t with the number of
+// the allocation.
 //
 // The scenario must do the same each time; n is checked to be no less. It runs 2n+1
 // times, so keep n below a few hundred. The allocator's memory is not zeroed and is

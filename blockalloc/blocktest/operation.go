@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// An operation is a step of a random test, in five bytes, so that a fuzzer can make
-// them up and a failing sequence can be written down. They say what to do, to which
-// block, and with which size and alignment. Their meaning depends on the allocator and
-// the live blocks: the model decides.
+// An operation is a step of a random test, in five bytes. So a fuzzer can make them up,
+// and a failing sequence can be written down. They say what to do, to which block, and
+// with which size and alignment. Their meaning depends on the allocator and the live
+// blocks: the model decides.
 type operation [operationSize]byte
 
 const operationSize = 5

@@ -26,8 +26,8 @@ const (
 )
 
 // parent is the allocator below the one under test. It knows what is live, guards it
-// with bytes before and after, fails on demand, moves every block that it reallocates,
-// and overwrites what is freed.
+// with bytes before and after, and fails on demand. It moves every block that it
+// reallocates, and overwrites what is freed.
 type parent struct {
 	heap   blockalloc.Heap
 	zeroed bool // fresh memory is zero, and not a pattern

@@ -15,13 +15,13 @@
 // it, who freed it, and who uses it now.
 //
 // It cannot find a write of the same bytes, or the use of a stale copy once another
-// block has the place, which the quarantine delays. Without Guard, it cannot find
-// reads, and writes that skip the canaries.
+// block has its place; the quarantine delays that. Without Guard, it cannot find reads,
+// and writes that skip the canaries.
 //
-// If the program is built with -asan, which needs cgo and gcc or clang,
-// AddressSanitizer ends it at the first access to the surroundings of a block or to the
-// quarantine, with a report of its own. It sees reads too, and C code.
-// ASAN_OPTIONS=allow_user_poisoning=0 leaves such accesses to this package.
+// If the program is built with -asan, AddressSanitizer ends it at the first access to
+// the surroundings of a block or to the quarantine, with its own report. That needs cgo
+// and gcc or clang. AddressSanitizer also sees reads, and C code. ASAN_OPTIONS=allow_user_poisoning=0
+// leaves such accesses to this package.
 package debug
 
 import (
@@ -38,8 +38,8 @@ import (
 // A reallocation always moves the block, so that stale pointers are found. Blocks have
 // exactly the size that was asked for. If a block is damaged, Free and Reallocate
 // return a report, write its canaries anew, and leave the block live: to free it again
-// succeeds. A block that was written to after it was freed is withheld from the parent
-// until Close has reported it, so that it is not reused.
+// succeeds. A block that was written to after it was freed is withheld from the parent,
+// so that it is not reused, until Close has reported it.
 //
 // An error found when another block is freed is not that caller's. It is kept for Check
 // and Close, the first hundred of them, and passed to Options.OnReport at once.

@@ -11,8 +11,8 @@ import "github.com/alloctrace/alloctrace/internal/pages"
 //
 //	Options{Guard: true, ZeroFree: true, Quarantine: 1 << 30, QuarantineBlocks: 10_000, Stack: 64}
 //
-// What each option adds to an Allocate and Free of 64 bytes, or of 4 KiB, in atomic
-// additions of some 8 ns each, measured on Linux amd64, and in memory:
+// The costs of each option for an Allocate and Free of 64 bytes, or of 4 KiB, in atomic
+// additions of some 8 ns (Linux, amd64), and in memory:
 //
 //	             64 B   4 KiB  memory
 //	records        50      50  200 B a live block, and up to 170 KiB of history

@@ -281,8 +281,8 @@ func (m *Map[K, V]) hashOf(k K) uint64 {
 
 func (m *Map[K, V]) hashAt(number uint32) uint64 { return m.hashOf(m.entry(number).key) }
 
-// mixHash makes each bit of a hash depend on many bits of h, because both the low and
-// the higher ones are used (the folded multiplication of wyhash).
+// mixHash makes each bit of a hash depend on many bits of h, because the map uses low
+// and high ones. It is the folded multiplication of wyhash.
 func mixHash(h uint64) uint64 {
 	high, low := bits.Mul64(h, 0x9e3779b97f4a7c15)
 	return high ^ low

@@ -13,11 +13,11 @@ import (
 // before it has an element.
 //
 // A full Vec asks for twice its bytes, above 1 MiB for a quarter more, and at first for
-// 64 bytes, or else for what is needed if that is more. [Vec.Reserve] asks for no more
-// than what is needed. A Vec uses all that was granted. It grows by Reallocate, in
-// place if the allocator can, and otherwise has the old and the new block at once.
-// Growth copies each element about four times at most. Only [Vec.Shrink] and [Vec.Free]
-// give memory back.
+// 64 bytes. If more is needed, it asks for that. [Vec.Reserve] asks for no more than
+// what is needed. A Vec uses all that was granted. It grows by Reallocate, in place if
+// the allocator can, and otherwise has the old and the new block at once. Growth copies
+// each element about four times at most. Only [Vec.Shrink] and [Vec.Free] give memory
+// back.
 //
 // Make a Vec with [NewVec]; it must not be copied. It is for one goroutine at a time;
 // several may read at once.

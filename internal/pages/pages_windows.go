@@ -47,8 +47,8 @@ func Purge(p unsafe.Pointer, size uintptr) error {
 	if _, err := virtualAlloc(uintptr(p), size, windows.MEM_RESET); err != nil {
 		return err
 	}
-	// Unlocking pages that are not locked fails, and takes them out of the working
-	// set all the same, where they would stay until the machine is short of memory.
+	// Unlocking pages that are not locked fails, but takes them out of the working set.
+	// Otherwise they stay there until the machine is short of memory.
 	_ = windows.VirtualUnlock(uintptr(p), size)
 	return nil
 }
