@@ -50,12 +50,13 @@ var compositions = []struct {
 		return blockalloc.NewFallback(blockalloc.NewLocked(bump), &blockalloc.Pool{})
 	}},
 	{"Segregate(Limit(Pool), Root)", anySize, false, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(8<<10, blockalloc.NewLimit(&blockalloc.Pool{}, 256<<20), root)
+		return blockalloc.NewSegregate(blockalloc.NewLimit(&blockalloc.Pool{}, 256<<20), root, 8<<10)
 	}},
 	{"Segregate(Fallback(failing.Every(Locked(FreeList(Root))), Heap), Limit(Pool))", anySize, false, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(page.Size,
+		return blockalloc.NewSegregate(
 			blockalloc.NewFallback(failing.Every(freeList(t, root), 2), &blockalloc.Heap{}),
 			blockalloc.NewLimit(&blockalloc.Pool{}, 256<<20),
+			page.Size,
 		)
 	}},
 	{"Limit(Limit(Root))", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
@@ -69,7 +70,7 @@ var compositions = []struct {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return blockalloc.NewLocked(blockalloc.NewSegregate(100, blockalloc.NewFallback(small, &blockalloc.Heap{}), &blockalloc.Heap{}))
+		return blockalloc.NewLocked(blockalloc.NewSegregate(blockalloc.NewFallback(small, &blockalloc.Heap{}), &blockalloc.Heap{}, 100))
 	}},
 	{"Slab(Limit(Root))", anySize, true, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		slab, err := blockalloc.NewSlab(blockalloc.NewLimit(root, 256<<20), 64<<10)

@@ -26,10 +26,10 @@ var wrappers = map[string]func(blockalloc.Allocator) blockalloc.Allocator{
 		return blockalloc.NewFallback(blockalloc.Null{}, a)
 	},
 	"Segregate, small": func(a blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(page.Size, a, blockalloc.Null{})
+		return blockalloc.NewSegregate(a, blockalloc.Null{}, page.Size)
 	},
 	"Segregate, large": func(a blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(8, blockalloc.Null{}, a)
+		return blockalloc.NewSegregate(blockalloc.Null{}, a, 8)
 	},
 	"three": func(a blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewLocked(blockalloc.NewFallback(blockalloc.NewLimit(a, 1<<20), new(blockalloc.Heap)))
@@ -91,7 +91,7 @@ func TestViewReachesBothInner(t *testing.T) {
 	var hook contextHook
 	small := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
 	large := alloctrace.Wrap(alloctest.New(t), alloctrace.WithHooks(&hook))
-	p := alloctrace.Wrap(blockalloc.NewSegregate(100, small, large))
+	p := alloctrace.Wrap(blockalloc.NewSegregate(small, large, 100))
 	view := p.WithContext(context.WithValue(t.Context(), contextKey{}, 1))
 	b := allocate(t, view, blockalloc.BlockLayout(64))
 	b, err := view.Reallocate(b, 200) // allocates large, frees small

@@ -91,8 +91,8 @@ func verifyMain(m interface{ Run() int }, w io.Writer, all blockalloc.Allocator,
 		VerifyNone(&t, p)
 	}
 	if pool, ok := all.(*blockalloc.Pool); ok {
-		if s := pool.Stats(); s.Blocks > 0 {
-			t.Errorf("alloctest: blockalloc.Default() has leaked %s in %s\n", counter.FormatBytes(s.InUse), blocks(s.Blocks))
+		if s := pool.Stats(); s.LiveBlocks > 0 {
+			t.Errorf("alloctest: blockalloc.Default() has leaked %s in %s\n", counter.FormatBytes(s.LiveBytes), blocks(s.LiveBlocks))
 		}
 	}
 	return t.failed

@@ -5,9 +5,9 @@ import (
 	"unsafe"
 )
 
-// A Block is a piece of memory that an [Allocator] handed out. It is a value:
-// copies describe the same memory, and whoever frees one of them has freed all.
-// The zero Block is empty.
+// A Block is a piece of memory that an [Allocator] handed out. It is a value: all
+// copies describe the same memory, and freeing one frees it for all. The zero Block is
+// empty.
 type Block struct {
 	ptr         unsafe.Pointer
 	size, align uintptr
@@ -20,16 +20,16 @@ func (b Block) Bytes() []byte { return unsafe.Slice((*byte)(b.ptr), b.size) }
 // Pointer returns the address of the block's first byte, nil if it is empty.
 func (b Block) Pointer() unsafe.Pointer { return b.ptr }
 
-// Addr returns the address of the block's first byte, 0 if it is empty. It is a
-// number: it keeps nothing alive.
+// Addr returns the address of the block's first byte, 0 if it is empty. As a number, it
+// keeps nothing alive.
 func (b Block) Addr() uintptr { return uintptr(b.ptr) }
 
 // Size returns the usable size of the block in bytes: what the allocator
 // granted, which may be more than was asked for.
 func (b Block) Size() uintptr { return b.size }
 
-// Align returns the alignment that was asked for, in bytes. The address may
-// happen to be aligned more strictly.
+// Align returns the alignment that was asked for, in bytes. The address may be aligned
+// more strictly.
 func (b Block) Align() uintptr { return b.align }
 
 // Layout returns the block's size and alignment.
@@ -46,19 +46,17 @@ func (b Block) String() string {
 	return fmt.Sprintf("block %#x of %v", b.Addr(), b.Layout())
 }
 
-// IntoRaw takes the block apart and moves its ownership to the caller: *b
-// becomes the empty Block, so that freeing it does nothing. The memory stays
-// allocated until [FromRaw] puts it together again and it is freed.
+// IntoRaw returns the block's pointer and layout, and makes *b the empty Block, so that
+// freeing it does nothing. The memory stays allocated: [FromRaw] makes the Block again.
 func (b *Block) IntoRaw() (unsafe.Pointer, Layout) {
 	p, l := b.ptr, b.Layout()
 	*b = Block{}
 	return p, l
 }
 
-// FromRaw puts together a block that was taken apart by [Block.IntoRaw], and
-// thereby owns it, or describes memory for an allocator of the caller's own. It
-// returns an error that wraps [ErrBadLayout] if l is invalid or of size zero, or
-// if p is nil or not aligned as l says.
+// FromRaw returns the Block that [Block.IntoRaw] took apart, or describes memory for an
+// allocator of the caller's own. The error wraps [ErrBadLayout] if l is invalid or of
+// size zero, or if p is nil or not aligned as l says.
 func FromRaw(p unsafe.Pointer, l Layout) (Block, error) {
 	if err := l.Check(); err != nil {
 		return Block{}, fmt.Errorf("blockalloc: FromRaw(%#x, %v): %w", uintptr(p), l, err)

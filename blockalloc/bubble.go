@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// bubble returns the number of the testing/synctest bubble that the caller is in, 0 if it
-// is in none. Go has no function for that: the clock of a bubble has no monotonic reading,
-// and the first line of a stack says which it is, as in "goroutine 7 [running, synctest
-// bubble 6]:". Outside it costs the reading of the clock.
+// bubble returns the number of the caller's testing/synctest bubble, 0 if it is in
+// none. Go has no function for that. But a bubble's clock has no monotonic reading, and
+// the first line of a stack is "goroutine 7 [running, synctest bubble 6]:". Outside a
+// bubble it costs a reading of the clock.
 func bubble() int {
 	if now := time.Now(); now != now.Round(0) {
 		return 0

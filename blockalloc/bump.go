@@ -2,30 +2,27 @@ package blockalloc
 
 import "unsafe"
 
-// Bump is an [Allocator] that takes one piece of memory from a parent and hands it
-// out by moving a pointer up. Freeing the newest block moves the pointer down
-// again, past the block's padding and past the blocks beneath that were freed
-// before; [Bump.Release] and [Bump.Reset] free many blocks at once. It is for work
-// that frees in the reverse order of allocation, or all together: the buffers of
-// a request, the temporaries of a compiler pass.
+// Bump is an [Allocator] that takes one piece of memory from a parent and allocates by
+// moving a pointer up. Freeing the newest block moves the pointer down again, past its
+// padding and past the freed blocks beneath it. [Bump.Release] and [Bump.Reset] free
+// many blocks at once. It suits work that frees in reverse order, or all together: the
+// buffers of a request, the temporaries of a compiler pass.
 //
-// Blocks have exactly the size asked for and are not zeroed. The memory can be
-// used to its last byte.
+// Blocks have exactly the size asked for and are not zeroed. The memory can be used to
+// its last byte.
 //
-// A Bump knows its live blocks: [Bump.Owns] is exact, and a free of a foreign
-// block, a second free and one of the wrong size are errors. A block of the same
-// address and size as a later one cannot be told from that. Blocks that end
-// without a Free, by Release, Reset or Close, still count as live in what wraps
-// the Bump, such as a counting proxy: wrap the parent to count its memory.
+// [Bump.Owns] is exact. A free of a foreign block, a second free and one of the wrong
+// size are errors. A freed block equals a later one of the same address and size.
+// Blocks that end by Release, Reset or Close still count as live in a wrapper, such as
+// a counting proxy: wrap the parent to count its memory.
 //
-// Allocate, and Free of the newest block, each cost about as much as one atomic
-// addition; Free of another block searches n blocks in log n steps. Nothing
-// is allocated on the Go heap once the Bump has been as full of blocks before. A
-// block takes 24 bytes (16 where addresses have 32 bits) on the Go heap beside
-// its padding.
+// Allocate, and Free of the newest block, each cost about one atomic addition. Free of
+// another block among n takes log n steps. Nothing is allocated on the Go heap until
+// there are more blocks than ever before. A block takes 24 bytes (16 with 32-bit
+// addresses) on the Go heap beside its padding.
 //
-// A Bump is for one goroutine at a time; the race detector reports two. It must
-// be closed, or its memory stays allocated in the parent.
+// A Bump is for one goroutine at a time; the race detector reports two. Close it, or
+// its memory stays allocated in the parent.
 type Bump struct {
 	bumper
 	_ [128 - unsafe.Sizeof(bumper{})%128]byte // the Bumps of two goroutines meet in no cache line
@@ -36,9 +33,10 @@ var (
 	_ Owner     = (*Bump)(nil)
 )
 
-// NewBump returns a Bump on size bytes of memory, which it takes from parent in
-// one piece, aligned to a page or, if it is smaller, to the power of two that fits
-// into it. A parent's error comes back as it is; size zero is [ErrBadLayout].
+// NewBump returns a Bump on size bytes of memory, which it takes from parent in one
+// piece. The piece is aligned to a page, or if it is smaller, to the largest power of
+// two in size. The parent's error is returned unchanged; size zero is [ErrBadLayout].
+// It panics if parent is nil.
 func NewBump(parent Allocator, size uintptr) (*Bump, error) {
 	a, err := newBumper("NewBump", "Bump", parent, size)
 	if err != nil {
@@ -50,10 +48,10 @@ func NewBump(parent Allocator, size uintptr) (*Bump, error) {
 // Parent returns the allocator that the memory came from.
 func (b *Bump) Parent() Allocator { return b.parent }
 
-// Close frees all blocks and gives the memory back to the parent. After it,
-// Allocate fails with [ErrClosed]. If the parent refuses, its error comes back,
-// the Bump and its blocks are what they were, and Close can be called again.
-// Closing a closed Bump does nothing.
+// Close frees all blocks and gives the memory back to the parent. After it, Allocate
+// fails with [ErrClosed]. If the parent refuses, Close returns its error unchanged,
+// nothing has changed, and Close can be called again. Closing a closed Bump does
+// nothing.
 func (b *Bump) Close() error {
 	b.guard.use()
 	return b.close()

@@ -8,13 +8,12 @@ import (
 	"unsafe"
 )
 
-// bumper hands out one block of memory in pieces, from its beginning to its end,
-// by moving the top. It is all that Bump and Fixed are, and what Scoped works on.
+// bumper hands out one block of memory in pieces, from its beginning to its end, by
+// moving the top. Bump and Fixed embed it, and Scoped has one.
 //
-// A stack of records, one a piece, lies on the Go heap beside the memory. Its last
-// record is always of a live piece, and the top is that piece's end: when a piece
-// goes, those beneath it that were freed before go with it, and with each the
-// padding in front of it.
+// A stack of records, one for each piece, is on the Go heap beside the memory. The last
+// record is always of a live piece, and the top is that piece's end. When a piece goes,
+// the freed ones beneath it go with it, and the padding of each.
 type bumper struct {
 	guard   single
 	name    string       // of the type that errors speak of
@@ -32,12 +31,9 @@ type bumpRecord struct {
 	serial uint64
 }
 
-// newBumper takes size bytes from parent in one piece, for the constructor that is
-// named.
+// newBumper takes size bytes from parent in one piece. Errors name the constructor.
 func newBumper(constructor, name string, parent Allocator, size uintptr) (bumper, error) {
-	if parent == nil {
-		return bumper{}, fmt.Errorf("blockalloc: %s(nil, %d): no parent: pass the Allocator to take the memory from", constructor, size)
-	}
+	needAllocator(constructor+"(nil)", parent)
 	if size == 0 {
 		return bumper{}, fmt.Errorf("blockalloc: %s of size 0: %w: ask for 1 byte or more", constructor, ErrBadLayout)
 	}
@@ -65,7 +61,7 @@ func (a *bumper) Allocate(l Layout) (Block, error) {
 	return Block{unsafe.Add(a.memory.ptr, offset), l.Size, l.Align}, nil
 }
 
-// refuse is what Allocate returns where no memory is handed out.
+// refuse returns the error of an Allocate that got no memory, or the empty Block.
 func (a *bumper) refuse(l Layout) (Block, error) {
 	err := l.Check()
 	switch {
@@ -84,9 +80,8 @@ func (a *bumper) errFull() error {
 	return fmt.Errorf("%w: %d of %d bytes are used: free the newest blocks or make it larger", ErrOutOfMemory, a.top, a.memory.size)
 }
 
-// Reallocate keeps b where it is when it shrinks, and when it is the newest block
-// and there is room behind it. Otherwise it copies b into a new block, which is
-// then the newest.
+// Reallocate keeps b in place if it shrinks, or if it is the newest block and there is
+// room behind it. Otherwise it copies b into a new block, which is then the newest.
 func (a *bumper) Reallocate(b Block, size uintptr) (Block, error) {
 	a.guard.use()
 	n, err := a.resize(b, size)
@@ -106,7 +101,7 @@ func (a *bumper) resize(b Block, size uintptr) (Block, error) {
 	}
 	i := a.find(b, a.first, len(a.records))
 	if i < 0 {
-		return b, a.errStranger(b)
+		return b, a.errUnknown(b)
 	}
 	if size == 0 {
 		a.drop(i)
@@ -133,8 +128,8 @@ func (a *bumper) resize(b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
-// Free gives back the newest block with its padding, at once. Any other block it
-// remembers as freed: its memory comes back when all blocks above it are freed.
+// Free gives back the newest block with its padding at once. It marks any other block
+// as freed: its memory comes back when all blocks above it are freed.
 func (a *bumper) Free(b Block) error {
 	a.guard.use()
 	if b.IsZero() {
@@ -142,7 +137,7 @@ func (a *bumper) Free(b Block) error {
 	}
 	i := a.find(b, a.first, len(a.records))
 	if i < 0 {
-		return freeError(a.name, b, a.errStranger(b))
+		return freeError(a.name, b, a.errUnknown(b))
 	}
 	a.drop(i)
 	return nil
@@ -154,14 +149,14 @@ func (a *bumper) Owns(b Block) bool {
 	return a.find(b, a.first, len(a.records)) >= 0
 }
 
-// A Mark is a moment in the life of a [Bump] or a [Fixed].
+// A Mark is a position in a [Bump] or [Fixed]: Release frees what was allocated since.
 type Mark struct {
 	bumper *bumper
 	depth  int    // how many records there were
 	serial uint64 // of the last of them
 }
 
-// Mark returns the present moment, for Release.
+// Mark returns the present position, for Release.
 func (a *bumper) Mark() Mark {
 	a.guard.use()
 	m := Mark{a, len(a.records), 0}
@@ -171,10 +166,9 @@ func (a *bumper) Mark() Mark {
 	return m
 }
 
-// Release frees all blocks that were allocated since m, and those that a
-// reallocation moved since. The mark stays good, until the block that was the
-// newest when it was taken is gone: then it is refused with [ErrDoubleFree]. The
-// mark of another allocator is refused with [ErrNotOwned].
+// Release frees all blocks that were allocated or moved since m. The mark can be used
+// again, until the block beneath it is gone: then Release fails with [ErrDoubleFree].
+// The mark of another allocator is [ErrNotOwned].
 func (a *bumper) Release(m Mark) error {
 	a.guard.use()
 	switch {
@@ -196,21 +190,21 @@ func (a *bumper) Reset() {
 }
 
 // Used returns how many bytes lie beneath the end of the newest block: live
-// blocks, padding, and blocks freed whose memory is not back yet.
-func (a *bumper) Used() uintptr {
+// blocks, padding, and freed blocks whose memory is not back yet.
+func (a *bumper) Used() int64 {
 	a.guard.use()
-	return a.top
+	return int64(a.top)
 }
 
 // Size returns how many bytes there are, used or not: as many as the parent
 // granted, which may be more than was asked for. It is 0 once closed.
-func (a *bumper) Size() uintptr {
+func (a *bumper) Size() int64 {
 	a.guard.use()
-	return a.memory.size
+	return int64(a.memory.size)
 }
 
-// find returns the place of b among the records from one place up to another, -1
-// if it is not there or not live. It looks at the newest first.
+// find returns the index of b's record within records[from:to], -1 if it is not there
+// or not live. It looks at the newest first.
 func (a *bumper) find(b Block, from, to int) int {
 	if i := to - 1; i >= from && a.records[i].is(b, a.memory) {
 		return i
@@ -227,16 +221,16 @@ func (r *bumpRecord) is(b, memory Block) bool {
 	return r.offset == b.Addr()-memory.Addr() && r.size == b.size
 }
 
-// searchRecords returns the place of the record with this offset and whether there
-// is one.
+// searchRecords returns the index of the record with this offset and whether there is
+// one.
 func searchRecords(records []bumpRecord, offset uintptr) (int, bool) {
 	return slices.BinarySearchFunc(records, offset, func(r bumpRecord, offset uintptr) int {
 		return cmp.Compare(r.offset, offset)
 	})
 }
 
-// errStranger says why b, which was not found, is none of the live blocks.
-func (a *bumper) errStranger(b Block) error {
+// errUnknown says why b is not live.
+func (a *bumper) errUnknown(b Block) error {
 	offset := b.Addr() - a.memory.Addr()
 	if a.memory.IsZero() {
 		return fmt.Errorf("%w: %w: its blocks ended with it", ErrNotOwned, ErrClosed)
@@ -262,8 +256,7 @@ func (a *bumper) drop(i int) {
 	a.cut(len(a.records))
 }
 
-// cut takes away the records from n on, and those of freed pieces that are then
-// the last.
+// cut removes the records from n on, and the freed ones before them.
 func (a *bumper) cut(n int) {
 	for n > 0 && a.records[n-1].size == 0 {
 		n--
@@ -275,7 +268,7 @@ func (a *bumper) cut(n int) {
 	}
 }
 
-// close gives the memory back to the parent. Only then all pieces end.
+// close gives the memory back to the parent. The pieces end only if that succeeds.
 func (a *bumper) close() error {
 	if a.memory.IsZero() {
 		return nil

@@ -51,7 +51,7 @@ func (t carverTest) fails(err, want error) {
 	}
 }
 
-// refuses checks that a neither owns b nor takes it, for the reason that is given.
+// refuses checks that a neither owns b nor takes it, with the given error.
 func (t carverTest) refuses(a blockalloc.Allocator, b blockalloc.Block, reason error) {
 	t.Helper()
 	if a.(blockalloc.Owner).Owns(b) {
@@ -102,8 +102,8 @@ func (t carverTest) noGoAllocations(f func()) {
 	}
 }
 
-// lender is a parent that fails when told to, grants more than asked for if told
-// so, and puts bytes in front of its blocks and behind them that nobody may touch.
+// lender is a parent that can be set to fail and to grant more than asked for. It
+// guards the bytes before and after its blocks.
 type lender struct {
 	t        testing.TB
 	mem      blockalloc.Allocator

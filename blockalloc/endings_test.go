@@ -77,8 +77,8 @@ func ended(t *testing.T, f func()) (ended bool) {
 	return ended
 }
 
-// TestAbruptEndings: whatever is asked of a parent, and in whichever of its calls that does
-// not return: afterwards nothing is locked, and all memory comes back.
+// TestAbruptEndings: whichever call of the parent does not return, nothing stays
+// locked, and all memory comes back.
 func TestAbruptEndings(t *testing.T) {
 	page := blockalloc.BlockLayout(4096)
 	type use struct {
@@ -231,8 +231,8 @@ func TestAbruptEndings(t *testing.T) {
 	}
 }
 
-// TestFreeListTrimsAgain: the table of a FreeList is as good as before when its parent has
-// not returned in the midst of giving blocks back, however often.
+// TestFreeListTrimsAgain: the table of a FreeList stays correct if its parent does not
+// return while blocks go back.
 func TestFreeListTrimsAgain(t *testing.T) {
 	p := &abrupt{Proxy: alloctrace.Wrap(new(blockalloc.Heap)), end: func() { panic(errAbrupt) }}
 	list := newFreeList(t, p, blockalloc.BlockLayout(64), 0)

@@ -3,11 +3,13 @@ package blockalloc
 import (
 	"errors"
 	"fmt"
+
+	"github.com/alloctrace/alloctrace/internal/injected"
 )
 
-// The errors of this package. What an allocator returns wraps one of them with
-// the call, its arguments and the remedy; test with [errors.Is]. Where the
-// operating system refused, its own error is wrapped beside it.
+// The errors of this package. An allocator's error wraps one of them and adds the call,
+// its arguments and the remedy; test with [errors.Is]. If the operating system refused,
+// its own error is wrapped beside it.
 var (
 	ErrOutOfMemory      = errors.New("out of memory")
 	ErrBadLayout        = errors.New("bad layout")
@@ -20,13 +22,56 @@ var (
 	ErrLive             = errors.New("blocks are still live")
 )
 
-// What package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and [ErrLive].
+// The errors that package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and
+// [ErrLive].
 var (
 	ErrOverrun      = errors.New("access past the end of a block")
 	ErrUnderrun     = errors.New("access before the start of a block")
 	ErrUseAfterFree = errors.New("block used after it was freed")
 	ErrNotZeroed    = errors.New("memory not zeroed")
 )
+
+// ErrorTypeOther is the [ErrorType] of an error that wraps none of this package.
+const ErrorTypeOther = "_OTHER"
+
+// ErrorType returns the value of OpenTelemetry's attribute error.type for err: a name
+// of low cardinality, such as "out_of_memory", "limit", "double_free" or "closed". It
+// names the most specific error of this package that err wraps: an error of [Limit],
+// which wraps [ErrLimit] and [ErrOutOfMemory], is "limit". Other errors are
+// [ErrorTypeOther], and nil is "". Spans, logs and metrics of this module use these
+// names. It costs some hundred nanoseconds.
+func ErrorType(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, t := range errorTypes {
+		if errors.Is(err, t.err) {
+			return t.name
+		}
+	}
+	return ErrorTypeOther
+}
+
+// errorTypes has the most specific errors first: those that are wrapped beside others.
+var errorTypes = [...]struct {
+	err  error
+	name string
+}{
+	{injected.Err, "injected"},
+	{ErrUseAfterFree, "use_after_free"},
+	{ErrOverrun, "overrun"},
+	{ErrUnderrun, "underrun"},
+	{ErrNotZeroed, "not_zeroed"},
+	{ErrDoubleFree, "double_free"},
+	{ErrNotOwned, "not_owned"},
+	{ErrUnsupportedAlign, "unsupported_align"},
+	{ErrBadLayout, "bad_layout"},
+	{ErrScoped, "scoped"},
+	{ErrClosed, "closed"},
+	{ErrLive, "live"},
+	{ErrLimit, "limit"},
+	{ErrOutOfMemory, "out_of_memory"},
+}
 
 // allocateError says which allocator refused which layout and why.
 func allocateError(allocator string, l Layout, err error) error {
@@ -43,8 +88,8 @@ func reallocateError(allocator string, b Block, size uintptr, err error) error {
 	return fmt.Errorf("blockalloc: %s.Reallocate(%v, %d): %w", allocator, b, size, err)
 }
 
-// closeError says which allocator stays open and why.
-func closeError(allocator string, blocks int, size uintptr) error {
+// closeError says which allocator stays open and how much is live.
+func closeError(allocator string, blocks int, size int64) error {
 	return fmt.Errorf("blockalloc: %s.Close: %w: %d of them, %d bytes in all: free them first", allocator, ErrLive, blocks, size)
 }
 

@@ -24,13 +24,13 @@ func ExamplePool() {
 	}
 	fmt.Println("a larger size within what was granted stays in place:", larger == block)
 	copy(larger.Bytes(), "off the Go heap")
-	fmt.Println("in use:", pool.Stats().InUse)
+	fmt.Println("in use:", pool.Stats().LiveBytes)
 
 	fmt.Println("closed with a live block:", pool.Close() != nil)
 	if err := pool.Free(larger); err != nil {
 		fmt.Println(err)
 	}
-	fmt.Println("in use:", pool.Stats().InUse, "cached:", pool.Stats().Cached)
+	fmt.Println("in use:", pool.Stats().LiveBytes, "cached:", pool.Stats().Cached)
 	if err := pool.Trim(); err != nil { // gives memory and address space back
 		fmt.Println(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 func ExampleSegregate() {
 	small, large := &blockalloc.Heap{}, blockalloc.Default()
-	mem := blockalloc.NewSegregate(4<<10, small, large)
+	mem := blockalloc.NewSegregate(small, large, 4<<10)
 	b, err := mem.Allocate(blockalloc.Layout{Size: 100, Align: 8})
 	if err != nil {
 		fmt.Println(err)

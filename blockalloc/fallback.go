@@ -5,25 +5,23 @@ import (
 	"fmt"
 )
 
-// Fallback is an [Allocator] of two: what the first cannot serve, for whatever
-// reason, goes to the second. A bad layout is the caller's doing, and comes back
-// at once. If both fail, the error wraps both of theirs.
+// Fallback is an [Allocator] that asks a second one if the first fails, for whatever
+// reason. A bad layout is returned at once. If both fail, the error wraps both of
+// theirs.
 //
-// A block goes back to where it came from: the first must be an [Owner], the
-// second need not be. The two must not draw on the same allocator, as a Limit of a
-// pool and that pool, or a FreeList of a pool and that pool: it would own blocks that
-// are the other one's. A block that neither owns is refused with [ErrNotOwned], or
-// with [ErrDoubleFree] if one of them knows that it was freed; what the first does
-// not own, a second that is no Owner must refuse by itself.
+// A block goes back to where it came from: the first must be an [Owner], the second
+// need not be. The two must not share an allocator below, as a Limit of a pool and that
+// pool would: each would own blocks of the other. A block that neither owns is refused
+// with [ErrNotOwned], or with [ErrDoubleFree] if one of them knows that it was freed. A
+// second that is no Owner must itself refuse unknown blocks.
 //
-// A reallocation that the block's own allocator cannot serve moves the block to the
-// other one; if the old block cannot be freed then, that is undone.
+// If a block's own allocator cannot reallocate it, the block moves to the other one. If
+// the old block cannot be freed then, that is undone.
 //
-// Memory is zeroed where the allocator that serves does so. Fallback may be used
-// by several goroutines at once if both may. It costs no memory, one call more to
-// allocate, and one question to the first of whether it owns the block to
-// reallocate or free: a lock and a look-up for [Heap] and [System]. A failure of
-// the first costs the making of its error, which is most often longer than an
+// Memory is zeroed if the allocator that serves it zeroes it. Several goroutines may
+// use a Fallback at once if they may use both. It costs no memory. Reallocate and Free
+// cost a call of the first's Owns: a lock and a look-up for [Heap] and [System]. A
+// failure of the first costs its error, which most often takes longer than an
 // allocation.
 type Fallback struct {
 	pair pair
@@ -35,13 +33,13 @@ var (
 	_ Rewrapper = (*Fallback)(nil)
 )
 
-// NewFallback returns an allocator that asks first, and second if that fails. It
-// panics if either is nil or if first is no Owner by [OwnerOf].
+// NewFallback returns an allocator that asks first, and second if that fails. It panics
+// if either is nil or if first is no Owner by [OwnerOf].
 func NewFallback(first, second Allocator) *Fallback {
 	return &Fallback{newPair("NewFallback", first, second, "first", "second")}
 }
 
-// Allocate allocates from the first that can.
+// Allocate allocates from the first, or from the second if that fails.
 func (f *Fallback) Allocate(l Layout) (Block, error) {
 	b, err := f.pair.first.Allocate(l)
 	if err == nil || errors.Is(err, ErrBadLayout) {
@@ -54,14 +52,13 @@ func (f *Fallback) Allocate(l Layout) (Block, error) {
 	return b, nil
 }
 
-// Reallocate reallocates b where it came from, or else moves it to the other
-// allocator.
+// Reallocate reallocates b where it came from, or else moves it to the other allocator.
 func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Fallback", b, size, errEmptyReallocate)
 	}
 	p := &f.pair
-	inFirst := p.firstOwner.Owns(b) // and stays there while its owner is in this call
+	inFirst := p.firstOwner.Owns(b) // this does not change during the call: the caller has b
 	from, to, owner := p.second, p.first, p.secondOwner
 	if inFirst {
 		from, to, owner = p.first, p.second, p.firstOwner
@@ -70,12 +67,12 @@ func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
 	switch {
 	case err == nil, errors.Is(err, ErrBadLayout):
 		return n, err
-	case isStranger(err) || owner != nil && !owner.Owns(b): // there may be no memory to copy from
+	case isUnknown(err) || owner != nil && !owner.Owns(b): // there may be no memory to copy from
 		if inFirst {
 			return b, err
 		}
 		n, err2 := p.first.Reallocate(b, size)
-		return n, strangerError(err2, err)
+		return n, unknownError(err2, err)
 	case size == 0:
 		return b, err
 	}
@@ -89,8 +86,8 @@ func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
 // Free gives b back to where it came from.
 func (f *Fallback) Free(b Block) error { return f.pair.free(b) }
 
-// Owns reports whether b is a live block of the first, or of the second if that
-// is an Owner.
+// Owns reports whether b is a live block of the first, or of the second if that is an
+// Owner.
 func (f *Fallback) Owns(b Block) bool { return f.pair.owns(b) }
 
 // Unwrap returns the first and the second allocator.
@@ -104,22 +101,21 @@ func (f *Fallback) Rewrap(view func(Allocator) Allocator) Allocator {
 // String returns "Fallback".
 func (f *Fallback) String() string { return "Fallback" }
 
-// pair is two allocators, of which the first can tell its own blocks, so that each
-// block finds back to where it came from.
+// pair is two allocators. The first is an Owner, so that each block goes back to where
+// it came from.
 type pair struct {
 	first, second           Allocator
 	firstOwner, secondOwner Owner // the second is nil if that is no Owner
 }
 
-// newPair panics in the name of constructor, whose parameters have the names given.
+// newPair panics in the name of constructor, whose parameters have the given names.
 func newPair(constructor string, first, second Allocator, firstName, secondName string) pair {
-	if first == nil || second == nil {
-		panic(fmt.Sprintf("blockalloc: %s: %s and %s must not be nil: pass Null for an allocator without memory", constructor, firstName, secondName))
-	}
+	needAllocator(fmt.Sprintf("%s(nil, %s)", constructor, secondName), first)
+	needAllocator(fmt.Sprintf("%s(%s, nil)", constructor, firstName), second)
 	p := pair{first: first, second: second}
 	var ok bool
 	if p.firstOwner, ok = OwnerOf(first); !ok {
-		panic(fmt.Sprintf("blockalloc: %s: %s is a %T, which is no Owner: pass one that can tell its own blocks", constructor, firstName, first))
+		panic(fmt.Sprintf("blockalloc: %s: %s is a %T, which is no Owner: pass one that knows its own blocks", constructor, firstName, first))
 	}
 	p.secondOwner, _ = OwnerOf(second)
 	return p
@@ -129,9 +125,9 @@ func (p *pair) owns(b Block) bool {
 	return p.firstOwner.Owns(b) || p.secondOwner != nil && p.secondOwner.Owns(b)
 }
 
-// free gives b back to where it came from. Whether the first owns a live block
-// cannot change while its owner is in this call; of any other block, the answer may
-// be out of date at once, and the allocator that is asked refuses it.
+// free gives b back to where it came from. While its owner is in this call, the first
+// cannot lose or gain a live block. For any other block the answer may be out of date
+// at once, and the allocator that is asked refuses it.
 func (p *pair) free(b Block) error {
 	if b.IsZero() {
 		return nil
@@ -140,8 +136,8 @@ func (p *pair) free(b Block) error {
 		return p.first.Free(b)
 	}
 	err := p.second.Free(b)
-	if err != nil && isStranger(err) {
-		return strangerError(p.first.Free(b), err)
+	if err != nil && isUnknown(err) {
+		return unknownError(p.first.Free(b), err)
 	}
 	return err
 }
@@ -154,8 +150,8 @@ func (p *pair) rewrap(view func(Allocator) Allocator) pair {
 	return v
 }
 
-// migrate moves b, which is a live block of from, to the other allocator. If
-// anything fails, b is what it was.
+// migrate moves b, a live block of from, to the other allocator. If anything fails, b
+// is unchanged.
 func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
 	n, err := to.Allocate(Layout{size, b.align})
 	if err != nil {
@@ -168,13 +164,13 @@ func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
 	return n, nil
 }
 
-// isStranger reports whether err says that a block is not a live one of the
-// allocator that was asked.
-func isStranger(err error) bool { return errors.Is(err, ErrNotOwned) || errors.Is(err, ErrDoubleFree) }
+// isUnknown reports whether an allocator answered err because the block is not live
+// there.
+func isUnknown(err error) bool { return errors.Is(err, ErrNotOwned) || errors.Is(err, ErrDoubleFree) }
 
-// strangerError is what to say of a block that both allocators were asked to take
-// and refused: that it was freed, if one of them knows.
-func strangerError(first, second error) error {
+// unknownError is the error for a block that both allocators refused: that it was
+// freed, if one of them knows that.
+func unknownError(first, second error) error {
 	switch {
 	case first == nil || errors.Is(first, ErrDoubleFree):
 		return first
@@ -184,5 +180,5 @@ func strangerError(first, second error) error {
 	return bothFailed(first, second)
 }
 
-// bothFailed tells of two failures in a row, on one line.
+// bothFailed joins two failures in a row on one line.
 func bothFailed(err, next error) error { return fmt.Errorf("%w; then %w", err, next) }

@@ -36,8 +36,8 @@ func TestFallbackConforms(t *testing.T) {
 	})
 }
 
-// TestFallbackErrors: if both fail, the error is of both, and on one line; a bad
-// layout is told once, and the second is not asked.
+// TestFallbackErrors: if both fail, the error wraps both, on one line. A bad layout is
+// returned once, and the second is not asked.
 func TestFallbackErrors(t *testing.T) {
 	second := failing.If(blockalloc.NewLimit(alloctest.New(t), 100), never)
 	f := blockalloc.NewFallback(failing.After(blockalloc.Null{}, 0), second)
@@ -151,9 +151,9 @@ func TestFallbackUndoesMigration(t *testing.T) {
 	mustFree(t, heap, inFirst)
 }
 
-// TestFallbackRefusesStrangers: what neither owns is an error, and is called a
-// double free if one of the two knows, whichever it is.
-func TestFallbackRefusesStrangers(t *testing.T) {
+// TestFallbackRefusesUnknown: a block that neither owns is an error: a double free if
+// one of the two knows that.
+func TestFallbackRefusesUnknown(t *testing.T) {
 	first, second := newHeap(t), newHeap(t)
 	foreign := borrow(t, 64, 64)
 	for name, f := range map[string]*blockalloc.Fallback{
@@ -200,8 +200,8 @@ func TestFallbackRefusesStrangers(t *testing.T) {
 	}
 }
 
-// TestFallbackCopiesNoFreedBlock: where the second allocator fails before it looks
-// at the block, the memory of one that was freed is not read.
+// TestFallbackCopiesNoFreedBlock: if the second allocator fails before it looks at the
+// block, a freed block is not read.
 func TestFallbackCopiesNoFreedBlock(t *testing.T) {
 	second := &moody{Allocator: newRoot()}
 	var first blockalloc.Heap
@@ -218,8 +218,6 @@ func TestFallbackCopiesNoFreedBlock(t *testing.T) {
 
 func TestFallbackPanics(t *testing.T) {
 	var h blockalloc.Heap
-	wantPanic(t, "NewFallback: first and second must not be nil", func() { blockalloc.NewFallback(nil, &h) })
-	wantPanic(t, "NewFallback: first and second must not be nil", func() { blockalloc.NewFallback(&h, nil) })
 	wantPanic(t, "first is a blockalloc_test.shy, which is no Owner", func() { blockalloc.NewFallback(shy{&h}, &h) })
 	inner := blockalloc.NewFallback(&h, shy{&h})
 	wantPanic(t, "first is a *blockalloc.Fallback, which is no Owner", func() { blockalloc.NewFallback(inner, &h) })

@@ -5,21 +5,19 @@ import (
 	"unsafe"
 )
 
-// Fixed is an [Allocator] on a buffer of the caller's: an array of the program, a
-// slice of a mapped file, shared memory. It is a [Bump] in all but where its memory
-// comes from, and lives without a heap beneath it: blocks are handed out by moving
-// a pointer up, have exactly the size asked for and are not zeroed, and the buffer
-// can be used to its last byte.
+// Fixed is an [Allocator] on a buffer of the caller's: an array of the program, a slice
+// of a mapped file, shared memory. It works as a [Bump] does, and allocates by moving a
+// pointer up. Blocks have exactly the size asked for and are not zeroed. The buffer can
+// be used to its last byte.
 //
-// The buffer must not be used otherwise while blocks are live. It is kept alive by
-// the Fixed and by each block. In a buffer on the Go heap the garbage collector
-// does not look for pointers either.
+// The caller must not use the buffer otherwise while blocks are live. The Fixed and
+// each block keep it alive. The garbage collector finds no pointers in it, even if it
+// is on the Go heap.
 //
-// Ownership and cost are a Bump's: [Fixed.Owns] is exact, foreign and second frees
-// are errors, Allocate and Free of the newest block each cost about as much as one
-// atomic addition, and a block takes 24 bytes (16 where addresses have 32 bits) on
-// the Go heap beside its padding. A Fixed is for one goroutine at a time; the race
-// detector reports two. There is nothing to close.
+// [Fixed.Owns] is exact, and foreign and second frees are errors. Allocate, and Free of
+// the newest block, each cost about one atomic addition. A block takes 24 bytes (16
+// with 32-bit addresses) on the Go heap beside its padding. A Fixed is for one
+// goroutine at a time; the race detector reports two. There is nothing to close.
 type Fixed struct {
 	bumper
 }
@@ -29,11 +27,10 @@ var (
 	_ Owner     = (*Fixed)(nil)
 )
 
-// NewFixed returns a Fixed on the length of buf, not its capacity, which must be 1
-// or more.
+// NewFixed returns a Fixed on the len(buf) bytes of buf. An empty buffer is an error.
 //
-// It is not inlined, so that a buffer that is a local variable is moved to the Go
-// heap: addresses on a goroutine's stack change, and with them alignments.
+// It is not inlined, so that a local buffer is moved to the Go heap: a goroutine's
+// stack can move, which changes addresses and alignments.
 //
 //go:noinline
 func NewFixed(buf []byte) (*Fixed, error) {

@@ -54,7 +54,7 @@ func TestFixedAligns(t *testing.T) {
 	for start := range 64 {
 		f := newFixed(t, buf[start:])
 		b := at.allocate(f, 16, 64)
-		if want := uintptr(-start & 63); f.Used() != want+16 || b.Addr()&63 != 0 {
+		if want := int64(-start & 63); f.Used() != want+16 || b.Addr()&63 != 0 {
 			t.Errorf("from byte %d on: %v with %d bytes used, want %d", start, b, f.Used(), want+16)
 		}
 	}

@@ -6,28 +6,25 @@ import (
 	"math/bits"
 )
 
-// FreeList is an [Allocator] of blocks of one layout. It takes them from a parent
-// when they are needed, or ahead by [FreeList.Reserve], and keeps those that are
-// freed to hand them out again, the last freed first: that one is warm in the
-// processor's cache. It is for page buffers, network packets, nodes of a tree.
+// FreeList is an [Allocator] of blocks of one layout. It takes them from a parent when
+// they are needed, or ahead by [FreeList.Reserve]. It keeps freed blocks and allocates
+// the one freed last, which is warm in the processor's cache. It suits page buffers,
+// network packets and nodes of a tree.
 //
-// Every block has the size of the list's layout, however little was asked for or
-// much the parent granted. A request that is larger is refused with
-// [ErrOutOfMemory], one that is aligned more strictly with [ErrUnsupportedAlign]. A
-// reallocation that fits the block leaves it where it is. A block that is used
-// again is not zeroed.
+// Every block has the size of the list's layout, whatever was asked for or granted. A
+// larger request is refused with [ErrOutOfMemory], a more strictly aligned one with
+// [ErrUnsupportedAlign]. A reallocation that fits leaves the block in place. Reused
+// blocks are not zeroed.
 //
-// A FreeList knows its blocks: [FreeList.Owns] is exact, a foreign free is
-// [ErrNotOwned] and a second one [ErrDoubleFree], until the block is handed out
-// again and cannot be told from before.
+// [FreeList.Owns] is exact, a foreign free is [ErrNotOwned], and a second free is
+// [ErrDoubleFree] until the block is allocated again.
 //
-// Allocate and Free of a block that is at hand each cost about as much as one
-// atomic addition, however many blocks there are, and allocate nothing on the Go
-// heap, where a block takes 64 to 80 bytes (half of that where addresses have 32
-// bits).
+// Allocate and Free of a block at hand each cost about one atomic addition, however
+// many blocks there are. They allocate nothing on the Go heap. A block takes 64 to 80
+// bytes there (half of that with 32-bit addresses).
 //
-// A FreeList is for one goroutine at a time; the race detector reports two. It
-// must be closed, or its free blocks stay allocated in the parent.
+// A FreeList is for one goroutine at a time; the race detector reports two. Close it,
+// or its free blocks stay allocated in the parent.
 type FreeList struct {
 	guard  single
 	parent Allocator
@@ -53,14 +50,13 @@ var (
 	_ Owner     = (*FreeList)(nil)
 )
 
-// NewFreeList returns a FreeList of at most max blocks, 0 meaning no bound, that
-// are laid out as block says. It takes none yet. A bad layout or one of size zero
-// is [ErrBadLayout].
+// NewFreeList returns a FreeList of blocks of the given layout, at most max of them; 0
+// means no bound. It takes none yet. A bad layout or one of size zero is
+// [ErrBadLayout]; a negative max is an error. It panics if parent is nil.
 func NewFreeList(parent Allocator, block Layout, max int) (*FreeList, error) {
+	needAllocator("NewFreeList(nil)", parent)
 	err := block.Check()
 	switch {
-	case parent == nil:
-		err = errors.New("no parent: pass the Allocator to take blocks from")
 	case err == nil && block.Size == 0:
 		err = fmt.Errorf("%w: blocks of size 0: ask for 1 byte or more", ErrBadLayout)
 	case err == nil && max < 0:
@@ -75,9 +71,8 @@ func NewFreeList(parent Allocator, block Layout, max int) (*FreeList, error) {
 // Parent returns the allocator that the blocks came from.
 func (f *FreeList) Parent() Allocator { return f.parent }
 
-// Allocate hands out the block that was freed last, or one from the parent, whose
-// error comes back as it is. When all blocks that the list may have are live, it
-// fails with [ErrOutOfMemory].
+// Allocate returns the block that was freed last, or else one from the parent, whose
+// error it returns unchanged. If max blocks are live, it fails with [ErrOutOfMemory].
 func (f *FreeList) Allocate(l Layout) (Block, error) {
 	f.guard.use()
 	if f.free == nil || l.Size-1 >= f.layout.Size || l.Align-1 >= f.layout.Align || l.Align&(l.Align-1) != 0 {
@@ -92,7 +87,7 @@ func (f *FreeList) Allocate(l Layout) (Block, error) {
 	return Block{s.block.ptr, f.layout.Size, l.Align}, nil
 }
 
-// prepare lays a block for l onto the empty stack, or says why none can serve it.
+// prepare pushes a block for l onto the empty stack, or says why none can serve it.
 func (f *FreeList) prepare(l Layout) error {
 	err := l.Check()
 	switch {
@@ -117,8 +112,8 @@ func (f *FreeList) errTooLarge() error {
 	return fmt.Errorf("%w: the list's blocks are %v: use an allocator of larger ones", ErrOutOfMemory, f.layout)
 }
 
-// Reallocate returns b as it is if size fits into it, and refuses with
-// [ErrOutOfMemory] otherwise.
+// Reallocate returns b as it is if size fits into it, and otherwise refuses with
+// [ErrOutOfMemory].
 func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 	f.guard.use()
 	if b.IsZero() {
@@ -129,7 +124,7 @@ func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 	switch {
 	case err != nil:
 	case s == nil || !s.live || b.size != f.layout.Size:
-		err = f.errStranger(s)
+		err = f.errUnknown(s)
 	case size > f.layout.Size:
 		err = f.errTooLarge()
 	case size == 0:
@@ -141,7 +136,7 @@ func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 	return b, reallocateError("FreeList", b, size, err)
 }
 
-// Free keeps b to hand it out again.
+// Free keeps b for a later Allocate.
 func (f *FreeList) Free(b Block) error {
 	f.guard.use()
 	if b.IsZero() {
@@ -149,13 +144,13 @@ func (f *FreeList) Free(b Block) error {
 	}
 	s := f.find(b)
 	if s == nil || !s.live || b.size != f.layout.Size {
-		return freeError("FreeList", b, f.errStranger(s))
+		return freeError("FreeList", b, f.errUnknown(s))
 	}
 	f.push(s)
 	return nil
 }
 
-// push lays s, which is live, onto the stack of blocks at hand.
+// push makes s, which is live, a block at hand.
 func (f *FreeList) push(s *listSlot) {
 	s.live = false
 	s.next = f.free
@@ -163,8 +158,8 @@ func (f *FreeList) push(s *listSlot) {
 	f.live--
 }
 
-// errStranger says why a block found at s, or not found, is none of the live ones.
-func (f *FreeList) errStranger(s *listSlot) error {
+// errUnknown says why the block found at s, or not found, is not live.
+func (f *FreeList) errUnknown(s *listSlot) error {
 	switch {
 	case s == nil:
 		return fmt.Errorf("%w: free a block with the allocator it came from", ErrNotOwned)
@@ -181,10 +176,10 @@ func (f *FreeList) Owns(b Block) bool {
 	return s != nil && s.live && b.size == f.layout.Size
 }
 
-// Reserve takes blocks from the parent until the list has n in all, live or at
-// hand, so that as many can be allocated without asking it. If the parent fails,
-// what this call took goes back and the parent's error is returned as it is. More
-// than the list may have is refused with [ErrOutOfMemory].
+// Reserve takes blocks from the parent until the list has n in all, live or at hand. So
+// n can be allocated without asking it. If the parent fails, Reserve gives back what it
+// took and returns the parent's error unchanged. More than max is refused with
+// [ErrOutOfMemory].
 func (f *FreeList) Reserve(n int) error {
 	f.guard.use()
 	switch {
@@ -204,21 +199,21 @@ func (f *FreeList) Reserve(n int) error {
 	return nil
 }
 
-// Trim gives all blocks at hand back to the parent. If that refuses one, its error
-// is returned, and the blocks not given back stay at hand.
+// Trim gives all blocks at hand back to the parent. If the parent refuses one, Trim
+// returns its error, and the blocks not given back stay at hand.
 func (f *FreeList) Trim() error {
 	f.guard.use()
 	return f.giveBack(f.count - f.live)
 }
 
-// Close gives all blocks back to the parent. After it, Allocate fails with
-// [ErrClosed]. With live blocks it is refused with [ErrLive], and nothing happens.
-// If the parent refuses a block, its error is returned, the list stays open, and
-// Close can be called again. Closing a closed FreeList does nothing.
+// Close gives all blocks back to the parent. After it, Allocate fails with [ErrClosed].
+// While blocks are live, it returns [ErrLive] and does nothing. If the parent refuses a
+// block, Close returns its error, the list stays open, and Close can be called again.
+// Closing a closed FreeList does nothing.
 func (f *FreeList) Close() error {
 	f.guard.use()
 	if f.live > 0 {
-		return closeError("FreeList", f.live, uintptr(f.live)*f.layout.Size)
+		return closeError("FreeList", f.live, int64(f.live)*int64(f.layout.Size))
 	}
 	if err := f.giveBack(f.count); err != nil {
 		return err
@@ -227,7 +222,7 @@ func (f *FreeList) Close() error {
 	return nil
 }
 
-// grow takes a block from the parent and lays it onto the stack.
+// grow takes a block from the parent and pushes it onto the stack.
 func (f *FreeList) grow() error {
 	b, err := f.parent.Allocate(f.layout)
 	if err != nil {
@@ -243,8 +238,8 @@ func (f *FreeList) grow() error {
 	return nil
 }
 
-// giveBack gives the n uppermost blocks of the stack back to the parent, up to the
-// first that it refuses.
+// giveBack gives the top n blocks of the stack back to the parent, up to the first that
+// it refuses.
 func (f *FreeList) giveBack(n int) error {
 	defer f.rehash() // also where the parent panics: find ends at an empty place
 	for ; n > 0; n-- {
@@ -259,8 +254,7 @@ func (f *FreeList) giveBack(n int) error {
 	return nil
 }
 
-// rehash makes the table anew, for the blocks of the old one that are there still
-// and as many again.
+// rehash makes the table anew, with room for the blocks it has and as many again.
 func (f *FreeList) rehash() {
 	old := f.table
 	f.table, f.shift = nil, 0
@@ -276,14 +270,14 @@ func (f *FreeList) rehash() {
 	}
 }
 
-// home is where the search for an address begins. Fibonacci hashing: the low bits
-// of aligned addresses are zeros.
-func (f *FreeList) home(addr uintptr) uint64 {
+// bucket is the index at which the search for an address begins. It hashes by
+// Fibonacci's method, because the low bits of aligned addresses are zeros.
+func (f *FreeList) bucket(addr uintptr) uint64 {
 	return uint64(addr) * 0x9e3779b97f4a7c15 >> f.shift
 }
 
 func (f *FreeList) insert(s *listSlot) {
-	i := f.home(s.block.Addr())
+	i := f.bucket(s.block.Addr())
 	for f.table[i] != nil {
 		i = (i + 1) & uint64(len(f.table)-1)
 	}
@@ -295,7 +289,7 @@ func (f *FreeList) find(b Block) *listSlot {
 	if len(f.table) == 0 {
 		return nil
 	}
-	for i := f.home(b.Addr()); ; i = (i + 1) & uint64(len(f.table)-1) {
+	for i := f.bucket(b.Addr()); ; i = (i + 1) & uint64(len(f.table)-1) {
 		s := f.table[i]
 		if s == nil || s.block.ptr == b.ptr {
 			return s

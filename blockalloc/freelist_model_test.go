@@ -10,8 +10,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// listed is a FreeList over a lender, and beside it what that ought to be: a stack of addresses
-// at hand. It knows which block comes next, and why one is refused.
+// listed is a FreeList over a lender, and its model: a stack of addresses at hand. It
+// knows which block comes next, and why one is refused.
 type listed struct {
 	*blockalloc.FreeList
 	parent *lender

@@ -19,8 +19,8 @@ func newFreeList(t testing.TB, parent blockalloc.Allocator, block blockalloc.Lay
 	return f
 }
 
-// TestFreeListRunsOut is the source's own test: 64 blocks of 1024 bytes are taken,
-// the next fails, all come back.
+// TestFreeListRunsOut: 64 blocks of 1024 bytes are taken, the next fails, all come
+// back.
 func TestFreeListRunsOut(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.BlockLayout(1024), 64)
@@ -153,7 +153,7 @@ func TestFreeListReallocates(t *testing.T) {
 	at.free(f, b)
 }
 
-func TestFreeListRefusesStrangers(t *testing.T) {
+func TestFreeListRefusesUnknown(t *testing.T) {
 	at, parent := carverTest{t}, newLender(t)
 	f := newFreeList(t, parent, blockalloc.BlockLayout(64), 0)
 	foreign := borrow(t, 64, 64)
@@ -345,18 +345,16 @@ func TestFreeListOfAGenerousParent(t *testing.T) {
 func TestNewFreeListRefuses(t *testing.T) {
 	heap := alloctest.New(t)
 	for _, try := range []struct {
-		parent blockalloc.Allocator
-		block  blockalloc.Layout
-		max    int
-		is     error
-		want   string
+		block blockalloc.Layout
+		max   int
+		is    error
+		want  string
 	}{
-		{nil, blockalloc.BlockLayout(64), 1, nil, "blockalloc: NewFreeList(64 B aligned to 64, 1): no parent: pass the Allocator to take blocks from"},
-		{heap, blockalloc.Layout{Size: 0, Align: 8}, 1, blockalloc.ErrBadLayout, "blockalloc: NewFreeList(0 B aligned to 8, 1): bad layout: blocks of size 0: ask for 1 byte or more"},
-		{heap, blockalloc.BlockLayout(64), -1, nil, "blockalloc: NewFreeList(64 B aligned to 64, -1): a negative number of blocks: pass 0 for no bound"},
-		{heap, blockalloc.BlockLayout(999), 1, blockalloc.ErrBadLayout, "blockalloc: NewFreeList(999 B aligned to 999, 1): bad layout: alignment 999 is not a power of two: use 512 or 1024"},
+		{blockalloc.Layout{Size: 0, Align: 8}, 1, blockalloc.ErrBadLayout, "blockalloc: NewFreeList(0 B aligned to 8, 1): bad layout: blocks of size 0: ask for 1 byte or more"},
+		{blockalloc.BlockLayout(64), -1, nil, "blockalloc: NewFreeList(64 B aligned to 64, -1): a negative number of blocks: pass 0 for no bound"},
+		{blockalloc.BlockLayout(999), 1, blockalloc.ErrBadLayout, "blockalloc: NewFreeList(999 B aligned to 999, 1): bad layout: alignment 999 is not a power of two: use 512 or 1024"},
 	} {
-		f, err := blockalloc.NewFreeList(try.parent, try.block, try.max)
+		f, err := blockalloc.NewFreeList(heap, try.block, try.max)
 		if f != nil || err == nil || err.Error() != try.want || try.is != nil && !errors.Is(err, try.is) {
 			t.Errorf("NewFreeList = %v, %v; want %q", f, err, try.want)
 		}

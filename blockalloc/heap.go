@@ -15,19 +15,19 @@ var heapMax = func() uintptr {
 	return 1 << (bits.UintSize - 24)
 }()
 
-// Heap is an [Allocator] on the Go heap. It works on every platform, its memory
-// is what the race detector and the Go heap profile can see, and its blocks are
-// zeroed. To align a block it asks the runtime for up to Size+Align-1 bytes.
+// Heap is an [Allocator] on the Go heap. It works on every platform, the race detector
+// and the Go heap profile see its memory, and its blocks are zeroed. To align a block
+// it asks the runtime for up to Size+Align-1 bytes.
 //
-// When memory runs out, the Go runtime ends the process and no error can be
-// returned; a single request of more than 1 TiB (512 MiB where addresses have 32 bits)
-// is [ErrOutOfMemory]. A block stays allocated until it is freed: Heap holds on to
-// it, in a table with a lock for each sixteenth of the addresses, which finds foreign
-// frees, and second ones until the address is in use again. A pair costs what the Go runtime takes for fresh cleared memory,
-// some hundred nanoseconds for a page, and that table.
+// When memory runs out, the Go runtime ends the process: Heap cannot return an error. A
+// request of more than 1 TiB (512 MiB with 32-bit addresses) is [ErrOutOfMemory]. Heap
+// keeps a block alive until it is freed, in a table with 16 locks. The table finds
+// foreign frees, and second ones until the address is in use again. A pair costs the Go
+// runtime's price for cleared memory, some hundred nanoseconds for a page, and that
+// table.
 //
-// The zero Heap is ready; it must not be copied; it may be used by several goroutines
-// at once.
+// The zero Heap is ready, and must not be copied. Several goroutines may use it at
+// once.
 type Heap struct {
 	live registry[[]byte]
 }
@@ -55,7 +55,7 @@ func (h *Heap) Allocate(l Layout) (Block, error) {
 	return b, nil
 }
 
-// Reallocate copies into a new block unless the size stays the same.
+// Reallocate copies b into a new block unless the size stays the same.
 func (h *Heap) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Heap", b, size, errEmptyReallocate)
@@ -73,7 +73,7 @@ func (h *Heap) Reallocate(b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
-// Free gives b's memory to the garbage collector.
+// Free releases b's memory to the garbage collector.
 func (h *Heap) Free(b Block) error {
 	if b.IsZero() {
 		return nil
@@ -87,8 +87,8 @@ func (h *Heap) Free(b Block) error {
 // Owns reports whether b is a live block of this Heap.
 func (h *Heap) Owns(b Block) bool { return !b.IsZero() && h.live.check(b) == nil }
 
-// move reallocates b, which is a live block of a, by allocating, copying and
-// freeing. Size zero only frees. If anything fails, b is what it was.
+// move reallocates b, a live block of a, by allocating, copying and freeing. Size zero
+// only frees. If anything fails, b is unchanged.
 func move(a Allocator, b Block, size uintptr) (Block, error) {
 	n, err := a.Allocate(Layout{size, b.align})
 	if err != nil {
@@ -101,8 +101,8 @@ func move(a Allocator, b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
-// replace frees b, in the place of which there is n. If that fails, panics or ends the
-// goroutine, it frees n instead.
+// replace frees b, which n replaces. If that fails, panics or ends the goroutine, it
+// frees n instead.
 func replace(from Allocator, b Block, to Allocator, n Block) (err error) {
 	freed := false
 	defer func() {

@@ -5,26 +5,26 @@ import (
 	"math/bits"
 )
 
-// maxSize bounds a block and its alignment, in bytes: the address space of the
-// widest platforms Go runs on, or, where a uintptr has 32 bits, what still fits
-// an int when it is rounded up to pages.
+// maxSize bounds a block and its alignment, in bytes. With 64-bit addresses, it is the
+// widest address space that Go runs in. With 32 bits, it is what still fits an int once
+// it is rounded up to pages.
 const (
 	wide    = ^uintptr(0) >> 63 // 1 if a uintptr has 64 bits
 	maxSize = wide<<48 | (1-wide)*(1<<31-1<<16)
 )
 
-// A Layout is what is asked of an [Allocator]: a size and an alignment, both in
-// bytes. The alignment must be a power of two; the size need not.
+// A Layout is a request to an [Allocator]: a size and an alignment, both in bytes. The
+// alignment must be a power of two; the size need not be.
 type Layout struct {
 	Size, Align uintptr
 }
 
-// BlockLayout is the Layout of a block aligned to its own size, in bytes, which
-// must be a power of two.
+// BlockLayout returns the Layout of a block that is aligned to its own size, in bytes,
+// which must be a power of two.
 func BlockLayout(size uintptr) Layout { return Layout{Size: size, Align: size} }
 
-// Check returns an error that wraps [ErrBadLayout] if the alignment is not a
-// power of two, or if it or the size is larger than the address space.
+// Check returns an error that wraps [ErrBadLayout] if the alignment is not a power of
+// two, or if either exceeds the address space.
 func (l Layout) Check() error {
 	switch {
 	case l.Align == 0 || l.Align&(l.Align-1) != 0:
@@ -35,7 +35,7 @@ func (l Layout) Check() error {
 	return nil
 }
 
-// ok is Check without an error, for where nanoseconds count: it is inlined.
+// ok is Check without the error: short enough to be inlined.
 func (l Layout) ok() bool {
 	return l.Size < maxSize && l.Align-1 < maxSize-1 && l.Align&(l.Align-1) == 0
 }

@@ -6,34 +6,30 @@ import (
 	"sync/atomic"
 )
 
-// Limit is an [Allocator] that bounds how many bytes of another one are live. The
-// bound is exact at every moment and under concurrency: bytes are reserved before
-// the inner allocator is asked, and released after it has taken them back, so that
-// its live bytes are never more than [Limit.Used], but for slack that is not known
-// yet, and Used is never more than the bound, not even briefly. What does not fit
-// is refused with an error that wraps [ErrLimit] and also [ErrOutOfMemory], for
-// those who need not tell them apart.
+// Limit is an [Allocator] that bounds how many bytes of an inner one are live. The
+// bound is exact at every moment, also under concurrency: bytes are reserved before the
+// inner allocator is called and released after it has freed them. [Limit.Used] never
+// exceeds the bound, and counts all live bytes but slack that is not known yet. What
+// does not fit is refused with an error that wraps [ErrLimit] and [ErrOutOfMemory].
 //
 // Granted bytes are counted:
 //
 //   - If the inner allocator grants more than was asked for, the slack is counted
-//     too; if it does not fit, the block goes back and the request is refused.
-//   - A reallocation counts as the old and the new block until it has ended, for the
+//     too. If it does not fit, the block goes back and the request is refused.
+//   - A reallocation counts the old and the new block until it has ended, because the
 //     inner allocator has both while it moves a block. At the bound, blocks can be
 //     freed, but neither grown nor shrunk.
-//   - A block that grows always moves, if the inner allocator is an [Owner]: the
-//     slack is then known while the old block can still be kept. Otherwise, and where
-//     a block that shrinks is granted more than the old and the new size together,
-//     that is counted once it is known, above the bound if need be.
+//   - A block that grows always moves if the inner allocator is an [Owner]: so the
+//     slack is known while the old block can still be kept. Otherwise the slack is
+//     counted when it is known, above the bound if need be. So it is if a block that
+//     shrinks is granted more than both sizes together.
 //
-// Zeroing and ownership are those of the inner allocator, and Limit may be used by
-// several goroutines at once if that may. A block must be freed through the Limit
-// that it came from, or a view of it: one that was allocated through another is taken back
-// as well, and its bytes count as freed here. Around an allocator that is no Owner, there is
-// no telling a block that is not live from one that does not fit: reallocating
-// either at the bound is ErrLimit. Limit costs no memory, and one atomic
-// operation to allocate, a second one where there is slack, and one to free; all
-// goroutines share one cache line for it.
+// Zeroing and ownership are those of the inner allocator. Several goroutines may use a
+// Limit at once if they may use that. Free a block through the Limit that it came from,
+// or a view of it: a block of another one is taken back too, and its bytes count as
+// freed here. Without an Owner, reallocating a block that is not live is ErrLimit at
+// the bound. Limit costs no memory. It costs one atomic operation to allocate, a second
+// one if there is slack, and one to free; all goroutines share one cache line for it.
 type Limit struct {
 	inner Allocator
 	owner Owner // nil if inner is none
@@ -46,17 +42,16 @@ var (
 	_ Rewrapper = (*Limit)(nil)
 )
 
-// NewLimit returns an allocator of which at most max bytes of inner are live. A
-// negative bound is as good as zero: all is refused. It panics if inner is nil.
+// NewLimit returns an allocator of which at most max bytes of inner are live. Zero and
+// less refuse everything. It panics if inner is nil.
 func NewLimit(inner Allocator, max int64) *Limit {
-	l := &Limit{inner, ownerOfInner("NewLimit", inner), &bound{home: bubble()}}
+	l := &Limit{inner, ownerOfInner("NewLimit(nil)", inner), &bound{bubble: bubble()}}
 	l.SetMax(max)
 	return l
 }
 
-// Allocate allocates from the inner allocator if l stays within the bound. Of a request
-// that can never fit the bound the error says so, and by how much that would have to be
-// raised.
+// Allocate allocates from the inner allocator if l stays within the bound. If the
+// request can never fit, the error says by how much to raise the bound.
 func (l *Limit) Allocate(layout Layout) (Block, error) {
 	if err := layout.Check(); err != nil {
 		return Block{}, allocateError("Limit", layout, err)
@@ -67,8 +62,7 @@ func (l *Limit) Allocate(layout Layout) (Block, error) {
 	return l.allocate(layout, Block{})
 }
 
-// allocate allocates a block that is to take the place of old, or an additional one if
-// that is empty.
+// allocate allocates a block that is to replace old, or one more if old is empty.
 func (l *Limit) allocate(layout Layout, old Block) (Block, error) {
 	asked := int64(layout.Size)
 	if free, ok := l.bound.reserve(asked); !ok {
@@ -100,8 +94,8 @@ func (l *Limit) allocate(layout Layout, old Block) (Block, error) {
 	return b, nil
 }
 
-// Reallocate reallocates b by the inner allocator if the old and the new block
-// together stay within the bound.
+// Reallocate reallocates b by the inner allocator if the old and the new block together
+// stay within the bound.
 func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Limit", b, size, errEmptyReallocate)
@@ -118,7 +112,7 @@ func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	if asked > 0 {
 		if free, ok := l.bound.reserve(asked); !ok {
 			if l.owner != nil && !live {
-				return b, reallocateError("Limit", b, size, errStranger)
+				return b, reallocateError("Limit", b, size, errUnknown)
 			}
 			return b, l.bound.refusal(layout, b, asked, free)
 		}
@@ -137,7 +131,7 @@ func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
-// grow moves b into a block as layout says.
+// grow moves b into a block of the given layout.
 func (l *Limit) grow(layout Layout, b Block) (Block, error) {
 	n, err := l.allocate(layout, b)
 	if err != nil {
@@ -159,15 +153,14 @@ func (l *Limit) Free(b Block) error {
 	return nil
 }
 
-// Owns asks the inner allocator whether it owns b. It is false if that is no
-// Owner.
+// Owns reports whether the inner allocator owns b, false if that is no Owner.
 func (l *Limit) Owns(b Block) bool { return l.owner != nil && l.owner.Owns(b) }
 
 // Unwrap returns the inner allocator.
 func (l *Limit) Unwrap() Allocator { return l.inner }
 
-// Rewrap returns a Limit of another view of the inner allocator, with the same
-// bound and the same bytes.
+// Rewrap returns a Limit over another view of the inner allocator, with the same bound
+// and the same bytes.
 func (l *Limit) Rewrap(view func(Allocator) Allocator) Allocator {
 	return &Limit{view(l.inner), l.owner, l.bound}
 }
@@ -175,8 +168,8 @@ func (l *Limit) Rewrap(view func(Allocator) Allocator) Allocator {
 // String returns, for example, "Limit 1.0 GiB".
 func (l *Limit) String() string { return "Limit " + sizeText(l.Max()) }
 
-// Used returns how many bytes count against the bound: those of live blocks, and
-// those that are reserved for requests being served.
+// Used returns how many bytes count against the bound: those of live blocks, and those
+// reserved for requests under way.
 func (l *Limit) Used() int64 {
 	l.bound.mu.Lock()
 	defer l.bound.mu.Unlock()
@@ -190,11 +183,10 @@ func (l *Limit) Max() int64 {
 	return l.bound.max
 }
 
-// SetMax changes the bound to max bytes, for all views, at once: no request is
-// granted after it has returned that would not fit the new bound. Less than what
-// is used frees nothing: requests are refused until enough has been freed. A
-// negative bound is as good as zero. Requests that wait in [Limit.AllocateContext] are
-// granted or refused accordingly.
+// SetMax changes the bound to max bytes, for all views. After it has returned, no
+// request is granted that does not fit the new bound. A bound below Used frees nothing:
+// requests are refused until enough has been freed. Zero and less refuse everything.
+// Requests that wait in [Limit.AllocateContext] are granted or refused accordingly.
 func (l *Limit) SetMax(max int64) {
 	if max < 0 {
 		max = 0
@@ -210,13 +202,13 @@ func (l *Limit) SetMax(max int64) {
 	}
 }
 
-// bound is what the views of one Limit share. The bytes that are left are kept as
-// one number, and not as those used and the bound, so that one atomic operation
-// decides whether a request fits, whatever SetMax does meanwhile.
+// bound is the state that the views of one Limit share. It keeps the bytes left as one
+// number, not the bytes used and the bound. So one atomic operation decides whether a
+// request fits, also beside SetMax.
 type bound struct {
 	free atomic.Int64 // max less what is used; below zero if max was lowered that far
 
-	home    int          // the bubble that the Limit was made in
+	bubble  int          // the bubble that the Limit was made in
 	waiting atomic.Int64 // len(queue)
 
 	mu    sync.Mutex // held to change max, so that with it max less free is what is used
@@ -224,8 +216,8 @@ type bound struct {
 	queue []*waiter // in the order in which they came
 }
 
-// reserve takes size bytes, which must be more than zero, if so many are left. It
-// returns how many were left.
+// reserve takes size bytes, more than zero, if they are left. It returns how many were
+// left.
 func (s *bound) reserve(size int64) (free int64, ok bool) {
 	for {
 		free = s.free.Load()
@@ -249,8 +241,8 @@ func (s *bound) release(size int64) {
 	}
 }
 
-// refusal says why a block of so many granted bytes, as layout asks for, was not to be had
-// when free were left. If it was to take the place of old, both count until it has.
+// refusal is the error for a block that was not granted: layout was asked for, granted
+// bytes were needed, and free were left. If the block was to replace old, both count.
 func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
 	s.mu.Lock()
 	max := s.max
@@ -273,4 +265,4 @@ func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
 	return reallocateError("Limit", old, layout.Size, err)
 }
 
-var errStranger = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)
+var errUnknown = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)

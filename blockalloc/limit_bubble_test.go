@@ -53,8 +53,8 @@ func waitIn(ctx context.Context, l *blockalloc.Limit) error {
 	return l.Free(b)
 }
 
-// TestLimitOutsideBubble: a Limit that was made outside of bubbles serves who waits in one,
-// whoever frees, and who waits outside if a bubble frees.
+// TestLimitOutsideBubble: a Limit that was made outside serves requests in a bubble,
+// whoever frees, and requests outside if a bubble frees.
 func TestLimitOutsideBubble(t *testing.T) {
 	beside := outside(t)
 	l, held := full(t)
@@ -116,8 +116,8 @@ func TestLimitOutsideBubble(t *testing.T) {
 	}
 }
 
-// TestLimitBubbleDeadline: who has a deadline by a bubble's clock has it also where the
-// Limit was made outside, and finds at the deadline what was freed outside until then.
+// TestLimitBubbleDeadline: a deadline by a bubble's clock also works if the Limit was
+// made outside. At the deadline, the request finds what was freed outside.
 func TestLimitBubbleDeadline(t *testing.T) {
 	beside := outside(t)
 	l, held := full(t)
@@ -165,8 +165,8 @@ func TestLimitBubbleDeadline(t *testing.T) {
 	}
 }
 
-// TestLimitInBubble: a Limit that was made in a bubble serves others, too; who is outside
-// and frees what a request of the bubble waits for is told to make it elsewhere, and the
+// TestLimitInBubble: a Limit that was made in a bubble serves others too. A free
+// outside, for which a request of the bubble waits, panics with the remedy, and the
 // request is served from the bubble.
 func TestLimitInBubble(t *testing.T) {
 	beside := outside(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-// TestLimitCanNeverFit: who asks for more than the bound is told so, and by how much that
-// would have to be raised, and not to free blocks; and does not wait.
+// TestLimitCanNeverFit: the error of a request above the bound says so, and by how much
+// to raise the bound. It does not say to free blocks, and the request does not wait.
 func TestLimitCanNeverFit(t *testing.T) {
 	l := blockalloc.NewLimit(new(blockalloc.Heap), 100)
 	b := mustAllocate(t, l, 60, 4)
@@ -67,8 +67,8 @@ func TestLimitCanNeverFit(t *testing.T) {
 	}
 }
 
-// TestLimitBelow: whatever stands above a Limit, its error is ErrLimit and ErrOutOfMemory
-// there, and the Limit's own text is in it.
+// TestLimitBelow: whatever is above a Limit, its error wraps ErrLimit and
+// ErrOutOfMemory, and includes the Limit's text.
 func TestLimitBelow(t *testing.T) {
 	must := func(a blockalloc.Allocator, err error) blockalloc.Allocator {
 		t.Helper()
@@ -86,10 +86,10 @@ func TestLimitBelow(t *testing.T) {
 		"Fallback, first":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewFallback(l, blockalloc.Null{}) },
 		"Fallback, second": func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewFallback(blockalloc.Null{}, l) },
 		"Segregate, small": func(l blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(1<<20, l, blockalloc.Null{})
+			return blockalloc.NewSegregate(l, blockalloc.Null{}, 1<<20)
 		},
 		"Segregate, large": func(l blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(16, blockalloc.Null{}, l)
+			return blockalloc.NewSegregate(blockalloc.Null{}, l, 16)
 		},
 		"Locked":  func(l blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(l) },
 		"Failing": func(l blockalloc.Allocator) blockalloc.Allocator { return failing.If(l, never) },

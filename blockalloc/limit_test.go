@@ -87,9 +87,9 @@ func (m *meter) Free(b blockalloc.Block) error {
 	return err
 }
 
-// TestLimitHolds hammers a Limit from many goroutines while one watches: what is
-// used never exceeds the bound, nor does what is truly live, and in the end all has
-// come back. The inner allocator fails now and then.
+// TestLimitHolds uses a Limit from many goroutines while one watches. Neither Used nor
+// the bytes truly live exceed the bound, and in the end all has come back. The inner
+// allocator fails now and then.
 func TestLimitHolds(t *testing.T) {
 	const limit, workers, largest = 100_000, 8, 30_000
 	for name, wrap := range map[string]func(*meter) blockalloc.Allocator{
@@ -128,7 +128,7 @@ func TestLimitHolds(t *testing.T) {
 				bound += workers * 4095
 			}
 			if peak := m.peak.Load(); peak > bound || peak < limit/2 {
-				t.Errorf("%d bytes were live, want at most %d, and at least half the bound for this test to tell", peak, bound)
+				t.Errorf("%d bytes were live, want at most %d, and at least half the bound, or this test shows nothing", peak, bound)
 			}
 			if refused.Load() == 0 {
 				t.Error("no request met the limit")
@@ -165,8 +165,8 @@ func TestLimitReservesAround(t *testing.T) {
 	}
 }
 
-// hammer does at random what can be done with blocks of up to largest bytes, and
-// returns how often the limit refused.
+// hammer does random operations with blocks of up to largest bytes, and returns how
+// often the limit refused.
 func hammer(t *testing.T, a blockalloc.Allocator, rnd *rand.Rand, largest uint) (refused int64) {
 	var held []blockalloc.Block
 	check := func(err error) {
@@ -206,8 +206,8 @@ func hammer(t *testing.T, a blockalloc.Allocator, rnd *rand.Rand, largest uint) 
 	return refused
 }
 
-// TestLimitIsExact: of many that ask at once, as many are served as fit, and not
-// one less: who is refused does not stand in the way of another, even for a moment.
+// TestLimitIsExact: of many requests at once, as many are served as fit: a refused one
+// does not block another, even for a moment.
 func TestLimitIsExact(t *testing.T) {
 	const size, fit, workers = 100, 5, 16
 	mem := alloctest.New(t)
@@ -234,8 +234,8 @@ func TestLimitIsExact(t *testing.T) {
 	}
 }
 
-// TestLimitBesideLargeRequests: a request that can never fit is refused without a
-// moment in which one that fits would be refused for it.
+// TestLimitBesideLargeRequests: a request that can never fit is refused without
+// blocking one that fits, even for a moment.
 func TestLimitBesideLargeRequests(t *testing.T) {
 	l := blockalloc.NewLimit(alloctest.New(t), 1000)
 	stop := make(chan struct{})
@@ -312,8 +312,8 @@ func TestLimitCountsSlack(t *testing.T) {
 	mustFree(t, m, kept)
 }
 
-// TestLimitReallocation: both blocks count while there may be both, size zero needs
-// no room, and a failure gives back what was reserved.
+// TestLimitReallocation: both blocks count while both may exist, size zero needs no
+// room, and a failure gives back what was reserved.
 func TestLimitReallocation(t *testing.T) {
 	for name, wrap := range map[string]func(blockalloc.Allocator) blockalloc.Allocator{
 		"Owner":    func(a blockalloc.Allocator) blockalloc.Allocator { return a },
@@ -351,7 +351,7 @@ func TestLimitReallocation(t *testing.T) {
 			}
 		})
 	}
-	// Of a block that is not live, this is said, and not that there is no room.
+	// For a block that is not live the error says that, and not that there is no room.
 	l := blockalloc.NewLimit(newHeap(t), 100)
 	b := mustAllocate(t, l, 100, 4)
 	mustFree(t, l, b)
@@ -448,8 +448,4 @@ func TestLimitLowered(t *testing.T) {
 			t.Fatalf("%d bytes were used when the bound became 500, and %d later", used, now)
 		}
 	}
-}
-
-func TestLimitPanics(t *testing.T) {
-	wantPanic(t, "NewLimit: the inner allocator must not be nil", func() { blockalloc.NewLimit(nil, 1) })
 }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// A ContextAllocator can wait for memory that others are to free.
+// A ContextAllocator is an Allocator that can wait until others have freed memory.
 type ContextAllocator interface {
 	Allocator
 	AllocateContext(ctx context.Context, l Layout) (Block, error)
@@ -16,8 +16,8 @@ type ContextAllocator interface {
 
 var _ ContextAllocator = (*Limit)(nil)
 
-// AllocateContext allocates from a, and waits until ctx is done if a is a
-// [ContextAllocator] that has to: a [Limit], or a Proxy on top of one.
+// AllocateContext allocates from a. If a is a [ContextAllocator], such as a [Limit] or
+// a Proxy over one, it may wait until memory is free or ctx is done.
 func AllocateContext(ctx context.Context, a Allocator, l Layout) (Block, error) {
 	if w, ok := a.(ContextAllocator); ok {
 		return w.AllocateContext(ctx, l)
@@ -25,25 +25,24 @@ func AllocateContext(ctx context.Context, a Allocator, l Layout) (Block, error) 
 	return a.Allocate(l)
 }
 
-// AllocateContext allocates as Allocate does, and where the bound is in the way waits
-// until enough is freed or the bound raised, or until ctx is done: then the error wraps
-// the cause of that too. What can never fit the bound is refused at once. So producers are
-// held back by those who consume what they make, where Allocate would have them fail.
+// AllocateContext allocates as Allocate does, but waits if the bound is reached: until
+// enough is freed, the bound is raised, or ctx is done. Then the error also wraps the
+// cause of ctx. A request that can never fit is refused at once. So producers wait for
+// consumers, where Allocate would fail.
 //
-// Those who wait are served in the order in which they came, whatever they ask for: what is
-// freed is kept for the first of them, so that many small requests, be they by Allocate,
-// do not starve a large one. Consumers do not starve each other if each has a Limit of its
-// own around the one that all share: the first waits for its own budget and then for
-// the shared bound. Whoever waits while it holds memory that others wait for waits for
-// its deadline: give it one.
+// Requests are served in the order in which they came. Freed bytes are kept for the
+// first of them, so that many small requests, also by Allocate, do not starve a large
+// one. To keep consumers from starving each other, give each a Limit of its own around
+// a shared one: a request waits first for its own budget, then for the shared bound.
+// Waiting while holding memory can deadlock: set a deadline.
 //
-// In a testing/synctest bubble, a request waits durably, and the clock of the bubble goes on,
-// if the Limit was made in the bubble or ctx has a deadline of the bubble's. A Limit that
-// was made outside may be shared by bubbles and others: what they free wakes the request, or
-// is found at its deadline. To free outside what a request of the Limit's own bubble waits
-// for, without a deadline, panics.
+// In a testing/synctest bubble, a request blocks durably if the Limit was made in the
+// bubble or ctx has a deadline of the bubble's. A Limit that was made outside can be
+// shared with a bubble: frees outside wake the request, or it sees them at its
+// deadline. It panics to free outside what a request without a deadline waits for in
+// the Limit's own bubble.
 //
-// It costs what Allocate does if nobody waits.
+// Without waiting it costs what Allocate does.
 func (l *Limit) AllocateContext(ctx context.Context, layout Layout) (Block, error) {
 	if err := layout.Check(); err != nil {
 		return Block{}, allocateError("Limit", layout, err)
@@ -60,8 +59,8 @@ func (l *Limit) AllocateContext(ctx context.Context, layout Layout) (Block, erro
 	}
 }
 
-// allocateContext waits for so many bytes and allocates. If it returns more, the inner
-// allocator wants that many, which are not there.
+// allocateContext waits for reserve bytes and allocates. It returns more if the inner
+// allocator granted that many and they are not free.
 func (l *Limit) allocateContext(ctx context.Context, layout Layout, reserve int64) (b Block, more int64, err error) {
 	if err := l.bound.wait(ctx, layout, reserve); err != nil {
 		return Block{}, 0, err
@@ -90,7 +89,7 @@ func (l *Limit) allocateContext(ctx context.Context, layout Layout, reserve int6
 	return Block{}, granted, nil
 }
 
-// Waiting returns how many calls of AllocateContext wait for the bound.
+// Waiting returns how many calls of AllocateContext are waiting.
 func (l *Limit) Waiting() int { return int(l.bound.waiting.Load()) }
 
 // A waiter is a request that waits for the bound.
@@ -98,9 +97,9 @@ type waiter struct {
 	need, have int64 // bytes; have of them are reserved by now
 	refused    bool  // the bound was too low for it
 
-	// It is woken by the closing of done, or where that is nil by the unlocking of wake. A
-	// channel that was made in a synctest bubble is for that alone: to close it elsewhere
-	// ends the process. A mutex is for all, but who waits for it keeps the bubble's clock.
+	// It is woken by closing done, or if that is nil by unlocking wake. A channel that was
+	// made in a synctest bubble must be closed there: elsewhere that ends the process. A
+	// mutex can be unlocked anywhere, but waiting for it stops the bubble's clock.
 	done     chan struct{}
 	bubble   int  // that done was made in
 	deadline bool // ctx has one, which wakes it in any case
@@ -111,26 +110,27 @@ type waiter struct {
 	stop   func() bool     // ends the watch of ctx, where done is nil
 }
 
-// outOfReach is what panics: to return an error would say that the operation had failed.
+// outOfReach is the text of a panic: an error would mean that the Free or SetMax had
+// failed.
 const outOfReach = "blockalloc: Limit: a request of a testing/synctest bubble waits for what was freed or changed outside of it, from where it cannot be woken: make the Limit outside of the bubble"
 
-// newWaiter returns one for the caller. In a bubble it waits durably, as synctest calls it,
-// if the Limit was made there too, or if ctx has a deadline by the bubble's clock, which
-// would not come while the clock is kept.
+// newWaiter returns a waiter for the caller. In a bubble it blocks durably if the Limit
+// was made there too, or if ctx has a deadline by the bubble's clock. Otherwise that
+// clock would stand still.
 func (s *bound) newWaiter(ctx context.Context, need int64) *waiter {
 	w := &waiter{need: need, bubble: bubble(), gaveUp: ctx.Done()}
 	deadline, ok := ctx.Deadline()
 	w.deadline = ok
-	if w.bubble == 0 || w.bubble == s.home || ok && deadline == deadline.Round(0) {
+	if w.bubble == 0 || w.bubble == s.bubble || ok && deadline == deadline.Round(0) {
 		w.done = make(chan struct{})
 		return w
 	}
 	w.wake.Lock()
-	w.stop = context.AfterFunc(ctx, w.rouse)
+	w.stop = context.AfterFunc(ctx, w.wakeUp)
 	return w
 }
 
-// sleep returns when w is roused or its context is done.
+// sleep returns when w is woken or its context is done.
 func (w *waiter) sleep() {
 	if w.done == nil {
 		w.wake.Lock()
@@ -143,12 +143,12 @@ func (w *waiter) sleep() {
 	}
 }
 
-// reachable reports whether the caller may rouse w.
+// reachable reports whether the caller may wake w.
 func (w *waiter) reachable() bool {
 	return w.done == nil || w.bubble == 0 || w.bubble == bubble()
 }
 
-func (w *waiter) rouse() {
+func (w *waiter) wakeUp() {
 	if w.done != nil {
 		close(w.done)
 	} else if w.awake.CompareAndSwap(false, true) {
@@ -158,15 +158,15 @@ func (w *waiter) rouse() {
 
 // wait reserves size bytes for a request of layout.
 //
-// Memory ordering: who waits is counted before it looks at what is free, and who
-// frees looks for waiters after it has added to that, so that one of the two sees the other.
+// Memory ordering: a waiter is counted before it looks at the free bytes. A free adds
+// them before it looks for waiters. So one of the two sees the other.
 func (s *bound) wait(ctx context.Context, layout Layout, size int64) error {
 	if _, ok := s.reserve(size); ok { // nothing is left while somebody waits
 		return nil
 	}
 	w := s.newWaiter(ctx, size) // calls ctx, which may panic, and so comes before others know w
 	if !s.enqueue(w) {
-		w.rouse()
+		w.wakeUp()
 	}
 	w.sleep()
 	free, waited := s.leave(w)
@@ -179,7 +179,7 @@ func (s *bound) wait(ctx context.Context, layout Layout, size int64) error {
 	return nil
 }
 
-// enqueue has w wait, unless it can never be served.
+// enqueue has w wait, and returns false if it can never be served.
 func (s *bound) enqueue(w *waiter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,9 +192,9 @@ func (s *bound) enqueue(w *waiter) bool {
 	return true
 }
 
-// serve gives what is free to those who wait, one after the other. It returns false if one
-// of them has all it needs, is out of reach, and not woken by a deadline either: it stays
-// until it is served from its own bubble. s.mu is held.
+// serve gives the free bytes to the waiters in order. It returns false if one of them
+// has all it needs, cannot be woken from here and has no deadline: it stays until its
+// own bubble serves it. s.mu is held.
 func (s *bound) serve() (reached bool) {
 	reached = true
 	for i := 0; i < len(s.queue); {
@@ -217,7 +217,7 @@ func (s *bound) serve() (reached bool) {
 	return reached
 }
 
-// refuse ends the waiting of those who can never be served, and returns what serve does.
+// refuse ends the waiting of those who can never be served. It returns what serve does.
 // s.mu is held.
 func (s *bound) refuse() (reached bool) {
 	reached = true
@@ -231,25 +231,26 @@ func (s *bound) refuse() (reached bool) {
 	return reached
 }
 
-// dismiss takes w, which is there and has what it needs, out of the queue and rouses it, if
-// it is reachable. s.mu is held.
+// dismiss removes w, which has what it needs, from the queue and wakes it, if it is
+// reachable. s.mu is held.
 func (s *bound) dismiss(w *waiter) bool {
 	if !w.reachable() {
 		return false
 	}
 	s.remove(w)
-	w.rouse()
+	w.wakeUp()
 	return true
 }
 
-// remove takes w, which is there, out of the queue. s.mu is held.
+// remove removes w from the queue. s.mu is held.
 func (s *bound) remove(w *waiter) {
 	i := slices.Index(s.queue, w)
 	s.queue = slices.Delete(s.queue, i, i+1)
 	s.waiting.Add(-1)
 }
 
-// leave ends the waiting of w. If it has waited in vain, it returns what was then free.
+// leave ends the waiting of w. If it was not served, waited is true, and free is what
+// is then free.
 func (s *bound) leave(w *waiter) (free int64, waited bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,7 +93,8 @@ func TestLimitWaits(t *testing.T) {
 	})
 }
 
-// TestLimitWaitEnds: what is reserved for a request that gives up is for those behind it.
+// TestLimitWaitEnds: what was reserved for a request that gives up goes to those behind
+// it.
 func TestLimitWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := blockalloc.NewLimit(new(blockalloc.Heap), 100)
@@ -241,8 +242,8 @@ func TestLimitWaitSlack(t *testing.T) {
 	}
 }
 
-// TestLimitWaitStorm: whatever those do who wait, give up, do not wait, free and change the
-// bound, the bound holds, everybody gets memory in the end, and none is lost.
+// TestLimitWaitStorm: goroutines wait, give up, free and change the bound. The bound
+// holds, all get memory in the end, and none is lost.
 func TestLimitWaitStorm(t *testing.T) {
 	inner := &meter{Allocator: new(blockalloc.Heap)}
 	const bound = 1000

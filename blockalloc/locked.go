@@ -2,14 +2,13 @@ package blockalloc
 
 import "sync"
 
-// Locked is an [Allocator] that lets one goroutine at a time into another one, and
-// thereby makes any allocator safe for concurrent use, such as a Bump or a
-// FreeList.
+// Locked is an [Allocator] that calls an inner one under a mutex. So several goroutines
+// can use any allocator at once, such as a Bump or a FreeList.
 //
-// Zeroing, ownership and memory are those of the inner allocator. Each operation,
-// Owns included, costs a mutex besides: some two atomic operations as long as
-// nobody waits. What the inner allocator calls in turn, such as the hooks of a Proxy
-// below, runs under the lock, and must not use the same Locked.
+// Zeroing, ownership and memory are those of the inner allocator. Each operation, also
+// Owns, costs a mutex: about two atomic operations if nobody waits. The lock is held
+// while the inner allocator runs. What that calls, such as the hooks of a Proxy, must
+// not use the same Locked.
 type Locked struct {
 	inner Allocator
 	owner Owner       // nil if inner is none
@@ -22,10 +21,10 @@ var (
 	_ Rewrapper = (*Locked)(nil)
 )
 
-// NewLocked returns an allocator that locks inner, which must not be used in other
-// ways meanwhile. It panics if inner is nil.
+// NewLocked returns an allocator that locks inner, which must not be used directly
+// meanwhile. It panics if inner is nil.
 func NewLocked(inner Allocator) *Locked {
-	return &Locked{inner, ownerOfInner("NewLocked", inner), new(sync.Mutex)}
+	return &Locked{inner, ownerOfInner("NewLocked(nil)", inner), new(sync.Mutex)}
 }
 
 // Allocate allocates from the inner allocator.
@@ -49,8 +48,7 @@ func (l *Locked) Free(b Block) error {
 	return l.inner.Free(b)
 }
 
-// Owns asks the inner allocator whether it owns b. It is false if that is no
-// Owner.
+// Owns reports whether the inner allocator owns b, false if that is no Owner.
 func (l *Locked) Owns(b Block) bool {
 	if l.owner == nil {
 		return false
@@ -63,8 +61,7 @@ func (l *Locked) Owns(b Block) bool {
 // Unwrap returns the inner allocator.
 func (l *Locked) Unwrap() Allocator { return l.inner }
 
-// Rewrap returns a Locked of another view of the inner allocator, with the same
-// lock.
+// Rewrap returns a Locked over another view of the inner allocator, with the same lock.
 func (l *Locked) Rewrap(view func(Allocator) Allocator) Allocator {
 	return &Locked{view(l.inner), l.owner, l.mu}
 }

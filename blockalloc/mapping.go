@@ -5,10 +5,9 @@ import "slices"
 // A Mapping is a range of addresses.
 type Mapping struct{ Addr, Size uintptr }
 
-// A Mapper is an allocator that can tell where its memory is, live or not, with the address
-// space that it has reserved, so that an account of the resident memory of a process can
-// tell it from the rest. The list is of one moment, in no order, and may have ranges that
-// overlap.
+// A Mapper is an allocator that knows where its memory is: live, free, and reserved
+// address space. So a report on a process's resident memory can attribute it. The list
+// is a snapshot in no order, and its ranges may overlap.
 type Mapper interface{ Mappings() []Mapping }
 
 var (
@@ -19,9 +18,8 @@ var (
 	_ Mapper = Null{}
 )
 
-// Mappings returns where the memory of a is, and of the allocators below it, which it
-// wraps or takes memory from. Complete is false if one of them is no [Mapper] and has none
-// below.
+// Mappings returns where the memory of a is, and of the allocators below it. Complete
+// is false if one of them is no [Mapper] and has none below.
 func Mappings(a Allocator) (list []Mapping, complete bool) {
 	inner := slices.Collect(Inner(a))
 	complete = len(inner) > 0
@@ -39,8 +37,8 @@ func Mappings(a Allocator) (list []Mapping, complete bool) {
 // Mappings returns the live blocks.
 func (s *System) Mappings() []Mapping { return s.live.mappings() }
 
-// Mappings returns the address space that is reserved, and the blocks that are too large for
-// it. It holds up those who need a new run meanwhile.
+// Mappings returns the reserved address space, and the blocks that are too large for
+// it. Meanwhile those who need a new run wait.
 func (p *Pool) Mappings() []Mapping {
 	list := p.large().Mappings()
 	p.mu.Lock()
@@ -54,8 +52,7 @@ func (p *Pool) Mappings() []Mapping {
 // Mappings returns the buffer.
 func (f *Fixed) Mappings() []Mapping { return []Mapping{{f.memory.Addr(), f.memory.size}} }
 
-// Mappings returns the live blocks. They are in the Go heap, and part of what the Go
-// runtime tells of that.
+// Mappings returns the live blocks. They are in the Go heap, and part of its figures.
 func (h *Heap) Mappings() []Mapping { return h.live.mappings() }
 
 // Mappings returns none.

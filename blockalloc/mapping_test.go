@@ -8,7 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// hidden is an allocator that tells nothing.
+// hidden is an allocator that is no Mapper.
 type hidden struct{ blockalloc.Allocator }
 
 func TestMappings(t *testing.T) {
@@ -47,8 +47,8 @@ func TestMappings(t *testing.T) {
 	}
 }
 
-// TestPoolMappings: a Pool tells of what it holds, also when nothing is live, and of no more
-// than its figures do.
+// TestPoolMappings: a Pool returns what it has, also when nothing is live, and no more
+// than its figures say.
 func TestPoolMappings(t *testing.T) {
 	pool := new(blockalloc.Pool)
 	check := func(when string) {

@@ -1,9 +1,9 @@
 package blockalloc
 
 // Null is an [Allocator] without memory: it refuses every size but zero with
-// [ErrOutOfMemory], and every block with [ErrNotOwned]. It ends chains of
-// allocators, and stands in where a program must prove that it allocates
-// nothing. It may be used by several goroutines at once.
+// [ErrOutOfMemory], and every block with [ErrNotOwned]. It ends chains of allocators,
+// and shows that a part of a program allocates nothing. Several goroutines may use it
+// at once.
 type Null struct{}
 
 var (
@@ -38,5 +38,5 @@ func (Null) Free(b Block) error {
 	return freeError("Null", b, ErrNotOwned)
 }
 
-// Owns reports false.
+// Owns returns false.
 func (Null) Owns(Block) bool { return false }

@@ -8,15 +8,15 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// placed is a Bump, a Fixed or a Scoped, and beside it what that ought to be: pieces from the
-// beginning of its memory to the top, of which the last is live. It knows at which address each
+// placed is a Bump, a Fixed or a Scoped, and its model: pieces from the beginning of
+// its memory to the top, of which the last is live. It knows at which address each
 // block must be, and when there is no room for one.
 type placed struct {
 	inner interface {
 		blockalloc.Allocator
 		blockalloc.Owner
-		Used() uintptr
-		Size() uintptr
+		Used() int64
+		Size() int64
 	}
 	addr, size uintptr // of the memory
 	first      int     // the number of pieces that are not to be freed or reallocated
@@ -39,7 +39,7 @@ func place(p placed) (*placed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.addr, p.size = b.Addr(), p.inner.Size()
+	p.addr, p.size = b.Addr(), uintptr(p.inner.Size())
 	return &p, p.inner.Free(b)
 }
 
@@ -146,7 +146,7 @@ func (p *placed) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block,
 
 // agree holds the allocator's own figures and the model's blocks against the pieces.
 func (p *placed) agree(live []blockalloc.Block) error {
-	if used := p.inner.Used(); used != p.top() {
+	if used := p.inner.Used(); used != int64(p.top()) {
 		p.expect(false, "Used() = %d", used)
 	}
 	n := 0

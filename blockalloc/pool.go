@@ -11,38 +11,36 @@ import (
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// Pool is an [Allocator] for blocks from a page to 64 MiB (4 MiB where addresses
-// have 32 bits) whose sizes are rounded up to powers of two. It carves them from
-// large reservations of address space, so that their number costs no mappings,
-// and keeps what is freed for reuse. Larger blocks come straight from System. It
-// is the allocator to start with: see [Default].
+// Pool is an [Allocator] for blocks from a page to 64 MiB (4 MiB with 32-bit
+// addresses). It rounds sizes up to powers of two. It carves them from large
+// reservations of address space, so that many blocks take few mappings, and keeps freed
+// blocks for reuse. Larger blocks come straight from System. It is the allocator to
+// start with: see [Default].
 //
-// A block is aligned to its granted size. Its memory is not zeroed. An operation
-// costs one atomic instruction and some loads: no lock is taken, and no cache line
-// written that another processor writes, while the goroutine's shard has a block at hand.
-// A lock is taken when a shard has used up a run of blocks, which are 64 or as many
-// as 4 MiB hold, and when such a run gets its first block back. A Pool takes 36 KiB,
-// and 128 B for each run. A free of a block that is not live is an error, found in
-// constant time, unless the block has been allocated again meanwhile.
+// A block is aligned to its granted size. Its memory is not zeroed. An operation costs
+// one atomic instruction and some loads if the goroutine's shard has a block at hand:
+// it takes no lock, and writes no cache line that another processor writes. A shard
+// takes a lock when it has used up a run of blocks: 64, or as many as fit 4 MiB. So
+// does the first free into such a run. A Pool takes 36 KiB, and 128 B for each run. A
+// free of a block that is not live is an error, found in constant time, unless the
+// block was allocated again meanwhile.
 //
-// Freed blocks keep their memory up to MaxCached bytes, and at most a sixteenth of
-// what the Pool has carved, for that is how often it looks. What is more goes back
-// to the operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make
-// reuse cheaper, but the resident size, by which people and containers judge, would
-// not fall before the machine is short of memory; the other Unixes have no better.
-// [Pool.Trim] gives back all of it, and address space as well.
+// Freed blocks keep their memory up to MaxCached bytes. It looks only now and then, and
+// so may keep a sixteenth of what it has carved beyond that. The rest goes back to the
+// operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make reuse
+// cheaper, but the resident size, which people and containers judge by, would fall only
+// when the machine is short of memory. The other Unixes have no better. [Pool.Trim]
+// gives back all of it, and address space too.
 //
-// The zero Pool is ready. It must not be copied, and is not collected as garbage:
-// close it. It may be used by several goroutines at once.
+// The zero Pool is ready, and must not be copied. It is not collected as garbage: close
+// it. Several goroutines may use it at once.
 type Pool struct {
-	// MaxCached is how many bytes of freed blocks keep their memory. Zero means
-	// 64 MiB; a negative number means none. It must not be changed once the Pool
-	// is in use.
+	// MaxCached is how many bytes of freed blocks keep their memory. Zero means 64 MiB; a
+	// negative number means none. Do not change it once the Pool is in use.
 	MaxCached int64
 
-	// System serves the blocks that are too large for the Pool, and its options
-	// apply to the Pool's own memory as well. They must not be changed once the
-	// Pool is in use.
+	// System serves the blocks that are too large for the Pool. Its options apply to the
+	// Pool's own memory as well. Do not change them once the Pool is in use.
 	System System
 
 	shards [shard.Max]poolShard
@@ -55,10 +53,10 @@ type Pool struct {
 	arenas  []*arena
 	chunks  []*chunk
 	room    []int8 // of each chunk: log2 of the granules in its largest gap, -1 for none
-	cached  int64  // bytes of freed blocks with memory behind them, as far as runs have told
+	cached  int64  // bytes of freed blocks with memory behind them, as far as runs have reported
 	hand    int    // the chunk from which memory was given back last
 
-	//lint:ignore U1000 it is in use where there is nothing but the Go heap
+	//lint:ignore U1000 used on platforms that have only the Go heap
 	heap                    poolHeap
 	largeBlocks, largeBytes atomic.Int64
 }
@@ -68,8 +66,8 @@ var (
 	_ Owner     = (*Pool)(nil)
 )
 
-// A poolShard is where some of the goroutines allocate: in the current run of
-// each class, which no other shard has. It fills whole cache lines.
+// A poolShard has the runs that some of the goroutines allocate from: one for each
+// class, which no other shard has. It fills whole cache lines.
 type poolShard struct {
 	current [poolClasses]atomic.Pointer[run]
 	_       [(128 - poolClasses*int(unsafe.Sizeof(uintptr(0)))%128) % 128]byte
@@ -92,8 +90,8 @@ func classShift(size uintptr) int {
 	return max(bits.Len(uint(size-1)|1<<(minPoolShift-1)), pageShift)
 }
 
-// Allocate returns a block of the smallest power of two that holds l.Size bytes
-// and is a multiple of l.Align, or of whole pages if that is more than 64 MiB.
+// Allocate returns a block of the smallest power of two that is at least l.Size and
+// l.Align. Above 64 MiB it returns whole pages.
 func (p *Pool) Allocate(l Layout) (Block, error) {
 	size := max(l.Size, l.Align)
 	if l.Size == 0 || l.Align&(l.Align-1) != 0 || l.Align == 0 || size > chunkSize {
@@ -115,8 +113,8 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 	return p.allocateAgain(l, current, shift)
 }
 
-// allocateAgain allocates where the current run has no free block, or others were
-// faster to take it.
+// allocateAgain allocates where the current run has no free block, or other goroutines
+// were faster.
 func (p *Pool) allocateAgain(l Layout, current *atomic.Pointer[run], shift int) (Block, error) {
 	for {
 		if r := current.Load(); r != nil {
@@ -134,7 +132,7 @@ func (p *Pool) allocateAgain(l Layout, current *atomic.Pointer[run], shift int) 
 	}
 }
 
-// allocateOther serves what does not come from a run.
+// allocateOther serves a request that no run serves.
 func (p *Pool) allocateOther(l Layout) (Block, error) {
 	if err := l.Check(); err != nil {
 		return Block{}, allocateError("Pool", l, err)
@@ -172,33 +170,33 @@ func (p *Pool) Free(b Block) error {
 	if r == nil {
 		return p.freeOther(b)
 	}
-	// A clear bit says that the block was live, or that its run is no more and somebody
-	// is about to find out: then it was held before the bit was cleared.
+	// A clear bit means that the block is live, or that its run was dissolved and another
+	// goroutine is about to find out: then the block was frozen before the bit was cleared.
 	free := r.free.Load()
-	if free&bit != 0 || r.held.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
+	if free&bit != 0 || r.frozen.Load()&bit != 0 || !r.free.CompareAndSwap(free, free|bit) {
 		return p.freeAgain(r, bit, b)
 	}
-	if free == 0 || r.dirty(free|bit) >= r.mark.Load() {
+	if free == 0 || r.dirty(free|bit) >= r.reportAt.Load() {
 		p.freed(r, free)
 	}
 	return nil
 }
 
-// freeAgain frees a block at which the first look was not enough.
+// freeAgain frees a block for which Free's first look was not enough.
 func (p *Pool) freeAgain(r *run, bit uint64, b Block) error {
 	for {
 		free := r.free.Load()
-		if free&bit != 0 || r.held.Load()&bit != 0 && p.dissolved(r) {
+		if free&bit != 0 || r.frozen.Load()&bit != 0 && p.dissolved(r) {
 			return freeError("Pool", b, errTooLate)
 		}
-		if r.held.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
+		if r.frozen.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
 			p.freed(r, free)
 			return nil
 		}
 	}
 }
 
-// freeOther frees what is in no run, or says why not.
+// freeOther frees a block that is in no run, or says why it cannot.
 func (p *Pool) freeOther(b Block) error {
 	if err := p.checkOther(b); err != nil {
 		return freeError("Pool", b, err)
@@ -226,8 +224,8 @@ func (p *Pool) checkOther(b Block) error {
 	return p.large().live.check(b)
 }
 
-// find returns the run that has a block at b's address with b's size, and the bit
-// of that block; nil if there is none.
+// find returns the run that has a block of b's address and size, and that block's bit.
+// It returns nil if there is none.
 func (p *Pool) find(b Block) (*run, uint64) {
 	c := p.table.load(b.Addr())
 	if c == nil {
@@ -255,8 +253,8 @@ func (p *Pool) Owns(b Block) bool {
 	return p.checkOther(b) == nil
 }
 
-// Reallocate keeps b where it is if the new size is served by blocks of b's size,
-// and copies into a new block otherwise.
+// Reallocate keeps b in place if blocks of its size serve the new size, and otherwise
+// copies it into a new block.
 func (p *Pool) Reallocate(b Block, size uintptr) (Block, error) {
 	n, err := p.reallocate(b, size)
 	if err != nil {
@@ -298,9 +296,8 @@ func (p *Pool) reallocate(b Block, size uintptr) (Block, error) {
 	return n, err
 }
 
-// refill puts a run with free blocks of 1<<shift bytes in place of the current
-// one, if that has none. Where no more can be had it returns a block of another
-// shard's run.
+// refill replaces the current run by one with free blocks of 1<<shift bytes, if it has
+// none itself. If there is none to be had, it returns a block of another shard's run.
 func (p *Pool) refill(current *atomic.Pointer[run], shift int) (unsafe.Pointer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -327,14 +324,14 @@ func (p *Pool) refill(current *atomic.Pointer[run], shift int) (unsafe.Pointer, 
 	return nil, nil
 }
 
-// exhausted reports whether r has no free block, and if so leaves r to itself until
-// one is freed. p.mu is held.
+// exhausted reports whether r has no free block, and if so marks it as full, until one
+// is freed. p.mu is held.
 func (p *Pool) exhausted(r *run) bool {
 	if r.free.Load() != 0 {
 		return false
 	}
-	// Say that r is full before looking again: whoever frees into it either is
-	// seen here, or sees that it is full. (qemu does not keep a Store of arm64 before a Load.)
+	// Say that r is full before looking again: a free at the same time is either seen
+	// here, or sees that r is full. (qemu does not keep a Store of arm64 before a Load.)
 	r.full.Swap(true)
 	if r.free.Load() != 0 {
 		r.full.Store(false)
@@ -344,7 +341,7 @@ func (p *Pool) exhausted(r *run) bool {
 	return true
 }
 
-// steal takes a block from the current runs of other shards: the last resort.
+// steal takes a block from the current runs of other shards, as a last resort.
 func (p *Pool) steal(shift int) unsafe.Pointer {
 	for i := range p.shards {
 		if r := p.shards[i].current[shift-minPoolShift].Load(); r != nil {
@@ -356,8 +353,8 @@ func (p *Pool) steal(shift int) unsafe.Pointer {
 	return nil
 }
 
-// pushPartial and popPartial keep the runs that have free blocks and are nobody's
-// current one. p.mu is held.
+// pushPartial and popPartial keep the list of runs that have free blocks and are no
+// shard's current one. p.mu is held.
 func (p *Pool) pushPartial(r *run) {
 	head := &p.partial[int(r.shift)-minPoolShift]
 	r.prev, r.next, r.listed = nil, *head, true

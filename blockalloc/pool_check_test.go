@@ -25,8 +25,7 @@ func PoolChunks(p *Pool) int {
 	return len(p.chunks)
 }
 
-// CheckPool holds p, which nobody uses just now, against all that must then be true of its
-// inner parts.
+// CheckPool checks the inner parts of p, which must not be in use.
 func CheckPool(p *Pool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,19 +54,19 @@ func CheckPool(p *Pool) error {
 }
 
 func (r *run) String() string {
-	return fmt.Sprintf("run of %d × %d B, free %x held %x clean %x full %v listed %v dissolved %v told %d mark %d",
-		bits.OnesCount64(r.all), 1<<r.shift, r.free.Load(), r.held.Load(), r.clean.Load(), r.full.Load(), r.listed, r.dissolved, r.told, r.mark.Load())
+	return fmt.Sprintf("run of %d × %d B, free %x frozen %x clean %x full %v listed %v dissolved %v reported %d, again at %d",
+		bits.OnesCount64(r.all), 1<<r.shift, r.free.Load(), r.frozen.Load(), r.clean.Load(), r.full.Load(), r.listed, r.dissolved, r.reported, r.reportAt.Load())
 }
 
 type poolCheck struct {
-	p       *Pool
-	listed  map[*run]bool
-	current map[*run]int
-	seen    int
-	told    int64
+	p        *Pool
+	listed   map[*run]bool
+	current  map[*run]int
+	seen     int
+	reported int64
 }
 
-// list checks the list of runs that have free blocks and are nobody's current one.
+// list checks the list of runs that have free blocks and are no shard's current one.
 func (c *poolCheck) list(shift int) error {
 	var prev *run
 	for r := c.p.partial[shift-minPoolShift]; r != nil; r = r.next {
@@ -137,8 +136,8 @@ func (c *poolCheck) run(k *chunk, g int, r *run) error {
 		return fmt.Errorf("%d B of the chunk are committed, the run ends at %d", k.committed, end)
 	case r.dissolved:
 		return fmt.Errorf("run dissolved and still in its place")
-	case r.held.Load() != 0:
-		return fmt.Errorf("blocks still held")
+	case r.frozen.Load() != 0:
+		return fmt.Errorf("blocks still frozen")
 	case r.listed != c.listed[r]:
 		return fmt.Errorf("run is listed: %v, and says otherwise", c.listed[r])
 	case c.current[r] > 1 || c.current[r] == 1 && (r.listed || r.full.Load()):
@@ -147,13 +146,13 @@ func (c *poolCheck) run(k *chunk, g int, r *run) error {
 		return fmt.Errorf("run said to be full")
 	case c.current[r] == 0 && !r.listed && !r.full.Load():
 		return fmt.Errorf("run lost: neither current nor listed nor full")
-	case r.mark.Load() != r.told+c.p.step(r):
-		return fmt.Errorf("mark is not a step from what was told")
-	case r.dirty(free) >= r.mark.Load():
-		return fmt.Errorf("%d free blocks with memory were not told", r.dirty(free))
+	case r.reportAt.Load() != r.reported+c.p.step(r):
+		return fmt.Errorf("reportAt is not a step from what was reported")
+	case r.dirty(free) >= r.reportAt.Load():
+		return fmt.Errorf("%d free blocks with memory were not reported", r.dirty(free))
 	}
 	c.seen++
-	c.told += int64(r.told) << r.shift
+	c.reported += int64(r.reported) << r.shift
 	return nil
 }
 
@@ -171,8 +170,8 @@ func (c *poolCheck) totals() error {
 	switch {
 	case chunks != len(p.chunks) || len(p.room) != len(p.chunks):
 		return fmt.Errorf("%d chunks in arenas, %d in all, room of %d", chunks, len(p.chunks), len(p.room))
-	case c.told != p.cached:
-		return fmt.Errorf("runs told of %d B, the Pool counts %d", c.told, p.cached)
+	case c.reported != p.cached:
+		return fmt.Errorf("runs have reported %d B, the Pool counts %d", c.reported, p.cached)
 	}
 	outside := len(c.listed) + len(c.current)
 	for _, k := range p.chunks {

@@ -12,7 +12,7 @@ const (
 	chunkSize  = 1 << chunkShift
 	granule    = 64 << minPoolShift // the smallest run
 	granules   = chunkSize / granule
-	commitStep = 4 << 20 // at least so much is made accessible at once
+	commitStep = 4 << 20 // how much is made accessible at once, at least
 )
 
 // A chunk's runs are found by address, without a lock; the rest is guarded by
@@ -24,22 +24,21 @@ type chunk struct {
 	index int // in Pool.chunks
 
 	taken     [(granules + 63) / 64]uint64 // by granule: it has a run
-	committed uintptr                      // so many bytes from the base are accessible
+	committed uintptr                      // how many bytes from the base are accessible
 }
 
 // run returns the run that holds addr, an address in the chunk.
 func (c *chunk) run(addr uintptr) *run { return c.runs[addr%chunkSize/granule].Load() }
 
-// An arena is what the operating system was asked for in one piece.
+// An arena is a range of address space that was reserved in one call.
 type arena struct {
 	base   unsafe.Pointer
 	chunks []*chunk
 }
 
-// A chunkTable finds the chunk of an address: the root is indexed by the upper half
-// of a chunk's number, a leaf by the lower. It is read without a lock, and
-// written under Pool.mu. A chunk is in the table before any of its blocks is
-// handed out.
+// A chunkTable maps an address to its chunk. The root is indexed by the upper half of a
+// chunk's number, a leaf by the lower. It is read without a lock, and written under
+// Pool.mu. A chunk is in the table before any of its blocks is allocated.
 type chunkTable struct {
 	root [1 << (tableBits - tableBits/2)]atomic.Pointer[chunkLeaf]
 }
@@ -47,7 +46,7 @@ type chunkTable struct {
 type chunkLeaf [1 << (tableBits / 2)]atomic.Pointer[chunk]
 
 const (
-	addrBits  = 32 + 16*int(wide) // those above are all the same: ones on illumos, zeros elsewhere
+	addrBits  = 32 + 16*int(wide) // the bits above are equal: ones on illumos, zeros elsewhere
 	tableBits = addrBits - chunkShift
 )
 
@@ -94,19 +93,19 @@ func (p *Pool) carve(shift int) (*run, error) {
 	}}
 	r.free.Store(r.all)
 	r.clean.Store(r.all)
-	r.mark.Store(p.step(r))
-	p.mark(c, first, order, r)
+	r.reportAt.Store(p.step(r))
+	p.setOwner(c, first, order, r)
 	return r, nil
 }
 
-// uncarve gives r's place in the chunk back.
+// uncarve gives r's granules back to the chunk.
 func (p *Pool) uncarve(r *run) {
 	first := int((uintptr(r.base) - uintptr(r.chunk.base)) / granule)
-	p.mark(r.chunk, first, bits.Len(uint(uintptr(bits.OnesCount64(r.all))<<r.shift/granule))-1, nil)
+	p.setOwner(r.chunk, first, bits.Len(uint(uintptr(bits.OnesCount64(r.all))<<r.shift/granule))-1, nil)
 }
 
-// mark gives 1<<order granules of c to r, or frees them if r is nil.
-func (p *Pool) mark(c *chunk, first, order int, r *run) {
+// setOwner assigns 1<<order granules of c to r, or frees them if r is nil.
+func (p *Pool) setOwner(c *chunk, first, order int, r *run) {
 	for g := first; g < first+1<<order; g++ {
 		c.taken[g/64] ^= 1 << (g % 64)
 		c.runs[g].Store(r)
@@ -120,8 +119,8 @@ func (p *Pool) mark(c *chunk, first, order int, r *run) {
 	}
 }
 
-// gap returns the first of 1<<order free granules, at a multiple of their number,
-// or -1.
+// gap returns the first of 1<<order free granules, at a multiple of their number, or
+// -1.
 func (c *chunk) gap(order int) int {
 	if order >= 6 {
 		words := 1 << (order - 6)
@@ -144,8 +143,8 @@ func (c *chunk) gap(order int) int {
 	return -1
 }
 
-// chunkWith returns a chunk with a gap of 1<<order granules: the first of those
-// there are; else one where empty runs were; else a new one.
+// chunkWith returns the first chunk with a gap of 1<<order granules. If there is none,
+// it dissolves empty runs, and then reserves a new chunk.
 func (p *Pool) chunkWith(order int) (*chunk, error) {
 	if c := p.roomy(order); c != nil {
 		return c, nil
@@ -176,8 +175,9 @@ func (p *Pool) roomy(order int) *chunk {
 	return nil
 }
 
-// committed returns a gap of 1<<order granules that is accessible already, for when
-// no more can be made so: after a look at the current runs of other shards, too.
+// committed returns a gap of 1<<order granules that is accessible already, for when no
+// more can be committed. If there is none, it dissolves empty current runs of all
+// shards and looks again.
 func (p *Pool) committed(order int) (*chunk, int) {
 	for range 2 {
 		for i, c := range p.chunks {
@@ -195,8 +195,8 @@ func (p *Pool) committed(order int) (*chunk, int) {
 	return nil, 0
 }
 
-// reserve gets address space for chunks: as much as there is already, up to 1 GiB,
-// so that their number costs few mappings; a single chunk where that is refused.
+// reserve gets address space for as many chunks as there are, up to 1 GiB, so that many
+// chunks take few mappings. If that is refused, it gets a single chunk.
 func (p *Pool) reserve() error {
 	if p.pages == nil {
 		p.pages = p.newPageSource()
@@ -237,7 +237,7 @@ func (p *Pool) commit(c *chunk, end uintptr) error {
 	return nil
 }
 
-// release gives back the arenas in which there is no run.
+// release gives back the arenas without a run.
 func (p *Pool) release() error {
 	var failed error
 	kept := p.arenas[:0]

@@ -252,7 +252,7 @@ func TestPoolUsesWhatIsCommitted(t *testing.T) {
 		}
 		if s := p.Stats(); try == 0 {
 			poolFree(t, p, large)
-		} else if s.InUse != s.Committed {
+		} else if s.LiveBytes != s.Committed {
 			t.Errorf("no block of %d B can be had: %+v", size, s)
 		}
 	}

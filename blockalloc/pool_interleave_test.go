@@ -8,9 +8,9 @@ import (
 	"unsafe"
 )
 
-// These tests bring about orders of events that are rare otherwise: they act while the Pool is in the
-// middle of giving memory back, when a call of it has been stopped, or as a goroutine
-// would that was stopped with a run in hand.
+// These tests force orders of events that are rare otherwise. They act while the Pool
+// is giving memory back or one of its calls is stopped, or as a goroutine that was
+// stopped with a run in hand.
 
 // aside runs f beside its caller, who waits a moment, for f may have to wait for the caller.
 func aside(f func()) (wait func()) {
@@ -77,7 +77,8 @@ func settled(t *testing.T, p *Pool, pages *PoolPages) {
 	}
 }
 
-// TestPoolSecondFreeDuringPurge: a block that the Pool holds to give back its memory is not live.
+// TestPoolSecondFreeDuringPurge: a block that is frozen while its memory is given back
+// is not live.
 func TestPoolSecondFreeDuringPurge(t *testing.T) {
 	p, pages, _, freed := interleaved(t)
 	var waits []func()
@@ -106,7 +107,7 @@ func TestPoolSecondFreeDuringPurge(t *testing.T) {
 	if len(waits) == 0 {
 		t.Error("Trim gave nothing back")
 	}
-	if s := p.Stats(); s.Blocks != 1 || s.Cached != 0 {
+	if s := p.Stats(); s.LiveBlocks != 1 || s.Cached != 0 {
 		t.Errorf("one block is live, none is cached: %+v", s)
 	}
 }
@@ -152,7 +153,7 @@ func TestPoolAllocateDuringPurge(t *testing.T) {
 	for _, wait := range waits {
 		wait()
 	}
-	if s := p.Stats(); s.Blocks != 4 || s.Cached > int64(pageSize) {
+	if s := p.Stats(); s.LiveBlocks != 4 || s.Cached > int64(pageSize) {
 		t.Errorf("four blocks are live, and one may be cached: %+v", s)
 	}
 	for i, b := range got {
@@ -170,8 +171,8 @@ func TestPoolAllocateDuringPurge(t *testing.T) {
 	_ = freed
 }
 
-// TestPoolTakeDuringDissolve: who has a run in hand from earlier takes a block of it while the
-// Pool gives up the run.
+// TestPoolTakeDuringDissolve: a goroutine that has a run from earlier takes a block of
+// it while the Pool dissolves the run.
 func TestPoolTakeDuringDissolve(t *testing.T) {
 	pages := &PoolPages{}
 	p := NewPool(pages, 0)
@@ -205,7 +206,7 @@ func TestPoolTakeDuringDissolve(t *testing.T) {
 	pages.Before = nil
 	if got != nil { // then the run is still there
 		b := Block{got, pageSize, 1}
-		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.Blocks != 1 {
+		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.LiveBlocks != 1 {
 			t.Errorf("%v was taken while its run was given up; owned: %v, %+v", b, p.Owns(b), s)
 		}
 		if err := CheckPool(p); err != nil {
@@ -218,18 +219,18 @@ func TestPoolTakeDuringDissolve(t *testing.T) {
 	if err := p.Trim(); err != nil {
 		t.Error(err)
 	}
-	// Now the run is no more.
+	// Now the run was dissolved.
 	if ptr := r.take(); ptr != nil {
-		t.Errorf("a block was taken at %#x, of a run that is no more", uintptr(ptr))
+		t.Errorf("a block was taken at %#x, of a run that was dissolved", uintptr(ptr))
 	}
 	if err := p.Free(b); err == nil || p.Owns(b) {
-		t.Errorf("Free of a block of a run that is no more: error %v; owned: %v", err, p.Owns(b))
+		t.Errorf("Free of a block of a run that was dissolved: error %v; owned: %v", err, p.Owns(b))
 	}
 	settled(t, p, pages)
 }
 
-// TestPoolKeepsRunInUse: a run of which somebody holds a block is not given up, even
-// if the block is taken after the Pool found all of them free.
+// TestPoolKeepsRunInUse: a run with a live block is not dissolved, even if the block is
+// taken after the Pool found all of them free.
 func TestPoolKeepsRunInUse(t *testing.T) {
 	for name, fails := range map[string]bool{"purge": false, "failed purge": true} {
 		t.Run(name, func(t *testing.T) {
@@ -273,8 +274,8 @@ func TestPoolKeepsRunInUse(t *testing.T) {
 	}
 }
 
-// TestPoolForgetsChunksFirst: by the time that address space is given back, the Pool does
-// not know it any more, for others may get it; if it is not given back, the Pool does.
+// TestPoolForgetsChunksFirst: when address space is given back, the Pool has forgotten
+// it, because others may get it. If it is refused, the Pool knows it again.
 func TestPoolForgetsChunksFirst(t *testing.T) {
 	pages := &PoolPages{}
 	p := NewPool(pages, 0)
@@ -322,8 +323,8 @@ func TestPoolForgetsChunksFirst(t *testing.T) {
 	settled(t, p, pages)
 }
 
-// TestPoolCloseLetsNobodyIn: who allocates and frees while the Pool is being closed, after Close
-// has found no block live, does not leave anything behind.
+// TestPoolCloseLetsNobodyIn: allocations and frees while Close runs, after it found no
+// live block, leave nothing behind.
 func TestPoolCloseLetsNobodyIn(t *testing.T) {
 	pages := &PoolPages{}
 	p := NewPool(pages, 0)

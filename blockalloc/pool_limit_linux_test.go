@@ -41,9 +41,9 @@ func TestPoolOutOfMemory(t *testing.T) {
 	}
 }
 
-// limit sets a limit on the memory of the process, to room bytes more than it has now. Where
-// it cannot have so much, or the kernel does not hold the limit, the test is skipped, which ownProcess makes a failure with
-// ALLOCTRACE_REQUIRE_ALL=1.
+// limit sets a limit on the process's memory, room bytes above its present size. If
+// that fails, or the kernel does not enforce it, the test is skipped, which ownProcess
+// makes a failure with ALLOCTRACE_REQUIRE_ALL=1.
 func limit(t *testing.T, which int, now func(*testing.T) int64, room int64) {
 	t.Helper()
 	warmUp(t)
@@ -73,8 +73,8 @@ func limit(t *testing.T, which int, now func(*testing.T) int64, room int64) {
 	}
 }
 
-// warmUp has the Go runtime get the heap and the threads that the test needs, for it does
-// not survive it if it cannot.
+// warmUp has the Go runtime get the heap and the threads that the test needs: the
+// runtime ends the process if it cannot.
 func warmUp(t *testing.T) {
 	runtime.GOMAXPROCS(2) // each processor has caches, which grow
 	l := &limited{p: &blockalloc.Pool{}, blocks: make([]blockalloc.Block, 1000)}
@@ -104,8 +104,8 @@ type limited struct {
 	n      int
 }
 
-// fill allocates until there is no more, or no place for it in blocks, from two goroutines, and
-// returns how much that was.
+// fill allocates from two goroutines until there is no more memory, or no room in
+// blocks, and returns how much that was.
 func (l *limited) fill(t *testing.T, size uintptr) (sum int64) {
 	t.Helper()
 	var mu sync.Mutex
@@ -199,7 +199,7 @@ func outOfMemory(t *testing.T, least int64) {
 	if err := l.p.Free(b); err != nil {
 		t.Error(err)
 	}
-	if s := l.p.Stats(); s.Blocks != 0 {
+	if s := l.p.Stats(); s.LiveBlocks != 0 {
 		t.Errorf("no block is live: %+v", s)
 	}
 	if err := l.p.Close(); err != nil {

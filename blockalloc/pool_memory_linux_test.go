@@ -16,8 +16,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// ownProcess runs the calling test again in a process of its own, where it returns true, so
-// that no other test's memory is counted. Elsewhere it reports how that went.
+// ownProcess runs the calling test again in a process of its own, so that no other
+// test's memory is counted, and returns true there. In the calling process it reports
+// how that went.
 func ownProcess(t *testing.T) bool {
 	t.Helper()
 	const variable = "ALLOCTRACE_TEST_PROCESS"
@@ -101,9 +102,10 @@ func mappings(t *testing.T) int {
 // slackBytes is what else a process may come to have during a test: the Go heap, stacks and page tables.
 const slackBytes = 8 << 20
 
-// TestPoolMapsFew: 6,000 live blocks of 64 KiB with all their pages, or 200,000, half of them then
-// freed at random, are few mappings; after Trim the process has the memory of the live ones, and after
-// Close no more than at the start, nor address space.
+// TestPoolMapsFew: 6,000 live blocks of 64 KiB with all their pages, or 200,000, half
+// of them then freed at random, take few mappings. After Trim the process has the
+// memory of the live ones, and after Close no more memory and address space than at the
+// start.
 func TestPoolMapsFew(t *testing.T) {
 	if !ownProcess(t) {
 		return
@@ -255,8 +257,8 @@ func TestPoolKeepsLittle(t *testing.T) {
 	}
 }
 
-// TestPoolKeepsWhatIsHot: blocks that come and go keep their memory, and what has not been used for
-// long makes room for them.
+// TestPoolKeepsWhatIsHot: blocks that are reused all the time keep their memory, rather
+// than those that were not used for long.
 func TestPoolKeepsWhatIsHot(t *testing.T) {
 	for name, runs := range map[string]int{"one run": 1, "some runs": 2} {
 		t.Run(name, func(t *testing.T) {

@@ -89,14 +89,15 @@ func largeBlock(s *blocktest.State) error {
 	return m.freeAll()
 }
 
-// poolAgrees holds the Pool's own figures against the live blocks, and its inner parts against each other.
+// poolAgrees compares the Pool's own figures with the live blocks, and checks its inner
+// parts.
 func poolAgrees(a blockalloc.Allocator, live []blockalloc.Block) error {
 	p := a.(*checkedPool)
 	var inUse int64
 	for _, b := range live {
 		inUse += int64(b.Size())
 	}
-	if s := p.Stats(); s.Blocks != int64(len(live)) || s.InUse != inUse {
+	if s := p.Stats(); s.LiveBlocks != int64(len(live)) || s.LiveBytes != inUse {
 		return fmt.Errorf("%d blocks of %d B are live: %+v", len(live), inUse, s)
 	}
 	if p.done++; p.done%p.each != 0 {
@@ -109,7 +110,7 @@ func poolAgrees(a blockalloc.Allocator, live []blockalloc.Block) error {
 func poolConfig(each int, alloc func(testing.TB) *blockalloc.Pool) blocktest.Config {
 	return blocktest.Config{
 		New:       func(t testing.TB) blockalloc.Allocator { return &checkedPool{Pool: alloc(t), each: each} },
-		LiveBytes: func(a blockalloc.Allocator) int64 { return a.(*checkedPool).Stats().InUse },
+		LiveBytes: func(a blockalloc.Allocator) int64 { return a.(*checkedPool).Stats().LiveBytes },
 		Steps:     poolSteps,
 		Check:     poolAgrees,
 	}

@@ -22,7 +22,8 @@ func raw(t testing.TB, p unsafe.Pointer, size, align uintptr) blockalloc.Block {
 	return b
 }
 
-// poolRefuses checks that p takes b for none of its live blocks, and that nothing comes of asking.
+// poolRefuses checks that p refuses b, which is not live, and that asking changes
+// nothing.
 func poolRefuses(t testing.TB, p *blockalloc.Pool, b blockalloc.Block, want ...error) {
 	t.Helper()
 	before := p.Stats()
@@ -50,8 +51,8 @@ func poolRefuses(t testing.TB, p *blockalloc.Pool, b blockalloc.Block, want ...e
 	}
 }
 
-// TestPoolRefusesWhatIsNotLive: freed, foreign, interior and misstated blocks, in runs and
-// chunks that are there and that are no more.
+// TestPoolRefusesWhatIsNotLive: freed, foreign, interior and misstated blocks, in
+// present and in dissolved runs and chunks.
 func TestPoolRefusesWhatIsNotLive(t *testing.T) {
 	p := poolOf(t, &blockalloc.Pool{})
 	other := poolOf(t, &blockalloc.Pool{})
@@ -93,7 +94,7 @@ func TestPoolRefusesWhatIsNotLive(t *testing.T) {
 		}
 		poolFree(t, p, b)
 		poolRefuses(t, p, b, double)
-		if err := p.Trim(); err != nil { // its run is no more
+		if err := p.Trim(); err != nil { // its run was dissolved
 			t.Fatal(err)
 		}
 		poolRefuses(t, p, b, double, foreign)
@@ -104,7 +105,7 @@ func TestPoolRefusesWhatIsNotLive(t *testing.T) {
 	poolFree(t, p, keep, large)
 	poolRefuses(t, p, keep, double)
 	poolRefuses(t, p, large, double)
-	if err := p.Trim(); err != nil { // its chunk is no more
+	if err := p.Trim(); err != nil { // its chunk was removed
 		t.Fatal(err)
 	}
 	if n := blockalloc.PoolChunks(p); n != 0 {
@@ -161,7 +162,7 @@ func TestPoolFreesOnce(t *testing.T) {
 					t.Errorf("%d frees of %v succeeded", n, b)
 				}
 			}
-			if s := p.Stats(); s.Blocks != 1 || s.InUse != int64(keep.Size()) {
+			if s := p.Stats(); s.LiveBlocks != 1 || s.LiveBytes != int64(keep.Size()) {
 				t.Errorf("one block is live: %+v", s)
 			}
 			poolFree(t, p, keep)
@@ -207,7 +208,7 @@ func TestPoolFreesAcross(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := p.Stats(); s.Blocks != 0 || s.InUse != 0 {
+	if s := p.Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
 		t.Errorf("no block is live: %+v", s)
 	}
 	// Those who free must not have kept runs from those who allocate.

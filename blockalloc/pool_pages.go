@@ -2,8 +2,8 @@ package blockalloc
 
 import "unsafe"
 
-// A pageSource is where a Pool gets chunks from. Sizes are whole pages. It is an
-// interface for the tests' sake, which make it fail.
+// A pageSource is where a Pool gets chunks from. Sizes are whole pages. Tests replace
+// it to make it fail.
 type pageSource interface {
 	// reserve returns address space at a multiple of chunkSize.
 	reserve(size uintptr) (unsafe.Pointer, error)

@@ -4,17 +4,18 @@ package blockalloc
 
 import "unsafe"
 
-// The sizes of chunks and of the largest run with more than one block, as log2, and
-// how many chunks are reserved at once at most: the garbage collector takes back
-// whole pieces only.
+// The sizes of chunks and of the largest run with more than one block, as log2, and how
+// many chunks are reserved at once at most. The garbage collector frees whole pieces
+// only, and so a piece is one chunk.
 const (
 	chunkShift  = 22
 	maxRunShift = 18
 	arenaChunks = 1
 )
 
-// heapPages takes chunks from the Go heap: where there is nothing else, and where
-// the race detector is to see the blocks. Pointers to a chunk keep it alive.
+// heapPages takes chunks from the Go heap: on platforms that have nothing else, and
+// under the race detector, which sees no other blocks. Pointers to a chunk keep it
+// alive.
 type heapPages struct{}
 
 func (p *Pool) newPageSource() pageSource { return heapPages{} }
@@ -35,3 +36,5 @@ type poolHeap struct{ Heap }
 
 // large serves what is too large for a chunk.
 func (p *Pool) large() *Heap { return &p.heap.Heap }
+
+var defaultAllocator Allocator = &Heap{}

@@ -8,9 +8,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
-// The sizes of chunks and of the largest run with more than one block, as log2, and
-// how many chunks are reserved at once at most: 1 GiB, or 64 MiB where addresses have
-// 32 bits.
+// The sizes of chunks and of the largest run with more than one block, as log2, and how
+// many chunks are reserved at once at most: 1 GiB, or 64 MiB with 32-bit addresses.
 const (
 	chunkShift  = 22 + 4*int(wide)
 	maxRunShift = 20 + 2*int(wide)
@@ -43,3 +42,5 @@ type poolHeap struct{}
 
 // large serves what is too large for a chunk.
 func (p *Pool) large() *System { return &p.System }
+
+var defaultAllocator Allocator = &Pool{}

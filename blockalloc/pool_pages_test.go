@@ -14,9 +14,9 @@ type PoolCall struct {
 	Size uintptr
 }
 
-// PoolPages is a pageSource for tests. It passes on what a Pool asks to where that
-// comes from otherwise, checks that the Pool keeps the rules, and spoils the
-// content of what is purged, so that a live block there is noticed.
+// PoolPages is a pageSource for tests. It passes calls on to the real one, checks that
+// the Pool keeps the rules, and spoils what is purged, so that a live block there is
+// noticed.
 type PoolPages struct {
 	// Before is called before each call, if it is not nil. If it returns an error, that
 	// is the call's. The Pool holds its lock meanwhile.

@@ -23,11 +23,11 @@ func poolTries(n int) int {
 	return n
 }
 
-// oneProcessor says that goroutines have to make way for each other, as on js/wasm.
+// oneProcessor says that goroutines must yield to each other, as on js/wasm.
 var oneProcessor = runtime.GOMAXPROCS(0) == 1
 
-// TestPoolSecondFreeBetweenPurges: memory is given back again and again, as fast as can be, and
-// a freed block never seems live between.
+// TestPoolSecondFreeBetweenPurges: memory is given back in a tight loop, and a freed
+// block never seems live between.
 func TestPoolSecondFreeBetweenPurges(t *testing.T) {
 	for name, f := range map[string]func(p *Pool, b Block) error{
 		"Free": func(p *Pool, b Block) error {
@@ -139,15 +139,15 @@ func TestPoolFindsFreedRuns(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if s := p.Stats(); s.Blocks != 0 || s.Carved > 20<<maxRunShift {
+	if s := p.Stats(); s.LiveBlocks != 0 || s.Carved > 20<<maxRunShift {
 		t.Errorf("no block is live, few were at once: %+v", s)
 	}
 	settled(t, p, pages)
 }
 
-// TestPoolTakesFromOtherShards: when there is no more memory, free blocks in the current runs of
-// other shards are used, whether there are some in a run or all are, and also if the system
-// takes nothing back just then.
+// TestPoolTakesFromOtherShards: when memory is out, free blocks in other shards'
+// current runs are used, whether some of a run are free or all, also if the system
+// takes nothing back.
 func TestPoolTakesFromOtherShards(t *testing.T) {
 	const size, n = 64 << 10, 1 << (maxRunShift - 16)
 	for name, test := range map[string]struct {

@@ -6,24 +6,24 @@ import (
 	"unsafe"
 )
 
-// A run is up to 64 blocks of one size side by side, and one word that says which
-// of them are free: whoever clears a bit has allocated that block, and whoever sets
-// it has freed it. The word's own atomic update so tells a second free from a first.
+// A run is up to 64 blocks of one size side by side. One word says which of them are
+// free: clearing a bit allocates the block, and setting it frees the block. The word's
+// atomic update distinguishes a second free from a first.
 //
-// Memory ordering: Go's atomics are sequentially consistent. A block's content is
-// handed from the one who frees it to the next who allocates it by the word free.
+// Memory ordering: Go's atomics are sequentially consistent. The next user of a block
+// sees what was written before it was freed, because both update the word free.
 type run struct {
 	runData
 	_ [128 - unsafe.Sizeof(runData{})%128]byte // keeps two runs' words off one cache line
 }
 
 type runData struct {
-	free  atomic.Uint64 // bit i: block i is free and anybody's to take
-	held  atomic.Uint64 // bit i: who has taken block i, or finds it taken, waits for Pool.mu and looks again
-	clean atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
-	mark  atomic.Int32  // report when so many free blocks have memory behind them
-	full  atomic.Bool   // all blocks were taken: the first to free one lists the run
-	shift uint8         // log2 of a block's size
+	free     atomic.Uint64 // bit i: block i is free and anybody's to take
+	frozen   atomic.Uint64 // bit i: who takes block i, or finds it taken, waits for Pool.mu and looks again
+	clean    atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks
+	reportAt atomic.Int32  // how many free blocks have memory behind them when the run reports again
+	full     atomic.Bool   // all blocks were taken: the first to free one lists the run
+	shift    uint8         // log2 of a block's size
 
 	base  unsafe.Pointer // of block 0
 	all   uint64         // a bit for each block
@@ -34,13 +34,13 @@ type runData struct {
 	next, prev *run
 	listed     bool
 	dissolved  bool
-	told       int32 // free blocks with memory behind them that pool.cached counts
+	reported   int32 // free blocks with memory behind them that pool.cached counts
 }
 
 // runBlocks is how many blocks of 1<<shift bytes a run has.
 func runBlocks(shift int) int { return 1 << min(6, max(0, maxRunShift-shift)) }
 
-// step is how many blocks of a run may be freed before the Pool looks at how much
+// step is how many blocks of a run can be freed before the Pool looks at how much
 // memory they keep.
 func (p *Pool) step(r *run) int32 {
 	if p.MaxCached < 0 {
@@ -49,7 +49,8 @@ func (p *Pool) step(r *run) int32 {
 	return int32(max(1, bits.OnesCount64(r.all)/16))
 }
 
-// take allocates the first free block, nil if there is none or r is no more.
+// take allocates the first free block. It returns nil if there is none or r was
+// dissolved.
 func (r *run) take() unsafe.Pointer {
 	for {
 		free := r.free.Load()
@@ -62,8 +63,8 @@ func (r *run) take() unsafe.Pointer {
 	}
 }
 
-// taken returns the block of the lowest bit in free, which the caller has just
-// cleared; nil if r is no more.
+// taken returns the block of the lowest bit in free, which the caller has just cleared,
+// or nil if r was dissolved.
 func (r *run) taken(free uint64) unsafe.Pointer {
 	i := bits.TrailingZeros64(free)
 	if !r.settled(i) && !r.settle(i) {
@@ -77,17 +78,17 @@ func (r *run) block(i int) unsafe.Pointer {
 	return unsafe.Add(r.base, uintptr(i)<<(r.shift%64))
 }
 
-// settled reports whether block i, which was just taken, is neither held nor clean.
-func (r *run) settled(i int) bool { return (r.held.Load()|r.clean.Load())>>(i%64)&1 == 0 }
+// settled reports whether block i, which was just taken, is neither frozen nor clean.
+func (r *run) settled(i int) bool { return (r.frozen.Load()|r.clean.Load())>>(i%64)&1 == 0 }
 
-// settle is called for a block that was just taken and is not settled; it reports
-// whether r still is a run. The Pool says that it holds a block before it looks
-// whether the block is free, and here it is the other way round: either it has seen
-// that the block is taken, or the caller sees that it is held, and waits.
+// settle is called for a block that was just taken and is not settled. It reports
+// whether r is still a run. The Pool freezes a block before it looks whether the block
+// is free. Here the block is taken before the look whether it is frozen. So either the
+// Pool has seen that it is taken, or the caller sees that it is frozen, and waits.
 func (r *run) settle(i int) bool {
 	bit := uint64(1) << (i % 64)
-	if r.held.Load()&bit != 0 && r.pool.dissolved(r) {
-		r.free.Or(bit) // so that a second free is told
+	if r.frozen.Load()&bit != 0 && r.pool.dissolved(r) {
+		r.free.Or(bit) // so that a second free is found
 		return false
 	}
 	r.clean.And(^bit) // only who has the block changes its bit
@@ -96,25 +97,24 @@ func (r *run) settle(i int) bool {
 
 // live reports whether a block is allocated.
 func (r *run) live(bit uint64) bool {
-	return r.free.Load()&bit == 0 && (r.held.Load()&bit == 0 || !r.pool.dissolved(r))
+	return r.free.Load()&bit == 0 && (r.frozen.Load()&bit == 0 || !r.pool.dissolved(r))
 }
 
-// dirty returns how many of the blocks whose bits are in free have memory behind
-// them.
+// dirty returns how many of the blocks with bits in free have memory behind them.
 func (r *run) dirty(free uint64) int32 { return int32(bits.OnesCount64(free &^ r.clean.Load())) }
 
-// dissolved reports whether a run, some of whose blocks seemed to be held, is no
-// more. Otherwise none of them is held after it.
+// dissolved reports whether r, some of whose blocks seemed frozen, was dissolved. If
+// not, none of them is frozen any more.
 func (p *Pool) dissolved(r *run) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return r.dissolved
 }
 
-// freed is called after a block of r was freed when r had none before, as free
-// says, or when it is time to look at how much memory is kept.
+// freed is called after a free into r. Either r had no free block before, as free says,
+// or it is time to look at how much memory is kept.
 func (p *Pool) freed(r *run, free uint64) {
-	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.mark.Load() {
+	if (free != 0 || !r.full.Load()) && r.dirty(r.free.Load()) < r.reportAt.Load() {
 		return
 	}
 	p.mu.Lock()
@@ -127,10 +127,10 @@ func (p *Pool) freed(r *run, free uint64) {
 	p.shed(r)
 }
 
-// shed gives memory back while more is kept than should be, and some more, so that
-// it is not called all the time. It goes round all runs and comes to last, which is
-// in use just now, at the end. What the operating system does not take stays for the
-// next time. p.mu is held.
+// shed gives memory back if more than MaxCached is kept, down to an eighth less, so
+// that it is not called all the time. It goes round all runs, and visits last, which is
+// in use now, at the end. What the operating system refuses stays for the next time.
+// p.mu is held.
 func (p *Pool) shed(last *run) {
 	most := p.maxCached()
 	if p.cached <= most {
@@ -140,7 +140,7 @@ func (p *Pool) shed(last *run) {
 	for range p.chunks {
 		p.hand = (p.hand + 1) % len(p.chunks)
 		for r := range p.chunks[p.hand].all() {
-			if r == last || r.told == 0 {
+			if r == last || r.reported == 0 {
 				continue
 			}
 			_ = p.shedRun(r)
@@ -159,7 +159,7 @@ func (p *Pool) shedRun(r *run) error {
 	return p.purge(r, r.free.Load()&^r.clean.Load())
 }
 
-// listFreed lists r if it was full and is not any more. p.mu is held.
+// listFreed lists r if it was full and has a free block now. p.mu is held.
 func (p *Pool) listFreed(r *run) {
 	if r.full.Load() && r.free.Load() != 0 {
 		r.full.Store(false)
@@ -170,29 +170,29 @@ func (p *Pool) listFreed(r *run) {
 // report brings r's part of p.cached up to date. p.mu is held.
 func (p *Pool) report(r *run) {
 	dirty := r.dirty(r.free.Load())
-	p.cached += int64(dirty-r.told) << r.shift
-	r.told = dirty
-	r.mark.Store(dirty + p.step(r))
+	p.cached += int64(dirty-r.reported) << r.shift
+	r.reported = dirty
+	r.reportAt.Store(dirty + p.step(r))
 }
 
-// hold returns those of the blocks in want that are free. Whoever takes one of them
-// from now on waits for p.mu, which is held until they are let go.
-func (r *run) hold(want uint64) uint64 {
-	r.held.Swap(want) // not Store: see exhausted
-	held := r.free.Load() & want
-	r.held.Store(held)
-	return held
+// freeze returns those of the blocks in want that are free. An allocation of one of
+// them from now on waits for p.mu, which is held until thaw.
+func (r *run) freeze(want uint64) uint64 {
+	r.frozen.Swap(want) // not Store: see exhausted
+	frozen := r.free.Load() & want
+	r.frozen.Store(frozen)
+	return frozen
 }
 
-// letGo ends what hold began.
-func (r *run) letGo() { r.held.Store(0) }
+// thaw undoes freeze.
+func (r *run) thaw() { r.frozen.Store(0) }
 
-// purge gives back the memory of those of the blocks in want that are free.
-// Who allocates one meanwhile waits. p.mu is held.
+// purge gives back the memory of those of the blocks in want that are free. An
+// allocation of one of them waits meanwhile. p.mu is held.
 func (p *Pool) purge(r *run, want uint64) error {
-	held := r.hold(want)
+	frozen := r.freeze(want)
 	var failed error
-	for left := held; left != 0; {
+	for left := frozen; left != 0; {
 		first := bits.TrailingZeros64(left)
 		n := bits.TrailingZeros64(^(left >> first)) // blocks side by side
 		group := (uint64(1)<<n - 1) << first        // for n = 64 the shift gives 0, and so all bits
@@ -203,25 +203,25 @@ func (p *Pool) purge(r *run, want uint64) error {
 		}
 		r.clean.Or(group)
 	}
-	r.letGo()
+	r.thaw()
 	p.report(r)
 	return failed
 }
 
 // dissolve gives back r's memory and its place in the chunk, if all its blocks are
-// free. They stay held, so that who still knows r finds out that it is no more. p.mu
-// is held, and r is neither anybody's current run nor full.
+// free. They stay frozen, so that goroutines that still have r find out that it was
+// dissolved. p.mu is held, and r is neither current nor full.
 func (p *Pool) dissolve(r *run) error {
-	if r.hold(r.all) != r.all {
-		r.letGo()
+	if r.freeze(r.all) != r.all {
+		r.thaw()
 		return nil
 	}
 	if err := p.pages.purge(r.base, r.bytes()); err != nil {
-		r.letGo()
+		r.thaw()
 		return err
 	}
-	p.cached -= int64(r.told) << r.shift
-	r.told, r.dissolved = 0, true
+	p.cached -= int64(r.reported) << r.shift
+	r.reported, r.dissolved = 0, true
 	if r.listed {
 		p.unlist(r)
 	}

@@ -21,7 +21,7 @@ func TestPoolStats(t *testing.T) {
 	is := func(what string, blocks, inUse, cached, carved int64) {
 		t.Helper()
 		s := p.Stats()
-		if s.Blocks != blocks || s.InUse != inUse || s.Cached != cached || s.Carved != carved {
+		if s.LiveBlocks != blocks || s.LiveBytes != inUse || s.Cached != cached || s.Carved != carved {
 			t.Errorf("%s: %+v, want %d blocks, %d B in use, %d cached, %d carved", what, s, blocks, inUse, cached, carved)
 		}
 		if s.Committed < s.Carved || s.Reserved < s.Committed {
@@ -109,7 +109,7 @@ func TestPoolTrimKeepsWhatIsLive(t *testing.T) {
 		if err := p.Trim(); err != nil {
 			t.Fatal(err)
 		}
-		if s := p.Stats(); s.Cached != 0 || s.Blocks != int64(n)-free || purged < free*int64(page) {
+		if s := p.Stats(); s.Cached != 0 || s.LiveBlocks != int64(n)-free || purged < free*int64(page) {
 			t.Errorf("%d of %d blocks were free when trimmed: %+v, %d B given back", free, n, s, purged)
 		}
 		if err := blockalloc.CheckPool(p); err != nil {
@@ -129,8 +129,8 @@ func TestPoolTrimKeepsWhatIsLive(t *testing.T) {
 	}
 }
 
-// TestPoolDoesNotAllocate: nothing of an operation is left to Go's garbage collector, but for
-// the run of 128 B that is carved now and then.
+// TestPoolDoesNotAllocate: an operation makes no Go garbage, except a run of 128 B that
+// is carved now and then.
 func TestPoolDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Log("under the race detector blocks come from the Go heap")

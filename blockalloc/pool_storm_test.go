@@ -140,7 +140,7 @@ func TestPoolStorm(t *testing.T) {
 					return nil
 				},
 				func() error {
-					if s := p.Stats(); s.Blocks < 1 || s.InUse < 64<<10 || s.InUse+s.Cached > s.Carved || s.Carved > s.Committed || s.Committed > s.Reserved {
+					if s := p.Stats(); s.LiveBlocks < 1 || s.LiveBytes < 64<<10 || s.LiveBytes+s.Cached > s.Carved || s.Carved > s.Committed || s.Committed > s.Reserved {
 						return fmt.Errorf("%+v", s)
 					}
 					return nil
@@ -173,7 +173,7 @@ func TestPoolStorm(t *testing.T) {
 			wg.Wait()
 			stop.Store(true)
 			background.Wait()
-			if s := p.Stats(); s.Blocks != 1 || s.InUse != 64<<10 {
+			if s := p.Stats(); s.LiveBlocks != 1 || s.LiveBytes != 64<<10 {
 				t.Errorf("one block is live: %+v", s)
 			}
 			if err := imprinted(keep, 64<<10, 64<<10, -1); err != nil {

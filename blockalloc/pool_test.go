@@ -71,8 +71,8 @@ func TestPoolConforms(t *testing.T) {
 	}
 }
 
-// imprint writes a mark that depends on seed to both ends of the first size bytes
-// of b and in between; at least at the beginning of each page that is lost on its own.
+// imprint writes a pattern that depends on seed to both ends of the first size bytes of
+// b and in between: at least to the beginning of each page, which can be lost alone.
 func imprint(b blockalloc.Block, size uintptr, seed int) {
 	mem := b.Bytes()[:size]
 	if size < 8 {
@@ -223,7 +223,7 @@ func TestPoolReallocates(t *testing.T) {
 				t.Errorf("Reallocate(%v, %d) = %v, and the old block is still owned", b, next, n)
 			}
 			b, size = n, next
-			if s := p.Stats(); s.Blocks != 1 || s.InUse != int64(b.Size()) {
+			if s := p.Stats(); s.LiveBlocks != 1 || s.LiveBytes != int64(b.Size()) {
 				t.Errorf("after Reallocate to %v: %+v", b, s)
 			}
 		}

@@ -13,10 +13,10 @@ const defaultMaxCached = 64 << 20
 func (p *Pool) maxCached() int64 { return max(0, cmp.Or(p.MaxCached, defaultMaxCached)) }
 
 // Trim gives the memory of all freed blocks back to the operating system, and the
-// address space where no block is left. Afterwards the resident memory is that of
-// the live blocks. It takes about a system call for each group of free blocks
-// side by side, and may run while other goroutines allocate and free; an error is
-// the operating system's, and nothing is lost then.
+// address space that holds no block. Afterwards the resident memory is that of the live
+// blocks. It takes about a system call for each group of adjacent free blocks, and may
+// run while other goroutines allocate and free. The error wraps the operating system's;
+// nothing is lost.
 func (p *Pool) Trim() error {
 	p.mu.Lock()
 	p.releaseCurrent()
@@ -39,9 +39,9 @@ func (p *Pool) Trim() error {
 	return nil
 }
 
-// trimRun gives back the memory of r's free blocks, of those too that should have
-// none: where the kernel uses huge pages, touching one block brings in memory for its
-// neighbours. p.mu is held.
+// trimRun gives back the memory of r's free blocks, also of those that should have
+// none: with huge pages, touching one block brings in memory for its neighbours. p.mu
+// is held.
 func (p *Pool) trimRun(r *run) error {
 	if r.listed && r.free.Load() == r.all {
 		return p.dissolve(r)
@@ -69,7 +69,7 @@ func (c *chunk) all() func(yield func(*run) bool) {
 // bytes is the size of a run.
 func (r *run) bytes() uintptr { return uintptr(bits.OnesCount64(r.all)) << r.shift }
 
-// releaseCurrent takes empty runs from the shards. p.mu is held.
+// releaseCurrent takes empty current runs from the shards. p.mu is held.
 func (p *Pool) releaseCurrent() {
 	for i := range p.shards {
 		for class := range p.shards[i].current {
@@ -82,8 +82,8 @@ func (p *Pool) releaseCurrent() {
 	}
 }
 
-// dissolveEmpty gives the place of runs without live blocks to whoever needs it.
-// p.mu is held.
+// dissolveEmpty dissolves the listed runs without live blocks, and reports whether
+// there were any. p.mu is held.
 func (p *Pool) dissolveEmpty() (some bool) {
 	for _, r := range p.partial {
 		for r != nil {
@@ -108,8 +108,8 @@ func (p *Pool) Close() error {
 	}
 	for range 10 {
 		s := p.stats()
-		if s.Blocks > 0 {
-			return closeError("Pool", int(s.Blocks), uintptr(s.InUse))
+		if s.LiveBlocks > 0 {
+			return closeError("Pool", int(s.LiveBlocks), s.LiveBytes)
 		}
 		p.releaseCurrent()
 		var failed error
@@ -124,35 +124,34 @@ func (p *Pool) Close() error {
 		if p.closed = len(p.chunks) == 0; p.closed {
 			return nil
 		}
-		// Somebody has allocated just then, and perhaps freed again: look again.
+		// Another goroutine has allocated meanwhile, and perhaps freed again: look again.
 	}
-	return fmt.Errorf("blockalloc: Pool.Close: %w: others allocate and free them all the time: end that first", ErrLive)
+	return fmt.Errorf("blockalloc: Pool.Close: %w: other goroutines allocate and free all the time: stop them first", ErrLive)
 }
 
-// PoolStats says where the memory of a [Pool] is. All but Blocks are bytes. Those
-// of blocks that come straight from System are in Reserved, Committed and InUse.
+// PoolStats are the figures of a [Pool]. All but LiveBlocks are bytes. Blocks that come
+// straight from System count in Reserved, Committed, Carved and LiveBytes.
 type PoolStats struct {
-	Reserved  int64 // address space
-	Committed int64 // of it, accessible: what counts where the system limits that
-	Carved    int64 // of it, in runs of blocks, live or free
-	InUse     int64 // of it, in live blocks
-	Blocks    int64 // the number of live blocks
-	Cached    int64 // in freed blocks that still have memory, for reuse; Trim gives it back
+	Reserved   int64 // address space
+	Committed  int64 // of it, accessible: what counts where the system limits that
+	Carved     int64 // of it, in runs of blocks, live or free
+	LiveBytes  int64 // of it, in live blocks
+	Cached     int64 // in freed blocks that still have memory, for reuse; Trim gives it back
+	LiveBlocks int64
 }
 
-// Fragmentation returns the part of the carved memory, from 0 to 1, that is not in
-// use: room that is there for blocks of the sizes it was carved for, and for others
-// only when a whole run is free.
+// Fragmentation returns the fraction of carved memory, from 0 to 1, that is not in use.
+// That memory serves blocks of the sizes it was carved for, and others only once a
+// whole run is free.
 func (s PoolStats) Fragmentation() float64 {
 	if s.Carved == 0 {
 		return 0
 	}
-	return 1 - float64(s.InUse)/float64(s.Carved)
+	return 1 - float64(s.LiveBytes)/float64(s.Carved)
 }
 
-// Stats returns the Pool's figures, exact when no other goroutine uses it. It
-// visits every run, some nanoseconds each, and holds up those who need a new one
-// meanwhile.
+// Stats returns the Pool's figures, exact if no other goroutine uses it. It visits
+// every run, some nanoseconds each. Meanwhile those who need a new run wait.
 func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,15 +160,15 @@ func (p *Pool) Stats() PoolStats {
 
 func (p *Pool) stats() PoolStats {
 	large := p.largeBytes.Load()
-	s := PoolStats{Reserved: large, Committed: large, Carved: large, InUse: large, Blocks: p.largeBlocks.Load()}
+	s := PoolStats{Reserved: large, Committed: large, Carved: large, LiveBytes: large, LiveBlocks: p.largeBlocks.Load()}
 	for _, c := range p.chunks {
 		s.Reserved += chunkSize
 		s.Committed += int64(c.committed)
 		for r := range c.all() {
 			free := r.free.Load()
 			s.Carved += int64(r.bytes())
-			s.Blocks += int64(bits.OnesCount64(r.all &^ free))
-			s.InUse += int64(bits.OnesCount64(r.all&^free)) << r.shift
+			s.LiveBlocks += int64(bits.OnesCount64(r.all &^ free))
+			s.LiveBytes += int64(bits.OnesCount64(r.all&^free)) << r.shift
 			s.Cached += int64(r.dirty(free)) << r.shift
 		}
 	}

@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// registry knows the live blocks of an allocator whose memory cannot tell by
-// itself, so that a foreign or second free is an error and not a corruption.
-// V is what the allocator keeps beside each block. The zero registry is ready.
+// registry knows the live blocks of an allocator whose memory cannot show it. So a
+// foreign or second free is an error and not a corruption. V is what the allocator
+// keeps with each block. The zero registry is ready.
 //
-// Blocks are spread over shards by address, each with a lock of its own, so that
-// two goroutines rarely meet. An operation costs about a tenth of the system
-// call, or of the clearing of fresh Go memory, that it stands beside.
+// Blocks are spread by address over shards with a lock each, so that goroutines rarely
+// meet. An operation costs about a tenth of the system call, or of the clearing of
+// fresh memory, that goes with it.
 type registry[V any] struct {
 	shards [16]registryShard[V]
 }
@@ -19,7 +19,7 @@ type registry[V any] struct {
 type registryShard[V any] struct {
 	mu    sync.Mutex
 	live  map[uintptr]registered[V]
-	freed [64]uintptr // the addresses freed last, a ring: they tell a second free from a foreign one
+	freed [64]uintptr // the addresses freed last, a ring: it distinguishes a second free from a foreign one
 	next  int
 	_     [64]byte // keeps the locks of neighbouring shards off one cache line
 }
@@ -35,8 +35,8 @@ func (r *registry[V]) shard(addr uintptr) *registryShard[V] {
 	return &r.shards[h>>60]
 }
 
-// add makes b live. Its address cannot be live already: the memory beneath it is
-// given back only after take.
+// add makes b live. Its address cannot be live already, because memory is released only
+// after take.
 func (r *registry[V]) add(b Block, v V) {
 	s := r.shard(b.Addr())
 	s.mu.Lock()
@@ -47,8 +47,8 @@ func (r *registry[V]) add(b Block, v V) {
 	s.live[b.Addr()] = registered[V]{b.size, v}
 }
 
-// take ends b's life. After it returns nil, the caller alone may release b's
-// memory, or call add to undo.
+// take ends b's life. If it returns nil, only the caller may release b's memory, or
+// call add to undo.
 func (r *registry[V]) take(b Block) (V, error) {
 	s := r.shard(b.Addr())
 	s.mu.Lock()

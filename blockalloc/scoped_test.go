@@ -49,7 +49,7 @@ func TestInnerScopeConforms(t *testing.T) {
 				MaxSize:        1 << 20,
 				Bounded:        true,
 				Arena:          true,
-				Capacity:       inner.Size() - inner.Used(),
+				Capacity:       uintptr(inner.Size() - inner.Used()),
 				SingleThreaded: true,
 			})
 		})
@@ -58,7 +58,7 @@ func TestInnerScopeConforms(t *testing.T) {
 	carverTest{t}.free(root, old)
 }
 
-// inside runs f as many scopes deep in s, of which each has a block.
+// inside runs f depth scopes deep in s, each with a block.
 func inside(t *testing.T, s *blockalloc.Scoped, depth int, f func(inner *blockalloc.Scoped)) {
 	if depth == 0 {
 		f(s)
@@ -153,7 +153,7 @@ func TestScopedOuterWaits(t *testing.T) {
 		_, err = s.Reallocate(blockalloc.Block{}, 8)
 		at.fails(err, blockalloc.ErrBadLayout)
 
-		// What is no live block of s is told apart from what must wait.
+		// A block that is not live is distinguished from one that must wait.
 		for _, b := range []blockalloc.Block{dead, at.allocate(inner, 8, 1), borrow(t, 8, 1)} {
 			at.refuses(s, b, blockalloc.ErrScoped)
 			at.refuses(s, b, blockalloc.ErrNotOwned)
@@ -227,16 +227,16 @@ func TestScopedInnerEnds(t *testing.T) {
 	check()
 }
 
-// TestScopedReallocates holds against the four bugs of the allocator that Scoped
-// comes from, in the root and inside a scope.
+// TestScopedReallocates repeats four bugs of an earlier allocator of this kind, in the
+// root and inside a scope.
 func TestScopedReallocates(t *testing.T) {
 	for depth := range 3 {
 		t.Run(fmt.Sprint(depth), func(t *testing.T) {
 			at, parent := carverTest{t}, newLender(t)
 			s := newScoped(t, parent, 1024)
 			inside(t, s, depth, func(s *blockalloc.Scoped) {
-				start := s.Used()
-				room := s.Size() - start
+				start := uintptr(s.Used())
+				room := uintptr(s.Size()) - start
 
 				// An older block that shrinks: nothing is written behind the memory,
 				// or over its neighbours.
@@ -250,7 +250,7 @@ func TestScopedReallocates(t *testing.T) {
 
 				// The newest block that shrinks gives back what it had more.
 				newest = at.reallocate(s, newest, 20)
-				if want := start + room - 80; s.Used() != want {
+				if want := int64(start + room - 80); s.Used() != want {
 					t.Errorf("%d bytes used, want %d", s.Used(), want)
 				}
 				at.filled(newest, 20, 2)
@@ -266,7 +266,7 @@ func TestScopedReallocates(t *testing.T) {
 				last.Bytes()[0] = 7
 
 				// The end of the memory is nobody's block.
-				around := parent.lent[last.Addr()+1-s.Size()].around
+				around := parent.lent[last.Addr()+1-uintptr(s.Size())].around
 				end := at.part(around, last.Addr()+1-around.Addr(), 1)
 				at.refuses(s, end, blockalloc.ErrNotOwned)
 
@@ -321,23 +321,21 @@ func TestNewScopedRefuses(t *testing.T) {
 	parent := newLender(t)
 	parent.refusal = errors.New("not today")
 	for _, try := range []struct {
-		parent blockalloc.Allocator
-		size   uintptr
-		want   string
+		size uintptr
+		want string
 	}{
-		{nil, 64, "blockalloc: NewScoped(nil, 64): no parent: pass the Allocator to take the memory from"},
-		{parent, 0, "blockalloc: NewScoped of size 0: bad layout: ask for 1 byte or more"},
-		{parent, 64, "not today"},
+		{0, "blockalloc: NewScoped of size 0: bad layout: ask for 1 byte or more"},
+		{64, "not today"},
 	} {
-		s, err := blockalloc.NewScoped(try.parent, try.size)
+		s, err := blockalloc.NewScoped(parent, try.size)
 		if s != nil || err == nil || err.Error() != try.want {
-			t.Errorf("NewScoped(%v, %d) = %v, %v; want %q", try.parent, try.size, s, err, try.want)
+			t.Errorf("NewScoped(parent, %d) = %v, %v; want %q", try.size, s, err, try.want)
 		}
 	}
 }
 
-// TestScopedLeftInCoroutine: a function that is stopped half-way, inside a scope of
-// its own, does not keep a handle on memory whose scope has ended.
+// TestScopedLeftInCoroutine: a function that is stopped half-way, inside a scope of its
+// own, does not keep memory whose scope has ended.
 func TestScopedLeftInCoroutine(t *testing.T) {
 	at := carverTest{t}
 	s := newScoped(t, alloctest.New(t), 4096)

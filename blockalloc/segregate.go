@@ -2,23 +2,20 @@ package blockalloc
 
 import "fmt"
 
-// Segregate is an [Allocator] of two, by size: requests up to a threshold go to
-// the one for small blocks, larger ones to the one for large blocks. A failure of
-// either is a failure of Segregate: combine it with [Fallback] where the other is
-// to help out.
+// Segregate is an [Allocator] of two, by size: requests up to a threshold go to the
+// small allocator, larger ones to the large one. If that fails, so does Segregate:
+// combine it with [Fallback] if the other is to serve then.
 //
-// A block goes back to where it came from, which its size cannot tell, for more
-// may have been granted than was asked for: the small allocator must be an
-// [Owner], and the two must not draw on the same allocator, as those of a [Fallback]
-// must not. A reallocation across the threshold moves the block; where the large
-// one is no Owner, a block that shrinks stays with it. A block of neither is
-// refused with [ErrNotOwned], or with [ErrDoubleFree] if one of them knows that it
-// was freed.
+// A block goes back to where it came from. Its size cannot say where that is, because
+// more may be granted than was asked for. So the small allocator must be an [Owner],
+// and the two must not share an allocator below, as with a [Fallback]. A reallocation
+// across the threshold moves the block; if the large allocator is no Owner, a block
+// that shrinks stays there. An unknown block is refused with [ErrNotOwned], or with
+// [ErrDoubleFree] if one of them knows that it was freed.
 //
-// Memory is zeroed where the allocator that serves does so. Segregate may be used
-// by several goroutines at once if both may. It costs no memory, one comparison to
-// allocate, and one question to the small allocator of whether it owns the block to
-// reallocate or free.
+// Memory is zeroed if the allocator that serves it zeroes it. Several goroutines may
+// use a Segregate at once if they may use both. It costs no memory and a comparison to
+// allocate. Reallocate and Free cost a call of the small allocator's Owns.
 type Segregate struct {
 	pair      pair // small and large
 	threshold uintptr
@@ -31,9 +28,9 @@ var (
 )
 
 // NewSegregate returns an allocator that takes blocks of up to threshold bytes from
-// small and the others from large. It panics if either is nil or if small is no
-// Owner by [OwnerOf].
-func NewSegregate(threshold uintptr, small, large Allocator) *Segregate {
+// small and others from large. It panics if either is nil or if small is no Owner by
+// [OwnerOf].
+func NewSegregate(small, large Allocator, threshold uintptr) *Segregate {
 	return &Segregate{newPair("NewSegregate", small, large, "small", "large"), threshold}
 }
 
@@ -45,8 +42,8 @@ func (s *Segregate) Allocate(l Layout) (Block, error) {
 	return s.pair.second.Allocate(l)
 }
 
-// Reallocate reallocates b where it is, or moves it to the other allocator if size
-// is on the other side of the threshold.
+// Reallocate reallocates b in its allocator, or moves it to the other one if size is on
+// the other side of the threshold.
 func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
 	p := &s.pair
 	isSmall := p.firstOwner.Owns(b)
@@ -61,9 +58,9 @@ func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
 		return migrate(b, size, p.second, p.first)
 	}
 	n, err := p.second.Reallocate(b, size)
-	if err != nil && isStranger(err) {
+	if err != nil && isUnknown(err) {
 		n, err2 := p.first.Reallocate(b, size)
-		return n, strangerError(err2, err)
+		return n, unknownError(err2, err)
 	}
 	return n, err
 }
@@ -71,8 +68,8 @@ func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
 // Free gives b back to where it came from.
 func (s *Segregate) Free(b Block) error { return s.pair.free(b) }
 
-// Owns reports whether b is a live block of the small allocator, or of the large
-// one if that is an Owner.
+// Owns reports whether b is a live block of the small allocator, or of the large one if
+// that is an Owner.
 func (s *Segregate) Owns(b Block) bool { return s.pair.owns(b) }
 
 // Unwrap returns the small and the large allocator.

@@ -14,27 +14,27 @@ import (
 func TestSegregateConforms(t *testing.T) {
 	t.Parallel()
 	conforms(t, "AllSmall", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(^uintptr(0), parent, blockalloc.Null{})
+		return blockalloc.NewSegregate(parent, blockalloc.Null{}, ^uintptr(0))
 	})
 	conforms(t, "AllLarge", wide, func(parent blockalloc.Allocator) blockalloc.Allocator {
-		return blockalloc.NewSegregate(0, blockalloc.Null{}, parent)
+		return blockalloc.NewSegregate(blockalloc.Null{}, parent, 0)
 	})
 	conformsApart(t, "HeapAndSystem", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(4<<10, new(blockalloc.Heap), newRoot())
+		return blockalloc.NewSegregate(new(blockalloc.Heap), newRoot(), 4<<10)
 	})
 	conformsApart(t, "SystemAndHeap", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(5000, newRoot(), new(blockalloc.Heap))
+		return blockalloc.NewSegregate(newRoot(), new(blockalloc.Heap), 5000)
 	})
 	conformsApart(t, "LargeIsNoOwner", wide, func() blockalloc.Allocator {
-		return blockalloc.NewSegregate(4<<10, new(blockalloc.Heap), shy{newRoot()})
+		return blockalloc.NewSegregate(new(blockalloc.Heap), shy{newRoot()}, 4<<10)
 	})
 }
 
-// TestSegregateRoutes: what is asked for decides where a block comes from, and not
-// what is granted where it goes back to.
+// TestSegregateRoutes: the size asked for decides where a block comes from; the size
+// granted does not decide where it goes back to.
 func TestSegregateRoutes(t *testing.T) {
 	small, large := pages{newHeap(t)}, newHeap(t)
-	s := blockalloc.NewSegregate(1000, small, large)
+	s := blockalloc.NewSegregate(small, large, 1000)
 	for _, c := range []struct {
 		size  uintptr
 		small bool
@@ -86,7 +86,7 @@ func (p pages) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, e
 func TestSegregateMoves(t *testing.T) {
 	small, large := alloctest.New(t), alloctest.New(t)
 	owners := map[bool]*alloctrace.Proxy{true: small, false: large}
-	s := blockalloc.NewSegregate(1000, small, large)
+	s := blockalloc.NewSegregate(small, large, 1000)
 	b := mustAllocate(t, s, 700, 64)
 	content := bytes.Repeat([]byte{7}, 500)
 	copy(b.Bytes(), content)
@@ -113,7 +113,7 @@ func TestSegregateMoves(t *testing.T) {
 // cannot be freed, nothing changes.
 func TestSegregateFailedMove(t *testing.T) {
 	small, large := blockalloc.NewLimit(alloctest.New(t), 1000), blockalloc.NewLimit(alloctest.New(t), 2000)
-	s := blockalloc.NewSegregate(1000, failing.If(small, frees), failing.If(large, frees))
+	s := blockalloc.NewSegregate(failing.If(small, frees), failing.If(large, frees), 1000)
 	a, b := mustAllocate(t, s, 1000, 8), mustAllocate(t, s, 2000, 8)
 	for _, c := range []struct {
 		block blockalloc.Block
@@ -124,7 +124,7 @@ func TestSegregateFailedMove(t *testing.T) {
 		}
 	}
 	large.SetMax(4000)
-	s = blockalloc.NewSegregate(1000, failing.If(small, frees), large)
+	s = blockalloc.NewSegregate(failing.If(small, frees), large, 1000)
 	if n, err := s.Reallocate(a, 1001); !errors.Is(err, failing.ErrInjected) || n != a || !small.Owns(a) {
 		t.Errorf("Reallocate of a block that cannot be freed = %v, %v; want the block and ErrInjected", n, err)
 	}
@@ -135,25 +135,23 @@ func TestSegregateFailedMove(t *testing.T) {
 	mustFree(t, large, b)
 }
 
-// TestSegregateLargeNoOwner: it cannot tell whether a block is live, so that it
-// keeps what shrinks.
+// TestSegregateLargeNoOwner: without knowing whether a block is live, a block that
+// shrinks stays in the large allocator.
 func TestSegregateLargeNoOwner(t *testing.T) {
 	small, large := alloctest.New(t), alloctest.New(t)
-	s := blockalloc.NewSegregate(1000, small, shy{large})
+	s := blockalloc.NewSegregate(small, shy{large}, 1000)
 	b := mustAllocate(t, s, 2000, 8)
 	n, err := s.Reallocate(b, 10)
 	if err != nil || !large.Owns(n) {
 		t.Errorf("Reallocate = %v, %v; want a block of large", n, err)
 	}
 	if _, ok := blockalloc.OwnerOf(s); ok || s.Owns(n) {
-		t.Error("it owns blocks that it cannot tell")
+		t.Error("it owns blocks that it cannot know")
 	}
 	mustFree(t, s, n)
 }
 
 func TestSegregatePanics(t *testing.T) {
 	var h blockalloc.Heap
-	wantPanic(t, "NewSegregate: small and large must not be nil", func() { blockalloc.NewSegregate(8, nil, &h) })
-	wantPanic(t, "NewSegregate: small and large must not be nil", func() { blockalloc.NewSegregate(8, &h, nil) })
-	wantPanic(t, "small is a blockalloc_test.shy, which is no Owner", func() { blockalloc.NewSegregate(8, shy{&h}, &h) })
+	wantPanic(t, "small is a blockalloc_test.shy, which is no Owner", func() { blockalloc.NewSegregate(shy{&h}, &h, 8) })
 }

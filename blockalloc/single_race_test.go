@@ -13,8 +13,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// misuses are operations that two goroutines must not do at once, and that hardly
-// touch memory: what is reported is the guard, not an accident.
+// misuses are operations that two goroutines must not do at once and that hardly touch
+// memory, so that the guard is reported, not an accident.
 func misuses(t testing.TB) map[string]func() {
 	all := make(map[string]func())
 	add := func(name string, a blockalloc.Allocator) {

@@ -11,38 +11,33 @@ import (
 )
 
 // Slab is an [Allocator] for small blocks, from 8 bytes up. It takes blocks from a
-// parent, 64 KiB each or what it is told, aligned to their size, and cuts each into
-// slots of one of its classes: the multiples of 8 up to 64 bytes, then four steps to
-// each power of two, up to an eighth of the block. What is larger than that goes
-// straight to the parent, and so does what is to be aligned more strictly. The
-// granted size is that of the slot. Memory is not zeroed.
+// parent, most often of 64 KiB, aligned to their size, and cuts each into slots of one
+// class. The classes are the multiples of 8 up to 64 bytes, then four to each power of
+// two, up to an eighth of the block. Larger or more strictly aligned requests go
+// straight to the parent. The granted size is the slot's. Memory is not zeroed.
 //
-// A Slab may be used by several goroutines at once, and any may free what another
-// allocated; the parent must be safe for them too (see [Locked]). An operation
-// costs one atomic instruction and a dozen loads where the goroutine's shard has a
-// block with a free slot: no lock is taken, and no other core's cache line written
-// unless it is another core's slot that is freed. A lock of the class is taken about
-// twice in the life of each block. What goes straight to the parent costs the
-// parent's price, two locks and an entry in a map.
+// Several goroutines may use a Slab at once, and may free what others allocated; the
+// parent must allow that too (see [Locked]). An operation costs one atomic instruction
+// and a dozen loads if the goroutine's shard has a free slot: it takes no lock, and
+// writes another core's cache line only to free that core's slot. The class's lock is
+// taken about twice in the life of a block. What goes straight to the parent costs the
+// parent's price, two locks and a map entry.
 //
-// A pointer to anywhere in a slot leads to its block by masking, and from there to
-// the slot, without touching memory: see [Slab.Find]. So a free of what is not a live
-// block of this Slab is an error, found in constant time, whatever it points to; not
-// though if the slot was allocated again meanwhile. It is [ErrDoubleFree] as long as
-// the parent has not got the slot's block back, and then [ErrNotOwned].
+// [Slab.Find] maps a pointer to anywhere in a slot to its block, by masking and a
+// table, without touching the memory. So any free of what is not a live block is an
+// error, found in constant time, unless the slot was allocated again meanwhile. It is
+// [ErrDoubleFree] as long as the Slab has the slot's block, and then [ErrNotOwned].
 //
-// Blocks without a live slot go back to the parent, all but MaxEmpty in each class
-// and the current ones, of which each shard has one for each class that was
-// allocated there: there are four shards a processor, 64 at most. [Slab.Trim] gives
-// these back as well, and so does a Slab whose parent has run out of memory before
-// it says so.
+// Blocks without a live slot go back to the parent, except MaxEmpty in each class and
+// the current ones: one for each shard and class that was used. There are four shards a
+// processor, 64 at most. [Slab.Trim] gives these back too, and so does a Slab whose
+// parent is out of memory before it fails.
 //
-// Beside the blocks, a Slab takes 64 KiB of Go memory, and for each block 160 bytes
-// and a bit for each half slot: 0.6 % at 64 bytes, and 3.4 % at 8.
+// A Slab takes 64 KiB of Go memory, and for each block 160 bytes and a bit for each
+// half slot: 0.6 % at 64 bytes, and 3.4 % at 8.
 type Slab struct {
-	// MaxEmpty is how many empty blocks of each class are kept for reuse. Zero means
-	// one; a negative number means none. It must not be changed once the Slab is in
-	// use.
+	// MaxEmpty is how many empty blocks of each class are kept for reuse. Zero means one; a
+	// negative number means none. Do not change it once the Slab is in use.
 	MaxEmpty int
 
 	parent    Allocator
@@ -56,9 +51,9 @@ type Slab struct {
 
 	large registry[struct{}] // the live blocks that came straight from the parent
 
-	// gate is held for reading while memory is on its way from the parent or back to
-	// it, and for writing by who wants to know that none is: Close, and who has been
-	// refused memory. It is taken before the lock of a class.
+	// gate is read-locked while memory is on its way from or to the parent. Those who must
+	// know that none is lock it: Close, and an operation that was refused memory. It is
+	// taken before the lock of a class.
 	gate   sync.RWMutex
 	closed atomic.Bool // written while gate and the locks of all classes are held
 }
@@ -74,14 +69,12 @@ const (
 	maxSlabShift = 22
 )
 
-// NewSlab returns a Slab that takes blocks of blockSize bytes from parent. The size
-// is a power of two from 4 KiB to 4 MiB; 64 KiB is a good one: larger blocks serve
-// larger slots, and smaller ones go back to the parent sooner. Nothing is taken from
-// the parent before it is needed. Close the Slab to give all back.
+// NewSlab returns a Slab that takes blocks of blockSize bytes from parent, when they
+// are needed. The size is a power of two from 4 KiB to 4 MiB, or else [ErrBadLayout].
+// 64 KiB is a good one: larger blocks serve larger slots, smaller ones go back to the
+// parent sooner. It panics if parent is nil. Close the Slab to give all memory back.
 func NewSlab(parent Allocator, blockSize uintptr) (*Slab, error) {
-	if parent == nil {
-		return nil, fmt.Errorf("blockalloc: NewSlab(nil, %d): a Slab needs a parent to take blocks from: use a Pool", blockSize)
-	}
+	needAllocator("NewSlab(nil)", parent)
 	if blockSize&(blockSize-1) != 0 || blockSize < 1<<minSlabShift || blockSize > 1<<maxSlabShift {
 		return nil, fmt.Errorf("blockalloc: NewSlab(%T, %d): %w: the size of blocks must be a power of two from %d to %d: 65536 is a good one",
 			parent, blockSize, ErrBadLayout, 1<<minSlabShift, 1<<maxSlabShift)
@@ -104,7 +97,7 @@ func NewSlab(parent Allocator, blockSize uintptr) (*Slab, error) {
 }
 
 // Allocate returns a slot of the smallest class that serves l, or a block of the
-// parent's if l is larger, or more strictly aligned, than any.
+// parent's if no class does.
 func (s *Slab) Allocate(l Layout) (Block, error) {
 	if l.Size-1 >= s.maxSlot || l.Align-1 >= s.maxSlot || l.Align&(l.Align-1) != 0 { // zeros are huge here
 		return s.allocateOther(l)
@@ -139,7 +132,7 @@ func (s *Slab) allocateAgain(l Layout, c *slabClass, current *atomic.Pointer[sla
 	return Block{p, c.size, l.Align}, nil
 }
 
-// Free makes b's slot available to later allocations, or gives b to the parent if it
+// Free makes b's slot available to later allocations, or frees b in the parent if it
 // came straight from there.
 func (s *Slab) Free(b Block) error {
 	if b.IsZero() {
@@ -163,16 +156,16 @@ func (s *Slab) Free(b Block) error {
 			continue
 		}
 		// A block can be empty only if the word is that of the slot freed last.
-		if where := h.where.Load(); where != slabCurrent && (where == slabFull || free|bit == h.all(int(slot/slabWordSlots))) {
+		if state := h.state.Load(); state != slabCurrent && (state == slabFull || free|bit == h.all(int(slot/slabWordSlots))) {
 			s.freed(h, slot)
 		}
 		return nil
 	}
 }
 
-// Reallocate keeps b where it is if its class serves the new size as well, and
-// copies into a new slot otherwise. A block of the parent's that is to stay one is
-// the parent's to reallocate.
+// Reallocate keeps b in place if its class serves the new size, and otherwise copies it
+// into a new slot. If b came straight from the parent and is still too large for a
+// slot, the parent reallocates it.
 func (s *Slab) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Slab", b, size, errEmptyReallocate)
@@ -222,15 +215,14 @@ func (s *Slab) Owns(b Block) bool {
 	return s.large.check(b) == nil
 }
 
-// Find returns the live block that holds the byte at p, which may be any pointer
-// and is not followed: what a conservative garbage collector asks for, or a virtual
-// machine that has a pointer to a field and needs the object. It costs a few
-// nanoseconds. The block's alignment is that of its class, which is at least what was
-// asked for when it was allocated; apart from that it is the same block, and
-// may be freed. Blocks that came straight from the parent are not found.
+// Find returns the live block that holds the byte at p, any pointer; it does not follow
+// p. A conservative garbage collector needs that, or a virtual machine that has a
+// pointer to a field and needs the object. It costs a few nanoseconds. The block
+// returned is aligned as its class, at least as strictly as was asked for, and may be
+// freed. Blocks that came straight from the parent are not found.
 //
-// If the slot is allocated or freed meanwhile, the answer is of one moment
-// during the call.
+// If the slot is allocated or freed meanwhile, the answer is that of one moment during
+// the call.
 func (s *Slab) Find(p unsafe.Pointer) (Block, bool) {
 	h := s.table.load(uintptr(p))
 	if h == nil {
@@ -246,5 +238,5 @@ func (s *Slab) Find(p unsafe.Pointer) (Block, bool) {
 	return Block{unsafe.Add(h.base, uintptr(slot)*h.size), h.size, h.size & -h.size}, true
 }
 
-// Parent returns the Allocator that the Slab takes its blocks from.
+// Parent returns the allocator that the blocks come from.
 func (s *Slab) Parent() Allocator { return s.parent }

@@ -80,8 +80,8 @@ func BenchmarkSlabPair(b *testing.B) {
 	}
 }
 
-// BenchmarkSlabReplace frees a block at random of many, and allocates another size: it
-// finds full blocks, partly free ones, and memory out of the cache.
+// BenchmarkSlabReplace frees a random block of many and allocates another size. It
+// meets full blocks, partly free ones, and memory out of the cache.
 func BenchmarkSlabReplace(b *testing.B) {
 	for _, live := range []int{1000, 100_000} {
 		for _, n := range []int{1, 2} {
@@ -159,8 +159,8 @@ func BenchmarkSlabFind(b *testing.B) {
 	_ = s.Free(block)
 }
 
-// BenchmarkSlabRefill fills and empties whole blocks, whose slots are few: how often
-// that takes a lock or the parent is as bad as can be.
+// BenchmarkSlabRefill fills and empties whole blocks of few slots: the worst case for
+// locks and calls of the parent.
 func BenchmarkSlabRefill(b *testing.B) {
 	for _, size := range []uintptr{64, 8 << 10} {
 		for _, n := range []int{1, 2} {

@@ -7,20 +7,19 @@ import (
 	"unsafe"
 )
 
-// A slabBlock is the header of a block: a block of the parent's that is cut into
-// slots of one class. It is found by masking a pointer into the block, and looking
-// up the block's number in the Slab's table.
+// A slabBlock is the header of a block of the parent's that is cut into slots of one
+// class. Masking a pointer into the block gives the block's number, which the Slab's
+// table maps to the header.
 //
-// The header is not in the block itself. A pointer that somebody wants to free may
-// be no pointer of this Slab, so that a table must be asked anyway before memory
-// below it is read; and goroutines may hold on to a header for any length of time
-// after its block has gone back to the parent, who may have unmapped it. On the Go
-// heap a header lives for as long as somebody knows it, and is never the header of
-// another block. Besides, the slots have all of the block, so that a slot of half a
-// page is half a page in, and headers do not all compete for the same cache lines.
+// The header is not in the block. A pointer to free may not be this Slab's, so that the
+// table must be asked before memory below it is read. And goroutines may keep a header
+// after the parent has got the block back and unmapped it. On the Go heap a header
+// lives as long as somebody has it, and never becomes the header of another block.
+// Besides, slots can fill the block, and headers do not compete for the same cache
+// lines.
 //
 // Memory ordering: Go's atomics are sequentially consistent, and what follows needs
-// it. The race detector sees them, and through them who had a slot before whom.
+// that. The race detector sees them, and so the order of a slot's users.
 type slabBlock struct {
 	// These do not change.
 	base  unsafe.Pointer // of slot 0: the block's address
@@ -31,11 +30,10 @@ type slabBlock struct {
 	class *slabClass
 	mem   Block // the parent's block
 
-	// where says who looks after free slots. It is written under class.mu and read
-	// without it by those who have freed a slot. They set the slot's bit first and
-	// read where then, and whoever changes where looks at the bits after that: one of
-	// the two sees what the other did.
-	where atomic.Int32
+	// state says who lists free slots. It is written under class.mu, and read without it
+	// after a free. A free sets the slot's bit before it reads state. A change of state
+	// comes before a look at the bits. So one of the two sees the other.
+	state atomic.Int32
 
 	hint atomic.Uint32 // where to look for a free slot first: an index of free; only a guess
 
@@ -44,7 +42,7 @@ type slabBlock struct {
 	index      int        // in class.blocks
 }
 
-// The values of slabBlock.where.
+// The values of slabBlock.state.
 const (
 	slabCurrent = iota // it is the current block of a shard, which finds what is freed
 	slabFull           // no slot was free: the first to free one lists the block
@@ -52,17 +50,15 @@ const (
 	slabEmpty          // all slots are claimed: it is kept for reuse, or going back to the parent
 )
 
-// A slabWord says of 32 slots which are free: bit i is set if slot i is. Whoever
-// clears a bit by an atomic update has allocated that slot, and whoever sets it has
-// freed it, so that of several who free a slot at once only one can. What was
-// written to a slot before it was freed is seen by who allocates it next, for the
-// word orders the two.
+// A slabWord says which of 32 slots are free: bit i is set if slot i is. Clearing a bit
+// by an atomic update allocates the slot, and setting it frees it, so that of several
+// frees at once only one succeeds. The word also orders the two: the next user of a
+// slot sees what was written before it was freed.
 //
-// When a block is empty and is to be taken out of use, its words are claimed: the
-// bits go from all set to none at all and slabClaimed is set, in one update a word,
-// which fails if anybody has allocated meanwhile. Those who still know the block from
-// when it was a shard's then find no free slot in it, and those who free a slot a
-// second time find it claimed, and neither changes the word.
+// When an empty block is taken out of use, its words are claimed: one update a word
+// clears all bits and sets slabClaimed, and fails if a slot was allocated meanwhile.
+// Goroutines that still have the block then find no free slot, and a second free finds
+// the word claimed. Neither changes it.
 type slabWord struct{ atomic.Uint64 }
 
 const (
@@ -70,13 +66,13 @@ const (
 	slabClaimed   = 1 << slabWordSlots
 )
 
-// slabMagicShift makes the division of an offset by a slot size a multiplication
-// that is exact: offset times the error of magic, which is less than size, must be
-// less than 1<<slabMagicShift, and offset*magic less than 1<<64. With blocks of
-// 1<<22 bytes and slots of an eighth of that, the two are 41 and 22+42-3 bits.
+// slabMagicShift makes the division of an offset by a slot size an exact
+// multiplication. For that, offset times the error of magic, which is below size, must
+// be below 1<<slabMagicShift, and offset*magic below 1<<64. With blocks of 1<<22 bytes
+// and slots of an eighth of that, they take 41 and 22+42-3 bits.
 const slabMagicShift = 42
 
-// newSlabBlock returns the header of mem, all of whose slots are free.
+// newSlabBlock returns the header of mem, with all slots free.
 func newSlabBlock(c *slabClass, mem Block) *slabBlock {
 	n := (c.slots + slabWordSlots - 1) / slabWordSlots
 	h := &slabBlock{
@@ -90,13 +86,13 @@ func newSlabBlock(c *slabClass, mem Block) *slabBlock {
 	return h
 }
 
-// all is what word i is when all its slots are free.
+// all is the value of word i with all slots free.
 func (h *slabBlock) all(i int) uint64 {
 	n := min(slabWordSlots, int(h.slots)-i*slabWordSlots)
 	return 1<<n - 1
 }
 
-// take allocates a slot, nil if none is free.
+// take allocates a slot. It returns nil if none is free.
 func (h *slabBlock) take() unsafe.Pointer {
 	first := int(h.hint.Load())
 	for n := range h.free {
@@ -120,13 +116,13 @@ func (h *slabBlock) take() unsafe.Pointer {
 	return nil
 }
 
-// slot returns the slot of the lowest bit that is set in free, a value of word i.
+// slot returns the slot of the lowest set bit of free, a value of word i.
 func (h *slabBlock) slot(i int, free uint64) unsafe.Pointer {
 	return unsafe.Add(h.base, uintptr(i*slabWordSlots+bits.TrailingZeros64(free))*h.size)
 }
 
 // find returns the number of the slot that holds addr, an address in the block, and
-// addr's offset in it. The number is h.slots or more behind the last slot.
+// addr's offset in it. Behind the last slot the number is h.slots or more.
 func (h *slabBlock) find(addr uintptr) (slot uint32, offset uintptr) {
 	in := addr - uintptr(h.base)
 	slot = uint32(uint64(in) * h.magic >> slabMagicShift)
@@ -157,15 +153,15 @@ var errSlotFree = fmt.Errorf("%w: free a block once", ErrDoubleFree)
 
 func (w *slabWord) live(bit uint64) bool { return w.Load()&(bit|slabClaimed) == 0 }
 
-// leave says that h is full, so that it can be left to those who free its slots, and
-// reports whether it was. h is a shard's current block, and h.class.mu is held.
+// leave marks h as full and reports whether it is: then the next free lists it. h is a
+// shard's current block, and h.class.mu is held.
 func (h *slabBlock) leave() bool {
-	// Say so before looking: whoever frees a slot now either is seen here, or sees
-	// that h is full and lists it once class.mu is free.
-	h.where.Swap(slabFull)
+	// Say so before looking: a free at the same time is either seen here, or sees that
+	// h is full and lists it once class.mu is unlocked.
+	h.state.Swap(slabFull)
 	for i := range h.free {
 		if uint32(h.free[i].Load()) != 0 {
-			h.where.Store(slabCurrent)
+			h.state.Store(slabCurrent)
 			return false
 		}
 	}
@@ -182,12 +178,12 @@ func (h *slabBlock) live() (n int) {
 	return n
 }
 
-// claim takes an empty block out of use and reports whether it was empty. h.class.mu
-// is held, and h is not claimed.
+// claim takes h out of use if it is empty, and reports whether it was. h.class.mu is
+// held, and h is not claimed.
 func (h *slabBlock) claim() bool { return h.empty() && h.claimWords() }
 
-// empty reports whether no slot seems to be live. Most often one is, and those who
-// allocate and free in h need not be disturbed.
+// empty reports whether no slot seems to be live. Most often one is, and this look does
+// not disturb those who allocate and free in h.
 func (h *slabBlock) empty() bool {
 	for i := range h.free {
 		if h.free[i].Load() != h.all(i) {
@@ -208,8 +204,8 @@ func (h *slabBlock) claimWords() bool {
 	return true
 }
 
-// unclaim puts the first n words of a claimed block back to use: all their slots are
-// free. Nobody else changes a word that is claimed.
+// unclaim puts the first n words of a claimed block back to use, with all slots free.
+// Nobody else changes a claimed word.
 func (h *slabBlock) unclaim(n int) {
 	for i := range h.free[:n] {
 		h.free[i].Store(h.all(i))

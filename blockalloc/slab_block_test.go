@@ -56,12 +56,12 @@ func TestSlabLeave(t *testing.T) {
 	for slots := 8; slots <= 100; slots += 23 {
 		for free := range slots {
 			h := newTestBlock(t, slots, 0)
-			if !h.leave() || h.where.Load() != slabFull {
+			if !h.leave() || h.state.Load() != slabFull {
 				t.Fatal("a full block is not left")
 			}
 			word, bit := h.bit(uint32(free))
 			word.Or(bit)
-			if h.leave() || h.where.Load() != slabCurrent {
+			if h.leave() || h.state.Load() != slabCurrent {
 				t.Fatalf("of %d slots, number %d is free, and the block is left as full", slots, free)
 			}
 		}

@@ -9,14 +9,14 @@ import (
 	"unsafe"
 )
 
-// slabClassOf returns the number of the class that serves size bytes, at least one.
-// The classes are the multiples of 8 up to 64, and from there on four steps to each
-// power of two: 80, 96, 112, 128, 160, … So that no slot is more than a quarter
-// larger than what it serves, but for those below 32 bytes.
+// slabClassOf returns the number of the class that serves size bytes, at least one. The
+// classes are the multiples of 8 up to 64, then four to each power of two: 80, 96, 112,
+// 128, 160, … So no slot is more than a quarter larger than what it serves, except
+// below 32 bytes.
 //
-// A size that is a multiple of align is served by a class that is one too: classes
-// from 1<<k to 2<<k are all the multiples of 1<<k/4 there, and of the stricter
-// alignments, 1<<k/2 and 1<<k and 2<<k, all multiples in that range are classes.
+// A size that is a multiple of align has a class whose size is one too. From 1<<k to
+// 2<<k, the classes are all multiples of 1<<k/4, and so of the stricter alignments up
+// to 2<<k as well.
 func slabClassOf(size uintptr) int {
 	k := bits.Len(uint(size-1) | 32)
 	return (k-6)*4 + int((size-1)>>((k-3)&63))
@@ -105,10 +105,10 @@ func (c *slabClass) drop(h *slabBlock) {
 	c.blocks = c.blocks[:last]
 }
 
-// next returns a block with free slots that is no shard's, nil if there is none: the
-// one that was listed first, for by now most of its slots may be free. With 100,000
-// blocks that are replaced at random, this halves what an operation costs compared
-// to the one listed last. c.mu is held.
+// next returns a block with free slots that is no shard's, nil if there is none. It
+// takes the one listed first, most of whose slots may be free by now. With 100,000
+// blocks replaced at random, that halves the cost of an operation compared to the one
+// listed last. c.mu is held.
 func (c *slabClass) next() *slabBlock {
 	if h := c.partial.pop(); h != nil {
 		return h
@@ -120,12 +120,12 @@ func (c *slabClass) next() *slabBlock {
 	return h
 }
 
-// refill allocates a slot of c, and puts a block with free slots in place of a
-// shard's current one if that has none.
+// refill allocates a slot of c, and replaces a shard's current block if that has no
+// free slot.
 //
-// Before it fails it holds everybody else up, so that no block is on its way from the
-// parent to another shard, or on its way back to the parent: it takes a slot of
-// another shard's block then, or has the parent get back all that is empty.
+// Before it fails, it locks the gate, so that no block is on its way from or to the
+// parent. Then it takes a slot of another shard's block, or gives all empty blocks back
+// and asks the parent again.
 func (s *Slab) refill(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.Pointer, error) {
 	p, err := s.refillFromClass(c, current)
 	if p != nil || err != nil {
@@ -150,7 +150,8 @@ func (s *Slab) refill(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.
 	return s.refillFromParent(c, current)
 }
 
-// refillFromClass returns nil if c has no block with free slots.
+// refillFromClass allocates a slot of a block that c has. It returns nil if no block of
+// c has a free slot.
 func (s *Slab) refillFromClass(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.Pointer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,10 +164,10 @@ func (s *Slab) refillFromClass(c *slabClass, current *atomic.Pointer[slabBlock])
 			if h = c.next(); h == nil {
 				return nil, nil
 			}
-			h.where.Store(slabCurrent)
+			h.state.Store(slabCurrent)
 			current.Store(h)
 		}
-		if p := h.take(); p != nil { // freed meanwhile, or another goroutine was here, or the block is a new one
+		if p := h.take(); p != nil { // of a new block, or one that was freed meanwhile, or that another goroutine has put here
 			return p, nil
 		}
 		if h.leave() {
@@ -175,7 +176,7 @@ func (s *Slab) refillFromClass(c *slabClass, current *atomic.Pointer[slabBlock])
 	}
 }
 
-// refillBesideOthers does refillFromParent while others may come and go.
+// refillBesideOthers calls refillFromParent with the gate read-locked.
 func (s *Slab) refillBesideOthers(c *slabClass, current *atomic.Pointer[slabBlock]) (unsafe.Pointer, error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -200,9 +201,9 @@ func (s *Slab) refillFromParent(c *slabClass, current *atomic.Pointer[slabBlock]
 	defer c.mu.Unlock()
 	c.add(h)
 	if current.Load() == nil {
-		current.Store(h) // where is slabCurrent
+		current.Store(h) // state is slabCurrent
 	} else { // another goroutine was faster
-		h.where.Store(slabPartial)
+		h.state.Store(slabPartial)
 		c.partial.push(h)
 	}
 	return p, nil
@@ -220,10 +221,10 @@ func (s *Slab) steal(c *slabClass) unsafe.Pointer {
 	return nil
 }
 
-// freed is called after a slot of h was freed and h was not the current block of a
-// shard: it lists h if that was full, and takes it out of use if it is empty. If the parent
-// panics or ends the goroutine when it is to take a block back, the slot is live again, as
-// whoever counts what is freed will believe.
+// freed is called after a slot of h was freed and h was no shard's current block. It
+// lists h if that was full, and takes it out of use if it is empty. If the parent
+// panics or ends the goroutine when it gets a block back, the slot becomes live again:
+// a count above has not seen the free.
 func (s *Slab) freed(h *slabBlock, slot uint32) {
 	if !s.list(h) {
 		return
@@ -243,14 +244,14 @@ func (s *Slab) freed(h *slabBlock, slot uint32) {
 	returned = true
 }
 
-// retake makes a slot of h, which was empty, live again, unless somebody else has it by now
-// or the parent has h.
+// retake makes a slot of h, which was empty, live again, unless another goroutine has
+// allocated it or the parent has h.
 func (s *Slab) retake(h *slabBlock, slot uint32) {
 	c := h.class
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	word, bit := h.bit(slot)
-	if h.where.Load() != slabEmpty { // it was put to use again
+	if h.state.Load() != slabEmpty { // it was put to use again
 		for free := word.Load(); free&bit != 0 && !word.CompareAndSwap(free, free&^bit); free = word.Load() {
 		}
 		return
@@ -266,36 +267,36 @@ func (s *Slab) retake(h *slabBlock, slot uint32) {
 		}
 		h.free[i].Store(free)
 	}
-	h.where.Store(slabPartial)
+	h.state.Store(slabPartial)
 	c.partial.push(h)
 }
 
-// list does freed but for giving blocks back, and reports whether h is empty.
+// list is freed without giving blocks back. It reports whether h is empty.
 func (s *Slab) list(h *slabBlock) bool {
 	c := h.class
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h.where.Load() == slabFull {
-		h.where.Store(slabPartial)
+	if h.state.Load() == slabFull {
+		h.state.Store(slabPartial)
 		c.partial.push(h)
 	}
-	if h.where.Load() != slabPartial || !h.claim() {
+	if h.state.Load() != slabPartial || !h.claim() {
 		return false
 	}
 	c.partial.remove(h)
-	h.where.Store(slabEmpty)
+	h.state.Store(slabEmpty)
 	c.empty.push(h)
 	return true
 }
 
-// takeSurplus takes an empty block out of c that is more than are kept, and the gate for
-// reading; it returns nil, without the gate, if there is none.
+// takeSurplus takes an empty block out of c if c has more than it keeps, and read-locks
+// the gate. It returns nil, without the gate, if there is none.
 func (s *Slab) takeSurplus(c *slabClass) *slabBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Who holds the gate for writing, or waits for it, is about to give all empty
-	// blocks back, or to close; if he finds blocks that are live, the next block
-	// to be empty takes this one with it.
+	// A goroutine that holds the gate for writing, or waits for it, is about to give all
+	// empty blocks back, or to close. If that fails, the next empty block takes this one
+	// with it.
 	if c.empty.n <= s.maxEmpty() || !s.gate.TryRLock() {
 		return nil
 	}
@@ -309,8 +310,9 @@ func (s *Slab) giveBackSurplus(h *slabBlock) error {
 	return s.giveBack(h)
 }
 
-// giveBack gives h's memory to the parent, and keeps h if that refuses it, panics or
-// ends the goroutine. h is claimed and in no list. The gate is held, h.class.mu is not.
+// giveBack gives h's memory to the parent. It keeps h if the parent refuses it, panics
+// or ends the goroutine. h is claimed and in no list. The gate is held, h.class.mu is
+// not.
 func (s *Slab) giveBack(h *slabBlock) (err error) {
 	s.table.store(h.mem.Addr(), nil) // before others can have that address
 	taken := false

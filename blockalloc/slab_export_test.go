@@ -6,9 +6,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// OneShard has all goroutines share a shard until the test ends, so that it can say
-// how many blocks there are: otherwise a goroutine is now in one shard and now in
-// another, for its stack grows and moves.
+// OneShard has all goroutines share a shard until the test ends, so that it can predict
+// how many blocks there are. Otherwise a goroutine changes shards when its stack moves.
 func OneShard(t testing.TB) {
 	shard.All.Reset(1)
 	t.Cleanup(func() { shard.All.Reset(shard.Count) })

@@ -2,7 +2,7 @@ package blockalloc
 
 import "errors"
 
-// allocateOther serves what is not served by a slot.
+// allocateOther serves a request that no slot serves.
 func (s *Slab) allocateOther(l Layout) (Block, error) {
 	if err := l.Check(); err != nil {
 		return Block{}, allocateError("Slab", l, err)
@@ -23,7 +23,7 @@ func (s *Slab) allocateOther(l Layout) (Block, error) {
 	return s.allocateLarge(l)
 }
 
-// allocateBesideOthers does allocateLarge while others may come and go.
+// allocateBesideOthers calls allocateLarge with the gate read-locked.
 func (s *Slab) allocateBesideOthers(l Layout) (Block, error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -54,15 +54,15 @@ func (s *Slab) reallocateLarge(b Block, size uintptr) (Block, error) {
 	return s.reallocateByParent(b, size)
 }
 
-// reallocateBesideOthers does reallocateByParent while others may come and go.
+// reallocateBesideOthers calls reallocateByParent with the gate read-locked.
 func (s *Slab) reallocateBesideOthers(b Block, size uintptr) (Block, error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	return s.reallocateByParent(b, size)
 }
 
-// reallocateByParent is for when the gate is held. While the parent works b is not
-// live, for it may give its old address to somebody else before it returns. It is live
+// reallocateByParent has the parent reallocate b. The gate is held. Meanwhile b is not
+// live, because the parent may give its old address away before it returns. It is live
 // again if the parent fails, panics or ends the goroutine.
 func (s *Slab) reallocateByParent(b Block, size uintptr) (Block, error) {
 	if _, err := s.large.take(b); err != nil {
@@ -77,7 +77,7 @@ func (s *Slab) reallocateByParent(b Block, size uintptr) (Block, error) {
 	return n, err
 }
 
-// freeLarge frees what is no slot.
+// freeLarge frees a block that is no slot.
 func (s *Slab) freeLarge(b Block) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -95,7 +95,7 @@ func (s *Slab) freeLarge(b Block) error {
 	return err
 }
 
-// isOutOfMemory reports whether it is worth giving blocks back and asking again.
+// isOutOfMemory reports whether giving blocks back and asking again may help.
 func isOutOfMemory(err error) bool {
 	return errors.Is(err, ErrOutOfMemory) || errors.Is(err, ErrLimit)
 }

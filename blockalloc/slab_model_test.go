@@ -108,10 +108,10 @@ func slabStats(a blockalloc.Allocator, live []blockalloc.Block) error {
 	for _, b := range live {
 		size += int64(b.Size())
 	}
-	if int(st.InUse+st.Large) != len(live) || st.InUseBytes+st.LargeBytes != size {
+	if int(st.LiveSlots+st.LargeBlocks) != len(live) || st.LiveSlotBytes+st.LargeBytes != size {
 		return fmt.Errorf("%d blocks of %d bytes are live, but %+v", len(live), size, st)
 	}
-	if p, ok := slab.Parent().(*slabParent); ok && (int(st.Blocks+st.Large) != p.blocks() || int(st.BlockBytes+st.LargeBytes) != p.size) {
+	if p, ok := slab.Parent().(*slabParent); ok && (int(st.Blocks+st.LargeBlocks) != p.blocks() || int(st.BlockBytes+st.LargeBytes) != p.size) {
 		return fmt.Errorf("the parent has lent %d blocks of %d bytes, but %+v", p.blocks(), p.size, st)
 	}
 	return nil

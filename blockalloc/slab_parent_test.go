@@ -10,8 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A slabParent has memory of alloctest, knows what is live, and refuses when it is
-// told to.
+// A slabParent has memory of alloctest, knows what is live, and can be set to refuse.
 type slabParent struct {
 	*alloctrace.Proxy
 	mu                sync.Mutex

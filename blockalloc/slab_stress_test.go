@@ -122,7 +122,7 @@ func TestSlabStorm(t *testing.T) {
 						t.Errorf("Close with a live block: error %v, want ErrLive", err)
 						return
 					}
-					if st := s.Stats(); st.InUse < 1 || st.Blocks < 1 || st.InUseBytes > st.BlockBytes {
+					if st := s.Stats(); st.LiveSlots < 1 || st.Blocks < 1 || st.LiveSlotBytes > st.BlockBytes {
 						t.Errorf("with a live block: %+v", st)
 					}
 					if b, ok := s.Find(pin.Pointer()); !ok || b.Addr() != pin.Addr() || !s.Owns(pin) {
@@ -137,7 +137,7 @@ func TestSlabStorm(t *testing.T) {
 			for len(gifts) > 0 {
 				slabFree(t, s, (<-gifts).block)
 			}
-			if st := s.Stats(); st.InUse != 1 || st.Large != 0 {
+			if st := s.Stats(); st.LiveSlots != 1 || st.LargeBlocks != 0 {
 				t.Errorf("at rest with one live block: %+v", st)
 			}
 			slabFree(t, s, pin)
@@ -190,9 +190,9 @@ func TestSlabProducers(t *testing.T) {
 	closeSlab(t, s)
 }
 
-// TestSlabDoubleFreeStorm: of many that free one slot at once, one succeeds, also if
-// the slot was its block's last, so that the block goes back to the parent
-// meanwhile, or is cut anew for another class.
+// TestSlabDoubleFreeStorm: of many frees of one slot at once, one succeeds. That also
+// holds if the slot was its block's last, and the block goes back to the parent or is
+// cut for another class meanwhile.
 func TestSlabDoubleFreeStorm(t *testing.T) {
 	rounds := slabSteps() / 20
 	for name, l := range map[string]struct {
@@ -236,7 +236,7 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 					t.Fatalf("Free(%v), which was allocated meanwhile: %v", other, err)
 				}
 				slabFree(t, s, others...)
-				if st := s.Stats(); st.InUse != 0 || st.Large != 0 {
+				if st := s.Stats(); st.LiveSlots != 0 || st.LargeBlocks != 0 {
 					t.Fatalf("when all is freed: %+v", st)
 				}
 			}
@@ -245,8 +245,8 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 	}
 }
 
-// TestSlabSteals: when the parent has no more, goroutines find the free slots that
-// other shards hold, and the empty blocks of other classes.
+// TestSlabSteals: when the parent is out of memory, goroutines find the free slots of
+// other shards and the empty blocks of other classes.
 func TestSlabSteals(t *testing.T) {
 	const slots = 8
 	mem := alloctest.New(t)
@@ -283,7 +283,7 @@ func TestSlabSteals(t *testing.T) {
 }
 
 // TestSlabTrimStorm: blocks that become empty and full by one slot are trimmed all the
-// time, while those who allocate in them still know them.
+// time, while goroutines still allocate in them.
 func TestSlabTrimStorm(t *testing.T) {
 	for _, l := range []struct {
 		size  uintptr
@@ -335,9 +335,8 @@ func TestSlabTrimStorm(t *testing.T) {
 	}
 }
 
-// TestSlabLastSlot: two goroutines hand the only slot that is not pinned back and
-// forth. Once it is freed it can be allocated, though the block was found full just
-// then.
+// TestSlabLastSlot: two goroutines pass on the only slot that is not pinned. Once freed
+// it can be allocated, though the block was found full just before.
 func TestSlabLastSlot(t *testing.T) {
 	parent := newSlabParent(t)
 	parent.limit = 1
@@ -391,8 +390,8 @@ func TestSlabLastSlot(t *testing.T) {
 	closeSlab(t, s)
 }
 
-// TestSlabCloseRaces: a Slab is closed between an Allocate and the next, or refuses;
-// what is allocated is allocated before it is closed.
+// TestSlabCloseRaces: Close comes between two Allocates, or is refused. What was
+// allocated was allocated before the Slab closed.
 func TestSlabCloseRaces(t *testing.T) {
 	mem := alloctest.New(t)
 	for i := range slabSteps() / 40 {

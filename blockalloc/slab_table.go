@@ -2,14 +2,14 @@ package blockalloc
 
 import "sync/atomic"
 
-// A radix finds what was stored for the piece of address space that an address
-// lies in. It is a tree of three levels, indexed by the bits of the piece's number:
-// five or so nanoseconds to read, whatever the address, without a lock and without
-// touching the memory it speaks of. It may be used by several goroutines at once.
+// A radix maps pieces of the address space, all of one size, to values. It is a tree of
+// three levels, indexed by the bits of a piece's number. A look-up takes about five
+// nanoseconds, without a lock and without touching the memory at the address. Several
+// goroutines may use it at once.
 //
-// A leaf of 16 KiB speaks for 2,048 pieces, a node of 32 KiB for 4,096 leaves; they are
-// made when first needed and stay for as long as the radix. The root has what is
-// left: 4 KiB for pieces of 64 KiB, 64 KiB for pieces of 4 KiB.
+// A leaf of 16 KiB covers 2,048 pieces, a node of 32 KiB covers 4,096 leaves. They are
+// made when first needed and stay as long as the radix. The root has the rest: 4 KiB
+// for pieces of 64 KiB, 64 KiB for pieces of 4 KiB.
 type radix[T any] struct {
 	shift uint // log2 of a piece's size in bytes
 	root  []atomic.Pointer[radixNode[T]]
@@ -21,7 +21,7 @@ type (
 )
 
 const (
-	radixAddrBits = 32 + 16*int(wide) // Go programs get no addresses beyond that
+	radixAddrBits = 32 + 16*int(wide) // Go programs have no addresses beyond
 	radixNodeBits = 12
 	radixLeafBits = 11
 )
@@ -32,8 +32,8 @@ func newRadix[T any](shift uint) radix[T] {
 	return radix[T]{shift, make([]atomic.Pointer[radixNode[T]], 1<<topBits)}
 }
 
-// load returns what was stored last for the piece that addr lies in, nil for
-// nothing. Whatever was written before it was stored is seen by who loads it.
+// load returns the value stored last for addr's piece, nil if there is none. The caller
+// sees all that was written before the store.
 func (r *radix[T]) load(addr uintptr) *T {
 	n := addr >> (r.shift & 63)
 	top := n >> (radixNodeBits + radixLeafBits)
@@ -51,8 +51,8 @@ func (r *radix[T]) load(addr uintptr) *T {
 	return leaf[n%(1<<radixLeafBits)].Load()
 }
 
-// store makes load return v for addr's piece. It reports whether addr is one that
-// the radix has room for: only then is it stored.
+// store makes load return v for addr's piece. It reports whether the radix covers addr:
+// only then is v stored.
 func (r *radix[T]) store(addr uintptr, v *T) bool {
 	n := addr >> (r.shift & 63)
 	top := n >> (radixNodeBits + radixLeafBits)
@@ -65,8 +65,8 @@ func (r *radix[T]) store(addr uintptr, v *T) bool {
 	return true
 }
 
-// loadOrNew returns what is at p, a new T if there is nothing. Of several who
-// come at once, one puts its T there and all return that.
+// loadOrNew returns the value at p, a new T if there is none. Of several calls at once,
+// one stores its T and all return that.
 func loadOrNew[T any](p *atomic.Pointer[T]) *T {
 	if v := p.Load(); v != nil {
 		return v

@@ -42,8 +42,7 @@ func slabFree(t testing.TB, s *blockalloc.Slab, blocks ...blockalloc.Block) {
 	}
 }
 
-// closeSlab checks that nothing is left when a test is over and all is freed: every
-// block is then known to be empty.
+// closeSlab checks that nothing is left when a test is over and all is freed.
 func closeSlab(t testing.TB, s *blockalloc.Slab) {
 	t.Helper()
 	if err := s.Trim(); err != nil || s.Stats() != (blockalloc.SlabStats{}) {
@@ -106,9 +105,6 @@ func TestNewSlabRefuses(t *testing.T) {
 			t.Errorf("NewSlab with blocks of %d bytes: error %v, want ErrBadLayout", size, err)
 		}
 	}
-	if _, err := blockalloc.NewSlab(nil, 64<<10); err == nil || !strings.Contains(err.Error(), "parent") {
-		t.Errorf("NewSlab without a parent: error %v", err)
-	}
 	parent := newSlabParent(t)
 	s := newSlab(t, parent, 64<<10)
 	if s.Parent() != blockalloc.Allocator(parent) || parent.allocates != 0 {
@@ -145,7 +141,7 @@ func TestSlabClasses(t *testing.T) {
 				slabFree(t, s, b, again)
 			}
 		}
-		if st := s.Stats(); st.Large != 0 || st.InUse != 0 || st.Blocks != st.EmptyBlocks {
+		if st := s.Stats(); st.LargeBlocks != 0 || st.LiveSlots != 0 || st.Blocks != st.EmptyBlocks {
 			t.Errorf("afterwards: %+v", st)
 		}
 		closeSlab(t, s)
@@ -165,7 +161,7 @@ func TestSlabLarge(t *testing.T) {
 		if !parent.Owns(b) || !s.Owns(b) || b.Layout() != l {
 			t.Errorf("Allocate(%v) = %v; want a block of the parent's", l, b)
 		}
-		if st := s.Stats(); st.Large != 1 || st.LargeBytes != int64(l.Size) || st.Blocks != 0 {
+		if st := s.Stats(); st.LargeBlocks != 1 || st.LargeBytes != int64(l.Size) || st.Blocks != 0 {
 			t.Errorf("with %v live: %+v", b, st)
 		}
 		if _, ok := s.Find(b.Pointer()); ok {
@@ -185,7 +181,7 @@ func TestSlabLarge(t *testing.T) {
 		}
 	}
 	b, err := s.Allocate(blockalloc.Layout{Size: 8 << 10, Align: 8 << 10})
-	if err != nil || s.Stats().Large != 0 {
+	if err != nil || s.Stats().LargeBlocks != 0 {
 		t.Errorf("8 KiB aligned to itself: %v, %+v; want a slot", err, s.Stats())
 	}
 	slabFree(t, s, b)
@@ -296,8 +292,8 @@ func TestSlabRefusesForeign(t *testing.T) {
 		t.Errorf("Reallocate of a freed block: error %v, want ErrDoubleFree", err)
 	}
 	slabFree(t, s, last)
-	if st := s.Stats(); st.InUse != slots-1 {
-		t.Errorf("%d slots are live, want %d", st.InUse, slots-1)
+	if st := s.Stats(); st.LiveSlots != slots-1 {
+		t.Errorf("%d slots are live, want %d", st.LiveSlots, slots-1)
 	}
 }
 

@@ -11,7 +11,7 @@ const defaultMaxEmpty = 1
 
 func (s *Slab) maxEmpty() int { return max(0, cmp.Or(s.MaxEmpty, defaultMaxEmpty)) }
 
-// currentOf yields the places of c's current blocks, one a shard.
+// currentOf yields the pointers to c's current blocks, one a shard.
 func (s *Slab) currentOf(c *slabClass) func(yield func(*atomic.Pointer[slabBlock]) bool) {
 	return func(yield func(*atomic.Pointer[slabBlock]) bool) {
 		for i := c.index; i < len(s.current); i += int(s.stride) {
@@ -22,10 +22,9 @@ func (s *Slab) currentOf(c *slabClass) func(yield func(*atomic.Pointer[slabBlock
 	}
 }
 
-// Trim gives all empty blocks back to the parent, those too that were kept for
-// reuse. It visits each class and shard, and may run while other goroutines allocate
-// and free. An error is the parent's, wrapped; the blocks that it refused are kept,
-// and nothing is lost.
+// Trim gives all empty blocks back to the parent, also those kept for reuse. It visits
+// each class and shard, and may run while other goroutines allocate and free. The error
+// wraps the parent's; the blocks that it refused are kept.
 func (s *Slab) Trim() error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -35,7 +34,7 @@ func (s *Slab) Trim() error {
 	return nil
 }
 
-// trim returns the first error. The gate is held.
+// trim is Trim, and returns the first error unchanged. The gate is held.
 func (s *Slab) trim() (failed error) {
 	for i := range s.classes {
 		failed = cmp.Or(failed, s.giveBackAll(s.takeEmpty(&s.classes[i])))
@@ -43,7 +42,7 @@ func (s *Slab) trim() (failed error) {
 	return failed
 }
 
-// giveBackAll does giveBack for each of blocks, and returns the first error.
+// giveBackAll calls giveBack for each of blocks and returns the first error.
 func (s *Slab) giveBackAll(blocks []*slabBlock) (failed error) {
 	defer func() {
 		for _, h := range blocks { // those behind the one at which the parent did not return
@@ -58,14 +57,14 @@ func (s *Slab) giveBackAll(blocks []*slabBlock) (failed error) {
 	return failed
 }
 
-// takeEmpty takes the empty blocks of c out of it.
+// takeEmpty removes the empty blocks from c and returns them.
 func (s *Slab) takeEmpty(c *slabClass) (taken []*slabBlock) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for current := range s.currentOf(c) {
 		if h := current.Load(); h != nil && h.claim() {
 			current.Store(nil) // those who have loaded it find no free slot there
-			h.where.Store(slabEmpty)
+			h.state.Store(slabEmpty)
 			c.drop(h)
 			taken = append(taken, h)
 		}
@@ -77,10 +76,10 @@ func (s *Slab) takeEmpty(c *slabClass) (taken []*slabBlock) {
 	return taken
 }
 
-// Close gives all memory back to the parent. While blocks are live it returns an
-// error that wraps [ErrLive], and the Slab stays open. After it, Allocate fails
-// with [ErrClosed]. If the parent refuses to take a block, Close returns its error,
-// wrapped, and may be called again to try again.
+// Close gives all memory back to the parent. While blocks are live it returns an error
+// that wraps [ErrLive], and the Slab stays open. After it, Allocate fails with
+// [ErrClosed]. If the parent refuses a block, Close returns an error that wraps the
+// parent's; call it again to try again.
 func (s *Slab) Close() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -95,8 +94,8 @@ func (s *Slab) Close() error {
 	return nil
 }
 
-// shut takes all blocks out of use, so that no slot can be allocated any more, if no
-// slot is live and nothing that came straight from the parent.
+// shut takes all blocks out of use, so that no slot can be allocated any more. It fails
+// if a slot, or a block straight from the parent, is live.
 func (s *Slab) shut() error {
 	for i := range s.classes {
 		s.classes[i].mu.Lock()
@@ -106,7 +105,7 @@ func (s *Slab) shut() error {
 	var claimed []*slabBlock
 	for i := range s.classes {
 		for _, h := range s.classes[i].blocks {
-			if h.where.Load() == slabEmpty {
+			if h.state.Load() == slabEmpty {
 				continue
 			}
 			var n int64
@@ -124,7 +123,7 @@ func (s *Slab) shut() error {
 		for _, h := range claimed {
 			h.unclaim(len(h.free))
 		}
-		return closeError("Slab", int(blocks), uintptr(size))
+		return closeError("Slab", int(blocks), size)
 	}
 	for i := range s.current {
 		s.current[i].Store(nil)
@@ -133,31 +132,31 @@ func (s *Slab) shut() error {
 		s.classes[i].partial = slabList{}
 	}
 	for _, h := range claimed {
-		h.where.Store(slabEmpty)
+		h.state.Store(slabEmpty)
 		h.class.empty.push(h)
 	}
 	s.closed.Store(true)
 	return nil
 }
 
-// SlabStats says where the memory of a [Slab] is.
+// SlabStats are the figures of a [Slab].
 type SlabStats struct {
-	Blocks      int64 // blocks of the parent's that are cut into slots
-	BlockBytes  int64 // their bytes, as the parent granted them
-	EmptyBlocks int64 // those of them without a live slot; Trim gives them back
-	InUse       int64 // live slots
-	InUseBytes  int64 // their bytes, as granted
-	FreeBytes   int64 // the bytes of slots that are not live; the rest of BlockBytes fits no slot
-	Large       int64 // live blocks that came straight from the parent
-	LargeBytes  int64 // their bytes
+	Blocks        int64 // blocks of the parent that are cut into slots
+	BlockBytes    int64 // their bytes, as the parent granted them
+	EmptyBlocks   int64 // those of them without a live slot; Trim gives them back
+	LiveSlots     int64
+	LiveSlotBytes int64 // their bytes, as granted
+	FreeBytes     int64 // the bytes of slots that are not live; the rest of BlockBytes fits no slot
+	LargeBlocks   int64 // live blocks that came straight from the parent
+	LargeBytes    int64 // their bytes
 }
 
-// Stats returns the Slab's figures, exact when no other goroutine uses it. It visits
-// every block, which takes some tens of nanoseconds each, and holds up those who
-// need a block of the class that it visits.
+// Stats returns the Slab's figures, exact if no other goroutine uses it. It visits
+// every block, some tens of nanoseconds each. Meanwhile those who need a block of the
+// class that it visits wait.
 func (s *Slab) Stats() SlabStats {
 	var st SlabStats
-	st.Large, st.LargeBytes = s.sumLarge()
+	st.LargeBlocks, st.LargeBytes = s.sumLarge()
 	for i := range s.classes {
 		c := &s.classes[i]
 		c.mu.Lock()
@@ -165,8 +164,8 @@ func (s *Slab) Stats() SlabStats {
 			live := int64(h.live())
 			st.Blocks++
 			st.BlockBytes += int64(h.mem.size)
-			st.InUse += live
-			st.InUseBytes += live * int64(h.size)
+			st.LiveSlots += live
+			st.LiveSlotBytes += live * int64(h.size)
 			st.FreeBytes += (int64(h.slots) - live) * int64(h.size)
 			if live == 0 {
 				st.EmptyBlocks++

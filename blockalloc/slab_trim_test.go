@@ -48,7 +48,7 @@ func TestSlabEmptyBlocksGoBack(t *testing.T) {
 		if n := parent.blocks(); n != kept+1 {
 			t.Errorf("MaxEmpty %d: %d blocks are kept, want %d and the current one", maxEmpty, n, kept)
 		}
-		if st := s.Stats(); st.EmptyBlocks != int64(kept+1) || st.Blocks != st.EmptyBlocks || st.FreeBytes != st.BlockBytes || st.InUse != 0 {
+		if st := s.Stats(); st.EmptyBlocks != int64(kept+1) || st.Blocks != st.EmptyBlocks || st.FreeBytes != st.BlockBytes || st.LiveSlots != 0 {
 			t.Errorf("MaxEmpty %d: %+v", maxEmpty, st)
 		}
 		asked := parent.allocates
@@ -67,8 +67,8 @@ func TestSlabEmptyBlocksGoBack(t *testing.T) {
 	}
 }
 
-// TestSlabFillsHoles: slots that are freed in full blocks are used before new blocks,
-// and those of the block that has been waiting longest before others.
+// TestSlabFillsHoles: free slots of full blocks are used before new blocks, and those
+// of the block that was listed first before others.
 func TestSlabFillsHoles(t *testing.T) {
 	blockalloc.OneShard(t)
 	parent := newSlabParent(t)
@@ -114,16 +114,16 @@ func TestSlabStats(t *testing.T) {
 	const small, medium = 64 << 10 / 80, 64 << 10 / 3072 // slots in a block
 	const blocks = 1000/small + 1 + 1000/medium + 1
 	want := blockalloc.SlabStats{
-		Blocks: blocks, BlockBytes: blocks * (64<<10 + 100), InUse: 2000, InUseBytes: 1000 * (80 + 3072),
-		FreeBytes: (1000/small+1)*small*80 + (1000/medium+1)*medium*3072 - 1000*(80+3072),
-		Large:     2, LargeBytes: 30200,
+		Blocks: blocks, BlockBytes: blocks * (64<<10 + 100), LiveSlots: 2000, LiveSlotBytes: 1000 * (80 + 3072),
+		FreeBytes:   (1000/small+1)*small*80 + (1000/medium+1)*medium*3072 - 1000*(80+3072),
+		LargeBlocks: 2, LargeBytes: 30200,
 	}
 	if got := s.Stats(); got != want {
 		t.Errorf("Stats = %+v, want %+v", got, want)
 	}
 	slabFree(t, s, held...)
 	got := s.Stats()
-	if got.InUse != 0 || got.InUseBytes != 0 || got.Large != 0 || got.LargeBytes != 0 || got.Blocks != got.EmptyBlocks {
+	if got.LiveSlots != 0 || got.LiveSlotBytes != 0 || got.LargeBlocks != 0 || got.LargeBytes != 0 || got.Blocks != got.EmptyBlocks {
 		t.Errorf("when all is freed: %+v", got)
 	}
 	closeSlab(t, s)
@@ -245,8 +245,8 @@ func TestSlabOutOfMemory(t *testing.T) {
 	closeSlab(t, s)
 }
 
-// TestSlabFailureAtEveryAllocation has the parent fail at each of its allocations of
-// a scenario in turn: the one operation fails, and nothing is lost.
+// TestSlabFailureAtEveryAllocation has the parent fail at each of its allocations of a
+// scenario: one operation fails, and nothing is lost.
 func TestSlabFailureAtEveryAllocation(t *testing.T) {
 	blockalloc.OneShard(t)
 	for failAt := 1; ; failAt++ {
@@ -282,7 +282,7 @@ func TestSlabFailureAtEveryAllocation(t *testing.T) {
 			}
 			held[i] = n
 		}
-		if st := s.Stats(); int(st.InUse+st.Large) != len(held) {
+		if st := s.Stats(); int(st.LiveSlots+st.LargeBlocks) != len(held) {
 			t.Fatalf("failure %d: %d blocks are held, but %+v", failAt, len(held), st)
 		}
 		slabFree(t, s, held...)

@@ -10,26 +10,24 @@ import (
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
-// System is an [Allocator] that takes each block from the operating system as a
-// mapping of its own: mmap on Unix, VirtualAlloc on Windows. Blocks are zeroed,
-// and their size is rounded up to whole pages. Where the first try is not
-// aligned, address space for twice the alignment is reserved and trimmed, so a
-// block never costs more memory than its size. Elsewhere (js/wasm, wasip1,
-// plan9) every request is refused with [errors.ErrUnsupported]: use [Heap], or
-// [Default], which chooses.
+// System is an [Allocator] that maps each block from the operating system: by mmap on
+// Unix, by VirtualAlloc on Windows. Blocks are zeroed, and their size is rounded up to
+// whole pages. If the first mapping is not aligned, System reserves twice the alignment
+// and trims, so that a block never costs more memory than its size. On other platforms
+// (js/wasm, wasip1, plan9) every request is refused with [errors.ErrUnsupported]: use
+// [Heap], or [Default], which chooses.
 //
-// A block costs one to six system calls to allocate, some microseconds, and a
-// mapping of the process, of which Linux allows 65,530 (vm.max_map_count): System
-// is for large blocks and few, and for other allocators to carve. It keeps a table of
-// its live blocks, so that a foreign free is an error, and a second one until the address
-// is in use again.
+// An allocation costs one to six system calls, some microseconds, and a mapping of the
+// process: Linux allows 65,530 (vm.max_map_count). System is for few large blocks, and
+// for other allocators to carve. Its table of live blocks makes a foreign free an
+// error, and a second one until the address is in use again.
 //
-// The fields ask for more than plain memory. Each is best effort: a block is
-// granted even where an option does not take, and [System.Options] says how often
-// it took and why it did not. They must not be changed once System is in use.
+// The fields ask for more than plain memory. Each is best effort: a block is granted
+// even if an option fails, and [System.Options] reports how often and why. Do not
+// change them once System is in use.
 //
-// The zero System is ready; it must not be copied; it may be used by several
-// goroutines at once.
+// The zero System is ready, and must not be copied. Several goroutines may use it at
+// once.
 type System struct {
 	HugePages bool   // ask for huge pages (Linux: transparent huge pages; blocks of 2 MiB and more profit)
 	Populate  bool   // touch every page at once, so that later accesses do not fault
@@ -48,8 +46,8 @@ var (
 	_ Owner     = (*System)(nil)
 )
 
-// The options of System, in the order in which they are applied to a block:
-// memory is named and advised before it is touched.
+// The options of System, in the order in which they are applied to a block: memory is
+// named and advised before it is touched.
 const (
 	optionName = iota
 	optionNoDump
@@ -60,8 +58,7 @@ const (
 
 var systemOptions = [...]string{"Name", "NoDump", "HugePages", "Populate", "Lock"}
 
-// An OptionReport says how often an option of [System] that was asked for took
-// effect.
+// An OptionReport says how often an option of [System] took effect.
 type OptionReport struct {
 	Option  string // the field's name
 	Taken   int64  // blocks on which it took
@@ -93,8 +90,8 @@ func (s *System) Allocate(l Layout) (Block, error) {
 	return b, nil
 }
 
-// Reallocate keeps b where it is when it shrinks (by whole pages, on Unix) or
-// when its last page has room, and copies into a new block otherwise.
+// Reallocate keeps b in place if it shrinks (by whole pages, on Unix) or if its last
+// page has room. Otherwise it copies b into a new block.
 func (s *System) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("System", b, size, errEmptyReallocate)
@@ -150,7 +147,7 @@ func (s *System) Free(b Block) error {
 // Owns reports whether b is a live block of this System.
 func (s *System) Owns(b Block) bool { return !b.IsZero() && s.live.check(b) == nil }
 
-// Options reports on each option that was asked for.
+// Options returns a report on each option that is set.
 func (s *System) Options() []OptionReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()

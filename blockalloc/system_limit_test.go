@@ -11,9 +11,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// TestSystemOutOfMemory runs out of address space for real, in a process of its
-// own, for the Go runtime does not survive it: that process does not grow its heap
-// meanwhile. The race detector does not survive it either.
+// TestSystemOutOfMemory runs out of address space for real, in a process of its own
+// that does not grow its Go heap meanwhile: neither the Go runtime nor the race
+// detector would survive that.
 func TestSystemOutOfMemory(t *testing.T) {
 	if !ownProcess(t) {
 		return

@@ -4,6 +4,7 @@ package blockalloc
 
 import (
 	"errors"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +15,14 @@ import (
 func applyOption(option int, mem []byte, _ string) error {
 	switch option {
 	case optionNoDump:
-		return noDump(mem)
+		if runtime.GOOS == "freebsd" {
+			return unix.Madvise(mem, madvNoCore)
+		}
 	case optionLock:
 		return unix.Mlock(mem)
 	}
 	return errors.ErrUnsupported
 }
+
+// madvNoCore is FreeBSD's MADV_NOCORE, which package unix has on FreeBSD alone.
+const madvNoCore = 8

@@ -11,9 +11,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// TestSystemFailedUnmap: where the kernel does not take memory back, the operation
-// fails and loses nothing. A sealed mapping is one that it never takes back, so
-// that the two pages stay for as long as the process.
+// TestSystemFailedUnmap: if the kernel does not take memory back, the operation fails
+// and loses nothing. The kernel never takes back a sealed mapping, so that two pages
+// stay until the process ends.
 func TestSystemFailedUnmap(t *testing.T) {
 	page := uintptr(os.Getpagesize())
 	var s blockalloc.System

@@ -8,39 +8,39 @@ import (
 	"strings"
 )
 
-// A Rewrapper is a wrapper that can be had a second time around other views of
-// what it wraps. So a Proxy on top reaches the Proxies below with the context of a
-// request, as all wrappers of this package let it.
+// A Rewrapper is a wrapper that can make views of itself over other inner allocators.
+// Proxy.WithContext uses it to pass a request's context to the proxies below. All
+// wrappers of this package are Rewrappers.
 //
-// Rewrap returns a view of the wrapper that shares its state, such as counts,
-// bounds and locks, with f(inner) in the place of each inner allocator. What f
-// returns hands out and takes back the same blocks as inner, so whether it owns a
-// block need not be found out again. The wrapper itself does not change.
+// Rewrap returns a view of the wrapper with f(inner) in place of each inner allocator.
+// The view shares the wrapper's state, such as counts, bounds and locks. What f returns
+// must hand out and take back the same blocks as inner. The wrapper itself does not
+// change.
 //
-// An allocator that makes blocks of its own out of another's memory is no
-// Rewrapper: what it asks of its parent serves no one caller.
+// An allocator that cuts another's memory into blocks of its own is no Rewrapper: its
+// requests to the parent belong to no single caller.
 type Rewrapper interface {
 	Rewrap(f func(inner Allocator) Allocator) Allocator
 }
 
-// Tree returns a picture of a composition of allocators, of one line each, without
-// a newline at the end:
+// Tree returns a drawing of a composition of allocators, one on each line, without a
+// newline at the end:
 //
 //	Fallback
 //	├── Heap
 //	└── Limit 1.0 GiB
 //	    └── System
 //
-// Below an allocator are those that [Inner] yields. An allocator's line is what its String method
-// returns, or else the name of its type. One that is reached twice is drawn twice.
+// Below an allocator are those that [Inner] yields. A line is the allocator's String,
+// or else the name of its type. An allocator that is reached twice is drawn twice.
 func Tree(a Allocator) string {
 	var t strings.Builder
 	draw(&t, a, "")
 	return strings.TrimSuffix(t.String(), "\n")
 }
 
-// draw writes a's line, the beginning of which has been written, and the lines
-// below it, each of which begins with indent.
+// draw completes a's line, which has been begun, and writes the lines below it, each
+// after indent.
 func draw(t *strings.Builder, a Allocator, indent string) {
 	t.WriteString(nodeText(a))
 	t.WriteByte('\n')
@@ -55,8 +55,8 @@ func draw(t *strings.Builder, a Allocator, indent string) {
 	}
 }
 
-// Inner yields the allocators right below a: those that it wraps, by its Unwrap method,
-// or the one that it takes memory from, by its Parent method. It yields none of nil.
+// Inner yields the allocators directly below a: those that its Unwrap method returns,
+// or else the one that its Parent method returns. It yields none if a is nil.
 func Inner(a Allocator) iter.Seq[Allocator] {
 	return func(yield func(Allocator) bool) {
 		if isNil(a) {
@@ -103,14 +103,4 @@ func sizeText(size int64) string {
 		n, unit = n/1024, unit+1
 	}
 	return fmt.Sprintf("%.1f %ciB", n, " KMGTPE"[unit])
-}
-
-// ownerOfInner returns the Owner that a wrapper's inner allocator is, nil if none.
-// It panics in the name of constructor if inner is nil.
-func ownerOfInner(constructor string, inner Allocator) Owner {
-	if inner == nil {
-		panic("blockalloc: " + constructor + ": the inner allocator must not be nil: pass one, such as Default()")
-	}
-	o, _ := OwnerOf(inner)
-	return o
 }

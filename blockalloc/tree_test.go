@@ -45,7 +45,7 @@ func TestTree(t *testing.T) {
     └── failing.If
         └── Carver of 64 B
             └── Heap`: blockalloc.NewFallback(
-			blockalloc.NewSegregate(4096, failing.After(heap, 3), failing.Every(heap, 7)),
+			blockalloc.NewSegregate(failing.After(heap, 3), failing.Every(heap, 7), 4096),
 			blockalloc.NewLimit(failing.If(&carver{parent: heap}, never), 1536),
 		),
 		`blockalloc_test.several
@@ -86,7 +86,7 @@ func TestRewrap(t *testing.T) {
 		blockalloc.NewLocked(one),
 		failing.After(one, 100),
 		blockalloc.NewFallback(one, two),
-		blockalloc.NewSegregate(100, one, two),
+		blockalloc.NewSegregate(one, two, 100),
 	} {
 		before := blockalloc.Tree(a)
 		v := a.(blockalloc.Rewrapper).Rewrap(view)

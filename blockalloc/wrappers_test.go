@@ -25,8 +25,8 @@ func newRoot() blockalloc.Allocator {
 	return new(blockalloc.Heap)
 }
 
-// newHeap is for tests that also do what is wrong, to see the Heap's own error: with
-// alloctest's Debug it would fail them. That nothing leaks is checked.
+// newHeap is for tests that misuse memory on purpose, to see the Heap's own error,
+// which alloctest would report as a failure. It checks for leaks.
 func newHeap(t testing.TB) *alloctrace.Proxy {
 	return alloctest.New(t, alloctest.WithAllocator(new(blockalloc.Heap)))
 }
@@ -50,8 +50,8 @@ func frees(c failing.Call) bool { return c.Op == failing.OpFree }
 // wide describes wrappers of allocators of any size that zero memory.
 var wide = blocktest.Config{MaxSize: 16 << 20, Zeroed: true}
 
-// conforms runs the suite over what wrap makes of a parent that gives it all its
-// memory: one that can be had, and one of the suite's own.
+// conforms runs the suite over what wrap makes of a parent: a real one, and one of the
+// suite's own.
 func conforms(t *testing.T, name string, c blocktest.Config, wrap func(parent blockalloc.Allocator) blockalloc.Allocator) {
 	t.Run(name, func(t *testing.T) {
 		c.New = func(testing.TB) blockalloc.Allocator { return wrap(newRoot()) }
@@ -141,14 +141,14 @@ func TestWrappersDoNotAllocate(t *testing.T) {
 	for name, a := range map[string]blockalloc.Allocator{
 		"Fallback, first":  blockalloc.NewFallback(o, refusal{}),
 		"Fallback, second": blockalloc.NewFallback(refusal{}, o),
-		"Segregate, small": blockalloc.NewSegregate(4096, o, refusal{}),
-		"Segregate, large": blockalloc.NewSegregate(8, refusal{}, o),
+		"Segregate, small": blockalloc.NewSegregate(o, refusal{}, 4096),
+		"Segregate, large": blockalloc.NewSegregate(refusal{}, o, 8),
 		"Limit":            blockalloc.NewLimit(o, 1<<20),
 		"Locked":           blockalloc.NewLocked(o),
 		"failing.After":    failing.After(o, 1<<40),
 		"failing.Every":    failing.Every(o, 1<<40),
 		"failing.If":       failing.If(o, never),
-		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(4096, blockalloc.NewFallback(o, refusal{}), refusal{}), refusal{}),
+		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(blockalloc.NewFallback(o, refusal{}), refusal{}, 4096), refusal{}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantNoAllocations(t, func() {
@@ -176,10 +176,10 @@ func TestWrappersKeepErrors(t *testing.T) {
 	want := errors.New("no luck today")
 	for name, wrap := range map[string]func(blockalloc.Allocator) blockalloc.Allocator{
 		"Segregate, small": func(a blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(1<<20, a, blockalloc.Null{})
+			return blockalloc.NewSegregate(a, blockalloc.Null{}, 1<<20)
 		},
 		"Segregate, large": func(a blockalloc.Allocator) blockalloc.Allocator {
-			return blockalloc.NewSegregate(8, blockalloc.Null{}, a)
+			return blockalloc.NewSegregate(blockalloc.Null{}, a, 8)
 		},
 		"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
 		"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },

@@ -134,7 +134,7 @@ func (s suite) badLayout(t *testing.T) {
 	free(t, a, b)
 }
 
-// tooMuch is a size that no machine has, and that is a valid layout.
+// tooMuch is a valid size that no machine has.
 const tooMuch = 1 << (30 + (^uintptr(0)>>63)*17)
 
 func (s suite) outOfMemory(t *testing.T) {
@@ -154,7 +154,7 @@ func (s suite) outOfMemory(t *testing.T) {
 	free(t, a, allocate(t, a, blockalloc.BlockLayout(s.size)))
 }
 
-// zeroed takes memory that may have been used before, whole and in parts.
+// zeroed checks memory that may have been used before, whole and in parts.
 func (s suite) zeroed(t *testing.T) {
 	a := s.New(t)
 	for _, size := range []uintptr{64 << 10, 64 << 10, 64 << 10, 4 << 10, 64, 1, 100, 4 << 10, 64 << 10} {

@@ -11,7 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// mismatch says how a block is not what l asked for.
+// mismatch returns how a block differs from what l asked for.
 func mismatch(b blockalloc.Block, l blockalloc.Layout) error {
 	// The address of a block aligned to its size, xored with the offset of any
 	// byte inside, is that byte's address: no bit is in both.
@@ -50,18 +50,17 @@ func free(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
 	}
 }
 
-// outOfRoom says that err is what an allocator answers that has no more memory.
+// outOfRoom reports whether err says that there is no more memory.
 func outOfRoom(err error) bool {
 	return errors.Is(err, blockalloc.ErrOutOfMemory) || errors.Is(err, blockalloc.ErrLimit)
 }
 
-// notLive says that err is what an allocator answers to a block that is not live.
+// notLive reports whether err says that a block is not live.
 func notLive(err error) bool {
 	return errors.Is(err, blockalloc.ErrDoubleFree) || errors.Is(err, blockalloc.ErrNotOwned)
 }
 
-// refusal returns an error if a takes back b, which is not live, or reallocates
-// it.
+// refusal returns an error if a frees or reallocates b, which is not live.
 func refusal(a blockalloc.Allocator, b blockalloc.Block) error {
 	for _, size := range [...]uintptr{b.Size(), 2 * b.Size(), b.Size() / 2, 0} {
 		if err := refusedReallocate(a, b, size); err != nil {
@@ -85,7 +84,7 @@ func refusedFree(a blockalloc.Allocator, b blockalloc.Block) error {
 	return nil
 }
 
-// refused checks that a does not take b back, or reallocate it.
+// refused checks that a neither frees nor reallocates b.
 func refused(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
 	t.Helper()
 	if err := refusal(a, b); err != nil {
@@ -93,10 +92,10 @@ func refused(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
 	}
 }
 
-// at makes a block out of thin air, which begins offset bytes after b does. It may
-// lie outside b, where the compiler's checks of pointers would end the process;
-// the caller must see to it that the garbage collector finds no pointer to
-// memory that it knows to be free, which would too.
+// at returns a block that begins offset bytes after b, which nobody allocated. It may
+// lie outside b, where the compiler's checks of pointers would end the process. The
+// caller must keep the garbage collector from finding a pointer to memory that it knows
+// to be free, which would too.
 //
 //go:nocheckptr
 //go:noinline
@@ -104,8 +103,8 @@ func at(b blockalloc.Block, offset, size uintptr) (blockalloc.Block, error) {
 	return blockalloc.FromRaw(unsafe.Add(b.Pointer(), offset), layout(size, 1))
 }
 
-// noise is what blocks are filled with, from an offset of their own. The length
-// of the piece that repeats is prime, so that a shift by any power of two shows.
+// noise fills blocks, from different offsets. Its period is prime, so that a shift by
+// any power of two shows.
 var noise = func() []byte {
 	mem := make([]byte, noisePeriod+noiseOffsets)
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -120,7 +119,7 @@ const (
 	noiseOffsets = 4093
 )
 
-// pattern is the content that belongs to seed, over and over.
+// pattern returns the content for seed, which repeats.
 func pattern(seed int) []byte {
 	at := seed * 769 % noiseOffsets
 	return noise[at : at+noisePeriod]
@@ -134,7 +133,7 @@ func fill(b blockalloc.Block, size uintptr, seed int) {
 	}
 }
 
-// filled returns an error unless the first size bytes of b hold fill's pattern.
+// filled returns an error unless the first size bytes of b are what fill wrote.
 func filled(b blockalloc.Block, size uintptr, seed int) error {
 	p := pattern(seed)
 	for at := uintptr(0); at < size; at += noisePeriod {
@@ -151,7 +150,7 @@ func filled(b blockalloc.Block, size uintptr, seed int) error {
 	return nil
 }
 
-// sampled is filled for a few bytes, among them the ends.
+// sampled checks a few bytes as filled does, among them the ends.
 func sampled(b blockalloc.Block, seed int, rnd uint) error {
 	p, size := pattern(seed), b.Size()
 	for _, i := range [...]uintptr{0, size - 1, uintptr(rnd) % size, uintptr(rnd*31) % size} {

@@ -7,29 +7,27 @@
 //		})
 //	}
 //
-// Each clause of the Allocator contract is a subtest of its own, run on a fresh
-// allocator. The clause Model does 20,000 random operations, 2,000 with -short, and
-// checks each against a model; with the environment variable ALLOCTRACE_REQUIRE_ALL=1
-// it does as many as three seconds take, up to two million. Of operations that fail it
-// prints the few that are to blame, and how to play them again. [Fuzz] makes a fuzz target of the same operations, and
-// [CheckAllocationFailures] holds what is built on allocators against allocations
-// that fail.
+// Each clause of the Allocator contract is a subtest of its own, on a fresh allocator. The
+// clause Model does 20,000 random operations, 2,000 with -short, and checks each against a
+// model. With the environment variable ALLOCTRACE_REQUIRE_ALL=1 it does as many as three
+// seconds take, up to two million. If operations fail, it prints the few that matter, and
+// how to replay them. [Fuzz] makes a fuzz target of the same operations.
+// [CheckAllocationFailures] checks code that uses allocators, with allocations that fail.
 //
-// What the suite must know of the allocator is in [Config]:
+// [Config] describes the allocator:
 //
-//   - One that gets its memory from another allocator also has NewOver, so that
-//     the suite can hand it a parent that counts, guards its memory, and fails.
-//     New can then be left out.
-//   - A small one says MaxSize and MaxLive. One that runs out says Bounded.
+//   - One that gets its memory from another allocator sets NewOver. The suite passes a
+//     parent that counts, guards its memory, and fails. New can be left out.
+//   - A small one sets MaxSize and MaxLive. One that runs out sets Bounded.
 //   - One that gets memory back only in the reverse order of allocation, such as
-//     a stack of blocks, says Arena.
-//   - One that counts what is live says LiveBytes, and is held to it after every
+//     a stack of blocks, sets Arena.
+//   - One that counts what is live sets LiveBytes, which is checked after every
 //     operation.
-//   - One that can do more than an Allocator has Steps, such as Trim, for the model
-//     to mix in, and a Check of what must hold after every operation.
+//   - One with more operations, such as Trim, sets Steps for the model to mix in.
+//     Check, for all, checks what must hold after every operation.
 //
-// For example, a free list of 64 blocks of 1 KiB, made of one piece of its
-// parent's memory, for one goroutine at a time:
+// For example, a free list of 64 blocks of 1 KiB on one piece of its parent's memory, for
+// one goroutine at a time:
 //
 //	blocktest.Run(t, blocktest.Config{
 //		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {
@@ -41,8 +39,8 @@
 //		SingleThreaded: true,
 //	})
 //
-// If it also has a Trim that gives free blocks back to the parent, and counts its
-// live blocks, the Config goes on:
+// If it also has a Trim that gives free blocks back to the parent, and counts its live
+// blocks, the Config continues:
 //
 //	Steps: []blocktest.Step{{Name: "Trim", Do: func(s *blocktest.State) error {
 //		return s.Allocator.(*FreeList).Trim()
@@ -66,79 +64,74 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// Config describes the implementation under test. Sizes are in bytes. Of New and
-// NewOver one at least is needed.
+// Config describes the implementation under test. Sizes are in bytes. New or NewOver is
+// required.
 type Config struct {
-	// New returns an allocator for one subtest, which has no live blocks. It can
-	// use the testing.TB to clean up. If it is nil, all subtests use NewOver.
+	// New returns an allocator without live blocks for one subtest. It can use the
+	// testing.TB to clean up. If it is nil, all subtests use NewOver.
 	New func(testing.TB) blockalloc.Allocator
 
-	// NewOver, if not nil, returns an allocator that takes all its memory from
-	// parent, which is an Owner too and safe for concurrent use, or an error that
-	// wraps the parent's. The suite counts what is live at the parent, keeps guards
-	// around it, has the parent fail, panic and end the goroutine at every point, and expects all memory back
-	// there once all blocks are freed and the allocator is closed: the suite calls
-	// Close where there is a method Close() error, and goes on to what Unwrap and
-	// Parent return. The parent's memory is zeroed if Zeroed is set.
+	// NewOver, if not nil, returns an allocator that takes all its memory from parent, or
+	// an error that wraps the parent's. The parent is an Owner and safe for concurrent use,
+	// and its memory is zeroed if Zeroed is set. The suite counts what is live there,
+	// guards it, and has each of its calls fail, panic and end the goroutine. It expects
+	// all memory back once all blocks are freed and the allocator is closed: it calls the
+	// method Close() error if there is one, and does the same with what Unwrap and Parent
+	// return.
 	NewOver func(t testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error)
 
-	// MaxSize is the largest block, and the strictest alignment, that the
-	// allocator must serve while nothing else is live, at least 2; the suite asks
-	// for no more. Zero means 1 GiB.
+	// MaxSize is the largest size and alignment that the allocator must serve while nothing
+	// else is live, at least 2. The suite asks for no more. Zero means 1 GiB.
 	MaxSize uintptr
 
-	// MaxLive is how many blocks of 4 KiB, or of MaxSize if that is less, each
-	// aligned to its size, the allocator must serve at once, at least 2. Zero means
-	// 256.
+	// MaxLive is how many blocks the allocator must serve at once, at least 2, each of 4
+	// KiB, or of MaxSize if that is less, and aligned to its size. Zero means 256.
 	MaxLive int
 
-	// Bounded says that the allocator runs out: before 16 × MaxLive blocks of the
-	// size in MaxLive are live it refuses another one, and one as large as all of
-	// them in any case, with ErrOutOfMemory or ErrLimit.
+	// Bounded says that the allocator runs out, with ErrOutOfMemory or ErrLimit: before 16
+	// × MaxLive blocks of the size in MaxLive are live, and for one block as large as all
+	// of them.
 	Bounded bool
 
-	// Arena says that memory is had again only if blocks are freed in the reverse
-	// order of allocation: what MaxSize, MaxLive and Bounded promise holds for such
-	// an order. A newest block grows and shrinks in place; another one may need
-	// memory even to shrink.
+	// Arena says that memory can be reused only if blocks are freed in the reverse order of
+	// allocation. MaxSize, MaxLive and Bounded then hold for that order. The newest block
+	// grows and shrinks in place; another one may need memory even to shrink.
 	Arena bool
 
-	// Capacity is the size of the largest block of alignment 1 that an Arena
-	// serves while nothing else is live: its last byte must be of use. Zero means
-	// that it is not known beforehand.
+	// Capacity is the size of the largest block of alignment 1 that an Arena serves while
+	// nothing else is live, to the last byte. Zero means that it is not known.
 	Capacity uintptr
 
 	// Zeroed says that the allocator promises zeroed memory.
 	Zeroed bool
 
-	// SingleThreaded says that the allocator must not be used by several
-	// goroutines at once. The concurrent subtests are left out.
+	// SingleThreaded says that several goroutines must not use the allocator at once. The
+	// concurrent subtests are left out.
 	SingleThreaded bool
 
 	// Closing says what Close does while blocks are live, if the allocator has a
 	// method Close() error.
 	Closing Closing
 
-	// LiveBytes, if not nil, returns the allocator's own count of the bytes that
-	// are live: the sum of their Block.Size. It is checked after every operation.
+	// LiveBytes, if not nil, returns the allocator's own count of live bytes: the sum of
+	// their Block.Size. It is checked after every operation.
 	LiveBytes func(blockalloc.Allocator) int64
 
-	// Steps are operations of the allocator's own, such as Trim or Reset, that the
-	// model mixes into those that all allocators have: in the clause Model, with each
-	// call of the parent failing in ParentFailures, and in Fuzz. A step may also make
-	// a parent of its own fail, with errors that wrap ErrInjected: the model then
-	// takes them for an answer.
+	// Steps are the allocator's own operations, such as Trim or Reset, that the model mixes
+	// in: in the clause Model, in ParentFailures with each call of the parent failing, and
+	// in Fuzz. A step may also make a parent of its own fail, with errors that wrap
+	// ErrInjected, which the model then accepts.
 	Steps []Step
 
-	// Check, if not nil, returns an error if something does not hold that must hold
-	// after every operation of the model: of what a method Stats says, for example.
-	// The blocks are the live ones, oldest first. Check must not keep or change them.
+	// Check, if not nil, is called after every operation of the model. It returns an error
+	// if something is wrong, such as what a method Stats returns. The blocks are the live
+	// ones, oldest first. Check must not keep or change them.
 	Check func(a blockalloc.Allocator, live []blockalloc.Block) error
 }
 
-// Closing says what an allocator's Close() error does while blocks are live. In
-// any case, Allocate fails with ErrClosed once Close has returned nil, and
-// another Close returns nil.
+// Closing says what an allocator's Close() error does while blocks are live. In any
+// case, once Close has returned nil, Allocate fails with ErrClosed, and another Close
+// returns nil.
 type Closing uint8
 
 const (
@@ -238,7 +231,7 @@ func newSuite(c Config) suite {
 	return s
 }
 
-// newOverParent is New made of NewOver.
+// newOverParent is the New that uses NewOver.
 func (s suite) newOverParent(t testing.TB) blockalloc.Allocator {
 	t.Helper()
 	p := newParent(s.Zeroed)

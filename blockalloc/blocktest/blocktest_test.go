@@ -40,8 +40,8 @@ func FuzzStack(f *testing.F) { blocktest.Fuzz(f, stackConfig(os.Getenv(defectVar
 
 func FuzzFrames(f *testing.F) { blocktest.Fuzz(f, framesConfig(os.Getenv(defectVariable))) }
 
-// TestFuzzFindsDefects: the fuzz target does so, most of the time with no more
-// than what it begins with.
+// TestFuzzFindsDefects: the fuzz target finds them too, most often with its seeds
+// alone.
 func TestFuzzFindsDefects(t *testing.T) {
 	if !canStartProcesses(t) {
 		return

@@ -12,7 +12,7 @@ import (
 
 type closer interface{ Close() error }
 
-// closeAll closes a, and then the allocators that it wraps or gets memory from.
+// closeAll closes a, and then the allocators below it.
 func closeAll(a blockalloc.Allocator) error {
 	if c, ok := a.(closer); ok {
 		if err := c.Close(); err != nil {
@@ -149,7 +149,7 @@ func (s suite) checkClosed(t *testing.T, a blockalloc.Allocator, blocks ...block
 	}
 }
 
-// concurrentClose closes while others allocate and free.
+// concurrentClose closes while other goroutines allocate and free.
 func (s suite) concurrentClose(t *testing.T) {
 	a := s.New(t)
 	if _, ok := a.(closer); !ok {
@@ -165,8 +165,8 @@ func (s suite) concurrentClose(t *testing.T) {
 	}
 }
 
-// closeBesideOthers does so first with a block that is live throughout, so that
-// Close is refused, and then without.
+// closeBesideOthers does that first with a block that is live throughout, so that Close
+// is refused, and then without.
 func (s suite) closeBesideOthers(t *testing.T, a blockalloc.Allocator) {
 	c, kind := a.(closer), s.closing(a)
 	l := blockalloc.BlockLayout(s.size)

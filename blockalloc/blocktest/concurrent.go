@@ -10,7 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// filledBlock is a block with what its bytes must be.
+// filledBlock is a block with its content.
 type filledBlock struct {
 	block blockalloc.Block
 	size  uintptr
@@ -25,8 +25,8 @@ func unlessShort(n, short int) int {
 	return n
 }
 
-// concurrent has goroutines allocate, write, pass on to each other, reallocate,
-// check and free, so that a block given out twice is found by its content.
+// concurrent has goroutines allocate, write, pass on, reallocate, check and free. A
+// block that is given out twice is found by its content.
 func (s suite) concurrent(t *testing.T) {
 	steps := unlessShort(400, 150)
 	workers := max(1, min(8, s.MaxLive/4)) // one block held, one passed on, one that it grows into
@@ -106,8 +106,8 @@ func (s suite) concurrentHandOver(t *testing.T) {
 	s.accounts(t, a, "when all is freed")
 }
 
-// concurrentDoubleFree frees each block from several goroutines at once, in both
-// ways: one of them succeeds.
+// concurrentDoubleFree frees each block from several goroutines at once, by Free and
+// Reallocate. One of them must succeed.
 func (s suite) concurrentDoubleFree(t *testing.T) {
 	const workers = 4
 	rounds := unlessShort(16, 6)
@@ -155,7 +155,7 @@ func (s suite) concurrentDoubleFree(t *testing.T) {
 	}
 }
 
-// freeOneWay frees b, which may not be live, in one of two ways.
+// freeOneWay frees b, which may not be live, by Free or by Reallocate to zero.
 func (s suite) freeOneWay(t *testing.T, a blockalloc.Allocator, b blockalloc.Block, reallocate bool) bool {
 	var n blockalloc.Block
 	var err error
@@ -170,7 +170,7 @@ func (s suite) freeOneWay(t *testing.T, a blockalloc.Allocator, b blockalloc.Blo
 	return err == nil
 }
 
-// someSize returns a size of up to 16 KiB, or of what MaxLive is about.
+// someSize returns a size of up to 16 KiB, or of the usual block if s is Bounded.
 func (s suite) someSize(rnd *rand.Rand) uintptr {
 	most := min(16<<10, s.MaxSize)
 	if s.Bounded {

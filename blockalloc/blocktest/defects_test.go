@@ -23,9 +23,9 @@ var flawed = map[string]func(defect string) blocktest.Config{
 	"Frames": framesConfig,
 }
 
-// planted lists defects by allocator and by the clause that must find them. The
-// sources' own, which blockalloc has mended, are among them. Those of a Heap are
-// named after the clause.
+// planted lists defects by allocator and by the clause that must find them. The defects
+// that blockalloc itself once had are among them. Those of a Heap are named after the
+// clause.
 var planted = []struct {
 	allocator, clause string
 	defects           []string
@@ -136,8 +136,8 @@ func expectFailure(t *testing.T, clause, defect string, env ...string) string {
 
 var replayLine = regexp.MustCompile(`to play only this: ALLOCTRACE_OPERATIONS=([0-9a-f]+) `)
 
-// TestFailuresAreShort: what the suite prints of random operations that failed is
-// a few lines, and the script that it gives fails in the same way by itself.
+// TestFailuresAreShort: for random operations that fail, the suite prints a few lines,
+// and its script fails in the same way by itself.
 func TestFailuresAreShort(t *testing.T) {
 	if !canStartProcesses(t) {
 		return
@@ -171,8 +171,8 @@ func TestFailuresAreShort(t *testing.T) {
 
 var update = flag.Bool("update", false, "write the golden files of testdata/steps")
 
-// TestStepsAreReported: what fails in a step of the Config's, or in its Check, is named, with
-// the seed, the operations that lead there, and a script.
+// TestStepsAreReported: if a Step or the Check fails, it is named, with the seed, the
+// operations before, and a script.
 func TestStepsAreReported(t *testing.T) {
 	if !canStartProcesses(t) {
 		return

@@ -21,10 +21,9 @@ const (
 
 func (e ending) String() string { return [...]string{"returns", "panics", "ends its goroutine"}[e] }
 
-// parentEndings has the parent panic, and end the goroutine, in each of its calls in
-// turn, one a run: whatever it is, nothing stays locked, the block of the call that did
-// not return is live or freed and nothing in between, no other block suffers, and none
-// is left at the parent.
+// parentEndings has the parent panic, and end the goroutine, in one of its calls a run.
+// Nothing may stay locked, and the call's block must be live or freed. No other block
+// may be damaged, and none may be left at the parent.
 func (s suite) parentEndings(t *testing.T) {
 	calls, err := s.endure(t, 0, returns)
 	if err != nil {
@@ -47,18 +46,18 @@ func (s suite) parentEndings(t *testing.T) {
 	}
 }
 
-// many is how many blocks are live at once: enough for what an allocator may do with what
-// it has too much.
+// many is how many blocks are live at once: enough that an allocator gives back empty
+// ones.
 func (s suite) many() int { return min(36, s.MaxLive/2) }
 
-// An endurance is a run in which a call of the parent does not return. Blocks are freed
-// and reallocated newest first.
+// An endurance is a run in which a call of the parent does not return. It frees and
+// reallocates the newest block first.
 type endurance struct {
 	suite
 	a     blockalloc.Allocator
 	owner blockalloc.Owner // nil if a is none
 	live  []filledBlock
-	doubt []blockalloc.Block // where no Owner tells whether they are live
+	doubt []blockalloc.Block // blocks that no Owner says to be live or not
 	gone  int64              // bytes of blocks that were freed by a call that did not return
 	seed  int
 }
@@ -208,12 +207,12 @@ func (e *endurance) settle() {
 		e.doubt = append(e.doubt, b)
 		e.live = e.live[:last]
 	} else if !e.owner.Owns(b) {
-		e.gone += int64(b.Size()) // a count above that may still have it
+		e.gone += int64(b.Size()) // a count above the allocator may still have it
 		e.live = e.live[:last]
 	}
 }
 
-// excused returns nil if err is for want of room, which parts of the script may not have.
+// excused returns nil if err is for want of room, which parts of the script may lack.
 func (e *endurance) excused(err error) error {
 	if outOfRoom(err) || errors.Is(err, blockalloc.ErrUnsupportedAlign) {
 		return nil

@@ -9,11 +9,10 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// maxLiveFactor bounds what a Bounded allocator serves: so many times MaxLive.
+// maxLiveFactor times MaxLive blocks are more than a Bounded allocator serves.
 const maxLiveFactor = 16
 
-// exhaust allocates blocks of l until the allocator refuses, fills them, and
-// returns them.
+// exhaust allocates blocks of l until the allocator refuses, fills and returns them.
 func (s suite) exhaust(t testing.TB, a blockalloc.Allocator, l blockalloc.Layout, seed int) []blockalloc.Block {
 	t.Helper()
 	var blocks []blockalloc.Block
@@ -47,8 +46,8 @@ func intact(t testing.TB, blocks []blockalloc.Block, seed int) {
 	}
 }
 
-// fillUp allocates smaller and smaller blocks until not a byte is left, or so
-// many blocks are live that there is no place for another.
+// fillUp allocates smaller and smaller blocks until no byte is left, or there are too
+// many blocks.
 func (s suite) fillUp(t testing.TB, a blockalloc.Allocator) []blockalloc.Block {
 	t.Helper()
 	var blocks []blockalloc.Block
@@ -58,8 +57,8 @@ func (s suite) fillUp(t testing.TB, a blockalloc.Allocator) []blockalloc.Block {
 	return blocks
 }
 
-// exhaustion fills the allocator again and again: what is lost at the bound is
-// missed the next time.
+// exhaustion fills the allocator again and again: what is lost at the bound is missing
+// the next time.
 func (s suite) exhaustion(t *testing.T) {
 	a := s.New(t)
 	l := blockalloc.BlockLayout(s.size)
@@ -86,7 +85,7 @@ func (s suite) exhaustion(t *testing.T) {
 	}
 }
 
-// growAtTheBound reallocates to more than all that there is.
+// growAtTheBound reallocates to more than there is.
 func (s suite) growAtTheBound(t *testing.T, a blockalloc.Allocator, blocks []blockalloc.Block, seed int) {
 	size := (maxLiveFactor*uintptr(s.MaxLive) + 1) * s.size
 	for _, i := range []int{0, len(blocks) / 2, len(blocks) - 1} {
@@ -98,8 +97,8 @@ func (s suite) growAtTheBound(t *testing.T, a blockalloc.Allocator, blocks []blo
 	s.accounts(t, a, "after Reallocate failed", blocks...)
 }
 
-// reuseAtTheBound frees one block and gets another for it, in both ways to free,
-// and with a second free that must not make room for two.
+// reuseAtTheBound frees one block, by Free and by Reallocate, and allocates another. A
+// second free must not make room for two.
 func (s suite) reuseAtTheBound(t *testing.T, a blockalloc.Allocator, blocks []blockalloc.Block, seed int) {
 	for i, how := range []string{"Free", "Reallocate to 0", "Free twice"} {
 		at := len(blocks) - 1
@@ -128,8 +127,8 @@ func (s suite) reuseAtTheBound(t *testing.T, a blockalloc.Allocator, blocks []bl
 	s.accounts(t, a, "when a block is used again", blocks...)
 }
 
-// shrinkAtTheEnd shrinks a block while all that is left is what it shrinks to:
-// where it moves, it moves to the last bytes, and no byte more may be written.
+// shrinkAtTheEnd shrinks a block while no more is left than what it shrinks to. If it
+// moves, it moves to the last bytes, and no byte more may be written.
 func (s suite) shrinkAtTheEnd(t *testing.T) {
 	a := s.New(t)
 	first := allocate(t, a, layout(s.size, 1))
@@ -158,7 +157,7 @@ func (s suite) shrinkAtTheEnd(t *testing.T) {
 	if err := filled(n, half, 1); err != nil {
 		t.Errorf("Reallocate(%v, %d) lost content: %v", first, half, err)
 	}
-	for i, b := range rest { // fillUp counts on
+	for i, b := range rest { // as fillUp counts
 		if err := filled(b, b.Size(), i); err != nil {
 			t.Errorf("Reallocate(%v, %d) = %v wrote over another block: %v", first, half, n, err)
 		}
@@ -175,7 +174,7 @@ func (s suite) shrinkAtTheEnd(t *testing.T) {
 	s.accounts(t, a, "when all is freed")
 }
 
-// lastByte has an arena's only block grow to all there is.
+// lastByte grows an arena's only block to all there is.
 func (s suite) lastByte(t *testing.T) {
 	a := s.New(t)
 	all := s.Capacity
@@ -212,7 +211,7 @@ func (s suite) lastByte(t *testing.T) {
 	}
 }
 
-// padding has an arena give back what aligning a block took.
+// padding checks that an arena gives back what aligning a block took.
 func (s suite) padding(t *testing.T) {
 	if s.MaxLive < 3 {
 		t.Log("there is no room for three blocks")
@@ -255,7 +254,7 @@ func (s suite) capacity(t *testing.T, a blockalloc.Allocator) uintptr {
 	return low
 }
 
-// concurrentExhaustion has all workers meet at the bound.
+// concurrentExhaustion has all workers allocate up to the bound.
 func (s suite) concurrentExhaustion(t *testing.T) {
 	const workers = 4
 	a := s.New(t)
@@ -287,7 +286,7 @@ func (s suite) concurrentExhaustion(t *testing.T) {
 	}
 }
 
-// race is exhaust for several goroutines, in which a test must not be ended.
+// race is exhaust for several goroutines, which must not end the test.
 func (s suite) race(t *testing.T, a blockalloc.Allocator, l blockalloc.Layout, seed int) (blocks []blockalloc.Block) {
 	for len(blocks) < maxLiveFactor*s.MaxLive {
 		b, err := a.Allocate(l)

@@ -9,17 +9,16 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// CheckAllocationFailures runs scenario with an allocator that counts its
-// allocations and reallocations, say n, and then again for each i of them with
-// the i-th failing alone, and with all from the i-th on failing. Each time, the
-// scenario must return an error that wraps [ErrInjected], as it gets it, and must
-// have freed all that it allocated: what leaks on an error path, or frees twice,
-// or hides the error, is reported to t with i.
+// CheckAllocationFailures runs scenario with an allocator that counts its n allocations
+// and reallocations. Then it runs it again for each of them: with that one failing
+// alone, and with all from that one on failing. Each time, the scenario must return an
+// error that wraps [ErrInjected], and must have freed all that it allocated. A leak or
+// a second free on an error path, or a lost error, is reported to t with the number of
+// the allocation.
 //
-// The scenario must do the same each time: n is checked to be no less. It runs
-// 2n+1 times, so keep n below a few hundred. The allocator's memory is not zeroed
-// and is guarded on both sides; the allocator can be used by several goroutines
-// at once, and is an Owner.
+// The scenario must do the same each time; n is checked to be no less. It runs 2n+1
+// times, so keep n below a few hundred. The allocator's memory is not zeroed and is
+// guarded on both sides. Several goroutines can use it at once, and it is an Owner.
 //
 //	blocktest.CheckAllocationFailures(t, func(a blockalloc.Allocator) error {
 //		table, err := NewTable(a)

@@ -9,8 +9,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// model does operations on an allocator and knows what must come of them: which
-// blocks are live, where, with what content, and how many bytes that is.
+// model does operations on an allocator and knows what must come of them: which blocks
+// are live, where they are, their content, and their bytes.
 type model struct {
 	suite
 	make    func() (blockalloc.Allocator, error)
@@ -31,7 +31,7 @@ type model struct {
 	refusals   int              // since then, for want of room
 	lifo       bool             // only the newest block is freed and reallocated
 	ended      bool             // there is no allocator
-	told       *strings.Builder // nil, or gets a line for each operation
+	log        *strings.Builder // nil, or gets a line for each operation
 }
 
 // modelBlock is a live block. All its bytes, granted ones too, are filled.
@@ -51,8 +51,8 @@ const (
 	maxRefusals  = 4
 )
 
-// start makes an allocator. If it cannot, because the parent was made to fail,
-// nothing may be left there, and the model has ended.
+// start makes an allocator. If that fails because the parent was made to fail, nothing
+// may be left there, and the model has ended.
 func (m *model) start() error {
 	failures := m.failures()
 	a, err := m.make()
@@ -60,7 +60,7 @@ func (m *model) start() error {
 		if m.ended = true; m.failures() == failures || !errors.Is(err, ErrInjected) {
 			return fmt.Errorf("no allocator is made: %w", err)
 		}
-		m.tell("no allocator is made: %v", err)
+		m.logf("no allocator is made: %v", err)
 		return m.parent.empty()
 	}
 	m.a = a
@@ -91,7 +91,7 @@ func (m *model) step(o operation) error {
 	return nil
 }
 
-// figures holds the allocator's own figures against the model.
+// figures compares the allocator's own figures with the model.
 func (m *model) figures() error {
 	if m.LiveBytes != nil {
 		if got := m.LiveBytes(m.a); got != m.bytes {
@@ -101,10 +101,10 @@ func (m *model) figures() error {
 	return m.check()
 }
 
-// all checks every byte there is.
+// all checks every byte of the live blocks.
 func (m *model) all() error {
 	for _, b := range m.live {
-		if err := m.whole(b); err != nil {
+		if err := m.intact(b); err != nil {
 			return err
 		}
 	}
@@ -114,16 +114,16 @@ func (m *model) all() error {
 	return nil
 }
 
-func (m *model) whole(b *modelBlock) error {
+func (m *model) intact(b *modelBlock) error {
 	if err := filled(b.Block, b.Size(), b.number); err != nil {
 		return fmt.Errorf("%v was written over: %w", b, err)
 	}
 	return nil
 }
 
-func (m *model) tell(format string, args ...any) {
-	if m.told != nil {
-		fmt.Fprintf(m.told, format+"\n", args...)
+func (m *model) logf(format string, args ...any) {
+	if m.log != nil {
+		fmt.Fprintf(m.log, format+"\n", args...)
 	}
 }
 
@@ -135,8 +135,8 @@ func (m *model) owns(b blockalloc.Block, want bool) error {
 	return nil
 }
 
-// excused returns nil if err may be what it is: because the parent was made to
-// fail meanwhile, or because there may be no room for l.
+// excused returns nil if err is allowed: the parent was made to fail meanwhile, or
+// there may be no room for l.
 func (m *model) excused(err error, failures int, l blockalloc.Layout, replaced *modelBlock) error {
 	if m.parent != nil && m.parent.failures() > failures {
 		if !errors.Is(err, ErrInjected) {
@@ -150,8 +150,8 @@ func (m *model) excused(err error, failures int, l blockalloc.Layout, replaced *
 	return err
 }
 
-// injected says that err comes from a parent that was made to fail: by the suite, since
-// failures was counted, or by a step.
+// injected reports whether err comes from a parent that was made to fail: by the suite
+// since it had so many failures, or by a step.
 func (m *model) injected(err error, failures int) bool {
 	return errors.Is(err, ErrInjected) && (m.failures() > failures || len(m.Steps) > 0)
 }
@@ -163,7 +163,7 @@ func (m *model) failures() int {
 	return m.parent.failures()
 }
 
-// add takes in a block that was just made, as the newest.
+// add adds a new block as the newest.
 func (m *model) add(b *modelBlock) error {
 	if err := mismatch(b.Block, b.layout()); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (m *model) bury(b blockalloc.Block) {
 	m.gone = append(m.gone, b)
 }
 
-// units is how many of the usual blocks l counts as.
+// units is how many usual blocks l counts as.
 func (s suite) units(l blockalloc.Layout) uintptr {
 	n := l.Size
 	if l.Align > s.size {
@@ -204,8 +204,8 @@ func (s suite) units(l blockalloc.Layout) uintptr {
 	return max(1, (n+s.size-1)/s.size)
 }
 
-// promised says that the Config promises room for l, beside all that is live but
-// for the block that it replaces.
+// promised reports whether the Config promises room for l beside what is live, without
+// the block that it replaces.
 func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 	if m.disordered {
 		return false
@@ -229,9 +229,9 @@ func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 	return 2*units <= uintptr(m.MaxLive)
 }
 
-// restart goes on with a fresh arena, or ends if the parent has no memory for it.
+// restart continues with a fresh arena, or ends if the parent has no memory for it.
 func (m *model) restart() error {
-	m.tell("the arena is full of holes: a new one")
+	m.logf("the arena is full of holes: a new one")
 	if err := m.finish(); err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (m *model) finish() error {
 		if m.failures() == failures || !errors.Is(err, ErrInjected) {
 			return fmt.Errorf("closing: %w", err)
 		}
-		m.tell("Close refused: %v", err)
+		m.logf("Close refused: %v", err)
 		if err := closeAll(m.a); err != nil {
 			return fmt.Errorf("closing again, after the parent failed once: %w", err)
 		}

@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// An operation is a step of a random test, in five bytes, so that a fuzzer can
-// make them up and a failing sequence can be written down. They say what to do,
-// to which block, and with which size and alignment; what they mean for a given
-// allocator and the blocks that are live then is up to the model.
+// An operation is a step of a random test, in five bytes. So a fuzzer can make them up,
+// and a failing sequence can be written down. They say what to do, to which block, and
+// with which size and alignment. Their meaning depends on the allocator and the live
+// blocks: the model decides.
 type operation [operationSize]byte
 
 const operationSize = 5
@@ -38,7 +38,7 @@ const (
 	firstStep // and from there on the Config's Steps
 )
 
-// verbs returns each verb as often as its weight says. Those of the model weigh 32.
+// verbs returns each verb as often as its weight says. The model's own weigh 32.
 func verbs(steps []Step) (table []verb) {
 	for _, share := range []struct {
 		verb   verb
@@ -62,7 +62,7 @@ func verbs(steps []Step) (table []verb) {
 
 const maxVerbs = 256 // as many as a byte can choose from
 
-// pick chooses one of n things in order of age: half of the time the newest.
+// pick returns an index below n, in order of age: half of the time the newest.
 func (o operation) pick(n int) int {
 	if o[1] >= 128 {
 		return n - 1
@@ -70,9 +70,8 @@ func (o operation) pick(n int) int {
 	return int(o[1]) % n
 }
 
-// size returns one of at least 1 byte, such that every power of two is as
-// frequent as the next: most of them up to the usual size, some up to 16 KiB, a few
-// up to 256 KiB, and never more than most.
+// size returns a size of 1 byte or more, at most most, with all powers of two equally
+// frequent: most sizes up to usual, some up to 16 KiB, a few up to 256 KiB.
 func (o operation) size(usual, most uintptr) uintptr {
 	limit := usual
 	switch {
@@ -85,8 +84,8 @@ func (o operation) size(usual, most uintptr) uintptr {
 	return min(power+power*uintptr(o[3])>>8, limit, most)
 }
 
-// align returns a power of two, most of them up to usual and some up to 64 KiB,
-// and never more than most, which is a power of two.
+// align returns a power of two, at most most, which is one too: most often up to usual,
+// sometimes up to 64 KiB.
 func (o operation) align(usual, most uintptr) uintptr {
 	limit := usual
 	if o[4] >= 248 {
@@ -95,7 +94,7 @@ func (o operation) align(usual, most uintptr) uintptr {
 	return min(1<<(int(o[4])%bits.Len(uint(limit))), most)
 }
 
-// decode takes as many operations from data as it holds.
+// decode returns the operations in data.
 func decode(data []byte) []operation {
 	ops := make([]operation, 0, len(data)/operationSize)
 	for ; len(data) >= operationSize; data = data[operationSize:] {
@@ -112,7 +111,7 @@ func encode(ops []operation) []byte {
 	return data
 }
 
-// randomOperations returns the n operations that belong to seed.
+// randomOperations returns the n operations of seed.
 func randomOperations(seed, n int) []operation {
 	rnd := rand.New(rand.NewPCG(uint64(seed), 0))
 	ops := make([]operation, n)

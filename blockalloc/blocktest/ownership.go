@@ -10,8 +10,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// doubleFree frees a block again, and once more, with others live: neither the
-// allocator's count nor its memory may follow.
+// doubleFree frees a block three times with another one live. Neither the allocator's
+// count nor its memory may change.
 func (s suite) doubleFree(t *testing.T) {
 	a := s.New(t)
 	kept := allocate(t, a, blockalloc.BlockLayout(s.size))
@@ -136,12 +136,12 @@ func (s suite) owns(t *testing.T) {
 	}
 }
 
-// noCollector is held by the one test that has the garbage collector off, of those that run at
-// the same time: else another would put it on again too early.
+// noCollector is locked by the test that has the garbage collector off, so that a
+// concurrent one does not turn it on too early.
 var noCollector sync.Mutex
 
-// pastTheEnd makes blocks that begin where live ones end, the last of them where
-// the allocator's memory ends.
+// pastTheEnd frees blocks that begin where live ones end, the last of them at the end
+// of the allocator's memory.
 func (s suite) pastTheEnd(t *testing.T) {
 	a := s.New(t)
 	var blocks []blockalloc.Block

@@ -12,8 +12,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
-// ErrInjected is wrapped by the errors of the parent that the suite makes fail.
-// Where an allocation fails, ErrOutOfMemory is wrapped beside it.
+// ErrInjected is wrapped by the errors of the parent that the suite makes fail. If an
+// allocation fails, so is ErrOutOfMemory.
 var ErrInjected = failing.ErrInjected
 
 // A call is an operation of a parent that can be counted and made to fail.
@@ -25,13 +25,13 @@ const (
 	callFree
 )
 
-// parent is the memory beneath an allocator under test. It knows what is live,
-// guards it with bytes before and after, fails on demand, moves every block that
-// it reallocates, and overwrites what is freed.
+// parent is the allocator below the one under test. It knows what is live, guards it
+// with bytes before and after, and fails on demand. It moves every block that it
+// reallocates, and overwrites what is freed.
 type parent struct {
 	heap   blockalloc.Heap
 	zeroed bool // fresh memory is zero, and not a pattern
-	strict bool // to free what is not live is a fault to report
+	strict bool // freeing what is not live is kept in wrong
 
 	mu    sync.Mutex
 	live  spans[grant]
@@ -46,7 +46,7 @@ type parent struct {
 	injected int // calls that were made to fail
 }
 
-// grant is a block of the parent and what it was cut from.
+// grant is a block of the parent and the memory that it was cut from.
 type grant struct{ block, whole blockalloc.Block }
 
 // guardSize is how many bytes after each block are guarded, and before each but
@@ -112,7 +112,7 @@ func (p *parent) allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	return b, nil
 }
 
-// Reallocate moves b, always.
+// Reallocate always moves b.
 func (p *parent) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 	if b.IsZero() {
 		return b, blockalloc.ErrBadLayout
@@ -179,7 +179,7 @@ func (p *parent) check(b blockalloc.Block) error {
 	return nil
 }
 
-// blame notes that what is not live was freed or reallocated.
+// blame keeps the error that a block was not live.
 func (p *parent) blame(err error) error {
 	if p.strict {
 		p.wrong = append(p.wrong, err)
@@ -187,7 +187,7 @@ func (p *parent) blame(err error) error {
 	return err
 }
 
-// count counts a call, and returns an error if it is one that has to fail.
+// count counts a call, and returns an error if the call is to fail.
 func (p *parent) count(c call) error {
 	if p.counted&c == 0 {
 		return nil
@@ -211,14 +211,14 @@ func (p *parent) failures() int {
 	return p.injected
 }
 
-// holds says that b lies within one of the parent's live blocks.
+// holds reports whether b lies within a live block of the parent.
 func (p *parent) holds(b blockalloc.Block) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.live.within(b)
 }
 
-// intact returns an error if a guard was overwritten, or anything else is wrong.
+// intact returns an error if a guard was overwritten, or something else is wrong.
 func (p *parent) intact() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,7 +228,7 @@ func (p *parent) intact() error {
 	return errors.Join(p.wrong...)
 }
 
-// empty returns intact's error, or one if anything is live.
+// empty returns intact's error, or one if a block is live.
 func (p *parent) empty() error {
 	if err := p.intact(); err != nil {
 		return err
@@ -257,7 +257,7 @@ func (g grant) guards() (before, after []byte) {
 	return mem[:front], mem[front+g.block.Size():]
 }
 
-// overwritten returns the index of the first byte that no longer guards, or -1.
+// overwritten returns the index of the first changed byte of a guard, or -1.
 func overwritten(guard []byte) int {
 	if n := len(guard); n == 0 || guard[0] == guardByte && bytes.Equal(guard[1:], guard[:n-1]) {
 		return -1
@@ -265,7 +265,7 @@ func overwritten(guard []byte) int {
 	return slices.IndexFunc(guard, func(v byte) bool { return v != guardByte })
 }
 
-// paint sets every byte of mem, or of its ends if it is large.
+// paint sets every byte of mem, or of its ends if mem is large.
 func paint(mem []byte, v byte) {
 	if len(mem) > 2*maxPainted {
 		paint(mem[:maxPainted], v)

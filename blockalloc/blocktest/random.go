@@ -12,14 +12,14 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// replayVariable is the environment variable whose script the clauses Model and
+// replayVariable is the environment variable with a script that the clauses Model and
 // ParentFailures play instead of their own.
 const replayVariable = "ALLOCTRACE_OPERATIONS"
 
-// longRun says that tests shall leave nothing out.
+// longRun says that tests leave nothing out.
 var longRun = os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"
 
-// A script is operations and the way in which they are done.
+// A script is operations and how to do them.
 type script struct {
 	ops     []operation
 	over    bool // over a parent
@@ -28,7 +28,7 @@ type script struct {
 	lifo    bool // blocks are freed and reallocated newest first
 }
 
-// scriptHeader is how many bytes come before the operations.
+// scriptHeader is how many bytes precede the operations.
 const scriptHeader = 2
 
 // readScript makes a script of any data.
@@ -58,19 +58,19 @@ func (c script) bytes() []byte {
 	return append([]byte{mode, byte(c.fail)}, encode(c.ops)...)
 }
 
-// outcome is what came of a script.
+// outcome is the result of a script.
 type outcome struct {
 	err   error
 	steps int    // operations done, the one that failed included
 	calls int    // of the parent, of the kinds that could fail
-	told  string // a line for each operation
+	log   string // a line for each operation
 }
 
 // replay plays c on a fresh allocator.
-func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
+func (s suite) replay(t testing.TB, c script, verbose bool) (r outcome) {
 	m := &model{suite: s, lifo: c.lifo}
-	if tell {
-		m.told = new(strings.Builder)
+	if verbose {
+		m.log = new(strings.Builder)
 	}
 	r.err = try(t, func(t testing.TB) error {
 		m.make = func() (blockalloc.Allocator, error) { return s.New(t), nil }
@@ -95,15 +95,16 @@ func (s suite) replay(t testing.TB, c script, tell bool) (r outcome) {
 	if m.parent != nil {
 		r.calls = m.parent.calls
 	}
-	if tell {
-		r.told = m.told.String()
+	if verbose {
+		r.log = m.log.String()
 	}
 	return r
 }
 
-// model does random operations: 20,000, with -short 2,000, or 10,000 if there are Steps and blocks are
-// small, or, with ALLOCTRACE_REQUIRE_ALL=1, up to two million, but fewer where that takes more than a second, or three. With a NewOver,
-// half of them are done over a parent.
+// model does 20,000 random operations. With -short it does 2,000, or 10,000 if there
+// are Steps and blocks are small. With ALLOCTRACE_REQUIRE_ALL=1 it does up to two
+// million. It stops after a second, or three. With a NewOver, half of them are done
+// over a parent.
 func (s suite) model(t *testing.T) {
 	if s.playGiven(t) {
 		return
@@ -130,7 +131,7 @@ func (s suite) model(t *testing.T) {
 				lifo: seed%4 >= 2 && s.Arena,
 			})
 		}) {
-			return // one failure tells enough
+			return // one failure is enough
 		}
 	}
 }
@@ -150,8 +151,7 @@ func (s suite) playGiven(t *testing.T) bool {
 	return text != ""
 }
 
-// play plays c. If that fails, it reports the shortest script it finds that fails
-// too.
+// play plays c. If that fails, it reports the shortest failing script that it finds.
 func (s suite) play(t *testing.T, c script) {
 	t.Helper()
 	if r := s.replay(t, c, false); r.err != nil {
@@ -162,16 +162,16 @@ func (s suite) play(t *testing.T, c script) {
 	}
 }
 
-// report plays c once more and tells what happens. It was seen to end as r did.
+// report plays c once more and reports what happens. r is how it ended before.
 func (s suite) report(t *testing.T, c script, r outcome) {
 	t.Helper()
 	again := s.replay(t, c, true)
 	if again.err == nil {
 		again.err = fmt.Errorf("%w\nIt went well when it was played again", r.err)
 	}
-	told := again.told
-	if lines := strings.SplitAfter(told, "\n"); len(lines) > maxTold {
-		told = fmt.Sprintf("… %d lines\n", len(lines)-maxTold) + strings.Join(lines[len(lines)-maxTold:], "")
+	log := again.log
+	if lines := strings.SplitAfter(log, "\n"); len(lines) > maxLogLines {
+		log = fmt.Sprintf("… %d lines\n", len(lines)-maxLogLines) + strings.Join(lines[len(lines)-maxLogLines:], "")
 	}
 	how := ""
 	if c.fail > 0 {
@@ -180,10 +180,10 @@ func (s suite) report(t *testing.T, c script, r outcome) {
 			how = fmt.Sprintf(", with all allocations of the parent failing from number %d on", c.fail)
 		}
 	}
-	t.Errorf("%v\nThis is what comes of%s:\n%s", again.err, how, told)
+	t.Errorf("%v\nThis is what comes of%s:\n%s", again.err, how, log)
 }
 
-// offer tells how to play c again, if it is short enough.
+// offer logs how to replay c, if it is short enough.
 func (s suite) offer(t *testing.T, c script) {
 	t.Helper()
 	if data := c.bytes(); len(data) < maxReplayed && c.fail < 256 {
@@ -192,11 +192,11 @@ func (s suite) offer(t *testing.T, c script) {
 }
 
 const (
-	maxTold     = 100  // lines
+	maxLogLines = 100  // lines
 	maxReplayed = 8000 // bytes, of which an environment can hold twice as many in hexadecimal digits
 )
 
-// shrink leaves out of c what it can so that it still fails.
+// shrink leaves out operations of c as long as it still fails.
 func (s suite) shrink(t *testing.T, c script) script {
 	deadline := time.Now().Add(5 * time.Second)
 	for part := len(c.ops) / 2; part > 0; part /= 2 {
@@ -213,9 +213,9 @@ func (s suite) shrink(t *testing.T, c script) script {
 	return c
 }
 
-// parentFailures plays one script again and again, with another call of the
-// parent failing each time: whatever it is, no block is lost, none is left at the
-// parent, and the error is the parent's.
+// parentFailures plays one script again and again, with another call of the parent
+// failing each time. No block may be lost or left at the parent, and the error must be
+// the parent's.
 func (s suite) parentFailures(t *testing.T) {
 	if s.playGiven(t) {
 		return
@@ -243,8 +243,8 @@ func (s suite) parentFailures(t *testing.T) {
 	}
 }
 
-// Fuzz makes a fuzz target of the operations of the clause Model, on the
-// implementation that c describes:
+// Fuzz makes a fuzz target of the operations of the clause Model, on the implementation
+// that c describes:
 //
 //	func FuzzMine(f *testing.F) { blocktest.Fuzz(f, config) }
 //

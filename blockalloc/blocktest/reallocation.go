@@ -34,7 +34,7 @@ func (s suite) reallocateKeepsContent(t *testing.T) {
 	s.accounts(t, a, "after Free")
 }
 
-// reallocateToZero frees, each time: what is not given back runs out.
+// reallocateToZero frees by Reallocate, so often that what is not given back runs out.
 func (s suite) reallocateToZero(t *testing.T) {
 	a := s.New(t)
 	rounds := 4
@@ -77,8 +77,8 @@ func (s suite) failedReallocate(t *testing.T) {
 	free(t, a, b)
 }
 
-// neighbours reallocates blocks in turn, up and down, whose neighbours are full
-// and must stay as they are.
+// neighbours reallocates blocks up and down, whose neighbours are filled and must stay
+// as they are.
 func (s suite) neighbours(t *testing.T) {
 	a := s.New(t)
 	rnd := rand.New(rand.NewPCG(3, 4))

@@ -13,8 +13,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// slots is a free list of uniform blocks, as small as one can be that conforms,
-// or with one defect. It may be used by several goroutines at once.
+// slots is a free list of uniform blocks, the smallest that conforms, or with one
+// defect. Several goroutines may use it at once.
 type slots struct {
 	parent blockalloc.Allocator
 	mem    blockalloc.Block

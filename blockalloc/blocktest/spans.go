@@ -16,7 +16,7 @@ type span[V any] struct {
 	value      V
 }
 
-// find returns where a block that starts at addr is or belongs.
+// find returns the index of the block that starts at addr, or where it belongs.
 func (s spans[V]) find(addr uintptr) (int, bool) {
 	return slices.BinarySearchFunc(s, addr, func(e span[V], addr uintptr) int { return cmp.Compare(e.start, addr) })
 }
@@ -51,7 +51,7 @@ func (s *spans[V]) remove(addr uintptr) {
 	}
 }
 
-// within says that b lies inside one of the blocks.
+// within reports whether b lies inside one of the blocks.
 func (s spans[V]) within(b blockalloc.Block) bool {
 	i, ok := s.find(b.Addr())
 	if !ok {
@@ -60,7 +60,7 @@ func (s spans[V]) within(b blockalloc.Block) bool {
 	return i >= 0 && b.Addr()+b.Size() <= s[i].end
 }
 
-// has says that a block with b's address and size is there.
+// has reports whether there is a block of b's address and size.
 func (s spans[V]) has(b blockalloc.Block) bool {
 	i, ok := s.find(b.Addr())
 	return ok && b.Addr()+b.Size() == s[i].end

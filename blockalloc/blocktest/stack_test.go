@@ -9,9 +9,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// stack is an arena, as small as one can be that conforms, or with one defect: a
-// piece of its parent's memory that is handed out from its start to its end, and
-// comes back newest first.
+// stack is an arena, the smallest that conforms, or with one defect. It hands out a
+// piece of its parent's memory from start to end, and gets it back newest first.
 type stack struct {
 	parent blockalloc.Allocator
 	mem    blockalloc.Block
@@ -45,8 +44,8 @@ func newStack(parent blockalloc.Allocator, defect string) (*stack, error) {
 	return &stack{parent: parent, mem: mem, defect: defect}, nil
 }
 
-// stackConfig describes a stack. Parts of its promises are: 16 pages, each at a
-// multiple of its size, in 64 KiB.
+// stackConfig describes a stack. It promises, among others, 16 pages in 64 KiB, each at
+// a multiple of its size.
 func stackConfig(defect string) blocktest.Config {
 	return blocktest.Config{
 		NewOver: func(_ testing.TB, parent blockalloc.Allocator) (blockalloc.Allocator, error) {

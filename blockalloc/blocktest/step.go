@@ -9,8 +9,8 @@ import (
 )
 
 // A Step is an operation that only some allocators have, such as Trim or Reset. The
-// clause Model mixes it into its own operations, and reports it by name. For
-// example, an arena whose Reset frees all blocks:
+// clause Model mixes it into its own operations, and reports it by name. For example,
+// an arena whose Reset frees all blocks:
 //
 //	blocktest.Step{Name: "Reset", Do: func(s *blocktest.State) error {
 //		s.Allocator.(*Arena).Reset()
@@ -18,31 +18,30 @@ import (
 //		return nil
 //	}}
 //
-// What Steps keep between them, such as a list of marks, they keep in a type of
-// their own that embeds the allocator and that New or NewOver returns.
+// Steps keep their own state, such as a list of marks, in a type that embeds the
+// allocator and that New or NewOver returns.
 type Step struct {
 	// Name is what the list of operations calls the step.
 	Name string
 
-	// Weight says how often the step is done. The model's own operations weigh 32
-	// in all: Allocate 8, Free and Reallocate 5 each. Zero means 1. All weights
-	// together must be 224 or less.
+	// Weight says how often the step is done. The model's own operations weigh 32 in all:
+	// Allocate 8, Free and Reallocate 5 each. Zero means 1. All Steps together may weigh
+	// 224.
 	Weight int
 
-	// Do does the step and checks what comes of it. The error says what is wrong.
-	// An error that wraps [ErrInjected] is none if the suite has just made the
-	// parent fail. What Do chooses it must choose by [State.IntN], so that the
-	// step can be played again.
+	// Do does the step and returns what is wrong, if anything. An error that wraps
+	// [ErrInjected] is accepted if the suite has just made the parent fail. Do must choose
+	// by [State.IntN], so that the step can be replayed.
 	Do func(s *State) error
 }
 
-// State is what the model knows when it does a [Step]. It is of use until Do returns.
+// State is what the model knows when it does a [Step]. It is valid until Do returns.
 type State struct {
 	// Allocator is what New or NewOver returned.
 	Allocator blockalloc.Allocator
 
-	// Live are the live blocks, oldest first. A block that Reallocate moved is the
-	// newest. Live stays as it is, whatever the step does, and must not be changed.
+	// Live are the live blocks, oldest first. A block that Reallocate moved is the newest.
+	// Live does not change during the step, and must not be changed.
 	Live []blockalloc.Block
 
 	model *model
@@ -50,12 +49,11 @@ type State struct {
 	wrong error
 }
 
-// IntN returns a number from 0 to n-1. Each call chooses anew, and the same when
-// the step is played again.
+// IntN returns a random number from 0 to n-1, the same when the step is replayed.
 func (s *State) IntN(n int) int { return s.rnd.IntN(n) }
 
 // Logf adds a line to the list of operations that a failure prints.
-func (s *State) Logf(format string, args ...any) { s.model.tell("\t"+format, args...) }
+func (s *State) Logf(format string, args ...any) { s.model.logf("\t"+format, args...) }
 
 // Freed says that the step has freed these blocks of Live.
 func (s *State) Freed(blocks ...blockalloc.Block) {
@@ -66,9 +64,9 @@ func (s *State) Freed(blocks ...blockalloc.Block) {
 	}
 }
 
-// Freeze says that the oldest n live blocks, and only they, are not to be freed
-// or reallocated until Freeze is called again: those outside of a scope that is open,
-// for example. The model does not free them in the end: Close must.
+// Freeze says that exactly the oldest n live blocks must not be freed or reallocated,
+// until the next Freeze: those outside of an open scope, for example. The model does
+// not free them in the end: Close must.
 func (s *State) Freeze(n int) {
 	if most := len(s.model.live); (n < 0 || n > most) && s.wrong == nil {
 		s.wrong = fmt.Errorf("Freeze(%d) of %d live blocks", n, most)
@@ -77,11 +75,11 @@ func (s *State) Freeze(n int) {
 	s.model.frozen = n
 }
 
-// own does a step of the Config's.
+// own does a step of the Config.
 func (m *model) own(step Step, o operation) error {
-	m.tell("%s", step.Name)
+	m.logf("%s", step.Name)
 	for _, b := range m.live { // what the step frees cannot be looked at afterwards
-		if err := m.whole(b); err != nil {
+		if err := m.intact(b); err != nil {
 			return err
 		}
 	}
@@ -99,7 +97,7 @@ func (m *model) own(step Step, o operation) error {
 	case err == nil:
 		return nil
 	case m.failures() > failures && m.injected(err, failures):
-		m.tell("\trefused: %v", err)
+		m.logf("\trefused: %v", err)
 		return nil
 	}
 	return fmt.Errorf("step %s: %w", step.Name, err)
@@ -119,7 +117,7 @@ func (m *model) freed(b blockalloc.Block) error {
 	return m.owns(b, false)
 }
 
-// blocks returns the live blocks, until it is called again.
+// blocks returns the live blocks. The slice is valid until the next call.
 func (m *model) blocks() []blockalloc.Block {
 	m.shown = m.shown[:0]
 	for _, b := range m.live {
@@ -128,7 +126,7 @@ func (m *model) blocks() []blockalloc.Block {
 	return m.shown
 }
 
-// check asks the Config's Check.
+// check calls the Config's Check.
 func (m *model) check() error {
 	if m.Check == nil {
 		return nil

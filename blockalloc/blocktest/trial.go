@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// trial is a testing.TB that keeps failures to itself, so that what fails can be
+// trial is a testing.TB that keeps failures to itself, so that a failing script can be
 // tried again with less.
 type trial struct {
 	testing.TB
@@ -18,8 +18,8 @@ type trial struct {
 	cleanups []func()
 }
 
-// try runs fn in a goroutine of its own and returns how it fails: by its error,
-// its testing.TB, a panic, or an access to memory that is not there.
+// try runs fn in a goroutine of its own and returns how it fails: by its error, its
+// testing.TB, a panic, or an invalid memory access.
 func try(t testing.TB, fn func(testing.TB) error) error {
 	tr := &trial{TB: t}
 	done := make(chan struct{})

@@ -1,5 +1,5 @@
-// Package debug makes errors with memory visible, in tests. Its [Allocator] takes memory from
-// a parent, or with [Options].Guard from the operating system, keeps a record of every
+// Package debug finds misuse of memory in tests. Its [Allocator] takes memory from a
+// parent, or with [Options].Guard from the operating system, keeps a record of every
 // block, and finds:
 //
 //   - Frees and reallocations of what is not a live block of this Allocator: freed before
@@ -9,19 +9,19 @@
 //     ([blockalloc.ErrUnderrun]), when it is freed or reallocated, by Check and by Close.
 //   - Writes to a block after it was freed ([blockalloc.ErrUseAfterFree]), when it leaves
 //     the quarantine, by Check and by Close; and with Guard any access, at once.
-//   - What is live at Close ([blockalloc.ErrLive]), by where it was allocated.
+//   - Blocks that are live at Close ([blockalloc.ErrLive]), by where they were allocated.
 //
-// Every such error is or wraps a [Report], which says which block it is, who allocated it,
-// who freed it, and who does what now.
+// Each such error is or wraps a [Report], which says which block it is, who allocated
+// it, who freed it, and who uses it now.
 //
-// It cannot find a write of what is there already, or, without Guard, reads, writes that
-// jump over the canaries, and the use of a block through a stale copy once another block
-// has its place, which the quarantine delays.
+// It cannot find a write of the same bytes, or the use of a stale copy once another
+// block has its place; the quarantine delays that. Without Guard, it cannot find reads,
+// and writes that skip the canaries.
 //
-// If the program is built with -asan, which takes cgo and gcc or clang, AddressSanitizer ends
-// it at the first access to what is around a block or in quarantine, with a report of its
-// own. It sees reads too, and C code. ASAN_OPTIONS=allow_user_poisoning=0 leaves such accesses
-// to this package.
+// If the program is built with -asan, AddressSanitizer ends it at the first access to
+// the surroundings of a block or to the quarantine, with its own report. That needs cgo
+// and gcc or clang. AddressSanitizer also sees reads, and C code. ASAN_OPTIONS=allow_user_poisoning=0
+// leaves such accesses to this package.
 package debug
 
 import (
@@ -33,29 +33,29 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// An Allocator finds errors in the use of its blocks. [New] makes one.
+// An Allocator finds misuse of its blocks. [New] makes one.
 //
-// A reallocation always moves the block, so that pointers to the old place are found. Blocks
-// have exactly the size that was asked for. If a block is damaged, Free and Reallocate report
-// that, write its canaries anew, and leave the block live: to free it again succeeds. A block
-// that was written to after it was freed is withheld from the parent, so that it is not
-// reused, until Close has reported it.
+// A reallocation always moves the block, so that stale pointers are found. Blocks have
+// exactly the size that was asked for. If a block is damaged, Free and Reallocate
+// return a report, write its canaries anew, and leave the block live: to free it again
+// succeeds. A block that was written to after it was freed is withheld from the parent,
+// so that it is not reused, until Close has reported it.
 //
-// An error that is found when another block is freed is not that caller's. It is kept for
-// Check and Close, the first hundred of them, and delivered to Options.OnReport at once.
+// An error found when another block is freed is not that caller's. It is kept for Check
+// and Close, the first hundred of them, and passed to Options.OnReport at once.
 //
-// A free does not fail because the parent's Free does: the block is kept and given back by
-// Close, which returns the error if it fails again. If the parent has no more memory, the
-// quarantine is given back before Allocate and Reallocate fail.
+// Free does not fail because the parent's Free does: the block is kept, and given back
+// by Close, which returns the error if it fails again. If the parent is out of memory,
+// the quarantine is given back before Allocate and Reallocate fail.
 //
-// An Allocator may be used by several goroutines at once if its parent may; records have one
-// lock. Close it to have the memory back.
+// Several goroutines may use an Allocator at once if they may use its parent; records
+// have one lock. Close it to give its memory back.
 type Allocator struct {
 	parent  blockalloc.Allocator
 	options Options // with defaults in place
 
-	// gate is held for reading by operations and for writing by Close, which thereby
-	// meets no block on its way to the parent or into quarantine.
+	// gate is read-locked by operations and locked by Close, so that no block is on its
+	// way to the parent or into quarantine then.
 	gate   sync.RWMutex
 	closed bool
 
@@ -68,8 +68,8 @@ type Allocator struct {
 	liveBytes  int64
 	quarantine quarantine
 	released   history
-	findings   []error // which no operation but Check has returned
-	moreFound  int     // findings that there was no place for
+	findings   []error // not returned by any operation but Check
+	moreFound  int     // findings beyond maxFindings
 
 	reportMu    sync.Mutex
 	undelivered []*Report // to Options.OnReport
@@ -84,7 +84,7 @@ var (
 // New returns an Allocator that takes memory from parent. It panics if parent is nil.
 func New(parent blockalloc.Allocator, options Options) *Allocator {
 	if parent == nil {
-		panic("debug: New: the parent must not be nil: pass one, such as blockalloc.Default()")
+		panic("debug: New(nil): pass an allocator, such as blockalloc.Default()")
 	}
 	return &Allocator{parent: parent, options: options.withDefaults(), blocks: make(map[uintptr]*record)}
 }
@@ -186,8 +186,8 @@ func (d *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Blo
 	return made, nil
 }
 
-// allocateFor returns a block that is to take the place of r, which was claimed, or undoes
-// that if there is none.
+// allocateFor returns a block that is to replace r, which was claimed. If there is
+// none, it undoes the claim.
 func (d *Allocator) allocateFor(r *record, l blockalloc.Layout, now Stack) (b blockalloc.Block, err error) {
 	defer func() {
 		if b.IsZero() { // also if the parent panics or ends the goroutine
@@ -197,9 +197,9 @@ func (d *Allocator) allocateFor(r *record, l blockalloc.Layout, now Stack) (b bl
 	return d.allocate("Reallocate", l, now)
 }
 
-// finish ends an operation that returns a block, if it has made one. If the operation does
-// not return, because the parent or Options.OnReport panics or ends the goroutine, nobody
-// has the block, and it is withheld.
+// finish ends an operation that may have made a block. If the operation does not
+// return, because the parent or Options.OnReport panics or ends the goroutine, nobody
+// has the block, and finish withholds it.
 func (d *Allocator) finish(made *blockalloc.Block, returns *bool) {
 	delivered := false
 	defer func() {
@@ -211,7 +211,7 @@ func (d *Allocator) finish(made *blockalloc.Block, returns *bool) {
 	delivered = true
 }
 
-// withhold ends the life of b without the parent, to which Close gives it back.
+// withhold ends the life of b and keeps its memory: Close gives it back to the parent.
 func (d *Allocator) withhold(b blockalloc.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -239,8 +239,8 @@ func (d *Allocator) Free(b blockalloc.Block) error {
 	return nil
 }
 
-// claim ends the life of b, which from then on is the caller's alone, unless it is
-// not live or damaged.
+// claim ends the life of b, if b is live and not damaged. From then on only the caller
+// has it.
 func (d *Allocator) claim(op string, b blockalloc.Block, now Stack) (*record, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -267,8 +267,7 @@ func (d *Allocator) unclaim(r *record) {
 	d.liveBytes += int64(r.block.Size())
 }
 
-// find returns the record of b, or a report if it is not live. The caller holds
-// d.mu.
+// find returns the record of b, or a report if it is not live. d.mu is held.
 func (d *Allocator) find(op string, b blockalloc.Block, now Stack) (*record, error) {
 	r := d.blocks[b.Addr()]
 	switch {
@@ -282,7 +281,7 @@ func (d *Allocator) find(op string, b blockalloc.Block, now Stack) (*record, err
 	return r, nil
 }
 
-// unknown reports on a block at whose address none begins.
+// unknown reports on an address at which no block begins.
 func (d *Allocator) unknown(op string, b blockalloc.Block, now Stack) *Report {
 	if r := d.released.find(func(r *record) bool { return r.place.Addr == b.Addr() }); r != nil {
 		return d.report(DoubleFree, op, r, b, now)
@@ -311,8 +310,8 @@ func (d *Allocator) Owns(b blockalloc.Block) bool {
 // Parent returns the allocator that memory comes from.
 func (d *Allocator) Parent() blockalloc.Allocator { return d.parent }
 
-// Mappings returns the blocks that have mappings of their own, those in quarantine too. The
-// others are the parent's.
+// Mappings returns the blocks that have mappings of their own, also those in
+// quarantine. The others are in the parent's mappings.
 func (d *Allocator) Mappings() (list []blockalloc.Mapping) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -332,18 +331,17 @@ func (d *Allocator) String() string {
 	return "debug.Allocator"
 }
 
-// Stats is what an [Allocator] holds at a moment. Bytes are of the sizes that were
-// asked for.
+// Stats are the figures of an [Allocator]. Bytes are those that were asked for.
 type Stats struct {
 	LiveBlocks        int
 	LiveBytes         int64
 	QuarantinedBlocks int
 	QuarantinedBytes  int64
-	WithheldBlocks    int // freed blocks that were written to, or that the parent has not taken back
-	GuardedBlocks     int // those of all the others that have a mapping of their own
+	WithheldBlocks    int // freed blocks that were written to, or that the parent refused to take back
+	GuardedBlocks     int // blocks of all the above that have a mapping of their own
 }
 
-// Stats returns what d holds.
+// Stats returns the present figures.
 func (d *Allocator) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -369,7 +367,7 @@ func closeError(blocks int, size int64) error {
 
 var errEmptyReallocate = fmt.Errorf("%w: the alignment wanted is not known: use Allocate", blockalloc.ErrBadLayout)
 
-// isOutOfMemory reports whether it is worth giving blocks back and asking again.
+// isOutOfMemory reports whether giving blocks back and asking again may help.
 func isOutOfMemory(err error) bool {
 	return errors.Is(err, blockalloc.ErrOutOfMemory) || errors.Is(err, blockalloc.ErrLimit)
 }

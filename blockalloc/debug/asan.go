@@ -14,19 +14,20 @@ static void unpoison(uintptr_t addr, size_t size) { __asan_unpoison_memory_regio
 */
 import "C"
 
-// asanGranule is how many bytes AddressSanitizer keeps a state of together, of
-// which it can forbid all, or those from one of them on.
+// asanGranule is how many bytes share one state of AddressSanitizer, which can forbid
+// all of them, or those from one on.
 const asanGranule = 8
 
-// poison has AddressSanitizer report accesses to what is not the caller's: what is around
-// the block, and once it is freed the block. Of the granules at either end it is the
-// block's that has the last byte, so that no two blocks ever set one granule's state: the
-// last 7 bytes at most are not forbidden.
+// poison makes AddressSanitizer report accesses to the surroundings of the block, and
+// once it is freed to the block. A granule at either end belongs to the block that has
+// its last byte, so that no two blocks set one granule's state. So at most 7 bytes at
+// the end stay accessible.
 func (r *record) poison() {
 	r.asan(func(addr, size uintptr) { C.poison(C.uintptr_t(addr), C.size_t(size)) })
 }
 
-// unpoison undoes poison, for this package itself, and before memory is somebody else's.
+// unpoison undoes poison, for accesses of this package and before the memory is given
+// back.
 func (r *record) unpoison() {
 	r.asan(func(addr, size uintptr) { C.unpoison(C.uintptr_t(addr), C.size_t(size)) })
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestAddressSanitizer: AddressSanitizer sees in memory of each kind, in Go and in
-// C, what is around a block and what was freed, and nothing wrong where nothing is. It
-// builds a program, which takes long, and which not every machine can.
+// TestAddressSanitizer: AddressSanitizer finds accesses to the surroundings of a block
+// and to a freed one, in each kind of memory, from Go and from C. Correct programs
+// pass. The test builds a program, which takes long and needs tools.
 func TestAddressSanitizer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a program would be built with AddressSanitizer: set ALLOCTRACE_REQUIRE_ALL=1")

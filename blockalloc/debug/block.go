@@ -12,7 +12,7 @@ import (
 
 // A record is what is known of a block.
 type record struct {
-	place  Place            // what stays of it when its memory is gone
+	place  Place            // kept when the memory is gone
 	block  blockalloc.Block // what the caller has
 	from   blockalloc.Block // what it was cut from: the parent's block, or the accessible pages of a mapping
 	region blockalloc.Block // the mapping with its guards, empty if the block is the parent's
@@ -26,23 +26,23 @@ type record struct {
 	unmapped  bool // in the history: it had a mapping of its own
 }
 
-// The bytes that fresh and freed memory is full of are those of Microsoft's debugging
-// heap, by which people know them.
+// The bytes that fill fresh and freed memory are those of Microsoft's debugging heap, which
+// people know.
 const (
 	freshPoison = 0xcd
 	freedPoison = 0xdd
 )
 
-// canaryPattern is what stands around blocks: at each offset from the block's start
-// the byte of its last four bits. None of them is likely to be written by accident.
+// canaryPattern is what is written around blocks: byte i%16 at offset i from the
+// block's start. None of its bytes is likely to be written by accident.
 var canaryPattern = [16]byte{0x9b, 0xb7, 0xe5, 0x8f, 0xd3, 0xa9, 0xf1, 0xc7, 0x95, 0xbb, 0xed, 0x87, 0xd9, 0xa3, 0xf5, 0xcb}
 
 func canaryAt(offset int) byte { return canaryPattern[offset&(len(canaryPattern)-1)] }
 
 func (r *record) guarded() bool { return !r.region.IsZero() }
 
-// obtain gets memory for a block: a mapping of its own, or where that is not to be had, as
-// when a process has all the mappings it may have, the parent's.
+// obtain gets memory for a block: a mapping of its own, or else, for example if the
+// process has all the mappings it may have, from the parent.
 func (d *Allocator) obtain(l blockalloc.Layout) (*record, error) {
 	if r := d.obtainGuarded(l); r != nil {
 		return r, nil
@@ -64,13 +64,13 @@ func (d *Allocator) obtain(l blockalloc.Layout) (*record, error) {
 	return r, nil
 }
 
-// newRecord cuts a block from memory so many bytes after its start.
+// newRecord returns the record of a block that begins front bytes after from does.
 func newRecord(from blockalloc.Block, front uintptr, l blockalloc.Layout, canary int) (*record, error) {
 	b, err := blockalloc.FromRaw(unsafe.Add(from.Pointer(), front), l)
 	return &record{place: placeOf(b), block: b, from: from, canary: canary}, err
 }
 
-// giveBack ends a block's memory.
+// giveBack releases a block's memory.
 func (d *Allocator) giveBack(r *record) error {
 	r.unpoison()
 	if !r.guarded() {
@@ -83,23 +83,23 @@ func (d *Allocator) giveBack(r *record) error {
 	return nil
 }
 
-// margins are the bytes before and after the block that are checked.
+// margins returns the bytes before and after the block that are checked.
 func (r *record) margins() (before, after []byte) {
 	mem, front := r.from.Bytes(), r.block.Addr()-r.from.Addr()
 	before, after = mem[:front], mem[front+r.block.Size():]
 	return before[len(before)-min(len(before), r.canary):], after[:min(len(after), r.canary)]
 }
 
-// canaries is the pattern over and over.
+// canaries is the pattern repeated.
 var canaries = [256]byte(bytes.Repeat(canaryPattern[:], 256/len(canaryPattern)))
 
-// canariesFrom returns the first bytes of the pattern from an offset on, at most n.
+// canariesFrom returns the bytes of the pattern from an offset on, at most n.
 func canariesFrom(offset, n int) []byte {
 	at := canaries[offset&(len(canaryPattern)-1):]
 	return at[:min(n, len(at))]
 }
 
-// writeCanaries writes what inspect looks for.
+// writeCanaries writes what inspect expects.
 func (r *record) writeCanaries() {
 	r.unpoison()
 	defer r.poison()
@@ -112,7 +112,8 @@ func (r *record) writeCanaries() {
 	}
 }
 
-// intact reports whether mem, so many bytes after a block's start, has its canaries.
+// intact reports whether mem, which is offset bytes after a block's start, has its
+// canaries.
 func intact(mem []byte, offset int) bool {
 	for len(mem) > 0 {
 		want := canariesFrom(offset, len(mem))
@@ -124,7 +125,7 @@ func intact(mem []byte, offset int) bool {
 	return true
 }
 
-// A mismatch is a piece of memory from the first byte that is wrong to the last.
+// A mismatch is memory from the first wrong byte to the last.
 type mismatch struct {
 	offset      int // from the start of the block
 	length      int
@@ -133,8 +134,8 @@ type mismatch struct {
 
 const maxDamageBytes = 8
 
-// inspect returns what is wrong with the canaries, after the block or else before
-// it, or nil.
+// inspect returns what is wrong with the canaries after the block, or else before it,
+// or nil.
 func (r *record) inspect() *mismatch {
 	r.unpoison()
 	defer r.poison()
@@ -148,7 +149,7 @@ func (r *record) inspect() *mismatch {
 	return nil
 }
 
-// differs returns where mem is not full of v, or nil.
+// differs returns where mem has other bytes than v, or nil.
 func differs(mem []byte, v byte) *mismatch {
 	if n := len(mem); n == 0 || mem[0] == v && bytes.Equal(mem[1:], mem[:n-1]) {
 		return nil
@@ -156,8 +157,8 @@ func differs(mem []byte, v byte) *mismatch {
 	return compare(mem, 0, func(int) byte { return v })
 }
 
-// compare returns where mem, which lies so many bytes after the start of a block, is
-// not what it has to be, or nil.
+// compare returns where mem, which is offset bytes after a block's start, is not as
+// wanted, or nil.
 func compare(mem []byte, offset int, want func(offset int) byte) *mismatch {
 	var damage *mismatch
 	for i, v := range mem {

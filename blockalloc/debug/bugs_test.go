@@ -13,9 +13,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 )
 
-// bugs are what an Allocator must find, each with what its error must be. plant commits the
-// bug on d, whose parent is a roomy, with a block of the layout, and returns the
-// error that reports it.
+// bugs are what an Allocator must find, each with the error it must return. plant
+// commits the bug on d, whose parent is a roomy, with a block of the layout, and
+// returns the error that reports it.
 var bugs = []struct {
 	name  string
 	err   error

@@ -7,18 +7,18 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// Catch calls f. If f accesses memory of a block with guard pages where it must not,
-// which the processor refuses, f ends there, its deferred functions run, and Catch
-// returns a [Report] as error: [blockalloc.ErrOverrun], [blockalloc.ErrUnderrun] or
-// [blockalloc.ErrUseAfterFree], with the block, the byte, and who allocated, freed and
-// accessed it. Whether it was to read or to write is not known. A fault elsewhere and any other panic go on as
-// the panic they were. It costs some nanoseconds, and a fault some microseconds.
+// Catch calls f. If f accesses memory of a guarded block that the processor forbids, f
+// ends there, its deferred functions run, and Catch returns a [Report]. It wraps
+// [blockalloc.ErrOverrun], [blockalloc.ErrUnderrun] or [blockalloc.ErrUseAfterFree],
+// and has the block, the byte, and who allocated, freed and accessed it. Whether that
+// was a read or a write is not known. A fault elsewhere and any other panic go on
+// unchanged. It costs some nanoseconds, and a fault some microseconds.
 //
-// It holds for the goroutine that calls it alone. Without Catch a fault ends the
-// program with "unexpected fault address 0x…" and the stack of who did it. To find
-// the block, run the suspicious code under Catch; or have the goroutine call
-// [debug.SetPanicOnFault], recover, and pass the address that the panic's Addr method
-// returns to [Allocator.Fault].
+// It works for the goroutine that calls it alone. Without Catch a fault ends the
+// program with "unexpected fault address 0x…" and a stack. To find the block, run the
+// suspicious code under Catch. Or call [debug.SetPanicOnFault] in the goroutine,
+// recover, and pass the address that the panic's Addr method returns to
+// [Allocator.Fault].
 func (d *Allocator) Catch(f func()) (err error) {
 	defer d.deliver()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -41,8 +41,8 @@ func (d *Allocator) Catch(f func()) (err error) {
 	return nil
 }
 
-// Fault returns the report on a fault at an address, or nil if it is not one that is
-// near a block with guard pages, or inside one that was freed and is still known.
+// Fault returns the report on a fault at addr. It returns nil unless addr is near a
+// block with guard pages, or inside one that was freed and is still known.
 func (d *Allocator) Fault(addr uintptr) error {
 	now := d.stack()
 	defer d.deliver()
@@ -64,8 +64,8 @@ func (d *Allocator) fault(op string, addr uintptr, now Stack) *Report {
 	return report
 }
 
-// faulted returns the block to which an inaccessible address belongs, or nil. The
-// caller holds d.mu.
+// faulted returns the block that an inaccessible address belongs to, or nil. d.mu is
+// held.
 func (d *Allocator) faulted(addr uintptr) *record {
 	for _, r := range d.blocks {
 		accessible := addr-r.from.Addr() < r.from.Size() && !r.sealed
@@ -76,7 +76,7 @@ func (d *Allocator) faulted(addr uintptr) *record {
 	return d.released.findUnmapped(addr)
 }
 
-// faultKind says what a fault at addr was, which belongs to r.
+// faultKind returns the kind of a fault at addr, which belongs to r.
 func (r *record) faultKind(addr uintptr) Kind {
 	switch {
 	case r.dead:
@@ -87,7 +87,7 @@ func (r *record) faultKind(addr uintptr) Kind {
 	return Overrun
 }
 
-// faultStack returns where the panic under way came from.
+// faultStack returns where the present panic came from.
 func (d *Allocator) faultStack() Stack {
 	if d.options.Stack == 0 {
 		return nil

@@ -50,8 +50,8 @@ func ended(t *testing.T, f func()) (ended bool) {
 	return ended
 }
 
-// TestOnReportEnds: where OnReport does not return, the other reports are not lost, nor is
-// the block that the operation has made, and Close returns what it could not return before.
+// TestOnReportEnds: if OnReport does not return, the other reports are not lost, nor is
+// the operation's block. Close returns what could not be returned before.
 func TestOnReportEnds(t *testing.T) {
 	for how, end := range endings {
 		var reports []*debug.Report

@@ -8,7 +8,8 @@ import (
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
-// obtainGuarded returns nil if there is no mapping to be had.
+// obtainGuarded returns a block with a mapping of its own, or nil if there is none to
+// be had.
 func (d *Allocator) obtainGuarded(l blockalloc.Layout) *record {
 	if !d.options.Guard {
 		return nil
@@ -26,14 +27,14 @@ func (d *Allocator) obtainGuarded(l blockalloc.Layout) *record {
 	return nil
 }
 
-// unmapped counts a mapping less.
+// unmapped counts that a mapping was given back.
 func (d *Allocator) unmapped() {
 	d.guarded.Add(-1)
 	guardedByAll.Add(-1)
 }
 
-// guardedByAll is how many blocks have a mapping in all Allocators, which share those that a
-// process can have.
+// guardedByAll is how many blocks have a mapping in all Allocators: they share the
+// process's limit.
 var guardedByAll atomic.Int64
 
 const defaultMaxGuarded = 16 << 10
@@ -64,8 +65,8 @@ func mapGuarded(l blockalloc.Layout) *record {
 	return r
 }
 
-// guardLayout says how a block lies in a mapping: length accessible bytes begin at a
-// multiple of align, both whole pages, and the block front bytes later, so near
+// guardLayout returns how a block is placed in a mapping: length accessible bytes begin
+// at a multiple of align, both whole pages. The block begins front bytes later, as near
 // their end as its alignment allows.
 func guardLayout(l blockalloc.Layout) (length, align, front uintptr) {
 	length, align = pages.RoundUp(l.Size, pages.Size), max(l.Align, pages.Size)

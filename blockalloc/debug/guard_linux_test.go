@@ -44,7 +44,7 @@ func TestWithoutMappings(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := mustAllocate(t, d, 400<<20, 16)
-	if s := d.Stats(); s.GuardedBlocks != 1 || parent.Used() < b.Size() {
+	if s := d.Stats(); s.GuardedBlocks != 1 || parent.Used() < int64(b.Size()) {
 		t.Errorf("%+v, %d bytes of the parent are used", s, parent.Used())
 	}
 	if n, err := d.Reallocate(small, 128); err != nil {

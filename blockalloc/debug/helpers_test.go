@@ -23,8 +23,9 @@ func init() {
 	}
 }
 
-// allModes is whether all modes are held against the conformance suite, which takes a minute
-// on some machines: CI does so once. Elsewhere it is those that have most of the others in them.
+// allModes says to run the conformance suite in all modes, which takes a minute on some
+// machines: CI does so once. Otherwise it runs in those modes that include most of the
+// others.
 var allModes = os.Getenv("ALLOCTRACE_REQUIRE_ALL") != ""
 
 // hasGuards is whether this platform has guard pages.

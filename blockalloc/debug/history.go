@@ -1,7 +1,6 @@
 package debug
 
-// history is the blocks that were given back last, without pointers to what may
-// be the Go heap's by now.
+// history has the blocks that were given back last, without pointers to their memory.
 type history struct {
 	blocks []record // a ring, once it is full
 	next   int
@@ -19,8 +18,8 @@ func (h *history) add(r *record) {
 	h.next = (h.next + 1) % maxHistory
 }
 
-// find returns the newest block that match is true of, or nil. It is good until the
-// next add.
+// find returns the newest block for which match is true, or nil. The result is valid
+// until the next add.
 func (h *history) find(match func(*record) bool) *record {
 	n := len(h.blocks)
 	for i := range n {

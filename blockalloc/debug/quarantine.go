@@ -11,15 +11,15 @@ import (
 
 const maxFindings = 100
 
-// quarantine is the freed blocks whose memory is not to be used again yet.
+// quarantine is the freed blocks whose memory is not to be reused yet.
 type quarantine struct {
 	blocks   []*record // the oldest first
 	size     int64     // bytes in blocks
-	withheld []*record // that were written to, or that the parent did not take back
+	withheld []*record // written to after they were freed, or refused by the parent
 }
 
-// add takes r in and returns those that leave, so that there are maxSize bytes in
-// maxBlocks blocks at most.
+// add adds r and returns the blocks that leave, so that at most maxSize bytes in
+// maxBlocks blocks stay.
 func (q *quarantine) add(r *record, maxSize int64, maxBlocks int) []*record {
 	size := int64(r.place.Layout.Size)
 	if size > maxSize || maxBlocks == 0 {
@@ -38,7 +38,7 @@ func (q *quarantine) add(r *record, maxSize int64, maxBlocks int) []*record {
 	return leaving
 }
 
-// retire takes in a block that was claimed.
+// retire puts a claimed block into the quarantine.
 func (d *Allocator) retire(r *record) {
 	if d.options.ZeroFree {
 		clear(r.block.Bytes())
@@ -58,8 +58,8 @@ func (d *Allocator) retire(r *record) {
 	d.dismissThese(leaving)
 }
 
-// each calls f with each of blocks. Where f does not return, because the parent panics or
-// ends the goroutine, it withholds those that are left.
+// each calls f with each of blocks. If f does not return, because the parent panics or
+// ends the goroutine, it withholds the rest.
 func (d *Allocator) each(blocks []*record, f func(*record)) {
 	defer func() {
 		if len(blocks) > 0 {
@@ -75,7 +75,8 @@ func (d *Allocator) each(blocks []*record, f func(*record)) {
 	}
 }
 
-// dismissThese does dismiss for each of blocks, and reports whether that gave any back.
+// dismissThese calls dismiss for each of blocks, and reports whether that gave any
+// back.
 func (d *Allocator) dismissThese(blocks []*record) (some bool) {
 	d.each(blocks, func(r *record) { some = d.dismiss(r) || some })
 	return some
@@ -93,7 +94,7 @@ func (d *Allocator) dismiss(r *record) bool {
 	return d.release(r) == nil
 }
 
-// dismissAll gives back the quarantine and reports whether that was any memory.
+// dismissAll gives the quarantine back and reports whether that released memory.
 func (d *Allocator) dismissAll() bool {
 	d.mu.Lock()
 	leaving := d.quarantine.blocks
@@ -102,9 +103,9 @@ func (d *Allocator) dismissAll() bool {
 	return d.dismissThese(leaving)
 }
 
-// release gives back a block's memory. If that fails, panics or ends the goroutine, the
-// block is withheld. Its record goes first, for once its memory is given back the address
-// is somebody else's.
+// release gives a block's memory back. If that fails, panics or ends the goroutine, the
+// block is withheld. The record is removed first, because the address can be reused
+// once the memory is back.
 func (d *Allocator) release(r *record) (err error) {
 	d.mu.Lock()
 	delete(d.blocks, r.place.Addr)
@@ -125,7 +126,7 @@ func (d *Allocator) release(r *record) (err error) {
 	return err
 }
 
-// keep remembers what no operation returns to its caller. The caller holds d.mu.
+// keep keeps an error that no operation returns to its caller. d.mu is held.
 func (d *Allocator) keep(err error) {
 	if len(d.findings) == maxFindings {
 		d.moreFound++
@@ -134,7 +135,7 @@ func (d *Allocator) keep(err error) {
 	d.findings = append(d.findings, err)
 }
 
-// found returns what was kept. The caller holds d.mu.
+// found returns the kept errors. d.mu is held.
 func (d *Allocator) found() []error {
 	errs := slices.Clone(d.findings)
 	if d.moreFound > 0 {
@@ -143,10 +144,9 @@ func (d *Allocator) found() []error {
 	return errs
 }
 
-// Check looks at all blocks, live and in quarantine, and returns what is wrong with
-// them, joined, and what has been found before and Close has not returned yet. It
-// repairs nothing. It costs the reading of all canaries and of what is in
-// quarantine, and other operations wait meanwhile.
+// Check looks at all blocks, live and in quarantine. It returns, joined, what is wrong
+// with them, and what was found before and not yet returned by Close. It repairs
+// nothing. It reads all canaries and the quarantine; other operations wait meanwhile.
 func (d *Allocator) Check() error {
 	now := d.stack()
 	defer d.deliver()
@@ -155,7 +155,7 @@ func (d *Allocator) Check() error {
 	return errors.Join(d.check("Check", now)...)
 }
 
-// check does Check. The caller holds d.gate.
+// check is Check without joining. d.gate is held.
 func (d *Allocator) check(op string, now Stack) []error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,8 +181,7 @@ func (d *Allocator) check(op string, now Stack) []error {
 	return errs
 }
 
-// live returns the live blocks in the order in which they were allocated. The caller
-// holds d.mu.
+// live returns the live blocks, in the order of their allocation. d.mu is held.
 func (d *Allocator) live() []*record {
 	var live []*record
 	for _, r := range d.blocks {
@@ -194,13 +193,13 @@ func (d *Allocator) live() []*record {
 	return live
 }
 
-// Close gives the quarantine and what was withheld back to the parent, if no block is
-// live, and ends allocation. It returns, joined, what was found since New and not
-// returned by the operation that found it; another Close returns nil.
+// Close ends allocation and gives the quarantine and the withheld blocks back to the
+// parent. It returns, joined, what was found since New and not returned by the
+// operation that found it. Another Close returns nil.
 //
-// If blocks are live, Close returns an error that wraps [blockalloc.ErrLive], says where they
-// were allocated, the largest sum first, and also what Check would; the
-// Allocator stays open. If the parent does not take memory back, Close returns the parent's
+// While blocks are live, the Allocator stays open: Close returns an error that wraps
+// [blockalloc.ErrLive], says where they were allocated, the largest sum first, and
+// includes what Check returns. If the parent refuses memory, Close returns the parent's
 // error; another Close tries again.
 func (d *Allocator) Close() error {
 	now := d.stack()

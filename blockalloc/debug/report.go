@@ -10,7 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// Kind is what a [Report] is on.
+// Kind is the misuse that a [Report] is about.
 type Kind int
 
 // The kinds, with the error that the report wraps.
@@ -49,7 +49,8 @@ func (k Kind) String() string {
 	return kinds[k].name
 }
 
-// A Place is where a block is or was. It keeps nothing alive.
+// A Place is the address and layout of a block, which may be freed. It keeps nothing
+// alive.
 type Place struct {
 	Addr   uintptr
 	Layout blockalloc.Layout
@@ -57,28 +58,27 @@ type Place struct {
 
 func placeOf(b blockalloc.Block) Place { return Place{b.Addr(), b.Layout()} }
 
-// String returns what Block.String does.
+// String returns the same as Block.String.
 func (p Place) String() string { return fmt.Sprintf("block %#x of %v", p.Addr, p.Layout) }
 
-// A Report is an error that an [Allocator] has found, for [errors.As].
+// A Report is the error for misuse that an [Allocator] found. Get it by [errors.As].
 type Report struct {
 	Kind  Kind
 	Op    string // the method that found it, "" when a block left the quarantine
 	Block Place  // the block concerned, zero for Foreign; of a leak the first
 	Given Place  // what was passed to Free or Reallocate
 
-	// Offset is where the memory that was accessed begins, in bytes from the start of
-	// Block; for Interior it is where Given begins. Length is how many
-	// bytes there are to the last that is wrong; Found and Want are the first 8 of
-	// them. Fault says that the access was not found by its traces: the processor
-	// refused it. Whether it was to read or to write is not known then, and the last
-	// three are empty.
+	// Offset is where the accessed memory begins, in bytes from the start of Block; for
+	// Interior, where Given begins. Length is how many bytes there are up to the last wrong
+	// one; Found and Want are the first 8 of them. Fault says that the processor refused
+	// the access. Whether that was a read or a write is not known then, and Length, Found
+	// and Want are empty.
 	Offset      int
 	Length      int
 	Found, Want []byte
 	Fault       bool
 
-	// Blocks and Bytes are how many leaked blocks Allocated is the origin of.
+	// Blocks and Bytes are the sums of the leaked blocks that Allocated allocated.
 	Blocks int
 	Bytes  int64
 
@@ -87,7 +87,7 @@ type Report struct {
 	Now       Stack // who called Op; of Catch, who did the access
 }
 
-// report begins a report on r, which may be nil. The caller may or may not hold d.mu.
+// report begins a report on r, which may be nil.
 func (d *Allocator) report(kind Kind, op string, r *record, given blockalloc.Block, now Stack) *Report {
 	report := &Report{Kind: kind, Op: op, Now: now}
 	if !given.IsZero() {
@@ -108,7 +108,7 @@ func (r *Report) set(damage *mismatch) {
 	r.Offset, r.Length, r.Found, r.Want = damage.offset, damage.length, damage.found, damage.want
 }
 
-// damaged returns a report if the canaries of a live block are overwritten, or nil.
+// damaged returns a report if the canaries of a live block were overwritten, or nil.
 func (d *Allocator) damaged(op string, r *record, now Stack) *Report {
 	damage := r.inspect()
 	if damage == nil {
@@ -123,7 +123,7 @@ func (d *Allocator) damaged(op string, r *record, now Stack) *Report {
 	return report
 }
 
-// abused returns a report if a freed block was written to, or around, or nil.
+// abused returns a report if a freed block or its canaries were written to, or nil.
 func (d *Allocator) abused(op string, r *record, now Stack) *Report {
 	if r.sealed {
 		return nil
@@ -152,7 +152,7 @@ func (d *Allocator) abused(op string, r *record, now Stack) *Report {
 const maxLeaks = 20
 
 // leaks returns a report for each call stack that allocated live blocks, the largest
-// sum first. The caller holds d.gate alone.
+// sum first. d.gate is locked.
 func (d *Allocator) leaks() []error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,7 +190,7 @@ func isReport(err error) bool {
 	return errors.As(err, &report)
 }
 
-// deliver calls Options.OnReport. The caller holds no lock.
+// deliver calls Options.OnReport with what was not delivered yet. No lock is held.
 func (d *Allocator) deliver() {
 	if d.options.OnReport == nil {
 		return
@@ -200,7 +200,7 @@ func (d *Allocator) deliver() {
 	}
 }
 
-// nextUndelivered takes the oldest report that OnReport has not had, nil if there is none.
+// nextUndelivered takes the oldest report that was not delivered, nil if there is none.
 func (d *Allocator) nextUndelivered() *Report {
 	d.reportMu.Lock()
 	defer d.reportMu.Unlock()
@@ -212,11 +212,11 @@ func (d *Allocator) nextUndelivered() *Report {
 	return r
 }
 
-// Unwrap returns the error that goes with r.Kind.
+// Unwrap returns the error of r.Kind.
 func (r *Report) Unwrap() error { return kinds[r.Kind].err }
 
-// Error returns the whole report: a line that says what was found, and below it the
-// stacks that are known.
+// Error returns all of the report: a line that says what was found, and below it the
+// known stacks.
 func (r *Report) Error() string {
 	var t strings.Builder
 	t.WriteString("debug: ")

@@ -10,8 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
-// A Stack is where a goroutine was: return addresses, the innermost first, for
-// [runtime.CallersFrames].
+// A Stack is return addresses, the innermost first, for [runtime.CallersFrames].
 type Stack []uintptr
 
 // stack returns where the caller's caller is.
@@ -24,13 +23,13 @@ func (d *Allocator) stack() Stack {
 	return slices.Clone(pcs[1:n]) // the first is of this package in any case
 }
 
-// Frames returns the frames of s but for those of this library, and those of the Go
-// runtime and of package testing at either end.
+// Frames returns the frames of s, without those of this library, and without those of
+// the Go runtime and of package testing at either end.
 func (s Stack) Frames() []runtime.Frame { return callers.Frames(s) }
 
 // String returns a line for each of the Frames, without a newline at the end: the
-// base name of the file, the line, and the function with the last element of its
-// package's path, as "cache_test.go:31 cache.TestEvict".
+// file's base name, the line, and the function after its package's name, as in
+// "cache_test.go:31 cache.TestEvict".
 func (s Stack) String() string {
 	var lines []string
 	for _, f := range s.Frames() {

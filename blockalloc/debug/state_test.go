@@ -110,9 +110,9 @@ func TestCheckTakesOut(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestCloseTellsAll: of what is live, damaged, and was written to after it was
-// freed; blocks in the order in which they were allocated.
-func TestCloseTellsAll(t *testing.T) {
+// TestCloseReportsAll: what is live, damaged, and was written to after it was freed;
+// blocks in the order of their allocation.
+func TestCloseReportsAll(t *testing.T) {
 	d := debug.New(new(blockalloc.Heap), debug.Options{})
 	gone := mustAllocate(t, d, 8, 8)
 	mustFree(t, d, gone)

@@ -112,7 +112,7 @@ func stress(t *testing.T, o debug.Options, bugs bool) {
 	}
 }
 
-// TestSeesWhoIsFirst: of many that free one block at once, in two ways, one
+// TestSeesWhoIsFirst: of many frees of one block at once, by Free and Reallocate, one
 // succeeds, and the others' reports name it.
 func TestSeesWhoIsFirst(t *testing.T) {
 	d := debug.New(new(blockalloc.Heap), debug.Options{})

@@ -1,5 +1,5 @@
-// Package failing makes operations of an allocator fail, to show how a program does
-// without memory: after so many calls, every so many, or as a function says.
+// Package failing makes operations of an allocator fail, to test a program without memory:
+// after n calls, every nth call, or as a function decides.
 // blocktest.CheckAllocationFailures fails each allocation of a scenario in turn.
 package failing
 
@@ -11,7 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/injected"
 )
 
-// ErrInjected is wrapped by the errors of operations that an [Allocator] makes fail. Its
+// ErrInjected is wrapped by the errors that an [Allocator] injects. Its
 // [blockalloc.ErrorType] is "injected".
 var ErrInjected = injected.Err
 
@@ -38,34 +38,33 @@ func (o Op) String() string {
 	return fmt.Sprintf("Op(%d)", int(o))
 }
 
-// A Call is what the function of [If] decides on.
+// A Call is an operation that the function of [If] decides on.
 type Call struct {
 	Op     Op
 	Layout blockalloc.Layout // what is asked for; of Free, the block's
 	Block  blockalloc.Block  // what is to be reallocated or freed; of Allocate, empty
 }
 
-// An Allocator makes some operations of another one fail. [After], [Every] and [If] make
-// one; they can be nested.
+// An Allocator makes some operations of an inner one fail. [After], [Every] and [If]
+// make one; they can be nested.
 //
-// An injected failure does not reach the inner allocator, and a block that was to
-// be reallocated or freed stays as it was. Its error wraps [ErrInjected] and, but
-// for Free, [blockalloc.ErrOutOfMemory]. Operations that take no memory from the inner
-// allocator cannot fail so and are not counted: those of size zero or on the empty
-// block, and bad layouts, which are [blockalloc.ErrBadLayout] as ever. A block that is not
-// live is refused by the inner allocator, if that is a [blockalloc.Owner], and not by injection.
+// An injected failure does not reach the inner allocator, and the block that was to be
+// reallocated or freed stays as it was. Its error wraps [ErrInjected] and, except for
+// Free, [blockalloc.ErrOutOfMemory]. Operations that need no memory do not fail so and
+// are not counted: those of size zero or on the empty block, and bad layouts, which are
+// [blockalloc.ErrBadLayout]. A block that is not live is
+// refused by the inner allocator, if that is a [blockalloc.Owner], not by injection.
 //
-// Zeroing, ownership and memory are those of the inner allocator, and an Allocator may
-// be used by several goroutines at once if that may: which of the operations that
-// run at the same time fail is then open, and how many is exact. An operation costs
-// an atomic addition besides.
+// Zeroing, ownership and memory are those of the inner allocator. Several goroutines
+// may use an Allocator at once if they may use that: which of concurrent operations
+// fail is open, but how many is exact. An operation costs an atomic addition.
 type Allocator struct {
 	inner blockalloc.Allocator
 	owner blockalloc.Owner // nil if inner is none
 	plan  *plan            // shared by views
 }
 
-// plan says what is to fail and counts.
+// plan says what fails, and counts.
 type plan struct {
 	name  string
 	fails func(nth int64, c Call) bool
@@ -80,8 +79,8 @@ var (
 	_ blockalloc.Rewrapper = (*Allocator)(nil)
 )
 
-// After returns an allocator that serves n calls of Allocate and Reallocate
-// and fails all later ones. It panics if inner is nil or n negative.
+// After returns an allocator that serves n calls of Allocate and Reallocate and fails
+// all later ones. It panics if inner is nil or n is negative.
 func After(inner blockalloc.Allocator, n int64) *Allocator {
 	if n < 0 {
 		panic(fmt.Sprintf("failing: After(%d): pass how many calls are to be served, 0 or more", n))
@@ -92,8 +91,8 @@ func After(inner blockalloc.Allocator, n int64) *Allocator {
 	}}
 }
 
-// Every returns an allocator that fails the nth call of Allocate and
-// Reallocate, and every nth after that. It panics if inner is nil or n less than 1.
+// Every returns an allocator that fails each nth call of Allocate and Reallocate. It
+// panics if inner is nil or n is less than 1.
 func Every(inner blockalloc.Allocator, n int64) *Allocator {
 	if n < 1 {
 		panic(fmt.Sprintf("failing: Every(%d): pass 1 to fail all calls, or more", n))
@@ -104,12 +103,12 @@ func Every(inner blockalloc.Allocator, n int64) *Allocator {
 	}}
 }
 
-// If returns an allocator that fails the calls of Allocate, Reallocate and
-// Free for which f is true. If several goroutines use it at once, so they do f. It
+// If returns an allocator that fails the calls of Allocate, Reallocate and Free for
+// which f returns true. Goroutines that use the allocator at once call f at once. It
 // panics if inner or f is nil.
 func If(inner blockalloc.Allocator, f func(Call) bool) *Allocator {
 	if f == nil {
-		panic("failing: If: the function must not be nil: pass one that says which calls fail")
+		panic("failing: If: f is nil: pass a function that says which calls fail")
 	}
 	return &Allocator{inner, ownerOf("If", inner), &plan{
 		name:  "failing.If",
@@ -118,7 +117,7 @@ func If(inner blockalloc.Allocator, f func(Call) bool) *Allocator {
 	}}
 }
 
-// Allocate fails, or allocates from the inner allocator.
+// Allocate fails or allocates from the inner allocator.
 func (f *Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if l.Size > 0 && l.Check() == nil {
 		if err := f.inject(Call{Op: OpAllocate, Layout: l}); err != nil {
@@ -128,7 +127,7 @@ func (f *Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	return f.inner.Allocate(l)
 }
 
-// Reallocate fails, or reallocates b by the inner allocator.
+// Reallocate fails or reallocates b by the inner allocator.
 func (f *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 	l := blockalloc.Layout{Size: size, Align: b.Align()}
 	if size > 0 && !b.IsZero() && l.Check() == nil {
@@ -139,7 +138,7 @@ func (f *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Blo
 	return f.inner.Reallocate(b, size)
 }
 
-// Free fails, or gives b back to the inner allocator.
+// Free fails or frees b in the inner allocator.
 func (f *Allocator) Free(b blockalloc.Block) error {
 	if f.plan.frees && !b.IsZero() {
 		if err := f.inject(Call{OpFree, b.Layout(), b}); err != nil {
@@ -161,22 +160,21 @@ func (f *Allocator) inject(c Call) error {
 	return fmt.Errorf("%w: %w: call %d", blockalloc.ErrOutOfMemory, ErrInjected, nth)
 }
 
-// Calls returns how many operations were counted: of After and Every those
-// of Allocate and Reallocate, of If also those of Free.
+// Calls returns how many operations were counted: those of Allocate and Reallocate, and
+// with If also those of Free.
 func (f *Allocator) Calls() int64 { return f.plan.calls.Load() }
 
-// Injected returns how many operations were made to fail.
+// Injected returns how many operations failed by injection.
 func (f *Allocator) Injected() int64 { return f.plan.injected.Load() }
 
-// Owns asks the inner allocator whether it owns b. It is false if that is no
-// Owner.
+// Owns reports whether the inner allocator owns b, false if that is no Owner.
 func (f *Allocator) Owns(b blockalloc.Block) bool { return f.owner != nil && f.owner.Owns(b) }
 
 // Unwrap returns the inner allocator.
 func (f *Allocator) Unwrap() blockalloc.Allocator { return f.inner }
 
-// Rewrap returns an Allocator over another view of the inner one, with the same
-// plan and counts.
+// Rewrap returns an Allocator over another view of the inner one, with the same plan
+// and counts.
 func (f *Allocator) Rewrap(view func(blockalloc.Allocator) blockalloc.Allocator) blockalloc.Allocator {
 	return &Allocator{view(f.inner), f.owner, f.plan}
 }
@@ -188,7 +186,7 @@ func (f *Allocator) String() string { return f.plan.name }
 // constructor if inner is nil.
 func ownerOf(constructor string, inner blockalloc.Allocator) blockalloc.Owner {
 	if inner == nil {
-		panic("failing: " + constructor + ": the inner allocator must not be nil: pass one, such as blockalloc.Default()")
+		panic("failing: " + constructor + "(nil): pass an allocator, such as blockalloc.Default()")
 	}
 	o, _ := blockalloc.OwnerOf(inner)
 	return o

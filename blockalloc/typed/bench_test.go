@@ -91,7 +91,7 @@ func BenchmarkRatios(b *testing.B) {
 			}
 		}},
 		{"Vec/Grow", func() {
-			v, _ := typed.NewVec[uint64](mem)
+			v := typed.NewVec[uint64](mem)
 			for i := range uint64(n) {
 				if v.Append(i) != nil {
 					b.Fatal("no memory")

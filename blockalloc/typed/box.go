@@ -7,21 +7,21 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A Box is one value in a block of an allocator. It is itself a value, like the
-// block: copies of it are the same place, whoever frees one of them has freed
-// all, and only the Box that Free or Take was called on knows of it.
+// A Box is one value in a block of an allocator. Like the block, it is a value: all
+// copies describe the same place, and freeing one frees it for all. Only the Box that
+// Free or Take was called on notices.
 //
-// Make a Box with [NewBox] or [NewBoxFunc]. It is for one goroutine at a time;
-// several may read at once. It adds nothing to the block, and costs the
-// allocator's Allocate and Free: it is for values that are large, or that other
-// memory refers to. For many small values take a [Vec].
+// Make a Box with [NewBox] or [NewBoxFunc]. It is for one goroutine at a time; several
+// may read at once. It adds nothing to the block, and costs the allocator's Allocate
+// and Free. It is for values that are large, or that other memory refers to. For many
+// small values use a [Vec].
 type Box[T any] struct {
 	mem   blockalloc.Allocator // nil after Free
 	block blockalloc.Block     // empty if a T takes no memory
 }
 
-// NewBox returns a Box over mem with v in it. A type that holds Go pointers is
-// refused with [ErrPointers].
+// NewBox returns a Box over mem with v in it. It panics if mem is nil or T holds Go
+// pointers.
 func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
 	b, err := newBox[T]("NewBox", mem)
 	if err == nil {
@@ -30,12 +30,15 @@ func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
 	return b, err
 }
 
-// NewBoxFunc returns a Box over mem that fill has filled in place: a large value
-// is never copied. The place is zeroed and must not be kept. If fill returns an
-// error, that comes back; if it fails or panics, the place is freed and there is
-// no Box. Where the allocator refuses to take the place back, the Box comes back with
-// both errors, so that it can be freed later.
+// NewBoxFunc returns a Box over mem that fill has filled in place, so that a large
+// value is never copied. The place is zeroed, and fill must not keep it. If fill fails
+// or panics, the place is freed, and fill's error is returned. If the allocator refuses
+// that free, the Box is returned with both errors, so that it can be freed later. It
+// panics as NewBox does, and if fill is nil.
 func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box Box[T], err error) {
+	if fill == nil {
+		panic("blockalloc/typed: NewBoxFunc: fill is nil: pass a function, or use NewBox")
+	}
 	b, err := newBox[T]("NewBoxFunc", mem)
 	if err != nil {
 		return b, err
@@ -58,9 +61,7 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 
 func newBox[T any](function string, mem blockalloc.Allocator) (Box[T], error) {
 	needAllocator(function, mem)
-	if err := checkElement[T](function); err != nil {
-		return Box[T]{}, err
-	}
+	needPointerFree[T](function)
 	var v T
 	block, err := mem.Allocate(blockalloc.Layout{Size: unsafe.Sizeof(v), Align: unsafe.Alignof(v)})
 	if err != nil {
@@ -69,8 +70,7 @@ func newBox[T any](function string, mem blockalloc.Allocator) (Box[T], error) {
 	return Box[T]{mem, block}, nil
 }
 
-// Pointer returns the place of the value, which stays where it is until the Box
-// is freed, and must not be used afterwards.
+// Pointer returns the address of the value, which is valid until the Box is freed.
 func (b *Box[T]) Pointer() *T {
 	if b.mem == nil {
 		panicFreed("Box")
@@ -84,11 +84,11 @@ func (b *Box[T]) Pointer() *T {
 // Get returns a copy of the value.
 func (b *Box[T]) Get() T { return *b.Pointer() }
 
-// Set makes v the value.
+// Set replaces the value by v.
 func (b *Box[T]) Set(v T) { *b.Pointer() = v }
 
-// Take moves the value out and frees the Box. If the allocator refuses the block,
-// the value stays in.
+// Take returns the value and frees the Box. If the allocator refuses the block, the
+// value stays in.
 func (b *Box[T]) Take() (T, error) {
 	v := b.Get()
 	if err := b.Free(); err != nil {
@@ -98,8 +98,8 @@ func (b *Box[T]) Take() (T, error) {
 	return v, nil
 }
 
-// SetAllocator makes the Box free through mem from now on. It must take the
-// blocks of the allocator before, as another view of the same one does.
+// SetAllocator makes the Box free through mem from now on. It must take the blocks of
+// the allocator before, as another view of the same one does.
 func (b *Box[T]) SetAllocator(mem blockalloc.Allocator) {
 	needAllocator("Box.SetAllocator", mem)
 	if b.mem == nil {
@@ -108,8 +108,8 @@ func (b *Box[T]) SetAllocator(mem blockalloc.Allocator) {
 	b.mem = mem
 }
 
-// Free gives the block back. It runs nothing on the value. After that only Free
-// may be called, which then does nothing.
+// Free gives the block back, and calls nothing on the value. After it only Free may be
+// called, which does nothing.
 func (b *Box[T]) Free() error {
 	if !b.block.IsZero() {
 		if err := b.mem.Free(b.block); err != nil {

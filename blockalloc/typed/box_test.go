@@ -71,6 +71,7 @@ func TestBoxFunc(t *testing.T) {
 		t.Errorf("a fill that fails: error %v and %d blocks, want its error and none", err, a.live)
 	}
 	wantPanic(t, "use of a Box after Free", func() { none.Get() })
+	wantPanic(t, "NewBoxFunc: fill is nil: pass a function", func() { _, _ = typed.NewBoxFunc[int](a, nil) })
 	wantPanic(t, "filling", func() {
 		_, _ = typed.NewBoxFunc(a, func(*page) error { panic("filling") })
 	})
@@ -120,7 +121,7 @@ func TestBoxSetAllocator(t *testing.T) {
 	}
 	b.SetAllocator(a)
 	must(t, b.Free())
-	wantPanic(t, "Box.SetAllocator: the allocator is nil", func() { b.SetAllocator(nil) })
+	wantPanic(t, "Box.SetAllocator(nil): pass an allocator", func() { b.SetAllocator(nil) })
 }
 
 func TestBoxAfterFree(t *testing.T) {

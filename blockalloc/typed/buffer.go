@@ -11,16 +11,15 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A Buffer is bytes to be written at one end and read at the other, as a
-// bytes.Buffer, which lie in one block of an allocator. Where a bytes.Buffer
-// panics for lack of memory, it returns the allocator's error. It grows as a
-// [Vec] does, but first takes the room of bytes that were read if that makes it
-// half empty.
+// A Buffer is bytes that are written at one end and read at the other, as a
+// bytes.Buffer, in one block of an allocator. If there is no memory, it returns the
+// allocator's error, where a bytes.Buffer panics. It grows as a [Vec] does, but first
+// reuses the room of bytes that were read if that makes it half empty.
 //
-// Make a Buffer with [NewBuffer]; it must not be copied. It is for one goroutine
-// at a time.
+// Make a Buffer with [NewBuffer]; it must not be copied. It is for one goroutine at a
+// time.
 type Buffer struct {
-	vec      Vec[byte] // what is to be read begins at off
+	vec      Vec[byte] // unread bytes begin at off
 	off      int
 	lastRead lastRead
 }
@@ -35,8 +34,8 @@ var (
 	_ io.StringWriter = (*Buffer)(nil)
 )
 
-// lastRead is what UnreadByte and UnreadRune can take back: the size of the rune
-// that was read last, or one of these.
+// lastRead is what UnreadByte and UnreadRune can undo: the size of the rune that was
+// read last, or one of these.
 type lastRead int8
 
 const (
@@ -49,24 +48,24 @@ var (
 	errUnreadRune = errors.New("blockalloc/typed: Buffer.UnreadRune: the last operation was not a successful ReadRune")
 )
 
-// NewBuffer returns an empty Buffer over mem. It takes no block before something
-// is written.
+// NewBuffer returns an empty Buffer over mem, which takes no block before something is
+// written. It panics if mem is nil.
 func NewBuffer(mem blockalloc.Allocator) *Buffer {
 	needAllocator("NewBuffer", mem)
 	return &Buffer{vec: Vec[byte]{mem: mem}}
 }
 
-// Bytes returns what is to be read. It is valid until the next call that changes
-// the Buffer, and must not be used afterwards.
+// Bytes returns the unread bytes, which are valid until the next call that changes the
+// Buffer.
 func (b *Buffer) Bytes() []byte {
 	b.check()
 	return b.vec.items[b.off:len(b.vec.items):len(b.vec.items)]
 }
 
-// String returns a copy of what is to be read, on the Go heap.
+// String returns a copy of the unread bytes, on the Go heap.
 func (b *Buffer) String() string { return string(b.Bytes()) }
 
-// Len returns how many bytes are to be read.
+// Len returns how many bytes are unread.
 func (b *Buffer) Len() int { return len(b.Bytes()) }
 
 // Cap returns the size of the block in bytes.
@@ -79,7 +78,7 @@ func (b *Buffer) Cap() int {
 func (b *Buffer) Available() int { return b.Cap() - len(b.vec.items) }
 
 // AvailableBuffer returns an empty slice with Available bytes of capacity, to be
-// appended to and passed to Write at once: what fits then lies where it belongs.
+// appended to and passed to Write at once. Write copies nothing if it still fits.
 func (b *Buffer) AvailableBuffer() []byte {
 	b.check()
 	return b.vec.items[len(b.vec.items):]
@@ -88,10 +87,10 @@ func (b *Buffer) AvailableBuffer() []byte {
 // Grow makes room for n more bytes.
 func (b *Buffer) Grow(n int) error { return b.room("Buffer.Grow", n) }
 
-// Reset empties the Buffer and keeps its block.
+// Reset removes all bytes and keeps the block.
 func (b *Buffer) Reset() { b.Truncate(0) }
 
-// Truncate keeps the first n of the bytes to be read.
+// Truncate removes all unread bytes but the first n.
 func (b *Buffer) Truncate(n int) {
 	_ = b.Bytes()[:n:b.Len()]
 	b.lastRead = readNothing
@@ -109,8 +108,7 @@ func (b *Buffer) SetAllocator(mem blockalloc.Allocator) {
 	b.vec.mem = mem
 }
 
-// Free gives the block back. After that only Free may be called, which then does
-// nothing.
+// Free gives the block back. After it only Free may be called, which does nothing.
 func (b *Buffer) Free() error {
 	if err := b.vec.Free(); err != nil {
 		return err
@@ -119,9 +117,9 @@ func (b *Buffer) Free() error {
 	return nil
 }
 
-// TakeString moves what is to be read into a String, which is to be freed with
-// the Buffer's allocator. It gives back what the block has too much, which may
-// move it, and leaves the Buffer empty.
+// TakeString moves the unread bytes into a String, and leaves the Buffer empty. Free
+// the String with the Buffer's allocator. The block is shrunk to the bytes, which may
+// move it.
 func (b *Buffer) TakeString() (String, error) {
 	b.check()
 	b.slide()
@@ -133,7 +131,7 @@ func (b *Buffer) TakeString() (String, error) {
 	return s, nil
 }
 
-// Write adds p at the end: all of it, or nothing and an error.
+// Write adds p at the end: all of it, or nothing if it returns an error.
 func (b *Buffer) Write(p []byte) (int, error) {
 	b.check()
 	b.lastRead = readNothing
@@ -151,7 +149,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteString adds s at the end: all of it, or nothing and an error.
+// WriteString adds s at the end: all of it, or nothing if it returns an error.
 func (b *Buffer) WriteString(s string) (int, error) {
 	return b.Write(unsafe.Slice(unsafe.StringData(s), len(s)))
 }
@@ -168,17 +166,16 @@ func (b *Buffer) WriteByte(c byte) error {
 	return nil
 }
 
-// WriteRune adds r in UTF-8 at the end, or U+FFFD if it is not valid, and returns
-// how many bytes that took.
+// WriteRune adds r in UTF-8 at the end, or U+FFFD if r is not valid, and returns how
+// many bytes that took.
 func (b *Buffer) WriteRune(r rune) (int, error) {
 	var p [utf8.UTFMax]byte
 	return b.Write(utf8.AppendRune(p[:0], r))
 }
 
-// ReadFrom adds what r has until it ends, and returns how many bytes that was. If
-// r or the allocator fails, what was read until then stays. It makes room for
-// [bytes.MinRead] before each Read, the one that finds the end too: where memory
-// is short, Grow by that much more than r has.
+// ReadFrom adds all that r has, and returns how many bytes that was. If r or the
+// allocator fails, what was read before stays. It makes room for [bytes.MinRead] before
+// each Read, also the last: to avoid growth, Grow by that much more than r has.
 func (b *Buffer) ReadFrom(r io.Reader) (n int64, err error) {
 	for {
 		if err := b.room("Buffer.ReadFrom", bytes.MinRead); err != nil {
@@ -187,7 +184,7 @@ func (b *Buffer) ReadFrom(r io.Reader) (n int64, err error) {
 		room := b.AvailableBuffer()
 		m, err := r.Read(room[:cap(room)])
 		if m < 0 || m > cap(room) {
-			return n, fmt.Errorf("blockalloc/typed: Buffer.ReadFrom: the %T says that it read %d bytes into %d: mend its Read", r, m, cap(room))
+			return n, fmt.Errorf("blockalloc/typed: Buffer.ReadFrom: the %T says that it read %d bytes into %d: correct its Read", r, m, cap(room))
 		}
 		b.vec.items = b.vec.items[:len(b.vec.items)+m]
 		n += int64(m)
@@ -200,8 +197,8 @@ func (b *Buffer) ReadFrom(r io.Reader) (n int64, err error) {
 	}
 }
 
-// WriteTo writes what is to be read to w, and returns how many bytes w took. If w
-// fails, the rest stays.
+// WriteTo writes the unread bytes to w, and returns how many w took. If w fails, the
+// rest stays.
 func (b *Buffer) WriteTo(w io.Writer) (int64, error) {
 	p := b.Bytes()
 	b.lastRead = readNothing
@@ -211,7 +208,7 @@ func (b *Buffer) WriteTo(w io.Writer) (int64, error) {
 	}
 	n, err := w.Write(p)
 	if n < 0 || n > len(p) {
-		return 0, fmt.Errorf("blockalloc/typed: Buffer.WriteTo: the %T says that it wrote %d of %d bytes: mend its Write", w, n, len(p))
+		return 0, fmt.Errorf("blockalloc/typed: Buffer.WriteTo: the %T says that it wrote %d of %d bytes: correct its Write", w, n, len(p))
 	}
 	b.off += n
 	if err != nil {
@@ -224,8 +221,8 @@ func (b *Buffer) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), nil
 }
 
-// Read reads up to len(p) bytes. At the end of the Buffer it returns io.EOF,
-// unless p is empty.
+// Read reads up to len(p) bytes. If there are none, it returns io.EOF, unless p is
+// empty.
 func (b *Buffer) Read(p []byte) (int, error) {
 	if b.empty() && len(p) > 0 {
 		return 0, io.EOF
@@ -233,8 +230,8 @@ func (b *Buffer) Read(p []byte) (int, error) {
 	return copy(p, b.Next(len(p))), nil
 }
 
-// Next reads up to n bytes and returns them where they lie. They are valid until
-// the next call that changes the Buffer, and must not be used afterwards.
+// Next reads up to n bytes and returns them in place. They are valid until the next
+// call that changes the Buffer.
 func (b *Buffer) Next(n int) []byte {
 	unread := b.Bytes()
 	n = min(n, len(unread))
@@ -247,7 +244,7 @@ func (b *Buffer) Next(n int) []byte {
 	return p
 }
 
-// ReadByte reads a byte. At the end of the Buffer it returns io.EOF.
+// ReadByte reads a byte. If there is none, it returns io.EOF.
 func (b *Buffer) ReadByte() (byte, error) {
 	if b.empty() {
 		return 0, io.EOF
@@ -258,8 +255,8 @@ func (b *Buffer) ReadByte() (byte, error) {
 	return c, nil
 }
 
-// ReadRune reads a character in UTF-8 and returns its size in bytes, or U+FFFD and
-// 1 for a byte that is none. At the end of the Buffer it returns io.EOF.
+// ReadRune reads a UTF-8 character and returns its size in bytes, or U+FFFD and 1 for a
+// byte that is none. If there is none, it returns io.EOF.
 func (b *Buffer) ReadRune() (r rune, size int, err error) {
 	if b.empty() {
 		return 0, 0, io.EOF
@@ -271,14 +268,14 @@ func (b *Buffer) ReadRune() (r rune, size int, err error) {
 }
 
 // ReadBytes reads up to and including the first delim and returns a copy on the Go
-// heap. If there is none, it reads all and returns io.EOF too.
+// heap. Without a delim, it reads all bytes and also returns io.EOF.
 func (b *Buffer) ReadBytes(delim byte) ([]byte, error) {
 	line, err := b.readUntil(delim)
 	return bytes.Clone(line), err
 }
 
-// ReadString reads up to and including the first delim and returns a copy on the
-// Go heap. If there is none, it reads all and returns io.EOF too.
+// ReadString reads up to and including the first delim and returns a copy on the Go
+// heap. Without a delim, it reads all bytes and also returns io.EOF.
 func (b *Buffer) ReadString(delim byte) (string, error) {
 	line, err := b.readUntil(delim)
 	return string(line), err
@@ -292,8 +289,8 @@ func (b *Buffer) readUntil(delim byte) ([]byte, error) {
 	return b.Next(i + 1), nil
 }
 
-// UnreadByte takes back the last byte of the last operation, which must have read
-// one.
+// UnreadByte makes the last byte read unread again. It fails if the last operation read
+// none.
 func (b *Buffer) UnreadByte() error {
 	b.check()
 	if b.lastRead == readNothing {
@@ -304,7 +301,8 @@ func (b *Buffer) UnreadByte() error {
 	return nil
 }
 
-// UnreadRune takes back the last operation, which must have been a ReadRune.
+// UnreadRune makes the last character read unread again. It fails if the last operation
+// was no successful ReadRune.
 func (b *Buffer) UnreadRune() error {
 	b.check()
 	if b.lastRead <= readNothing {
@@ -321,8 +319,7 @@ func (b *Buffer) check() {
 	}
 }
 
-// empty reports whether nothing is to be read, and then makes all of the block
-// room.
+// empty reports whether no byte is unread, and then makes all of the block room.
 func (b *Buffer) empty() bool {
 	if b.off < len(b.vec.items) {
 		return false
@@ -350,8 +347,8 @@ func (b *Buffer) room(function string, n int) error {
 	return err
 }
 
-// slide moves what is to be read to the block's start, over what was read, which
-// cannot be taken back then.
+// slide moves the unread bytes to the block's start, over the read ones, which can then
+// not be unread.
 func (b *Buffer) slide() {
 	b.lastRead = readNothing
 	if b.off > 0 {

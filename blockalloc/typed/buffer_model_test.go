@@ -93,7 +93,7 @@ func (m *bufferModel) same(what string, n, wantN any, err, wantErr error) {
 	}
 }
 
-// wrote tells the bytes.Buffer what the Buffer took.
+// wrote writes to the bytes.Buffer what the Buffer took.
 func (m *bufferModel) wrote(n int, err error, p []byte) {
 	m.Helper()
 	if err == errInjected {

@@ -277,7 +277,7 @@ func TestBufferSetAllocator(t *testing.T) {
 	}
 	b.SetAllocator(a)
 	must(t, b.Free())
-	wantPanic(t, "Buffer.SetAllocator: the allocator is nil", func() { b.SetAllocator(nil) })
+	wantPanic(t, "Buffer.SetAllocator(nil): pass an allocator", func() { b.SetAllocator(nil) })
 }
 
 func TestBufferAllocatesNothing(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
-// TestCgocheck runs under GOEXPERIMENT=cgocheck2 CGO_ENABLED=0 alone. It shows that
-// the experiment sees a Go pointer that gets into a block, each way a Vec writes, so
-// that the silence of all other tests under it means that none does. The process in
-// which it happens does not survive.
+// TestCgocheck runs under GOEXPERIMENT=cgocheck2 CGO_ENABLED=0 alone. It shows that the
+// experiment finds a Go pointer written into a block, in each way a Vec writes. So the
+// silence of all other tests under it means that none is. The process in which that
+// happens ends.
 func TestCgocheck(t *testing.T) {
 	ways := map[string]func(*typed.Vec[*int]) error{
 		"Append": func(v *typed.Vec[*int]) error { return v.Append(new(int)) },

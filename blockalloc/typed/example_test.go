@@ -2,6 +2,7 @@ package typed_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"log"
@@ -14,10 +15,7 @@ import (
 )
 
 func ExampleVec() {
-	v, err := typed.NewVec[uint32](blockalloc.Default())
-	if err != nil {
-		log.Fatal(err)
-	}
+	v := typed.NewVec[uint32](blockalloc.Default())
 	defer v.Free()
 	if err := v.Append(30, 10, 20); err != nil {
 		log.Fatal(err) // out of memory: v is what it was
@@ -35,10 +33,7 @@ func ExampleVec() {
 // The functions of package slices work on Slice. What they shorten, Truncate
 // shortens in the Vec.
 func ExampleVec_Truncate() {
-	v, err := typed.NewVec[int](blockalloc.Default())
-	if err != nil {
-		log.Fatal(err)
-	}
+	v := typed.NewVec[int](blockalloc.Default())
 	defer v.Free()
 	if err := v.Append(1, 1, 2, 3, 3, 3, 4); err != nil {
 		log.Fatal(err)
@@ -53,8 +48,8 @@ func ExampleNewVec_pointers() {
 		ID    uint64
 		Names [2]string
 	}
-	_, err := typed.NewVec[user](blockalloc.Default())
-	fmt.Println(err)
+	defer func() { fmt.Println(recover()) }()
+	typed.NewVec[user](blockalloc.Default())
 	// Output: blockalloc/typed: NewVec of typed_test.user: type holds Go pointers: Names[] is a string: the garbage collector does not look into blocks: store an index, an offset or a typed.String
 }
 
@@ -89,10 +84,7 @@ func ExampleNewBoxFunc() {
 // what they are in.
 func ExampleString() {
 	mem := blockalloc.Default()
-	v, err := typed.NewVec[typed.String](mem)
-	if err != nil {
-		log.Fatal(err)
-	}
+	v := typed.NewVec[typed.String](mem)
 	for _, name := range []string{"pear", "apple", "fig"} {
 		s, err := typed.NewString(mem, name)
 		if err == nil {
@@ -153,4 +145,47 @@ func ExampleBuffer_TakeString() {
 	// Output:
 	// 42 bytes of text
 	// 0 bytes are left
+}
+
+// Pages of a file by their number, outside the Go heap.
+func ExampleMap() {
+	type page struct{ Offset, Size uint32 }
+	pages := typed.NewMap[uint64, page](blockalloc.Default())
+	defer pages.Free()
+	for i := range uint64(5) {
+		if err := pages.Set(100+i, page{uint32(i) << 12, 4096}); err != nil {
+			log.Fatal(err) // no memory: the map holds what it held
+		}
+	}
+	pages.Ptr(102).Size = 17 // in place
+	for number, p := range pages.All() {
+		if p.Size == 4096 {
+			pages.Delete(number)
+		}
+	}
+	p, ok := pages.Get(102)
+	fmt.Println(pages.Len(), p, ok)
+	// Output: 1 {8192 17} true
+}
+
+// How often each word occurs. The words are kept by the map.
+func ExampleBytesMap() {
+	words := typed.NewBytesMap[int](blockalloc.Default())
+	defer words.Free()
+	for _, word := range bytes.Fields([]byte("the cat and the dog and the bird")) {
+		n, _, err := words.Ensure(word)
+		if err != nil {
+			log.Fatal(err)
+		}
+		*n++
+	}
+	for word, n := range words.All() {
+		fmt.Printf("%s %d\n", word, n)
+	}
+	// Output:
+	// the 3
+	// cat 1
+	// and 2
+	// dog 1
+	// bird 1
 }

@@ -22,7 +22,7 @@ type user struct {
 	free  []func() error // can be called again, whatever came of it
 }
 
-// add has n steps more, of which each is told its number.
+// add appends n steps, each of which gets its number.
 func (u *user) add(n int, step func(i int) error) {
 	for i := range n {
 		u.steps = append(u.steps, func() error { return step(i) })
@@ -45,8 +45,7 @@ func differ[T any](got, want T, equal bool) error {
 // users has one of each container.
 var users = map[string]func(t *testing.T, mem blockalloc.Allocator) *user{
 	"Vec": func(t *testing.T, mem blockalloc.Allocator) *user {
-		v, err := typed.NewVec[int](mem)
-		must(t, err)
+		v := typed.NewVec[int](mem)
 		u, want := &user{free: []func() error{v.Free}}, []int{}
 		u.check = func() error { return differ(v.Slice(), want, slices.Equal(v.Slice(), want)) }
 		u.add(30, func(i int) error {
@@ -343,8 +342,7 @@ func TestMapHashPanics(t *testing.T) {
 		}
 		return uint64(k)
 	}
-	m, err := typed.NewMapFunc[int, int](a, hash)
-	must(t, err)
+	m := typed.NewMapFunc[int, int](a, hash)
 	for i := range 7 {
 		must(t, m.Set(i, i))
 	}

@@ -11,83 +11,74 @@ import (
 )
 
 // A Map is a hash table in blocks of an allocator. Make one with [NewMap] or
-// [NewMapFunc]; it must not be copied. For keys of bytes that differ in length,
-// such as words, there is [BytesMap].
+// [NewMapFunc]; it must not be copied. For keys of bytes of any length, such as words,
+// use [BytesMap].
 //
-// Keys are equal if == says so, as in Go's own maps: +0 and -0 are one key, a NaN
-// equals no key and is come to by iterating alone, padding does not count.
+// Keys are equal if == says so, as in Go's maps: +0 and -0 are one key, a NaN equals no
+// key and is found only by iterating, and padding does not count.
 //
-// Entries are iterated in the order in which they were added; one that is added
-// after deletions takes the place of what was deleted last. So the order depends
-// on what was done with the map and on nothing else: two runs of a program see the
-// same. The body of the loop may change the map, as in Go: what it deletes before
-// the iteration comes to it is not seen; what it adds may be seen or not; all else
-// is seen once, also when the map grows. The iteration ends even if each of its
-// rounds adds an entry. If the body frees the map, the next round panics.
+// Entries are iterated in the order in which they were added; one added after deletions
+// takes the place of the last deleted one. The order depends on the calls alone, so
+// that two runs of a program see the same. The loop's body may change the map, as in
+// Go: a deleted entry is not seen if the iteration has not reached it, an added one may
+// be seen or not. All others are seen once, also if the map grows. The iteration ends
+// even if each round adds an entry. If the body frees the map, the next round panics.
 //
-// A Map has two blocks, and none before the first entry. One holds the entries, of
-// which each takes a struct of its value and its key, 4 bytes at least, and a bit;
-// the block doubles up to 256 entries, and grows by half from then on. The other
-// is the index: a power of two of groups, each of 48 bytes for up to 7 entries on
-// average, so that an entry takes 7 to 14 bytes of it. All in all and on average an
-// entry of 16 bytes takes 30, as in a map of Go's; one of 8 bytes 20, not 30; one of
-// 64 bytes 88, not 118. While a block grows, the old and the new one are there at
-// once; all that the allocator grants for entries is used. Nothing gives memory
-// back but [Map.Free]; the entries of a [Map.Clone] take no more than they need.
+// A Map has two blocks, and none before the first entry. One holds the entries: each
+// takes a struct of its value and key, 4 bytes at least, and a bit. It doubles up to
+// 256 entries, and then grows by half. The other is the index: a power of two of
+// groups, each of 48 bytes for up to 7 entries on average, and so 7 to 14 bytes an
+// entry. In all an entry of 16 bytes takes 30 on average, as in Go's map; one of 8
+// bytes 20, not 30; one of 64 bytes 88, not 118. While a block grows, the old and the
+// new one exist at once. All that is granted for entries is used. Only [Map.Free] gives
+// memory back; a [Map.Clone] takes no more than its entries need.
 //
-// Deleting and clearing need no memory, nor does adding as long as there are no
-// more entries than there once were, or than were reserved. Deletions leave
-// nothing behind that makes the map slower, except that an iteration takes as long
-// as for the most entries there ever were. A Map holds up to 4,294,967,295 entries;
-// one more is [blockalloc.ErrLimit].
+// Deleting and clearing need no memory. Adding needs none up to the most entries there
+// ever were, or were reserved. Deletions do not slow the map, except that an iteration
+// takes as long as for the most entries there ever were. A Map holds up to
+// 4,294,967,295 entries; one more is [blockalloc.ErrLimit].
 //
-// Nothing is allocated on the Go heap but the Map itself. To find a key takes 1.2
-// to 1.5 times as long as in a map of Go's, and to find that it is not there 0.8 to
-// 1.3 times; to add one 1.0 to 1.4 times, and in a small map the allocations on
-// top; to iterate half as long. It is for one goroutine at a time; several may read
-// at once.
+// Nothing but the Map itself is on the Go heap. Compared to Go's map, finding a key
+// takes 1.2 to 1.5 times as long, and a missing key 0.8 to 1.3 times. Adding one takes
+// 1.0 to 1.4 times as long, plus allocations in a small map; iterating takes half as
+// long. A Map is for one goroutine at a time; several may read at once.
 type Map[K comparable, V any] struct {
 	table mapTable
 	seed  maphash.Seed
 	hash  func(K) uint64 // nil: maphash.Comparable with seed
 }
 
-// A mapEntry has the key behind the value: a set's values have no size, and a
-// field without size costs bytes if it is the last.
+// A mapEntry has the key behind the value: a set's values have no size, and a last
+// field without size costs bytes.
 type mapEntry[K comparable, V any] struct {
 	value V
 	key   K
 }
 
-// NewMap returns an empty map that takes its memory from mem, and takes none yet.
-// It hashes keys with [maphash.Comparable] and a seed of its own, so that nobody
-// can foresee which keys collide. Keys or values that hold Go pointers are
-// [ErrPointers]. A nil allocator panics.
-func NewMap[K comparable, V any](mem blockalloc.Allocator) (*Map[K, V], error) {
+// NewMap returns an empty map over mem, which takes no memory yet. It hashes keys with
+// [maphash.Comparable] and a seed of its own, so that nobody can foresee which keys
+// collide. It panics if mem is nil, or if K or V holds Go pointers.
+func NewMap[K comparable, V any](mem blockalloc.Allocator) *Map[K, V] {
 	return newMap[K, V]("NewMap", mem, nil)
 }
 
-// NewMapFunc is [NewMap] with a hash function of the caller's: one that is faster
-// for these keys, or the same in each run. Equal keys must have equal hashes. What
-// the function returns is mixed once more, so that numbers may be their own hash;
-// keys whose hashes are equal are searched one by one.
-func NewMapFunc[K comparable, V any](mem blockalloc.Allocator, hash func(K) uint64) (*Map[K, V], error) {
+// NewMapFunc returns a map with a hash function of the caller's, which may be faster
+// for these keys, or the same in each run. Equal keys must have equal hashes. The map
+// mixes the hashes once more, so that numbers can be their own hash. Keys with equal
+// hashes are searched one by one. It panics as NewMap does, and if hash is nil.
+func NewMapFunc[K comparable, V any](mem blockalloc.Allocator, hash func(K) uint64) *Map[K, V] {
 	if hash == nil {
-		panic("blockalloc/typed: NewMapFunc: the hash function is nil: pass one, or use NewMap")
+		panic("blockalloc/typed: NewMapFunc: hash is nil: pass a function, or use NewMap")
 	}
 	return newMap[K, V]("NewMapFunc", mem, hash)
 }
 
-func newMap[K comparable, V any](function string, mem blockalloc.Allocator, hash func(K) uint64) (*Map[K, V], error) {
+func newMap[K comparable, V any](function string, mem blockalloc.Allocator, hash func(K) uint64) *Map[K, V] {
 	needAllocator(function, mem)
-	if err := checkElement[K](function + " with keys"); err != nil {
-		return nil, err
-	}
-	if err := checkElement[V](function + " with values"); err != nil {
-		return nil, err
-	}
+	needPointerFree[K](function + " with keys")
+	needPointerFree[V](function + " with values")
 	var e mapEntry[K, V]
-	return &Map[K, V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}, nil
+	return &Map[K, V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}
 }
 
 // Len returns how many entries there are.
@@ -104,9 +95,8 @@ func (m *Map[K, V]) Get(k K) (v V, ok bool) {
 	return v, false
 }
 
-// Ptr returns the value of key k in its place, or nil if there is none. The
-// pointer is valid until the map grows, which adding an entry may do, and until
-// the entry is deleted or the map cleared or freed.
+// Ptr returns the value of key k in place, or nil if there is none. The pointer is
+// valid until an entry is added, this one is deleted, or the map is cleared or freed.
 func (m *Map[K, V]) Ptr(k K) *V {
 	if e, _, _ := m.find(k); e != nil {
 		return &e.value
@@ -114,8 +104,8 @@ func (m *Map[K, V]) Ptr(k K) *V {
 	return nil
 }
 
-// Ensure returns the value of key k in its place, as Ptr does, after it has added
-// a zero value if there was none. It is what m[k]++ does in Go's maps.
+// Ensure returns the value of key k in place, as Ptr does, and adds a zero value first
+// if there is none. To count, increment what it returns, as m[k]++ does in Go's maps.
 func (m *Map[K, V]) Ensure(k K) (v *V, added bool, err error) {
 	e, _, h := m.find(k)
 	if e == nil {
@@ -128,7 +118,7 @@ func (m *Map[K, V]) Ensure(k K) (v *V, added bool, err error) {
 	return &e.value, added, nil
 }
 
-// Set gives key k the value v.
+// Set sets the value of key k to v.
 func (m *Map[K, V]) Set(k K, v V) (err error) {
 	e, _, h := m.find(k)
 	if e == nil {
@@ -140,7 +130,7 @@ func (m *Map[K, V]) Set(k K, v V) (err error) {
 	return nil
 }
 
-// Delete takes out the entry with key k, and reports whether there was one.
+// Delete removes the entry with key k, and reports whether there was one.
 func (m *Map[K, V]) Delete(k K) bool {
 	e, number, h := m.find(k)
 	if e == nil {
@@ -150,20 +140,20 @@ func (m *Map[K, V]) Delete(k K) bool {
 	return true
 }
 
-// Clear takes out all entries, NaNs too. The memory stays with the map.
+// Clear removes all entries, also NaNs. The map keeps its memory.
 func (m *Map[K, V]) Clear() {
 	m.check()
 	m.table.clear()
 }
 
-// Reserve makes room for n entries in all, and asks for no more than that: the
-// map needs no memory as long as it has no more entries.
+// Reserve makes room for n entries in all, and asks for no more than that. Up to n
+// entries, the map then needs no memory.
 func (m *Map[K, V]) Reserve(n int) error {
 	m.check()
 	return m.table.makeRoom(n, n, m.hashAt)
 }
 
-// All returns the entries, in the order that [Map] describes.
+// All yields the entries, in the order that [Map] describes.
 func (m *Map[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		m.check()
@@ -178,7 +168,7 @@ func (m *Map[K, V]) All() iter.Seq2[K, V] {
 	}
 }
 
-// Keys returns the keys, in the order that [Map] describes.
+// Keys yields the keys, in the order that [Map] describes.
 func (m *Map[K, V]) Keys() iter.Seq[K] {
 	return func(yield func(K) bool) {
 		for k := range m.All() {
@@ -189,7 +179,7 @@ func (m *Map[K, V]) Keys() iter.Seq[K] {
 	}
 }
 
-// Values returns the values, in the order that [Map] describes.
+// Values yields the values, in the order that [Map] describes.
 func (m *Map[K, V]) Values() iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for _, v := range m.All() {
@@ -200,9 +190,9 @@ func (m *Map[K, V]) Values() iter.Seq[V] {
 	}
 }
 
-// Clone returns a copy with the same allocator, hash function and order. It has
-// room for exactly the entries there are, so that a map which has lost most of
-// them gives memory back by being cloned and freed.
+// Clone returns a copy with the same allocator, hash function and order. It has room
+// for exactly its entries: to give memory back after many deletions, clone the map and
+// free it.
 func (m *Map[K, V]) Clone() (clone *Map[K, V], err error) {
 	m.check()
 	c := &Map[K, V]{table: newMapTable(m.table.mem, m.table.entries.stride), seed: m.seed, hash: m.hash}
@@ -237,9 +227,9 @@ func (m *Map[K, V]) SetAllocator(mem blockalloc.Allocator) {
 	m.table.mem = mem
 }
 
-// Free gives the map's memory back. If the allocator refuses it, the map is what
-// it was or empty, and Free can be called again. It gives back, too, what the allocator has
-// refused to take of a Clone, or of room for entries, that came to nothing.
+// Free gives the map's memory back. If the allocator refuses, the map is unchanged or
+// empty, and Free can be called again. It also frees blocks that the allocator refused
+// to take back earlier, of a Clone or growth that failed.
 func (m *Map[K, V]) Free() error { return m.table.free() }
 
 func (m *Map[K, V]) check() {
@@ -257,7 +247,7 @@ func (m *Map[K, V]) find(k K) (e *mapEntry[K, V], number uint32, h uint64) {
 	m.check()
 	h = m.hashOf(k)
 	x := &m.table.index
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {
@@ -291,15 +281,15 @@ func (m *Map[K, V]) hashOf(k K) uint64 {
 
 func (m *Map[K, V]) hashAt(number uint32) uint64 { return m.hashOf(m.entry(number).key) }
 
-// mixHash makes every bit of a hash depend on many of h's, for both the low bits
-// and those above them matter (the folded multiplication of wyhash).
+// mixHash makes each bit of a hash depend on many bits of h, because the map uses low
+// and high ones. It is the folded multiplication of wyhash.
 func mixHash(h uint64) uint64 {
 	high, low := bits.Mul64(h, 0x9e3779b97f4a7c15)
 	return high ^ low
 }
 
-// joinFree returns err, which is why something half made was freed, untouched if
-// that went well.
+// joinFree returns err, unchanged if free is nil: err is why something half made was
+// freed.
 func joinFree(err, free error) error {
 	if free == nil {
 		return err

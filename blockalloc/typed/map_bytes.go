@@ -10,21 +10,20 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A BytesMap is a [Map] whose keys are bytes, none to 4 GiB less 1, which it copies
-// and keeps itself: words, paths, encoded records. Make one with [NewBytesMap] or
+// A BytesMap is a [Map] whose keys are bytes: words, paths, encoded records. It copies
+// and keeps the keys, each of up to 4 GiB less 1. Make one with [NewBytesMap] or
 // [NewBytesMapFunc]; it must not be copied.
 //
-// What Map says of order, iteration, growth, deletion and goroutines is true of a
-// BytesMap as well. An entry takes a struct of its value and a word, a bit, and
-// its part of the index; the keys lie in a third block, each with 8 bytes more.
-// That block grows by half, unless half of it is deleted keys: then the others
-// close the gaps; so an entry in the place of one that was deleted may need memory
-// for a longer key. To find a word takes 0.8 to 1.2 times as long as in a
-// map[string]V of Go's, and to add one as well.
+// Order, iteration, growth, deletion and goroutines are as in Map. An entry takes a
+// struct of its value and a word, a bit, and its part of the index. The keys are in a
+// third block, each with 8 bytes more. That block grows by half, unless half of it is
+// deleted keys: then the others close the gaps. So an entry that replaces a deleted one
+// may need memory for a longer key. Finding and adding a word take 0.8 to 1.2 times as
+// long as in Go's map[string]V.
 //
-// A key that the map hands out is a view of its own memory. It must not be
-// written to, and is valid until a key is added or the map is cleared or freed.
-// A key that is handed to the map may be such a view.
+// A key that the map returns is a view of its memory. Do not write to it. It is valid
+// until a key is added or the map is cleared or freed. A view can be passed to the map
+// as a key.
 type BytesMap[V any] struct {
 	table mapTable
 	text  mapText
@@ -37,29 +36,28 @@ type bytesEntry[V any] struct {
 	text  uintptr // offset of the key
 }
 
-// NewBytesMap returns an empty map that takes its memory from mem, and takes none
-// yet. It hashes keys with [maphash.Bytes] and a seed of its own. Values that hold
-// Go pointers are [ErrPointers].
-func NewBytesMap[V any](mem blockalloc.Allocator) (*BytesMap[V], error) {
+// NewBytesMap returns an empty map over mem, which takes no memory yet. It hashes keys
+// with [maphash.Bytes] and a seed of its own. It panics if mem is nil or V holds Go
+// pointers.
+func NewBytesMap[V any](mem blockalloc.Allocator) *BytesMap[V] {
 	return newBytesMap[V]("NewBytesMap", mem, nil)
 }
 
-// NewBytesMapFunc is [NewBytesMap] with a hash function of the caller's, as in
-// [NewMapFunc]. The function must not write to the key or keep it.
-func NewBytesMapFunc[V any](mem blockalloc.Allocator, hash func([]byte) uint64) (*BytesMap[V], error) {
+// NewBytesMapFunc returns a map with a hash function of the caller's, as [NewMapFunc]
+// does. The function must not write to the key or keep it. It panics as NewBytesMap
+// does, and if hash is nil.
+func NewBytesMapFunc[V any](mem blockalloc.Allocator, hash func([]byte) uint64) *BytesMap[V] {
 	if hash == nil {
-		panic("blockalloc/typed: NewBytesMapFunc: the hash function is nil: pass one, or use NewBytesMap")
+		panic("blockalloc/typed: NewBytesMapFunc: hash is nil: pass a function, or use NewBytesMap")
 	}
 	return newBytesMap[V]("NewBytesMapFunc", mem, hash)
 }
 
-func newBytesMap[V any](function string, mem blockalloc.Allocator, hash func([]byte) uint64) (*BytesMap[V], error) {
+func newBytesMap[V any](function string, mem blockalloc.Allocator, hash func([]byte) uint64) *BytesMap[V] {
 	needAllocator(function, mem)
-	if err := checkElement[V](function); err != nil {
-		return nil, err
-	}
+	needPointerFree[V](function)
 	var e bytesEntry[V]
-	return &BytesMap[V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}, nil
+	return &BytesMap[V]{table: newMapTable(mem, unsafe.Sizeof(e)), seed: maphash.MakeSeed(), hash: hash}
 }
 
 // Len returns how many entries there are.
@@ -76,8 +74,8 @@ func (m *BytesMap[V]) Get(key []byte) (v V, ok bool) {
 	return v, false
 }
 
-// Ptr returns the value of key in its place, or nil if there is none. The pointer
-// is valid as long as one from [Map.Ptr].
+// Ptr returns the value of key in place, or nil if there is none. The pointer is valid
+// as long as one from [Map.Ptr].
 func (m *BytesMap[V]) Ptr(key []byte) *V {
 	if e, _, _ := m.find(key); e != nil {
 		return &e.value
@@ -85,8 +83,8 @@ func (m *BytesMap[V]) Ptr(key []byte) *V {
 	return nil
 }
 
-// Ensure returns the value of key in its place, as Ptr does, after it has added a
-// zero value if there was none.
+// Ensure returns the value of key in place, as Ptr does, and adds a zero value first if
+// there is none.
 func (m *BytesMap[V]) Ensure(key []byte) (v *V, added bool, err error) {
 	e, _, h := m.find(key)
 	if e == nil {
@@ -98,7 +96,7 @@ func (m *BytesMap[V]) Ensure(key []byte) (v *V, added bool, err error) {
 	return &e.value, added, nil
 }
 
-// Set gives key the value v.
+// Set sets the value of key to v.
 func (m *BytesMap[V]) Set(key []byte, v V) (err error) {
 	e, _, h := m.find(key)
 	if e == nil {
@@ -110,7 +108,7 @@ func (m *BytesMap[V]) Set(key []byte, v V) (err error) {
 	return nil
 }
 
-// Delete takes out the entry with this key, and reports whether there was one.
+// Delete removes the entry with this key, and reports whether there was one.
 func (m *BytesMap[V]) Delete(key []byte) bool {
 	e, number, h := m.find(key)
 	if e == nil {
@@ -121,15 +119,15 @@ func (m *BytesMap[V]) Delete(key []byte) bool {
 	return true
 }
 
-// Clear takes out all entries. The memory stays with the map.
+// Clear removes all entries. The map keeps its memory.
 func (m *BytesMap[V]) Clear() {
 	m.check()
 	m.table.clear()
 	m.text.reset()
 }
 
-// Reserve makes room for n entries in all whose keys have size bytes in all, and
-// asks for no more than that: no entry up to there fails for lack of memory.
+// Reserve makes room for n entries in all whose keys have size bytes in all, and asks
+// for no more than that. Up to there, adding needs no memory.
 func (m *BytesMap[V]) Reserve(n, size int) error {
 	m.check()
 	if err := m.table.makeRoom(n, n, m.hashAt); err != nil {
@@ -138,7 +136,7 @@ func (m *BytesMap[V]) Reserve(n, size int) error {
 	return m.text.reserve(m.table.mem, max(n, 0), max(size, 0))
 }
 
-// All returns the entries, in the order that [Map] describes.
+// All yields the entries, in the order that [Map] describes.
 func (m *BytesMap[V]) All() iter.Seq2[[]byte, V] {
 	return func(yield func([]byte, V) bool) {
 		m.check()
@@ -153,7 +151,7 @@ func (m *BytesMap[V]) All() iter.Seq2[[]byte, V] {
 	}
 }
 
-// Keys returns the keys, in the order that [Map] describes.
+// Keys yields the keys, in the order that [Map] describes.
 func (m *BytesMap[V]) Keys() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for k := range m.All() {
@@ -164,7 +162,7 @@ func (m *BytesMap[V]) Keys() iter.Seq[[]byte] {
 	}
 }
 
-// Values returns the values, in the order that [Map] describes.
+// Values yields the values, in the order that [Map] describes.
 func (m *BytesMap[V]) Values() iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for _, v := range m.All() {
@@ -175,8 +173,8 @@ func (m *BytesMap[V]) Values() iter.Seq[V] {
 	}
 }
 
-// Clone returns a copy with the same allocator, hash function and order, and with
-// room for exactly what there is.
+// Clone returns a copy with the same allocator, hash function and order, and with room
+// for exactly its entries.
 func (m *BytesMap[V]) Clone() (clone *BytesMap[V], err error) {
 	m.check()
 	c := &BytesMap[V]{table: newMapTable(m.table.mem, m.table.entries.stride), seed: m.seed, hash: m.hash}
@@ -212,9 +210,9 @@ func (m *BytesMap[V]) SetAllocator(mem blockalloc.Allocator) {
 	m.table.mem = mem
 }
 
-// Free gives the map's memory back. If the allocator refuses it, the map is what
-// it was or empty, and Free can be called again. It gives back, too, what the allocator has
-// refused to take of a Clone, or of room for entries, that came to nothing.
+// Free gives the map's memory back. If the allocator refuses, the map is unchanged or
+// empty, and Free can be called again. It also frees blocks that the allocator refused
+// to take back earlier, of a Clone or growth that failed.
 func (m *BytesMap[V]) Free() error {
 	if m.table.mem == nil {
 		return nil
@@ -244,7 +242,7 @@ func (m *BytesMap[V]) find(key []byte) (e *bytesEntry[V], number uint32, h uint6
 	m.check()
 	h = m.hashOf(key)
 	x := &m.table.index
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {
@@ -260,8 +258,7 @@ func (m *BytesMap[V]) find(key []byte) (e *bytesEntry[V], number uint32, h uint6
 	}
 }
 
-// add returns an entry with key, whose hash is h, and whose value is to be
-// written.
+// add returns an entry with key, whose hash is h. The caller writes its value.
 func (m *BytesMap[V]) add(key []byte, h uint64) (*bytesEntry[V], error) {
 	if uint64(len(key)) > maxKey {
 		return nil, fmt.Errorf("blockalloc/typed: a key of %d B: %w: a key has up to %d", len(key), blockalloc.ErrLimit, uint64(maxKey))
@@ -292,8 +289,8 @@ func (m *BytesMap[V]) hashOf(key []byte) uint64 {
 	return mixHash(m.hash(unescaped(key)))
 }
 
-// unescaped hides from the compiler that key is given to a function it does not
-// know, which promises not to keep it: else []byte("a word") would be allocated.
+// unescaped hides from the compiler that key is passed to an unknown function, which
+// promises not to keep it. Otherwise []byte("a word") would be allocated.
 func unescaped(key []byte) []byte {
 	p := uintptr(unsafe.Pointer(&key))
 	return **(**[]byte)(unsafe.Pointer(&p))

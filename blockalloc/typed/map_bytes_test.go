@@ -16,9 +16,7 @@ import (
 
 func newBytesMap[V any](t testing.TB, a blockalloc.Allocator) *typed.BytesMap[V] {
 	t.Helper()
-	m, err := typed.NewBytesMap[V](a)
-	must(t, err)
-	return m
+	return typed.NewBytesMap[V](a)
 }
 
 // strings returns what a BytesMap holds.
@@ -205,8 +203,7 @@ func TestBytesMapLongKey(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) == 4 {
 		return // there is none
 	}
-	m, err := typed.NewBytesMapFunc[int](newChecked(t), func([]byte) uint64 { return 0 })
-	must(t, err)
+	m := typed.NewBytesMapFunc[int](newChecked(t), func([]byte) uint64 { return 0 })
 	huge := struct {
 		start    *byte
 		len, cap uint64

@@ -9,13 +9,12 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// mapEntries holds the entries of a map one after the other, each of stride
-// bytes. An entry keeps its number until it is dropped, whatever else happens to
-// the map, so that an iteration that counts numbers sees no entry twice. The hole
-// that a dropped entry leaves holds 1 + the number of the hole before it, and is
-// filled before the last entry gets a successor.
+// mapEntries holds the entries of a map one after the other, each of stride bytes. An
+// entry keeps its number until it is dropped, so that an iteration by numbers sees no
+// entry twice. A dropped entry leaves a hole, which holds 1 + the number of the hole
+// before it. Holes are filled before an entry is added at the end.
 //
-// Before each 64 entries stands a word that has a bit for each that is live.
+// Before each 64 entries is a word with a bit for each that is live.
 type mapEntries struct {
 	block  blockalloc.Block
 	stride uintptr // size of an entry in bytes
@@ -30,25 +29,25 @@ const (
 	linkSize = 4 // bytes of what is in a hole
 )
 
-// newMapEntries holds entries of size bytes, which is a multiple of their
+// newMapEntries returns mapEntries for entries of size bytes, a multiple of their
 // alignment.
 func newMapEntries(size uintptr) mapEntries { return mapEntries{stride: max(size, linkSize)} }
 
 // at returns the entry with number i.
 func (e *mapEntries) at(i uint32) unsafe.Pointer { return e.place(i, e.stride) }
 
-// place is at for those who know the stride as a constant.
+// place is at for callers that know the stride as a constant.
 func (e *mapEntries) place(i uint32, stride uintptr) unsafe.Pointer {
 	return unsafe.Add(e.block.Pointer(), uintptr(i)*stride+(uintptr(i)/64+1)*liveSize)
 }
 
-// lives returns the word that has the bit of entry i, which is i%64.
+// lives returns the word that has entry i's bit, which is bit i%64.
 func (e *mapEntries) lives(i uint32) *uint64 {
 	return (*uint64)(unsafe.Add(e.block.Pointer(), uintptr(i)/64*(64*e.stride+liveSize)))
 }
 
-// take returns the number of an entry that is live from now on, and what it was
-// before. There must be room.
+// take makes an entry live and returns its number. Its bytes are what they were. There
+// must be room.
 func (e *mapEntries) take() uint32 {
 	i := e.hole - 1
 	if e.hole == 0 {
@@ -79,7 +78,7 @@ func (e *mapEntries) drop(i uint32) {
 
 func (e *mapEntries) link(i uint32) []byte { return unsafe.Slice((*byte)(e.at(i)), linkSize) }
 
-// next returns the number of the first live entry that is not before i.
+// next returns the number of the first live entry from i on.
 func (e *mapEntries) next(i int) (number int, ok bool) {
 	for i < e.used {
 		if live := *e.lives(uint32(i)) >> (i % 64); live != 0 {
@@ -90,11 +89,11 @@ func (e *mapEntries) next(i int) (number int, ok bool) {
 	return 0, false
 }
 
-// reset drops all entries. The memory stays.
+// reset drops all entries and keeps the memory.
 func (e *mapEntries) reset() { e.used, e.live, e.hole = 0, 0, 0 }
 
-// grow makes room for n entries in all, which is more than there is. If it
-// fails, the entries are what they were.
+// grow makes room for n entries in all, which is more than there is. If it fails, the
+// entries are unchanged.
 func (e *mapEntries) grow(mem blockalloc.Allocator, n int) error {
 	size, ok := e.size(n)
 	if !ok {
@@ -114,14 +113,15 @@ func (e *mapEntries) grow(mem blockalloc.Allocator, n int) error {
 	return nil
 }
 
-// size is what n entries take, in bytes, if it is less than the address space.
+// size returns the bytes that n entries take. ok is false if that exceeds the address
+// space.
 func (e *mapEntries) size(n int) (size uintptr, ok bool) {
 	high, low := bits.Mul64(uint64(n), uint64(e.stride))
 	low, carry := bits.Add64(low, (uint64(n)+63)/64*liveSize, 0)
 	return uintptr(low), high|carry == 0 && low <= math.MaxInt
 }
 
-// fit is how many entries fit a block of size bytes.
+// fit returns how many entries fit a block of size bytes.
 func (e *mapEntries) fit(size uintptr) int {
 	group := 64*e.stride + liveSize
 	n := size / group * 64
@@ -131,7 +131,7 @@ func (e *mapEntries) fit(size uintptr) int {
 	return int(n)
 }
 
-// free gives the memory back. If it fails, the entries are what they were.
+// free gives the memory back. If it fails, the entries are unchanged.
 func (e *mapEntries) free(mem blockalloc.Allocator) error {
 	if err := mem.Free(e.block); err != nil {
 		return err

@@ -8,8 +8,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
-// Keys whose hashes are all the same, or differ in a few bits alone, are still told
-// apart, and in the latter case found as fast.
+// Keys whose hashes are all the same, or differ in a few bits alone, are still
+// distinguished, and in the latter case found as fast.
 func TestMapHashFunctions(t *testing.T) {
 	for name, test := range map[string]struct {
 		hash   func(uint64) uint64
@@ -25,8 +25,7 @@ func TestMapHashFunctions(t *testing.T) {
 		"identity of odd": {func(k uint64) uint64 { return k }, 0x10001, 7 << 10, 1.8},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := typed.NewMapFunc[uint64, uint64](newChecked(t), test.hash)
-			must(t, err)
+			m := typed.NewMapFunc[uint64, uint64](newChecked(t), test.hash)
 			for i := range uint64(test.n) {
 				must(t, m.Set(i*test.step, i))
 			}
@@ -59,10 +58,8 @@ func TestMapHashFunctions(t *testing.T) {
 // A clone has its map's hash function.
 func TestMapCloneHashes(t *testing.T) {
 	a, calls := newChecked(t), 0
-	m, err := typed.NewMapFunc[int, int](a, func(int) uint64 { calls++; return 0 })
-	must(t, err)
-	b, err := typed.NewBytesMapFunc[int](a, func([]byte) uint64 { calls++; return 0 })
-	must(t, err)
+	m := typed.NewMapFunc[int, int](a, func(int) uint64 { calls++; return 0 })
+	b := typed.NewBytesMapFunc[int](a, func([]byte) uint64 { calls++; return 0 })
 	c, err := m.Clone()
 	must(t, err)
 	d, err := b.Clone()
@@ -81,8 +78,7 @@ func TestMapCloneHashes(t *testing.T) {
 func TestMapChurn(t *testing.T) {
 	const n = 7 << 7
 	a := newChecked(t)
-	m, err := typed.NewMapFunc[uint64, uint64](a, func(k uint64) uint64 { return k })
-	must(t, err)
+	m := typed.NewMapFunc[uint64, uint64](a, func(k uint64) uint64 { return k })
 	must(t, m.Reserve(n))
 	random := rand.New(rand.NewPCG(3, 4))
 	var keys []uint64

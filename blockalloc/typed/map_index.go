@@ -9,16 +9,15 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A mapIndex finds the numbers of a map's entries by the hashes of their keys. It
-// is a power of two of groups of 8 slots. The low 7 bits of a hash are its tag,
-// the bits above choose its home, the group where it should be. If that is full,
-// the groups 1, 3, 6, 10 … further on are tried, which are all groups in the end.
-// The tags of a group are compared at once: a Swiss table, as Go's own maps are.
+// A mapIndex finds the numbers of a map's entries by the hashes of their keys. It is a
+// power of two of groups of 8 slots. The low 7 bits of a hash are its tag, the bits
+// above choose the first group. If that is full, the groups 1, 3, 6, 10 … further on
+// are tried, which reaches all of them. The tags of a group are compared at once: a
+// Swiss table, as Go's maps are.
 //
-// Each group counts how many entries found it full and went past. So a search
-// ends at a group that nobody went past, and what is removed leaves nothing
-// behind: there are no tombstones that pile up, and no clearing away. (The count
-// is that of Folly's F14.)
+// Each group counts how many entries found it full and went on. So a search ends at a
+// group that none went past, and removing leaves nothing behind: there are no
+// tombstones. (The count is that of Folly's F14.)
 type mapIndex struct {
 	block blockalloc.Block
 	base  unsafe.Pointer // of the groups
@@ -45,9 +44,8 @@ const (
 // maxEntries bounds the number of a map's entries, which has 32 bits.
 const maxEntries = 1<<32 - 1
 
-// match returns a word that has the highest bit of byte i set if slot i may have
-// the tag of h. It does have it but for the one in 128 cases that follow on one
-// that has.
+// match returns a word that has the highest bit of byte i set if slot i may have the
+// tag of h. A slot behind one with that tag can match wrongly, in one of 128 cases.
 func (g *mapGroup) match(h uint64) uint64 {
 	other := g.tags ^ lowBits*(h%128)
 	return (other - lowBits) &^ other & highBits
@@ -56,7 +54,7 @@ func (g *mapGroup) match(h uint64) uint64 {
 // empty returns a word that has the highest bit of byte i set if slot i is empty.
 func (g *mapGroup) empty() uint64 { return g.tags & highBits }
 
-// slotOf is the first slot of which the word from match or empty has a bit.
+// slotOf returns the first slot with a bit in word, from match or empty.
 func slotOf(word uint64) uint { return uint(bits.TrailingZeros64(word)) / 8 }
 
 func (g *mapGroup) setTag(slot uint, tag uint64) {
@@ -72,12 +70,12 @@ func (x *mapIndex) group(i uintptr) *mapGroup {
 	return (*mapGroup)(unsafe.Add(x.base, i*unsafe.Sizeof(mapGroup{})))
 }
 
-// home is the number of the group where an entry with hash h should be.
-func (x *mapIndex) home(h uint64) uintptr { return uintptr(h>>7) & x.mask }
+// firstGroup returns the number of the group where an entry with hash h should be.
+func (x *mapIndex) firstGroup(h uint64) uintptr { return uintptr(h>>7) & x.mask }
 
-// insert puts in the number of an entry with hash h. The index must not be full.
+// insert adds the number of an entry with hash h. The index must not be full.
 func (x *mapIndex) insert(h uint64, number uint32) {
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		if empty := g.empty(); empty != 0 {
@@ -91,9 +89,9 @@ func (x *mapIndex) insert(h uint64, number uint32) {
 	}
 }
 
-// remove takes out the number of an entry with hash h, which is in the index.
+// remove removes the number of an entry with hash h, which is in the index.
 func (x *mapIndex) remove(h uint64, number uint32) {
-	i := x.home(h)
+	i := x.firstGroup(h)
 	for step := uintptr(1); ; step++ {
 		g := x.group(i)
 		for match := g.match(h); match != 0; match &= match - 1 {
@@ -141,8 +139,8 @@ func (x *mapIndex) free(mem blockalloc.Allocator) error {
 	return nil
 }
 
-// mapTooLarge is the error for n entries that take size bytes each and more than
-// the address space in all.
+// mapTooLarge returns the error for n entries of size bytes each, which exceed the
+// address space.
 func mapTooLarge(n int, size uintptr) error {
 	return fmt.Errorf("blockalloc/typed: a map of %d entries of %d B: %w: larger than the address space", n, size, blockalloc.ErrBadLayout)
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 )
 
-// TestMapEveryFailure: whichever allocation fails, the map holds what it held, and
-// the next attempt goes well, if that is not to fail too.
+// TestMapEveryFailure: whichever allocation fails, the map is unchanged, and the next
+// attempt succeeds, unless it is to fail too.
 func TestMapEveryFailure(t *testing.T) {
 	everyFailure(t, func(a *checked) error {
 		m := newMap[uint32, uint64](t, a)
@@ -180,8 +180,7 @@ func TestMapWhenGrowthCannotFree(t *testing.T) {
 	must(t, m.Free())
 }
 
-// A map of which one block went back and another did not is empty, works, and can
-// be freed.
+// A map that got only one of its blocks freed is empty, works, and can be freed.
 func TestMapWhenFreeFailsHalfway(t *testing.T) {
 	for takes := range 3 {
 		s := &stubborn{newChecked(t), 0, 0}
@@ -319,7 +318,7 @@ func TestMapTooLarge(t *testing.T) {
 	must(t, errors.Join(m.Free(), large.Free(), b.Free()))
 }
 
-// A clone that neither succeeds nor goes away tells both errors.
+// A clone that fails, and whose blocks are refused, returns both errors.
 func TestMapCloneLosesABlock(t *testing.T) {
 	a := newChecked(t)
 	m := numbers(t, a, 10)
@@ -345,6 +344,6 @@ func TestMapSetAllocator(t *testing.T) {
 		must(t, errors.Join(m.Set(i, i), b.Set([]byte{byte(i)}, i)))
 	}
 	must(t, errors.Join(m.Free(), b.Free()))
-	wantPanic(t, "Map.SetAllocator: the allocator is nil", func() { newMap[int, int](t, first).SetAllocator(nil) })
-	wantPanic(t, "BytesMap.SetAllocator: the allocator is nil", func() { newBytesMap[int](t, first).SetAllocator(nil) })
+	wantPanic(t, "Map.SetAllocator(nil): pass an allocator", func() { newMap[int, int](t, first).SetAllocator(nil) })
+	wantPanic(t, "BytesMap.SetAllocator(nil): pass an allocator", func() { newBytesMap[int](t, first).SetAllocator(nil) })
 }

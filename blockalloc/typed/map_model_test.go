@@ -109,8 +109,7 @@ func replayMap(t *testing.T, mem *alloctrace.Proxy, kind byte, data []byte) {
 		replayMapOf(t, a, plainMap[uint8, struct{}]{newMap[uint8, struct{}](t, a)}, data,
 			func(n uint16) uint8 { return uint8(n) }, func(uint16) struct{} { return struct{}{} })
 	case 1:
-		m, err := typed.NewMapFunc[uint64, uint16](a, func(k uint64) uint64 { return k })
-		must(t, err)
+		m := typed.NewMapFunc[uint64, uint16](a, func(k uint64) uint64 { return k })
 		replayMapOf(t, a, plainMap[uint64, uint16]{m}, data, u64, u16)
 	case 2: // every sixteenth key is a NaN, and there are both zeros
 		replayMapOf(t, a, plainMap[float64, uint64]{newMap[float64, uint64](t, a)}, data, func(n uint16) float64 {
@@ -123,8 +122,7 @@ func replayMap(t *testing.T, mem *alloctrace.Proxy, kind byte, data []byte) {
 			return float64(n) / 7
 		}, u64)
 	case 3:
-		m, err := typed.NewMapFunc[[3]byte, [70]int32](a, func([3]byte) uint64 { return 1 << 63 })
-		must(t, err)
+		m := typed.NewMapFunc[[3]byte, [70]int32](a, func([3]byte) uint64 { return 1 << 63 })
 		replayMapOf(t, a, plainMap[[3]byte, [70]int32]{m}, data,
 			func(n uint16) [3]byte { return [3]byte{byte(n), byte(n >> 8), 1} },
 			func(n uint16) (v [70]int32) { v[0], v[69] = int32(n), -int32(n); return v })
@@ -133,14 +131,12 @@ func replayMap(t *testing.T, mem *alloctrace.Proxy, kind byte, data []byte) {
 			func(n uint16) paddedKey { return paddedKey{small: uint8(n), large: uint64(n)} },
 			func(n uint16) bool { return n%2 == 0 })
 	case 5:
-		m, err := typed.NewMapFunc[uint16, uint8](a, func(k uint16) uint64 { return uint64(k % 3) })
-		must(t, err)
+		m := typed.NewMapFunc[uint16, uint8](a, func(k uint16) uint64 { return uint64(k % 3) })
 		replayMapOf(t, a, plainMap[uint16, uint8]{m}, data, u16, func(n uint16) uint8 { return uint8(n) })
 	case 6:
 		replayMapOf(t, a, wordMap[uint64]{newBytesMap[uint64](t, a)}, data, word, u64)
 	case 7:
-		m, err := typed.NewBytesMapFunc[uint8](a, func(k []byte) uint64 { return maphash.Bytes(wordSeed, k) % 50 })
-		must(t, err)
+		m := typed.NewBytesMapFunc[uint8](a, func(k []byte) uint64 { return maphash.Bytes(wordSeed, k) % 50 })
 		replayMapOf(t, a, wordMap[uint8]{m}, data, word, func(n uint16) uint8 { return uint8(n) })
 	}
 }

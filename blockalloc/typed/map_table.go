@@ -19,16 +19,17 @@ func newMapTable(mem blockalloc.Allocator, size uintptr) mapTable {
 	return mapTable{mem: mem, index: emptyIndex(), entries: newMapEntries(size)}
 }
 
-// refusedBlocks are the blocks of what came to nothing, a larger index or a clone, that the
-// allocator has not taken back: they are offered again before the map grows, and when it is
-// freed. They have a lock, for several may read a map at once, and so clone it.
+// refusedBlocks are blocks of a larger index or clone that failed, which the allocator
+// refused to take back. They are offered again before the map grows and when it is
+// freed. They have a lock, because goroutines that read a map at once may also clone
+// it.
 type refusedBlocks struct {
 	mu     sync.Mutex
 	blocks []blockalloc.Block
 }
 
-// giveBack frees blocks, also those that were refused before, and keeps what is not taken
-// back: then it returns the error, or panics as the allocator does.
+// giveBack frees blocks and those that were refused before. It keeps what is not taken
+// back, and then returns the error, or panics as the allocator does.
 func (r *refusedBlocks) giveBack(mem blockalloc.Allocator, blocks ...blockalloc.Block) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,9 +47,9 @@ func (r *refusedBlocks) giveBack(mem blockalloc.Allocator, blocks ...blockalloc.
 	return nil
 }
 
-// add makes an entry for a key with hash h and returns its number. What is in it
-// is to be written over. hash returns the hash of the entry with a number. If it
-// fails, the table is what it was.
+// add makes an entry for a key with hash h and returns its number. The caller writes
+// the entry. hash returns the hash of the entry with a number. If add fails, the table
+// is unchanged.
 func (t *mapTable) add(h uint64, hash func(uint32) uint64) (uint32, error) {
 	n := t.entries.live + 1
 	if n > t.index.limit || n > t.entries.room {
@@ -62,8 +63,8 @@ func (t *mapTable) add(h uint64, hash func(uint32) uint64) (uint32, error) {
 	return number, nil
 }
 
-// makeRoom makes room for n entries in all, by as much memory for them as room
-// entries take.
+// makeRoom makes room for n entries in all. If it needs memory for entries, it asks for
+// that of room entries.
 func (t *mapTable) makeRoom(n, room int, hash func(uint32) uint64) error {
 	if int64(n) > maxEntries {
 		return fmt.Errorf("blockalloc/typed: a map of %d entries: %w: a map holds up to %d: use several", n, blockalloc.ErrLimit, int64(maxEntries))
@@ -79,8 +80,8 @@ func (t *mapTable) makeRoom(n, room int, hash func(uint32) uint64) error {
 	return nil
 }
 
-// growIndex makes room in the index for n entries in all, and puts in those there are. If it
-// fails, the index is what it was.
+// growIndex makes room in the index for n entries in all, and inserts the present ones.
+// If it fails, the index is unchanged.
 func (t *mapTable) growIndex(n int, hash func(number uint32) uint64) error {
 	if err := t.refused.giveBack(t.mem); err != nil { // so that they do not get more
 		return err
@@ -92,7 +93,7 @@ func (t *mapTable) growIndex(n int, hash func(number uint32) uint64) error {
 	replaced := false
 	defer func() {
 		if !replaced { // also if the allocator or hash panics or ends the goroutine
-			_ = t.refused.giveBack(t.mem, grown.block) // what went wrong first is the error to tell
+			_ = t.refused.giveBack(t.mem, grown.block) // the first error is the one to return
 		}
 	}()
 	for i, ok := t.entries.next(0); ok; i, ok = t.entries.next(i + 1) {
@@ -105,13 +106,13 @@ func (t *mapTable) growIndex(n int, hash func(number uint32) uint64) error {
 	return nil
 }
 
-// remove takes out an entry with hash h.
+// remove removes an entry with hash h.
 func (t *mapTable) remove(h uint64, number uint32) {
 	t.index.remove(h, number)
 	t.entries.drop(number)
 }
 
-// clear takes all entries out. The memory stays.
+// clear removes all entries and keeps the memory.
 func (t *mapTable) clear() {
 	if t.entries.live > 0 {
 		t.index.clear()
@@ -119,8 +120,8 @@ func (t *mapTable) clear() {
 	}
 }
 
-// free gives the memory back. If it fails, the table is what it was or empty, and
-// free can be called again.
+// free gives the memory back. If it fails, the table is unchanged or empty, and free
+// can be called again.
 func (t *mapTable) free() error {
 	if t.mem == nil {
 		return nil

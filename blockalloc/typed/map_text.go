@@ -9,9 +9,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A mapText holds the keys of a [BytesMap], one behind the other in one block,
-// each after a head of 8 bytes: the number of its entry, or noNumber if it was
-// deleted, and its length.
+// A mapText holds the keys of a [BytesMap], one behind the other in one block. Before
+// each are 8 bytes: the number of its entry, or noNumber if it was deleted, and its
+// length.
 type mapText struct {
 	block blockalloc.Block
 	used  uintptr // bytes, from the start
@@ -36,8 +36,8 @@ func (t *mapText) head(offset uintptr) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(t.block.Pointer(), offset)), textHead)
 }
 
-// put appends key, of the entry with this number, and returns its offset. There
-// must be room.
+// put appends key, of the entry with this number, and returns its offset. There must be
+// room.
 func (t *mapText) put(key []byte, number uint32) uintptr {
 	offset := t.used
 	t.used += textHead + uintptr(len(key))
@@ -60,10 +60,10 @@ func (t *mapText) fits(key []byte) bool {
 	return textHead+uintptr(len(key)) <= t.block.Size()-t.used
 }
 
-// makeRoom makes room for size bytes more, heads included. If half of what there
-// is was deleted, it closes the gaps, and tells moved the new offset of each key
-// that it moves. Else it grows by half. Without memory for that, it closes the
-// gaps if this is enough.
+// makeRoom makes room for size bytes more, heads included. If half of the keys' bytes
+// are deleted, it closes the gaps, and calls moved with the new offset of each key that
+// moves. Otherwise it grows by half. If there is no memory for that, it closes the gaps
+// if that is enough.
 func (t *mapText) makeRoom(mem blockalloc.Allocator, size uintptr, moved func(number uint32, offset uintptr)) error {
 	enough := size <= t.block.Size()-(t.used-t.dead)
 	if enough && t.dead >= t.used/2 {
@@ -78,7 +78,7 @@ func (t *mapText) makeRoom(mem blockalloc.Allocator, size uintptr, moved func(nu
 	return err
 }
 
-// reserve makes room for n keys of size bytes in all, deleted ones aside.
+// reserve makes room for n keys of size bytes in all, without deleted ones.
 func (t *mapText) reserve(mem blockalloc.Allocator, n, size int) error {
 	need := uint64(n)*textHead + uint64(size)
 	if need <= uint64(t.block.Size()) {
@@ -87,7 +87,7 @@ func (t *mapText) reserve(mem blockalloc.Allocator, n, size int) error {
 	return t.grow(mem, need)
 }
 
-// grow makes the block one of size bytes or more. If it fails, it is what it was.
+// grow enlarges the block to size bytes or more. If it fails, the block is unchanged.
 func (t *mapText) grow(mem blockalloc.Allocator, size uint64) error {
 	if size > math.MaxInt {
 		return fmt.Errorf("blockalloc/typed: %d B of keys: %w: larger than the address space", size, blockalloc.ErrBadLayout)
@@ -127,7 +127,7 @@ func (t *mapText) holds(b []byte) bool {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))-t.block.Addr() < t.used
 }
 
-// free gives the memory back. If it fails, the text is what it was.
+// free gives the memory back. If it fails, the text is unchanged.
 func (t *mapText) free(mem blockalloc.Allocator) error {
 	if err := mem.Free(t.block); err != nil {
 		return err

@@ -115,7 +115,7 @@ func TestStringAfterFree(t *testing.T) {
 		t.Error("the zero String is not empty")
 	}
 	must(t, zero.Free(a))
-	wantPanic(t, "String.Free: the allocator is nil", func() { zero.Free(nil) })
+	wantPanic(t, "String.Free(nil): pass an allocator", func() { zero.Free(nil) })
 }
 
 func TestStringAllocatesNothing(t *testing.T) {

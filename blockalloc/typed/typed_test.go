@@ -12,9 +12,9 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A checked allocator is over memory of alloctest, which finds what is leaked, damaged
-// or relied on after it was moved. It grants more than is asked for, counts, and fails
-// on request: whoever relies on a call that cannot fail is found.
+// A checked allocator is over memory of alloctest, which finds leaks, damage and the
+// use of moved memory. It grants more than is asked for, counts, and fails on request,
+// so that a call whose error is ignored is found.
 type checked struct {
 	*alloctrace.Proxy
 	slack   uintptr // bytes granted beyond those asked for
@@ -141,8 +141,8 @@ func wantPanic(t *testing.T, part string, f func()) {
 	f()
 }
 
-// wantFreed: each use of a container panics, in a way that is no mere index out of
-// range, after a Free that came twice.
+// wantFreed checks that each use of a container panics after two Frees, with more than
+// an index out of range.
 func wantFreed(t *testing.T, container string, free func() error, uses map[string]func()) {
 	t.Helper()
 	for range 2 {

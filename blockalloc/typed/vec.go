@@ -9,33 +9,29 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// A Vec is a slice whose elements lie in one block of an allocator. It takes no
-// block before it has an element.
+// A Vec is a slice whose elements are in one block of an allocator. It takes no block
+// before it has an element.
 //
-// When it is full, it asks for twice the bytes it has, from 1 MiB on for a
-// quarter more, and at first for 64 bytes, or for what is wanted if that is
-// more; [Vec.Reserve] asks for no more than that. It then uses all that was
-// granted. It grows by Reallocate, in place where the allocator can, and
-// otherwise needs the old and the new block at once. All growth together copies
-// an element about four times at most. Nothing gives memory back but
-// [Vec.Shrink] and [Vec.Free].
+// A full Vec asks for twice its bytes, above 1 MiB for a quarter more, and at first for
+// 64 bytes. If more is needed, it asks for that. [Vec.Reserve] asks for no more than
+// what is needed. A Vec uses all that was granted. It grows by Reallocate, in place if
+// the allocator can, and otherwise has the old and the new block at once. Growth copies
+// each element about four times at most. Only [Vec.Shrink] and [Vec.Free] give memory
+// back.
 //
-// Make a Vec with [NewVec]; it must not be copied. It is for one goroutine at a
-// time; several may read at once.
+// Make a Vec with [NewVec]; it must not be copied. It is for one goroutine at a time;
+// several may read at once.
 type Vec[T any] struct {
 	mem   blockalloc.Allocator // nil after Free
 	block blockalloc.Block
 	items []T // lies in block and ends where no other element fits
 }
 
-// NewVec returns an empty Vec over mem. An element type that holds Go pointers is
-// refused with [ErrPointers].
-func NewVec[T any](mem blockalloc.Allocator) (*Vec[T], error) {
+// NewVec returns an empty Vec over mem. It panics if mem is nil or T holds Go pointers.
+func NewVec[T any](mem blockalloc.Allocator) *Vec[T] {
 	needAllocator("NewVec", mem)
-	if err := checkElement[T]("NewVec"); err != nil {
-		return nil, err
-	}
-	return newVec[T](mem), nil
+	needPointerFree[T]("NewVec")
+	return newVec[T](mem)
 }
 
 func newVec[T any](mem blockalloc.Allocator) *Vec[T] {
@@ -50,7 +46,7 @@ func (v *Vec[T]) Len() int {
 	return len(v.items)
 }
 
-// Cap returns how many elements fit before the Vec needs memory.
+// Cap returns how many elements the Vec has room for.
 func (v *Vec[T]) Cap() int {
 	v.check()
 	return cap(v.items)
@@ -64,7 +60,7 @@ func (v *Vec[T]) At(i int) T {
 	return v.items[i]
 }
 
-// Set makes x element i.
+// Set replaces element i by x.
 func (v *Vec[T]) Set(i int, x T) {
 	if uint(i) >= uint(len(v.items)) {
 		v.outOfRange(i)
@@ -72,7 +68,7 @@ func (v *Vec[T]) Set(i int, x T) {
 	v.items[i] = x
 }
 
-// outOfRange panics as a slice does, unless there is more to say.
+// outOfRange panics as a slice does, or says that the Vec was freed.
 //
 //go:noinline
 func (v *Vec[T]) outOfRange(i int) {
@@ -80,17 +76,15 @@ func (v *Vec[T]) outOfRange(i int) {
 	_ = v.items[i]
 }
 
-// Slice returns the elements themselves, to read, write and sort. It is valid
-// until the Vec grows, shrinks or is freed, and must not be used afterwards. To
-// append to it copies to the Go heap.
+// Slice returns the elements in place, to read, write and sort. It is valid until the
+// Vec grows, shrinks or is freed. Appending to it copies it to the Go heap.
 func (v *Vec[T]) Slice() []T {
 	v.check()
 	return v.items[:len(v.items):len(v.items)]
 }
 
-// Append adds items at the end. They may be elements of v. With room for them it
-// takes about twice as long as the built-in append for one of them, and no longer
-// for many.
+// Append adds items at the end. They may be elements of v. If there is room, one item
+// takes about twice as long as by the built-in append, and many items no longer.
 func (v *Vec[T]) Append(items ...T) error {
 	if len(items) > cap(v.items)-len(v.items) {
 		var err error
@@ -106,8 +100,8 @@ func (v *Vec[T]) Append(items ...T) error {
 	return nil
 }
 
-// Insert adds items before element i, or at the end if i is Len. They may be
-// elements of v. It costs a move of all elements behind them.
+// Insert adds items before element i, or at the end if i is Len. They may be elements
+// of v. It moves all elements behind them.
 func (v *Vec[T]) Insert(i int, items ...T) error {
 	v.check()
 	_ = v.items[i:]
@@ -121,14 +115,14 @@ func (v *Vec[T]) Insert(i int, items ...T) error {
 	return nil
 }
 
-// Delete removes the elements from i up to but not including j. It costs a move of
-// all elements behind them.
+// Delete removes the elements from i up to but not including j. It moves all elements
+// behind them.
 func (v *Vec[T]) Delete(i, j int) {
 	v.check()
 	v.items = slices.Delete(v.items, i, j)
 }
 
-// Pop removes the last element and returns it, and false if there is none.
+// Pop removes the last element and returns it, or returns false if there is none.
 func (v *Vec[T]) Pop() (x T, ok bool) {
 	last := v.Len() - 1
 	if last < 0 {
@@ -139,7 +133,7 @@ func (v *Vec[T]) Pop() (x T, ok bool) {
 	return x, true
 }
 
-// Truncate keeps the first n elements.
+// Truncate removes all elements but the first n.
 func (v *Vec[T]) Truncate(n int) {
 	v.check()
 	_ = v.items[:n:len(v.items)]
@@ -149,7 +143,7 @@ func (v *Vec[T]) Truncate(n int) {
 // Clear removes all elements.
 func (v *Vec[T]) Clear() { v.Truncate(0) }
 
-// Resize makes the length n: it keeps the first n elements, or adds zero ones.
+// Resize sets the length to n: it keeps the first n elements, or adds zero ones.
 func (v *Vec[T]) Resize(n int) error {
 	length := v.Len()
 	if n <= length {
@@ -164,7 +158,7 @@ func (v *Vec[T]) Resize(n int) error {
 	return nil
 }
 
-// Grow makes room for n more elements, as Append would: to call it often is
+// Grow makes room for n more elements as Append does, so that calling it often is
 // cheap.
 func (v *Vec[T]) Grow(n int) error { return v.grow("Vec.Grow", n) }
 
@@ -180,8 +174,8 @@ func (v *Vec[T]) Reserve(n int) error {
 	return v.reallocate(l)
 }
 
-// Shrink gives back what the elements do not need, as far as the allocator takes
-// it.
+// Shrink gives back the memory that the elements do not need, as far as the allocator
+// can.
 func (v *Vec[T]) Shrink() error {
 	l, err := layoutOf[T]("Vec.Shrink", uint(v.Len()))
 	if err != nil || v.block.Size() == l.Size {
@@ -190,8 +184,8 @@ func (v *Vec[T]) Shrink() error {
 	return v.reallocate(l)
 }
 
-// Clone returns a Vec with the same elements over the same allocator, as large as
-// they need.
+// Clone returns a Vec with the same elements over the same allocator, with no room to
+// spare.
 func (v *Vec[T]) Clone() (*Vec[T], error) {
 	v.check()
 	c := newVec[T](v.mem)
@@ -210,8 +204,7 @@ func (v *Vec[T]) SetAllocator(mem blockalloc.Allocator) {
 	v.mem = mem
 }
 
-// Free gives the block back. After that only Free may be called, which then does
-// nothing.
+// Free gives the block back. After it only Free may be called, which does nothing.
 func (v *Vec[T]) Free() error {
 	if !v.block.IsZero() {
 		if err := v.mem.Free(v.block); err != nil {
@@ -222,8 +215,8 @@ func (v *Vec[T]) Free() error {
 	return nil
 }
 
-// All returns the elements in order with their indices. The Vec may change
-// meanwhile: each step looks at it as it is by then.
+// All yields the indices and elements in order. The Vec may change meanwhile: each step
+// looks at it anew.
 func (v *Vec[T]) All() iter.Seq2[int, T] {
 	return func(yield func(int, T) bool) {
 		for i := 0; i < v.Len(); i++ {
@@ -234,8 +227,7 @@ func (v *Vec[T]) All() iter.Seq2[int, T] {
 	}
 }
 
-// Values returns the elements in order. The Vec may change meanwhile, as in
-// [Vec.All].
+// Values yields the elements in order. The Vec may change meanwhile, as in [Vec.All].
 func (v *Vec[T]) Values() iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for i := 0; i < v.Len(); i++ {
@@ -246,9 +238,8 @@ func (v *Vec[T]) Values() iter.Seq[T] {
 	}
 }
 
-// Backward returns the elements from the last to the first with their indices.
-// The Vec may change meanwhile: each step looks for the element before the last
-// one told.
+// Backward yields the indices and elements from the last to the first. The Vec may
+// change meanwhile: each step looks for the element before the one yielded last.
 func (v *Vec[T]) Backward() iter.Seq2[int, T] {
 	return func(yield func(int, T) bool) {
 		for i := v.Len() - 1; i >= 0; i = min(i, v.Len()) - 1 {
@@ -277,8 +268,8 @@ func (v *Vec[T]) grow(function string, n int) error {
 	return v.extend(function, n)
 }
 
-// extend enlarges the block so that n more elements fit, and in any case by as
-// much as the Vec grows.
+// extend enlarges the block so that n more elements fit, and at least as much as a full
+// Vec grows.
 func (v *Vec[T]) extend(function string, n int) error {
 	l, err := layoutOf[T](function, uint(len(v.items))+uint(n))
 	if err != nil {
@@ -297,8 +288,8 @@ func (v *Vec[T]) extend(function string, n int) error {
 	return v.reallocate(l)
 }
 
-// makeRoom makes room for items and returns where they are by then: they may lie
-// in the block that moves.
+// makeRoom makes room for items and returns where they are then: they may be in the
+// block that moves.
 func (v *Vec[T]) makeRoom(function string, items []T) ([]T, error) {
 	offset, inside := v.offset(items)
 	if err := v.grow(function, len(items)); err != nil || !inside {
@@ -307,14 +298,13 @@ func (v *Vec[T]) makeRoom(function string, items []T) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Add(v.block.Pointer(), offset)), len(items)), nil
 }
 
-// offset reports whether items lie in the block, and where.
+// offset reports whether items are in the block, and where.
 func (v *Vec[T]) offset(items []T) (bytes uintptr, inside bool) {
 	bytes = uintptr(unsafe.Pointer(unsafe.SliceData(items))) - v.block.Addr()
 	return bytes, bytes < v.block.Size()
 }
 
-// reallocate makes the block what l says, which is not less than the elements
-// need.
+// reallocate gives the block the layout l, which has room for the elements.
 func (v *Vec[T]) reallocate(l blockalloc.Layout) error {
 	var b blockalloc.Block
 	var err error
@@ -330,7 +320,7 @@ func (v *Vec[T]) reallocate(l blockalloc.Layout) error {
 	return nil
 }
 
-// use makes b the block, which holds n elements.
+// use makes b, which holds n elements, the block.
 func (v *Vec[T]) use(b blockalloc.Block, n int) {
 	var x T
 	v.block = b

@@ -69,8 +69,7 @@ type vecModel[T comparable] struct {
 
 func replayVecOf[T comparable](t *testing.T, mem *alloctrace.Proxy, data []byte, make func(byte) T) {
 	a := checkedOver(mem)
-	vec, err := typed.NewVec[T](a)
-	must(t, err)
+	vec := typed.NewVec[T](a)
 	m := &vecModel[T]{T: t, a: a, vec: vec, data: data, make: make}
 	for len(m.data) > 0 {
 		op := m.next()
@@ -199,8 +198,7 @@ func (m *vecModel[T]) step(op byte) {
 		if size := m.held(); size > 0 {
 			m.Fatalf("%d bytes are live after Free", size)
 		}
-		vec, err := typed.NewVec[T](m.a)
-		must(m.T, err)
+		vec := typed.NewVec[T](m.a)
 		m.vec, m.want = vec, nil
 	case 16:
 		m.changeWhileIterating()

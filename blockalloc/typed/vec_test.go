@@ -16,8 +16,7 @@ import (
 
 func newVec[T any](t testing.TB, a blockalloc.Allocator, items ...T) *typed.Vec[T] {
 	t.Helper()
-	v, err := typed.NewVec[T](a)
-	must(t, err)
+	v := typed.NewVec[T](a)
 	must(t, v.Append(items...))
 	return v
 }
@@ -232,7 +231,7 @@ func TestVecSetAllocator(t *testing.T) {
 	}
 	view.Allocator = a
 	must(t, v.Free())
-	wantPanic(t, "Vec.SetAllocator: the allocator is nil", func() { v.SetAllocator(nil) })
+	wantPanic(t, "Vec.SetAllocator(nil): pass an allocator", func() { v.SetAllocator(nil) })
 }
 
 func TestVecAllocatesNothing(t *testing.T) {
@@ -299,11 +298,7 @@ func TestVecsShareAnAllocator(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			v, err := typed.NewVec[int](mem)
-			if err != nil {
-				t.Error(err)
-				return
-			}
+			v := typed.NewVec[int](mem)
 			for i := range 1000 {
 				if err := v.Append(i + shared.At(i%3)); err != nil {
 					t.Error(err)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -51,7 +52,7 @@ func (x *index) build(ctx context.Context, mem blockalloc.Allocator, in folder, 
 
 // fill indexes files until next is behind the last one.
 func (x *index) fill(ctx context.Context, p *part, mem blockalloc.Allocator, in folder, files *paths, next *atomic.Int64) (err error) {
-	buffer := newVec[byte](mem)
+	buffer := typed.NewVec[byte](mem)
 	defer func() { err = errors.Join(err, buffer.Free()) }()
 	for ctx.Err() == nil {
 		i := int(next.Add(1) - 1)

@@ -37,8 +37,8 @@ func newPart(mem blockalloc.Allocator) *part {
 	return &part{
 		words:    make(map[string]*list),
 		postings: arena{mem: mem},
-		sources:  newVec[source](mem),
-		lines:    newVec[uint32](mem),
+		sources:  typed.NewVec[source](mem),
+		lines:    typed.NewVec[uint32](mem),
 	}
 }
 

@@ -14,7 +14,7 @@ type paths struct {
 }
 
 func newPaths(mem blockalloc.Allocator) *paths {
-	return &paths{typed.NewBuffer(mem), newVec[uint64](mem)}
+	return &paths{typed.NewBuffer(mem), typed.NewVec[uint64](mem)}
 }
 
 func (p *paths) add(path string) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/typed"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/rss"
 	"github.com/alloctrace/alloctrace/hooks"
@@ -119,7 +120,7 @@ func (w *work) build(ctx context.Context, mem blockalloc.Allocator) error {
 func (w *work) query(ctx context.Context, mem blockalloc.Allocator, query []string) (answers []answer, err error) {
 	ctx, region := tracer.Start(ctx, "query", mem)
 	defer region.End()
-	buffer := newVec[byte](region.Allocator())
+	buffer := typed.NewVec[byte](region.Allocator())
 	defer func() { err = errors.Join(err, buffer.Free()) }()
 	for _, word := range query {
 		if err := context.Cause(ctx); err != nil {

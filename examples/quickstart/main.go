@@ -64,10 +64,7 @@ func count(ctx context.Context, mem *alloctrace.Proxy, paths []string, out io.Wr
 	ctx, region := tracer.Start(ctx, "count", mem)
 	defer region.End()
 	text := typed.NewBuffer(mem.Child("text").WithContext(ctx))
-	words, err := typed.NewBytesMap[int](mem.Child("words").WithContext(ctx))
-	if err != nil {
-		return err
-	}
+	words := typed.NewBytesMap[int](mem.Child("words").WithContext(ctx))
 	defer func() { err = errors.Join(err, text.Free(), words.Free()) }()
 	for _, root := range paths {
 		if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

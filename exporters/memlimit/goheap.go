@@ -18,7 +18,7 @@ func Pool(p *blockalloc.Pool) counter.Source {
 			return 0
 		}
 		s := p.Stats()
-		return s.InUse + s.Cached
+		return s.LiveBytes + s.Cached
 	})
 }
 

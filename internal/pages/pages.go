@@ -1,10 +1,10 @@
-// Package pages takes pages of memory from the operating system. Where that has none for Go
-// programs (js/wasm, wasip1, plan9), all of it returns [errors.ErrUnsupported]. Other errors
-// are the operating system's.
+// Package pages takes pages of memory from the operating system. On platforms that have none
+// for Go programs (js/wasm, wasip1, plan9), all calls return [errors.ErrUnsupported]. Other
+// errors are the operating system's.
 //
-// Map maps accessible, zeroed pages. Reserve takes address space without access, Commit makes
-// part of it accessible, and Seal inaccessible again. Purge gives back the memory of accessible
-// pages, and Unmap the address space. Sizes and alignments are whole pages.
+// Map maps accessible, zeroed pages. Reserve takes address space without access. Commit makes
+// part of it accessible, and Seal makes that inaccessible again. Purge gives back the memory of
+// accessible pages, and Unmap the address space. Sizes and alignments are whole pages.
 package pages
 
 import "os"

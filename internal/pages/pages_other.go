@@ -7,10 +7,10 @@ import (
 	"unsafe"
 )
 
-// Supported says that there are pages to be had.
+// Supported reports whether the platform has pages.
 const Supported = false
 
-// CanShrink: there is nothing to shrink.
+// CanShrink reports whether part of a mapping can be unmapped.
 const CanShrink = false
 
 func Map(_, _ uintptr) (unsafe.Pointer, error) { return nil, errors.ErrUnsupported }

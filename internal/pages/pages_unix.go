@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported says that there are pages to be had.
+// Supported reports whether the platform has pages.
 const Supported = true
 
-// CanShrink: part of a mapping can be unmapped.
+// CanShrink reports whether part of a mapping can be unmapped.
 const CanShrink = true
 
-// Map maps size bytes at a multiple of align, both whole pages. It first
-// asks for just size bytes: the kernel puts mappings side by side, so that after
-// one aligned block its neighbour is aligned too. Failing that, it reserves
-// enough address space to hold an aligned block wherever it falls, without
-// access, so that no overcommit check counts it, and trims.
+// Map maps size bytes at a multiple of align, both whole pages. It first asks for just
+// size bytes: the kernel puts mappings side by side, so that the neighbour of an
+// aligned block is most often aligned. If not, it reserves address space that holds an
+// aligned block wherever it falls, and trims. That space has no access, so that no
+// overcommit check counts it.
 func Map(size, align uintptr) (unsafe.Pointer, error) {
 	p, err := anonymous(size, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil || uintptr(p)&(align-1) == 0 {
@@ -51,7 +51,7 @@ func Reserve(size, align uintptr) (unsafe.Pointer, error) {
 	aligned := unsafe.Add(p, head)
 	if head > 0 {
 		if err := Unmap(p, head); err != nil {
-			_ = Unmap(p, span) // where there is no room to split a mapping, a whole one goes, unless it was merged
+			_ = Unmap(p, span) // without room to split a mapping, the whole one can go, unless it was merged
 			return nil, err
 		}
 	}
@@ -69,8 +69,8 @@ func Commit(p unsafe.Pointer, size uintptr) error {
 	return unix.Mprotect(unsafe.Slice((*byte)(p), size), unix.PROT_READ|unix.PROT_WRITE)
 }
 
-// anonymous maps fresh private memory. On Linux a failure does not return nil:
-// only err tells.
+// anonymous maps fresh private memory. On Linux the pointer is not nil after a failure:
+// only err says so.
 func anonymous(size uintptr, access int) (unsafe.Pointer, error) {
 	p, err := unix.MmapPtr(-1, 0, nil, size, access, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Supported says that there are pages to be had.
+// Supported reports whether the platform has pages.
 const Supported = true
 
-// CanShrink: only whole regions can be released.
+// CanShrink reports whether part of a mapping can be unmapped: Windows releases whole
+// regions only.
 const CanShrink = false
 
 // granularity is the alignment of every region that VirtualAlloc reserves.
@@ -46,8 +47,8 @@ func Purge(p unsafe.Pointer, size uintptr) error {
 	if _, err := virtualAlloc(uintptr(p), size, windows.MEM_RESET); err != nil {
 		return err
 	}
-	// Unlocking pages that are not locked fails, and takes them out of the working
-	// set all the same, where they would stay until the machine is short of memory.
+	// Unlocking pages that are not locked fails, but takes them out of the working set.
+	// Otherwise they stay there until the machine is short of memory.
 	_ = windows.VirtualUnlock(uintptr(p), size)
 	return nil
 }
@@ -89,9 +90,9 @@ func virtualAlloc2(size, align uintptr, kind uint32) (unsafe.Pointer, error) {
 	return pointer(addr), nil
 }
 
-// reserveAgain serves systems without VirtualAlloc2: it reserves enough to hold
-// an aligned block, releases it, and asks for the aligned address inside. Another
-// thread may take that address first; then it tries again.
+// reserveAgain serves systems without VirtualAlloc2: it reserves enough to hold an
+// aligned block, releases it, and asks for the aligned address inside. If another
+// thread takes that address first, it tries again.
 func reserveAgain(size, align uintptr, kind uint32) (unsafe.Pointer, error) {
 	var err error
 	for range 100 {
@@ -128,7 +129,7 @@ func Unmap(p unsafe.Pointer, _ uintptr) error {
 	return windows.VirtualFree(uintptr(p), 0, windows.MEM_RELEASE)
 }
 
-// pointer makes a pointer of an address outside the Go heap.
+// pointer returns a pointer to an address outside the Go heap.
 func pointer(addr uintptr) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(nil), addr) }
 
 // Seal makes pages inaccessible and gives back their memory.

@@ -8,7 +8,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
-// do does o with the block that it picks, if it needs one.
+// do does o, with the block that it picks if it needs one.
 func (m *model) do(o operation) error {
 	v := m.verbs[int(o[0])%len(m.verbs)]
 	if v == allocateSome && len(m.live) >= maxModelLive {
@@ -45,7 +45,7 @@ func (m *model) do(o operation) error {
 	case reallocateBad:
 		return m.reallocateRefused(b, o)
 	case reallocateEmpty:
-		m.tell("Reallocate(empty block, %d)", o.size(m.size, m.size))
+		m.logf("Reallocate(empty block, %d)", o.size(m.size, m.size))
 		if n, err := m.a.Reallocate(blockalloc.Block{}, o.size(m.size, m.size)); !errors.Is(err, blockalloc.ErrBadLayout) || !n.IsZero() {
 			return fmt.Errorf("Reallocate of the empty block = %v, %v; want the empty block and ErrBadLayout", n, err)
 		}
@@ -66,13 +66,13 @@ func (m *model) do(o operation) error {
 	case freePart:
 		return m.refuseRaw(b, min(o.size(m.size, m.size), b.Size()-1), o.align(m.size, m.size), o)
 	case freePastTheEnd:
-		// Without guards behind it, the address may be one that the garbage
-		// collector does not suffer in a pointer.
+		// Without guards behind it, the garbage collector may refuse a pointer to that
+		// address and end the process.
 		if _, ok := m.places.find(b.Addr() + b.Size()); ok || m.parent != nil {
 			return m.refuseRaw(b, b.Size(), o.align(m.size, m.size), o)
 		}
 	case askOwner:
-		m.tell("Owns(%v)", b)
+		m.logf("Owns(%v)", b)
 		return m.owns(b.Block, true)
 	case roundTrip:
 		return m.roundTrip(b)
@@ -84,13 +84,13 @@ func (m *model) do(o operation) error {
 
 func (m *model) allocate(l blockalloc.Layout) error {
 	failures := m.failures()
-	m.tell("b%d = Allocate(%v)", m.number+1, l)
+	m.logf("b%d = Allocate(%v)", m.number+1, l)
 	b, err := m.a.Allocate(l)
 	if err != nil {
 		if err := m.excused(err, failures, l, nil); err != nil {
 			return fmt.Errorf("Allocate(%v): %w", l, err)
 		}
-		m.tell("\trefused: %v", err)
+		m.logf("\trefused: %v", err)
 		if !b.IsZero() {
 			return fmt.Errorf("Allocate(%v) = %v with the error %w", l, b, err)
 		}
@@ -111,7 +111,7 @@ func (m *model) allocate(l blockalloc.Layout) error {
 }
 
 func (m *model) allocateZero(l blockalloc.Layout) error {
-	m.tell("Allocate(%v)", l)
+	m.logf("Allocate(%v)", l)
 	b, err := m.a.Allocate(l)
 	if err != nil || !b.IsZero() {
 		return fmt.Errorf("Allocate(%v) = %v, %v; want the empty block", l, b, err)
@@ -119,9 +119,9 @@ func (m *model) allocateZero(l blockalloc.Layout) error {
 	return m.a.Free(b)
 }
 
-// allocateRefused expects want, or if that is nil that there is no room.
+// allocateRefused expects the error want, or if that is nil, that there is no room.
 func (m *model) allocateRefused(l blockalloc.Layout, want error) error {
-	m.tell("Allocate(%v)", l)
+	m.logf("Allocate(%v)", l)
 	b, err := m.a.Allocate(l)
 	if !b.IsZero() || want == nil && !outOfRoom(err) || want != nil && !errors.Is(err, want) {
 		return fmt.Errorf("Allocate(%v) = %v, %v; want it refused", l, b, err)
@@ -131,7 +131,7 @@ func (m *model) allocateRefused(l blockalloc.Layout, want error) error {
 
 func (m *model) reallocate(b *modelBlock, size uintptr) error {
 	failures, newest := m.failures(), b == m.live[len(m.live)-1]
-	m.tell("Reallocate(%v, %d)", b, size)
+	m.logf("Reallocate(%v, %d)", b, size)
 	n, err := m.a.Reallocate(b.Block, size)
 	if err != nil {
 		var replaced *modelBlock
@@ -141,7 +141,7 @@ func (m *model) reallocate(b *modelBlock, size uintptr) error {
 		if err := m.excused(err, failures, layout(size, b.Align()), replaced); err != nil {
 			return fmt.Errorf("Reallocate(%v, %d): %w", b.Block, size, err)
 		}
-		m.tell("\trefused: %v", err)
+		m.logf("\trefused: %v", err)
 		return m.unchanged(b, n)
 	}
 	if err := filled(n, min(b.Size(), size), b.number); err != nil {
@@ -172,13 +172,13 @@ func (m *model) unchanged(b *modelBlock, n blockalloc.Block) error {
 	if n != b.Block {
 		return fmt.Errorf("a failed Reallocate of %v returned %v", b.Block, n)
 	}
-	if err := m.whole(b); err != nil {
+	if err := m.intact(b); err != nil {
 		return err
 	}
 	return m.owns(b.Block, true)
 }
 
-// tooMuchFits says that 32 bits of address space may have room for tooMuch.
+// tooMuchFits reports whether 32 bits of address space may have room for tooMuch.
 func (m *model) tooMuchFits() bool { return ^uintptr(0)>>32 == 0 && !m.Bounded }
 
 func (m *model) reallocateRefused(b *modelBlock, o operation) error {
@@ -190,7 +190,7 @@ func (m *model) reallocateRefused(b *modelBlock, o operation) error {
 		}
 		want = nil
 	}
-	m.tell("Reallocate(%v, %d)", b, size)
+	m.logf("Reallocate(%v, %d)", b, size)
 	n, err := m.a.Reallocate(b.Block, size)
 	if want == nil && !outOfRoom(err) || want != nil && !errors.Is(err, want) {
 		return fmt.Errorf("Reallocate(%v, %d) = %v, %v; want it refused", b.Block, size, n, err)
@@ -198,26 +198,26 @@ func (m *model) reallocateRefused(b *modelBlock, o operation) error {
 	return m.unchanged(b, n)
 }
 
-// release frees b, by a reallocation to zero if it says so.
+// release frees b, by a reallocation to zero if reallocate is set.
 func (m *model) release(b *modelBlock, reallocate bool) error {
-	if err := m.whole(b); err != nil {
+	if err := m.intact(b); err != nil {
 		return err
 	}
 	failures, newest := m.failures(), b == m.live[len(m.live)-1]
 	var err error
 	n := b.Block
 	if reallocate {
-		m.tell("Reallocate(%v, 0)", b)
+		m.logf("Reallocate(%v, 0)", b)
 		n, err = m.a.Reallocate(b.Block, 0)
 	} else {
-		m.tell("Free(%v)", b)
+		m.logf("Free(%v)", b)
 		err = m.a.Free(b.Block)
 	}
 	if err != nil {
 		if !m.injected(err, failures) {
 			return fmt.Errorf("free of %v: %w", b.Block, err)
 		}
-		m.tell("\trefused: %v", err)
+		m.logf("\trefused: %v", err)
 		return m.unchanged(b, n) // a block whose Free failed is live
 	}
 	if reallocate && !n.IsZero() {
@@ -237,16 +237,16 @@ func (m *model) refuse(b blockalloc.Block, o operation) error {
 	if err := m.owns(b, false); err != nil {
 		return err
 	}
-	if way := o[3] % 8; way < 4 {
-		size := [...]uintptr{b.Size(), 2 * b.Size(), b.Size() / 2, 0}[way]
-		m.tell("Reallocate(%v, which is not live, %d)", b, size)
+	if variant := o[3] % 8; variant < 4 {
+		size := [...]uintptr{b.Size(), 2 * b.Size(), b.Size() / 2, 0}[variant]
+		m.logf("Reallocate(%v, which is not live, %d)", b, size)
 		return refusedReallocate(m.a, b, size)
 	}
-	m.tell("Free(%v, which is not live)", b)
+	m.logf("Free(%v, which is not live)", b)
 	return refusedFree(m.a, b)
 }
 
-// refuseRaw is refuse for a block that begins where b does, or so much later.
+// refuseRaw is refuse for a block that begins offset bytes after b.
 func (m *model) refuseRaw(b *modelBlock, offset, size uintptr, o operation) error {
 	r, err := at(b.Block, offset, size)
 	if err != nil {
@@ -256,7 +256,7 @@ func (m *model) refuseRaw(b *modelBlock, offset, size uintptr, o operation) erro
 }
 
 func (m *model) roundTrip(b *modelBlock) error {
-	m.tell("IntoRaw and FromRaw of %v", b)
+	m.logf("IntoRaw and FromRaw of %v", b)
 	given := b.Block
 	p, l := given.IntoRaw()
 	if !given.IsZero() {

@@ -1,5 +1,0 @@
-//go:build (unix || windows) && !race
-
-package blockalloc
-
-var defaultAllocator Allocator = &Pool{}

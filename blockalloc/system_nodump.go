@@ -1,7 +1,0 @@
-//go:build unix && !linux && !freebsd
-
-package blockalloc
-
-import "errors"
-
-func noDump([]byte) error { return errors.ErrUnsupported }
