@@ -86,6 +86,7 @@ type packaged struct {
 	name   string            // of the page, without .md
 	files  map[string]string // by name
 	tests  bool              // some of the files are tests
+	binary string            // the name of the package of the files
 	result string
 
 	fragments map[string]string // by name, each made a file
@@ -97,14 +98,18 @@ func packagedOf(t *testing.T, page string) packaged {
 	t.Helper()
 	p := packaged{name: strings.ToLower(strings.TrimSuffix(filepath.Base(page), ".md")), files: make(map[string]string), fragments: make(map[string]string)}
 	imported := make(map[string]string)
-	list := slices.DeleteFunc(codes(t, page), func(c code) bool { return c.lang != "go" || unmerged(c) })
+	list := slices.DeleteFunc(codes(t, page), func(c code) bool { return c.lang != "go" })
 	for _, c := range list {
 		maps.Copy(imported, c.imports(t))
+	}
+	if isUnmerged(list) {
+		list = slices.DeleteFunc(list, func(c code) bool { return !c.isFile() })
 	}
 	for _, c := range list {
 		imports, body := c.needs(t, imported)
 		if c.isFile() {
 			p.files[c.fileName()] += c.text
+			p.binary = regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(c.text)[1]
 			p.tests = p.tests || strings.HasSuffix(c.fileName(), "_test.go")
 			continue
 		}
@@ -175,10 +180,10 @@ func (c code) needs(t *testing.T, imported map[string]string) (imports, body str
 	return imports, body
 }
 
-// unmerged reports whether c is about a package that is still to come. Delete it once hooks/heapprofile is there.
-func unmerged(c code) bool {
+// isUnmerged reports whether a page has fragments with a package that is still to come. Delete it once hooks/heapprofile is there.
+func isUnmerged(list []code) bool {
 	_, err := os.Stat("hooks/heapprofile")
-	return err != nil && strings.Contains(c.text, "heapprofile.")
+	return err != nil && slices.ContainsFunc(list, func(c code) bool { return !c.isFile() && strings.Contains(c.text, "heapprofile.") })
 }
 
 // TestCode compiles all Go code of the README and the guides. It runs the tests and programs among it, whose output has every
@@ -210,7 +215,7 @@ func TestCode(t *testing.T) {
 			compile = append(compile, place(p.name+"/fragments", p.fragments))
 		}
 		if len(p.files) > 0 {
-			folder := place(p.name, p.files)
+			folder := place(p.name+"/"+p.binary, p.files)
 			p.result = result(t, page)
 			if results[p.name] = p; p.tests {
 				tests = append(tests, folder)
@@ -267,7 +272,7 @@ func result(t *testing.T, page string) string {
 func (p packaged) run(t *testing.T, dir string) {
 	t.Helper()
 	var args []string
-	path := filepath.Join(dir, p.name)
+	path := filepath.Join(dir, p.binary)
 	if p.tests {
 		path, args = path+".test", []string{"-test.v", "-test.short"}
 	}
