@@ -86,7 +86,7 @@ type packaged struct {
 	name   string            // of the page, without .md
 	files  map[string]string // by name
 	tests  bool              // some of the files are tests
-	binary string            // the name of the package of the files
+	binary string            // the name of the package of the files, of the page if that is main
 	result string
 
 	fragments map[string]string // by name, each made a file
@@ -109,7 +109,9 @@ func packagedOf(t *testing.T, page string) packaged {
 		imports, body := c.needs(t, imported)
 		if c.isFile() {
 			p.files[c.fileName()] += c.text
-			p.binary = regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(c.text)[1]
+			if p.binary = regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(c.text)[1]; p.binary == "main" {
+				p.binary = p.name
+			}
 			p.tests = p.tests || strings.HasSuffix(c.fileName(), "_test.go")
 			continue
 		}

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -30,45 +29,6 @@ func readFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return strings.ReplaceAll(string(data), "\r\n", "\n")
-}
-
-// TestREADME: the README's Go code is, but for indentation, the body of an example that
-// compiles and runs, and its imports are among that example's.
-func TestREADME(t *testing.T) {
-	needClone(t)
-	flat := func(s string) string {
-		var b strings.Builder
-		for line := range strings.Lines(s) {
-			b.WriteString(strings.TrimSpace(line) + "\n")
-		}
-		return b.String()
-	}
-	var examples []string
-	for _, path := range []string{"hooks/zlog/example_test.go", "alloctest/example_test.go", "exporters/otlp/example_test.go"} {
-		examples = append(examples, flat(readFile(t, path)))
-	}
-	blocks := strings.Split(flat(readFile(t, "README.md")), "```go\n")[1:]
-	if len(blocks) != len(examples) {
-		t.Errorf("%d blocks of Go, want %d", len(blocks), len(examples))
-	}
-	for _, block := range blocks {
-		code, _, _ := strings.Cut(block, "```")
-		imports, body, ok := strings.Cut(strings.TrimPrefix(code, "import (\n"), "\n)\n\n")
-		if !ok {
-			t.Errorf("this block does not say what it imports:\n%s", code)
-			continue
-		}
-		i := slices.IndexFunc(examples, func(e string) bool { return strings.Contains(e, body) })
-		if i < 0 {
-			t.Errorf("no example has this code:\n%s", body)
-			continue
-		}
-		for path := range strings.Lines(imports) {
-			if path = strings.TrimSpace(path); path != "" && !strings.Contains(examples[i], "\n"+path+"\n") {
-				t.Errorf("the example does not import %s, as the README does", path)
-			}
-		}
-	}
 }
 
 // TestLogLine: the line of log in the README is one of its program, whose memory is a mapping and not on the Go heap.
