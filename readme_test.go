@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -32,68 +31,6 @@ func readFile(t *testing.T, path string) string {
 	return strings.ReplaceAll(string(data), "\r\n", "\n")
 }
 
-// TestREADME: the README's Go code is, but for indentation, the body of an example that
-// compiles and runs, and its imports are among that example's.
-func TestREADME(t *testing.T) {
-	needClone(t)
-	flat := func(s string) string {
-		var b strings.Builder
-		for line := range strings.Lines(s) {
-			b.WriteString(strings.TrimSpace(line) + "\n")
-		}
-		return b.String()
-	}
-	var examples []string
-	for _, path := range []string{"hooks/zlog/example_test.go", "alloctest/example_test.go", "exporters/otlp/example_test.go"} {
-		examples = append(examples, flat(readFile(t, path)))
-	}
-	blocks := strings.Split(flat(readFile(t, "README.md")), "```go\n")[1:]
-	if len(blocks) != len(examples) {
-		t.Errorf("%d blocks of Go, want %d", len(blocks), len(examples))
-	}
-	for _, block := range blocks {
-		code, _, _ := strings.Cut(block, "```")
-		imports, body, ok := strings.Cut(strings.TrimPrefix(code, "import (\n"), "\n)\n\n")
-		if !ok {
-			t.Errorf("this block does not say what it imports:\n%s", code)
-			continue
-		}
-		i := slices.IndexFunc(examples, func(e string) bool { return strings.Contains(e, body) })
-		if i < 0 {
-			t.Errorf("no example has this code:\n%s", body)
-			continue
-		}
-		for path := range strings.Lines(imports) {
-			if path = strings.TrimSpace(path); path != "" && !strings.Contains(examples[i], "\n"+path+"\n") {
-				t.Errorf("the example does not import %s, as the README does", path)
-			}
-		}
-	}
-	if lines := strings.Count(readFile(t, "README.md"), "\n"); lines > 150 {
-		t.Errorf("the README has %d lines, want 150 at most: the guides are in docs", lines)
-	}
-}
-
-// TestLinks: what README and the guides link to within the repository is there.
-func TestLinks(t *testing.T) {
-	needClone(t)
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := regexp.MustCompile(`\]\(([^)#]+)`)
-	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "PERFORMANCE.md") {
-		for _, m := range link.FindAllStringSubmatch(readFile(t, page), -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
-				t.Errorf("%s links to %s: %v", page, m[1], err)
-			}
-		}
-	}
-}
-
 // TestLogLine: the line of log in the README is one of its program, whose memory is a mapping and not on the Go heap.
 func TestLogLine(t *testing.T) {
 	needClone(t)
@@ -116,17 +53,17 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
-// TestModules: docs/compatibility.md has each module with its packages, and the versions that go.mod requires.
+// TestModules: docs/stability.md has each module with its packages, and the versions that go.mod requires.
 func TestModules(t *testing.T) {
 	needClone(t)
-	page := readFile(t, "docs/compatibility.md")
+	page := readFile(t, "docs/stability.md")
 	row := func(first string) string {
 		for line := range strings.Lines(page) {
 			if strings.HasPrefix(line, "| "+first+" |") {
 				return line
 			}
 		}
-		t.Errorf("docs/compatibility.md has no row %q", first)
+		t.Errorf("docs/stability.md has no row %q", first)
 		return ""
 	}
 	for _, dir := range strings.Fields(readFile(t, ".ci/modules")) {
@@ -148,7 +85,7 @@ func TestModules(t *testing.T) {
 		for _, path := range packages {
 			dir := filepath.Dir(path)
 			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil && !strings.Contains(modules, "`"+filepath.Base(dir)+"`") {
-				t.Errorf("docs/compatibility.md does not have package %s in module exporters", dir)
+				t.Errorf("docs/stability.md does not have package %s in module exporters", dir)
 			}
 		}
 	}
@@ -165,7 +102,7 @@ func TestModules(t *testing.T) {
 		if m == nil {
 			t.Errorf("%s does not require %s", r.file, r.module)
 		} else if cells := strings.Split(row(r.first), "|"); strings.TrimSpace(cells[2]) != m[1] {
-			t.Errorf("docs/compatibility.md says %s for %s, and %s %s", cells[2], r.first, r.file, m[1])
+			t.Errorf("docs/stability.md says %s for %s, and %s %s", cells[2], r.first, r.file, m[1])
 		}
 	}
 }

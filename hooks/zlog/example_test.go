@@ -19,8 +19,6 @@ func Example() {
 	// {"level":"warn","allocator":"cache","addr":"0000000000000000","size":4096,"align":4096,"error":"blockalloc: Null.Allocate(4096 B aligned to 4096): out of memory","message":"allocate failed"}
 }
 
-// The README shows the body of this function; TestREADME compares.
-
 func Example_wrap() {
 	log := zerolog.New(os.Stderr).With().Str("allocator", "cache").Logger()
 	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithHooks(zlog.New(log)))
