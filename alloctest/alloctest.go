@@ -155,7 +155,8 @@ func paranoid(o debug.Options) *debug.Options {
 }
 
 // New returns a Proxy for the test t, which fails at the end, after what t has cleaned
-// up that was set up later, if blocks of the Proxy are still live; see [VerifyNone].
+// up that was set up later, if blocks of the Proxy are still live, or were freed through another
+// Proxy or child than the one that allocated them; see [VerifyNone].
 // It fails at once if a free or reallocation is of no live block, and when a block is
 // freed, or at the end, if memory around it or after its end of life was written to:
 // all that [debug.Allocator] finds, also where the test passes over the error. The
@@ -328,10 +329,10 @@ func freedPast(live int64, d *debug.Allocator) string {
 	case live == 0:
 		return ""
 	case d == nil:
-		return "or they were " + by + "\n"
+		return "leaked, or " + by + "\n"
 	}
 	if past := live - int64(d.Stats().LiveBlocks); past > 0 {
-		return fmt.Sprintf("of which %s were %s\n", blocks(past), by)
+		return fmt.Sprintf("%s of them: %s\n", blocks(past), by)
 	}
 	return ""
 }
