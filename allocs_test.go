@@ -9,6 +9,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
@@ -21,6 +22,7 @@ func TestNoAllocations(t *testing.T) {
 		"two hooks":  {alloctrace.WithHooks(nothing, nothing)},
 		"writer":     {alloctrace.WithHooks(hooks.NewWriter(io.Discard))},
 		"ring":       {alloctrace.WithHooks(ring.New(64, ring.PreciseClock()))},
+		"heap":       {alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))},
 		"exact":      {alloctrace.WithCounter(counter.Exact())},
 		"combined": {alloctrace.WithHooks(hooks.Tee(
 			hooks.Filter(nothing, hooks.MinSize(1), hooks.Kinds(alloctrace.Freeing)),

@@ -102,9 +102,6 @@ func packagedOf(t *testing.T, page string) packaged {
 	for _, c := range list {
 		maps.Copy(imported, c.imports(t))
 	}
-	if isUnmerged(list) {
-		list = slices.DeleteFunc(list, func(c code) bool { return !c.isFile() })
-	}
 	for _, c := range list {
 		imports, body := c.needs(t, imported)
 		if c.isFile() {
@@ -180,12 +177,6 @@ func (c code) needs(t *testing.T, imported map[string]string) (imports, body str
 		imports += "import " + imported[name] + "\n"
 	}
 	return imports, body
-}
-
-// isUnmerged reports whether a page has fragments with a package that is still to come. Delete it once hooks/heapprofile is there.
-func isUnmerged(list []code) bool {
-	_, err := os.Stat("hooks/heapprofile")
-	return err != nil && slices.ContainsFunc(list, func(c code) bool { return !c.isFile() && strings.Contains(c.text, "heapprofile.") })
 }
 
 // TestCode compiles all Go code of the README and the guides. It runs the tests and programs among it, whose output has every
@@ -347,7 +338,7 @@ func TestNames(t *testing.T) {
 	makefile, api := readFile(t, "Makefile"), readFile(t, "api/v1.txt")
 	missing := func(path string) bool {
 		_, err := os.Stat(strings.TrimSuffix(path, "/..."))
-		return err != nil && path != "hooks/heapprofile"
+		return err != nil
 	}
 	inCommand := regexp.MustCompile(`(?:^|\s)(?:\./|github\.com/alloctrace/alloctrace/)([\w./-]*)|(?:^|\s)(\.ci/[\w./-]+)`)
 	inText := regexp.MustCompile("`((?:alloctest|blockalloc|counter|tracer|hooks|exporters|examples|internal|docs|api|\\.ci)/[\\w./-]+)`")

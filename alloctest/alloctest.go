@@ -165,7 +165,8 @@ func paranoid(o debug.Options) *debug.Options {
 }
 
 // New returns a Proxy for the test t. The test fails at its end if blocks of the Proxy are still
-// live; see [VerifyNone]. Cleanups that t registered after New have run by then.
+// live, or were freed through another Proxy or child than the one that allocated them; see
+// [VerifyNone]. Cleanups that t registered after New have run by then.
 //
 // The test also fails for all that [debug.Allocator] finds, even if it ignores the error. If it
 // frees or reallocates what is not a live block, it fails at once. If memory around a block or
@@ -339,10 +340,10 @@ func freedPast(live int64, d *debug.Allocator) string {
 	case live == 0:
 		return ""
 	case d == nil:
-		return "or they were " + by + "\n"
+		return "leaked, or " + by + "\n"
 	}
 	if past := live - int64(d.Stats().LiveBlocks); past > 0 {
-		return fmt.Sprintf("of which %s were %s\n", blocks(past), by)
+		return fmt.Sprintf("%s of them: %s\n", blocks(past), by)
 	}
 	return ""
 }

@@ -66,7 +66,7 @@ type keeping struct{ recorder }
 func (k *keeping) ArtifactDir() string { return k.dir }
 
 //go:noinline
-func leak(t *testing.T, p *alloctrace.Proxy, size uintptr) blockalloc.Block {
+func leak(t *testing.T, p blockalloc.Allocator, size uintptr) blockalloc.Block {
 	t.Helper()
 	b, err := p.Allocate(blockalloc.Layout{Size: size, Align: 8})
 	if err != nil {
@@ -129,6 +129,65 @@ $`},
 				if err := p.Free(b); err != nil {
 					t.Error(err)
 				}
+			}
+		})
+	}
+}
+
+//go:noinline
+func release(t *testing.T, a blockalloc.Allocator, b blockalloc.Block) {
+	t.Helper()
+	if err := a.Free(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForeignFree: a block that was freed through another Proxy or child fails the test of the one
+// that has freed it, and is a leak of the one that has allocated it, which says why.
+func TestForeignFree(t *testing.T) {
+	setDebug(t, "")
+	const (
+		freed     = `^alloctest: Proxy "mem" or a child has freed what is not its own\nnothing is live\n1 block was freed through another Proxy or child than the one that allocated it:\n  64 B at 0x[0-9a-f]+: allocated `
+		here      = `by alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestForeignFree.func`
+		now       = ` by alloctest.release \(alloctest_test.go:\d+\), alloctest.TestForeignFree.func`
+		leaked    = `^alloctest: Proxy "mem" has leaked 64 B in 1 block\n64 B in 1 block is live:\n.*\n`
+		pastDebug = `1 block of them: freed past this Proxy, such as through another one\n$`
+		past      = `leaked, or freed past this Proxy, such as through another one\n$`
+	)
+	child := func(p *alloctrace.Proxy) blockalloc.Allocator { return p.Child("index") }
+	itself := func(p *alloctrace.Proxy) blockalloc.Allocator { return p }
+	unhooked := func(p *alloctrace.Proxy) blockalloc.Allocator { return alloctrace.Wrap(p.Unwrap()) }
+	heap := []Option{WithAllocator(new(blockalloc.Heap))}
+	for name, c := range map[string]struct {
+		opts           []Option
+		allocate, free func(p *alloctrace.Proxy) blockalloc.Allocator
+		want           string // of the test, "" for nothing
+	}{
+		"parent":               {nil, child, itself, freed + `through Proxy "mem", child "index", ` + here + `.*; freed through Proxy "mem"` + now},
+		"child":                {nil, itself, child, freed + `through Proxy "mem" ` + here + `.*; freed through Proxy "mem", child "index",` + now},
+		"sampled":              {[]Option{WithStacks(Sampled)}, child, itself, ""},
+		"off":                  {[]Option{WithStacks(Off)}, child, itself, ""},
+		"nobody":               {nil, unhooked, itself, `or a child has freed what is not its own\n(.*\n)+.*: allocated through no Proxy that is observed; freed through Proxy "mem"` + now},
+		"another Proxy":        {nil, itself, unhooked, leaked + pastDebug},
+		"another, no debug":    {heap, itself, unhooked, leaked + past},
+		"another, no stacks":   {append(heap[:1:1], WithStacks(Off)), itself, unhooked, `^alloctest: Proxy "mem" has leaked 64 B in 1 block\n  1 block of up to 64 B\n` + past},
+		"another test's Proxy": {heap, itself, func(*alloctrace.Proxy) blockalloc.Allocator { return nil }, leaked + past},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r, q recorder
+			mem := New(&r, append(c.opts, WithProxy(alloctrace.WithName("mem")))...)
+			by := c.free(mem)
+			if by == nil {
+				by = New(&q, append(c.opts, WithProxy(alloctrace.WithName("other")))...)
+			}
+			release(t, by, leak(t, c.allocate(mem), 64))
+			q.end()
+			r.end()
+			if c.want == "" && len(r.errors) != 0 || c.want != "" && (len(r.errors) != 1 || !regexp.MustCompile(c.want).MatchString(r.errors[0])) {
+				t.Errorf("the test is told %q\nwant %s", r.errors, c.want)
+			}
+			if want := `Proxy "other" or a child has freed what is not its own`; name == "another test's Proxy" && (len(q.errors) != 1 || !strings.Contains(q.errors[0], want)) {
+				t.Errorf("the other test is told %q", q.errors)
 			}
 		})
 	}

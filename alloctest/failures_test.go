@@ -63,4 +63,15 @@ func TestCheckAllFailures(t *testing.T) {
 	if text := strings.Join(failing.errors, "\n"); !strings.Contains(text, "returns no error") {
 		t.Errorf("the error is hidden: %s", text)
 	}
+	failing.errors = nil
+	CheckAllFailures(&failing, func(mem *alloctrace.Proxy) error {
+		b, err := mem.Child("index").Allocate(blockalloc.BlockLayout(64))
+		if err == nil {
+			err = mem.Free(b)
+		}
+		return err
+	})
+	if text := strings.Join(failing.errors, "\n"); !strings.Contains(text, `64 B at `) || !strings.Contains(text, `child "index", by alloctest.TestCheckAllFailures.`) {
+		t.Errorf("a child's block is freed through its parent: %s", text)
+	}
 }

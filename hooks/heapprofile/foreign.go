@@ -131,11 +131,11 @@ func writeForeign(to *strings.Builder, list []ForeignFree, all int64) {
 	if all == 0 {
 		return
 	}
-	verb := "were"
+	verb, them := "were", "them"
 	if all == 1 {
-		verb = "was"
+		verb, them = "was", "it"
 	}
-	fmt.Fprintf(to, "%s %s freed through another Proxy or child than the one that allocated it:\n", number(all, "block"), verb)
+	fmt.Fprintf(to, "%s %s freed through another Proxy or child than the one that allocated %s:\n", number(all, "block"), verb, them)
 	for _, f := range list {
 		fmt.Fprintf(to, "  %s\n", f)
 	}

@@ -140,13 +140,17 @@ func (t *liveTable) add(addr uintptr, b *block) (was block, ok bool) {
 
 // release takes out the block that a Proxy releases, and reports whether it was there, and
 // whether the end of the release must be delivered: by failed or ended. It is the block that the
-// Proxy has allocated, or else the one that another has allocated last.
+// Proxy has allocated, or else the one that another has allocated last, unless another goroutine is
+// releasing that.
 func (t *liveTable) release(addr, size uintptr, through *part) (b block, ok, waits bool) {
 	me := goroutine.ID()
 	s := t.shard(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.live.find(addr, size, through.id)
+	if ok && len(s.releasing) > 0 && s.live.at[i].by.id != through.id && s.newer(addr, size, s.live.at[i].serial, me) {
+		ok = false
+	}
 	var inner, repeated, related bool
 	if !ok {
 		inner, repeated, related = s.relate(addr, size, through.id, me)
@@ -169,6 +173,14 @@ func (t *liveTable) release(addr, size uintptr, through *part) (b block, ok, wai
 		}
 	}
 	return b, ok, true
+}
+
+// newer reports whether another goroutine is releasing a block that was allocated later than this
+// one: then that is the one which is meant.
+func (s *liveShard) newer(addr, size uintptr, serial uint64, goroutine uintptr) bool {
+	return goroutine != 0 && slices.ContainsFunc(s.releasing, func(r releasing) bool {
+		return r.of(addr, size) && r.known && r.goroutine != goroutine && r.serial > serial
+	})
 }
 
 // relate says of the release of an unknown block what it has to do with others of its address and
