@@ -22,6 +22,9 @@ type Options struct {
 	// of one name are shown as one. A child without a name, and one whose path has more than
 	// 16 KiB, is shown only as part of its parent. Each name costs as many series as the whole:
 	// a name for each request is too many. Only an [alloctrace.Proxy] has children.
+	//
+	// Children that have ended stay part of the series of their name, see
+	// [alloctrace.Proxy.ChildStats], but their own children do not.
 	Children bool
 
 	// Limit returns the bytes that allocator_memory_limit_bytes shows. If it is nil, that is the
@@ -200,30 +203,27 @@ func (u *unread) send(ch chan<- prometheus.Metric, labels ...string) {
 
 // collect adds the children of source, and theirs, to those in at, by path.
 func collect(at map[string]counter.Stats, path string, source counter.Source) {
-	parent, ok := source.(interface{ Children() []*alloctrace.Proxy })
+	parent, ok := source.(interface {
+		Children() []*alloctrace.Proxy
+		ChildStats() map[string]counter.Stats
+	})
 	if !ok {
 		return
 	}
-	for _, child := range parent.Children() {
-		below := path
-		if name := text.Name(child.Name()); name != "" {
-			below = strings.TrimPrefix(path+"/"+name, "/")
-			if len(below) > text.MaxText {
-				continue
-			}
-			at[below] = plus(at[below], child.Stats())
+	below := func(name string) string {
+		if name = text.Name(name); name == "" {
+			return path
 		}
-		collect(at, below, child)
+		return strings.TrimPrefix(path+"/"+name, "/")
 	}
-}
-
-// plus returns what s and t count together, whose peaks need not have coincided.
-func plus(s, t counter.Stats) counter.Stats {
-	sum := s.Sub(counter.Stats{}.Sub(t)) // all that adds up
-	sum.LiveBytes = s.LiveBytes + t.LiveBytes
-	sum.LiveBlocks = s.LiveBlocks + t.LiveBlocks
-	sum.PeakBytes = s.PeakBytes + t.PeakBytes
-	least := max(s.PeakBytes-s.PeakBound, t.PeakBytes-t.PeakBound, sum.LiveBytes)
-	sum.PeakBound = max(sum.PeakBytes-least, s.PeakBound+t.PeakBound)
-	return sum
+	for name, s := range parent.ChildStats() {
+		if path := below(name); len(path) <= text.MaxText {
+			at[path] = at[path].Add(s)
+		}
+	}
+	for _, child := range parent.Children() {
+		if path := below(child.Name()); len(path) <= text.MaxText {
+			collect(at, path, child)
+		}
+	}
 }

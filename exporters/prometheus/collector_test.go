@@ -213,6 +213,31 @@ func TestChildren(t *testing.T) {
 	}
 }
 
+// TestEndedChildren: the series of a name never steps back, though children of that name come and end.
+func TestEndedChildren(t *testing.T) {
+	mem := alloctest.New(t)
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(allocprom.NewCollector(mem, "index", allocprom.Options{Children: true}))
+	for i := range 10 {
+		c := mem.Child("connection")
+		free(t, c, allocate(t, c, 64))
+		for _, closed := range []bool{false, true} {
+			if closed {
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := gather(t, r)
+			if n := got["allocator_frees_total connection index"]; n != float64(i+1) {
+				t.Errorf("after %d connections, of which the last is closed: %t, there were %v frees", i+1, closed, n)
+			}
+			if n := got["allocator_memory_peak_bytes connection index"]; n != 64 {
+				t.Errorf("the peak of connections one after the other is %v, want 64", n)
+			}
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	var none counter.Counter

@@ -23,6 +23,8 @@ type parent struct{ sourceFunc }
 
 func (parent) Children() []*alloctrace.Proxy { panic("no children") }
 
+func (parent) ChildStats() map[string]counter.Stats { panic("no children") }
+
 type failingHook struct{}
 
 func (failingHook) Usage() hooks.Usage { panic("no usage") }
