@@ -155,5 +155,5 @@ func (c *Counter) setPeak(s *Stats, b bounds) {
 		raise(&c.shown, s.LiveBytes)
 	}
 	s.PeakBytes = b.peak
-	s.PeakBound = s.PeakBytes - max(b.highest-b.below, s.LiveBytes) + b.unpublished
+	s.PeakBound = s.PeakBytes - max(b.highest-b.below, s.LiveBytes, c.shown.Load()) + b.unpublished
 }

@@ -2,9 +2,7 @@ package debug_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"unsafe"
 
@@ -75,18 +73,6 @@ func mustFree(t testing.TB, a blockalloc.Allocator, b blockalloc.Block) {
 	if err := a.Free(b); err != nil {
 		t.Error(err)
 	}
-}
-
-// wantPanic checks that f panics with a text that contains want.
-func wantPanic(t *testing.T, want string, f func()) {
-	t.Helper()
-	defer func() {
-		t.Helper()
-		if got := fmt.Sprint(recover()); !strings.Contains(got, want) {
-			t.Errorf("panic %q, want one with %q", got, want)
-		}
-	}()
-	f()
 }
 
 // beyond returns the memory from so many bytes after b's start, which may lie
