@@ -267,6 +267,9 @@ func TestRequested(t *testing.T) {
 	expect("below: 10 requested 1", "below: allocated 1", "p: 10 requested 1", "p: allocated 1")
 	free(t, p, b)
 	free(t, p.Quiet(), allocate(t, p.Quiet(), page))
+	if _, err := p.Allocate(blockalloc.Layout{Size: 0, Align: 8}); err != nil {
+		t.Fatal(err)
+	}
 	expect()
 }
 

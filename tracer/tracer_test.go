@@ -278,6 +278,43 @@ func TestWhoAndForWhom(t *testing.T) {
 	}
 }
 
+// lenient takes a reallocation of the empty block as an allocation.
+type lenient struct{ blockalloc.Heap }
+
+func (l *lenient) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if b.IsZero() {
+		return l.Allocate(blockalloc.Layout{Size: size, Align: 8})
+	}
+	if size == 77 {
+		return b, blockalloc.ErrOutOfMemory
+	}
+	return l.Heap.Reallocate(b, size)
+}
+
+// TestRegionCountsAsTheProxy: operations of every kind, failures and those of a quiet view included.
+func TestRegionCountsAsTheProxy(t *testing.T) {
+	mem := alloctrace.Wrap(new(lenient))
+	_, r := tracer.Start(t.Context(), "region", mem)
+	view := r.Allocator()
+	b, err := view.Reallocate(blockalloc.Block{}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = view.Quiet().Reallocate(b, 200); err != nil {
+		t.Fatal(err)
+	}
+	_, failures := view.Reallocate(b, 77)
+	other := allocate(t, new(blockalloc.Heap), 64)
+	failures = errors.Join(failures, view.Quiet().Free(other))
+	if _, err := view.Allocate(blockalloc.Layout{Size: 8, Align: 3}); err == nil || failures == nil {
+		t.Fatal("what must fail does not")
+	}
+	free(t, view.Quiet(), b, allocate(t, view.Quiet(), 50))
+	if got, want := r.Stats(), mem.Stats(); got != want || want.Allocations != 2 || want.FailedReallocations != 1 {
+		t.Errorf("the region has %+v, the Proxy %+v", got, want)
+	}
+}
+
 // TestRemoteParent: the span of another process has no provider of its own.
 func TestRemoteParent(t *testing.T) {
 	var spans recorder
