@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"internal/bugs":                   {module + "/blockalloc"},
 	"internal/callers":                {},
 	"internal/fields":                 {},
+	"internal/fields/root":            {},
 	"internal/goroutine":              {},
 	"internal/injected":               {},
 	"internal/jaegertest":             {},

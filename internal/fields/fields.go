@@ -1,5 +1,5 @@
 // Package fields holds the names that leave the process to lists, for tests: fields of lines and of JSON, attributes and
-// labels are API. docs/fields.md has the lists as tables, which a test of this package compares.
+// labels are API. docs/fields.md has the lists as tables, which the test in folder root compares.
 package fields
 
 import (

@@ -1,4 +1,4 @@
-package fields_test
+package root_test
 
 import (
 	"bytes"
@@ -140,7 +140,7 @@ func (s keptSpan) TracerProvider() trace.TracerProvider     { return s.keeper }
 // TestTables compares each golden file with the table of docs/fields.md that names it. Files of other modules are there in a
 // clone alone.
 func TestTables(t *testing.T) {
-	text, err := os.ReadFile("../../docs/fields.md")
+	text, err := os.ReadFile("../../../docs/fields.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,10 +152,10 @@ func TestTables(t *testing.T) {
 			t.Errorf("section %q names no golden file", title)
 			continue
 		}
-		file := path.Join("../../docs", link[1])
+		file := path.Join("../../../docs", link[1])
 		named[file] = true
 		golden, err := os.ReadFile(file)
-		if _, clone := os.Stat("../../exporters"); errors.Is(err, fs.ErrNotExist) && clone != nil {
+		if _, clone := os.Stat("../../../exporters"); errors.Is(err, fs.ErrNotExist) && clone != nil {
 			continue
 		}
 		if err != nil {
@@ -179,7 +179,7 @@ func TestTables(t *testing.T) {
 			t.Errorf("section %q has\n%s\nand %s has\n%s", title, strings.Join(got, "\n"), file, strings.Join(want, "\n"))
 		}
 	}
-	for _, pattern := range []string{"../../internal/fields/testdata/*.txt", "../../exporters/*/testdata/fields.txt", "../../exporters/*/internal/test/testdata/fields.txt"} {
+	for _, pattern := range []string{"../../../internal/fields/root/testdata/*.txt", "../../../exporters/*/testdata/fields.txt", "../../../exporters/*/internal/test/testdata/fields.txt"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
