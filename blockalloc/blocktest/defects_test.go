@@ -46,7 +46,7 @@ var planted = []struct {
 	{"Slots", "InteriorFree", []string{"interior"}},
 	{"Slots", "Exhaustion", []string{"loses the block", "slot is lost", "live below zero"}},
 	{"Slots", "Close", []string{"closes with live blocks", "refuses and closes", "keeps its memory"}},
-	{"Slots", "Model", []string{"one double free in 100", "interior", "slot is lost", "not zeroed again", "loses the block", "keeps its memory"}},
+	{"Slots", "Model", []string{"one double free in 30", "interior", "slot is lost", "not zeroed again", "loses the block", "keeps its memory"}},
 	{"Slots", "Concurrent", []string{"slot twice"}},
 	{"Slots", "ConcurrentDoubleFree", []string{"two frees"}},
 	{"Slots", "ConcurrentHandOver", []string{"slot twice", "slot is lost beside others"}},
