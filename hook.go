@@ -36,7 +36,10 @@ type Attacher interface {
 	Hook
 
 	// Attach returns the part that observes the events of one Proxy or one child, and of
-	// its views. [WithHooks] and [Proxy.Child] call it.
+	// its views. [WithHooks] and [Proxy.Child] call it, once for each child. Children come and
+	// go, and no call says that one has ended: a hook keeps what it has by their names. Observe
+	// itself is called only by code that does not attach, and then nothing is known of whose
+	// events they are.
 	Attach(to *Attachment) Hook
 }
 
@@ -44,7 +47,7 @@ type Attacher interface {
 // returned.
 type Attachment struct {
 	Proxy string // the name of the Proxy, "" if it has none
-	Child string // the name of the child; "" for the Proxy itself
+	Child string // the name of the child, not its path, which others may have too; "" for the Proxy itself
 	ID    uint32 // the number of the Proxy in this process; children have that of their parent
 
 	pending   *atomic.Int64

@@ -105,8 +105,9 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 }
 
 // AllocateContext is Allocate in the context ctx, as by [Proxy.WithContext]. If a
-// [blockalloc.Limit] below p refuses the block, it waits for room until ctx is done, see
-// [blockalloc.AllocateContext].
+// [blockalloc.Limit] refuses the block, it waits for room until ctx is done: one that p wraps, also
+// by wrappers that are a [blockalloc.ContextAllocator]. A [blockalloc.Locked] is none, for it would
+// wait with its lock held.
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
 	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.requested}
 	if p.closed.Load() {

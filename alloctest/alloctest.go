@@ -172,7 +172,8 @@ func paranoid(o debug.Options) *debug.Options {
 // frees or reallocates what is not a live block, it fails at once. If memory around a block or
 // of a freed block was written to, it fails when the block is freed, or at its end.
 //
-// The Proxy's peak is exact. The Proxy is closed at the end of the test.
+// The Proxy's peak is exact as long as it has no children, see [counter.Stats]. The Proxy is closed
+// at the end of the test.
 func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	t.Helper()
 	c, err := configure(t, opts)
@@ -335,7 +336,7 @@ func VerifyNone(t interface {
 // freedPast returns what to say of the live blocks of a Proxy around d, for they may have been freed
 // past it.
 func freedPast(live int64, d *debug.Allocator) string {
-	const by = "freed past this Proxy, such as through another one"
+	const by = "freed without this Proxy, such as through another one"
 	switch {
 	case live == 0:
 		return ""

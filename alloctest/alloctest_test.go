@@ -151,8 +151,8 @@ func TestForeignFree(t *testing.T) {
 		here      = `by alloctest.leak \(alloctest_test.go:\d+\), alloctest.TestForeignFree.func`
 		now       = ` by alloctest.release \(alloctest_test.go:\d+\), alloctest.TestForeignFree.func`
 		leaked    = `^alloctest: Proxy "mem" has leaked 64 B in 1 block\n64 B in 1 block is live:\n.*\n`
-		pastDebug = `1 block of them: freed past this Proxy, such as through another one\n$`
-		past      = `leaked, or freed past this Proxy, such as through another one\n$`
+		pastDebug = `1 block of them: freed without this Proxy, such as through another one\n$`
+		past      = `leaked, or freed without this Proxy, such as through another one\n$`
 	)
 	child := func(p *alloctrace.Proxy) blockalloc.Allocator { return p.Child("index") }
 	itself := func(p *alloctrace.Proxy) blockalloc.Allocator { return p }

@@ -113,7 +113,8 @@ func (r *Region) Name() string {
 }
 
 // Allocator returns the allocator that was given to [Start], in the region's context. Blocks may
-// outlive the region, and be freed through any view. It stays usable after End, but the span
+// outlive the region. They are freed through any view of the Proxy or child that allocated them:
+// Allocator is none of a child's. It stays usable after End, but the span
 // does not show what it does then. A nil Region has a Proxy around [blockalloc.Default], the
 // same for all.
 func (r *Region) Allocator() *alloctrace.Proxy {

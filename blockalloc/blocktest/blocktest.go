@@ -130,7 +130,7 @@ type Config struct {
 }
 
 // Closing says what an allocator's Close() error does while blocks are live. In any
-// case, once Close has returned nil, Allocate fails with ErrClosed, and another Close
+// case, once Close has returned nil, Allocate of more than zero bytes fails with ErrClosed, and another Close
 // returns nil.
 type Closing uint8
 
