@@ -71,7 +71,7 @@ func TestCheckAllFailures(t *testing.T) {
 		}
 		return err
 	})
-	if text := strings.Join(failing.errors, "\n"); !strings.Contains(text, `64 B at `) || !strings.Contains(text, `child "index", by alloctest.TestCheckAllFailures.`) {
+	if text := strings.Join(failing.errors, "\n"); !strings.Contains(text, `64 B at `) || !strings.Contains(text, `allocated through child "index" by alloctest.TestCheckAllFailures.`) {
 		t.Errorf("a child's block is freed through its parent: %s", text)
 	}
 }

@@ -114,11 +114,13 @@ func (f ForeignFree) String() string {
 // String returns, for example, `through Proxy "db" by main.main (main.go:12)`.
 func (c Call) String() string {
 	through := "through a Proxy without a name"
-	if c.Proxy != "" {
+	switch {
+	case c.Proxy != "" && c.Child != "":
+		through = fmt.Sprintf("through Proxy %q, child %q,", c.Proxy, c.Child)
+	case c.Proxy != "":
 		through = fmt.Sprintf("through Proxy %q", c.Proxy)
-	}
-	if c.Child != "" {
-		through += fmt.Sprintf(", child %q,", c.Child)
+	case c.Child != "":
+		through = fmt.Sprintf("through child %q", c.Child)
 	}
 	if len(c.Stack) == 0 {
 		return through + " by unknown calls"
@@ -135,7 +137,7 @@ func writeForeign(to *strings.Builder, list []ForeignFree, all int64) {
 	if all == 1 {
 		verb, them = "was", "it"
 	}
-	fmt.Fprintf(to, "%s %s freed through another Proxy or child than the one that allocated %s:\n", number(all, "block"), verb, them)
+	fmt.Fprintf(to, "%s %s freed through another Proxy or child than the one that allocated %s, and the numbers of both are wrong:\n", number(all, "block"), verb, them)
 	for _, f := range list {
 		fmt.Fprintf(to, "  %s\n", f)
 	}
