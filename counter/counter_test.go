@@ -190,7 +190,6 @@ func TestCounterStorm(t *testing.T) {
 	watch.Go(func() {
 		var last Stats
 		for snapshots := 0; ; snapshots++ {
-			runtime.Gosched() // platforms with one thread do not preempt
 			s := root.Stats()
 			if s.LiveBytes < 0 || s.LiveBlocks < 0 || s.LiveBytes > workers*holdMax || s.LiveBlocks > workers*11 {
 				t.Errorf("snapshot %d: %v", snapshots, s)
@@ -214,6 +213,7 @@ func TestCounterStorm(t *testing.T) {
 				return
 			default:
 			}
+			runtime.Gosched() // platforms with one thread do not preempt
 		}
 	})
 	storm.Wait()
