@@ -27,7 +27,7 @@ type Source interface {
 // # Cost
 //
 // A Counter takes 512 bytes as long as it counts few blocks. Each costs two or three atomic
-// additions. After 64 blocks of a size, or blocks of more than 35 kinds, each processor that
+// additions. After 64 blocks of a size, or blocks of more than 39 kinds, each processor that
 // counts gets 4.75 KiB of its own. There a block whose size is a power of two less than 512 KiB
 // costs no atomic operation: one is added to a count. Other sizes cost a second addition, and
 // so does slack. The peak costs an atomic addition and two loads more: for blocks of 512 KiB
@@ -37,14 +37,13 @@ type Source interface {
 // stack, and additions are atomic: under the race detector, and with the build tag
 // alloctrace_nolinkname.
 type Counter struct {
-	// The first cache line is what operations read, and a snapshot of many Counters.
-	shards   atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
-	shared   atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
-	exact    bool
-	ended    atomic.Bool // after Fold: who counts here drains it then
-	children []*Counter
-	former   *former      // nil if no child has ended
-	shown    atomic.Int64 // the most that a snapshot of it and descendants has had as live
+	// The first cache line is what operations read, with the first of the early counts: all that
+	// a snapshot of many Counters reads of most of them, beside the last line.
+	shards    atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
+	shared    atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
+	exact     bool
+	ended     atomic.Bool // after Fold: who counts here drains it then
+	offspring *offspring  // nil if it never had a child; the root's mu guards it
 
 	early early
 	family

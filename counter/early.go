@@ -26,7 +26,7 @@ type early struct {
 type kind uint64
 
 const (
-	earlyKinds = 35
+	earlyKinds = 39
 	kindBits   = 11
 	kindMask   = 1<<kindBits - 1
 

@@ -9,14 +9,39 @@ import (
 )
 
 // A family is what a Counter knows of its place in a tree. The root's mu guards it in all
-// Counters of the tree, with their children and former, but for growing and grown.
+// Counters of the tree, with their offspring, but for growing and grown.
 type family struct {
 	parent, root *Counter // nil in the root
-	place        int      // in parent.children
+	place        int      // among the parent's children
 	final        *Stats   // nil unless it has ended
 	mu           sync.Mutex
 	growing      sync.Mutex   // held by what changes shards
 	grown        atomic.Int64 // the root's: how many shards' counts were made in the tree
+}
+
+// offspring is what a Counter with children has of them.
+type offspring struct {
+	children    []*Counter
+	descendants int
+	former      *former      // nil if no child has ended
+	shown       atomic.Int64 // the most that a snapshot of all has had as live
+}
+
+var noOffspring offspring
+
+// kin returns c's offspring, which is not to be written if there is none.
+func (c *Counter) kin() *offspring {
+	if c.offspring == nil {
+		return &noOffspring
+	}
+	return c.offspring
+}
+
+// addDescendants adds n to the descendants of c, and of those whose descendant it is.
+func (c *Counter) addDescendants(n int) {
+	for ; c != nil; c = c.parent {
+		c.offspring.descendants += n
+	}
 }
 
 // former are the children that have ended.
@@ -38,7 +63,7 @@ type former struct {
 // Where that are many, children that end meanwhile count as if they had been there at once.
 func (f *former) endPeak(parent, child *Counter) {
 	of := child.bounds()
-	f.highest = max(f.highest, of.highest, child.shown.Load())
+	f.highest = max(f.highest, of.highest, child.kin().shown.Load())
 	f.below += of.below
 	if f.ends++; f.ends < f.nodes-fewNodes {
 		f.since.peak += of.peak
@@ -79,8 +104,12 @@ func (c *Counter) Child() *Counter {
 	root.mu.Lock()
 	defer root.mu.Unlock()
 	c = c.heir()
-	child := &Counter{exact: c.exact, family: family{parent: c, root: root, place: len(c.children)}}
-	c.children = append(c.children, child)
+	if c.offspring == nil {
+		c.offspring = new(offspring)
+	}
+	child := &Counter{exact: c.exact, family: family{parent: c, root: root, place: len(c.offspring.children)}}
+	c.offspring.children = append(c.offspring.children, child)
+	c.addDescendants(1)
 	return child
 }
 
@@ -100,7 +129,7 @@ func (c *Counter) Fold() bool {
 	if c.final != nil {
 		return true
 	}
-	if len(c.children) > 0 {
+	if len(c.kin().children) > 0 {
 		return false
 	}
 	s := c.stats()
@@ -109,14 +138,17 @@ func (c *Counter) Fold() bool {
 	}
 	c.final = &s
 	p := c.parent
-	if p.former == nil {
-		p.former = new(former)
+	o := p.offspring
+	if o.former == nil {
+		o.former = new(former)
 	}
-	p.former.endPeak(p, c)
-	last := p.children[len(p.children)-1]
-	p.children[c.place], last.place = last, c.place
-	p.children[len(p.children)-1] = nil
-	p.children = p.children[:len(p.children)-1]
+	o.former.endPeak(p, c)
+	end := len(o.children) - 1
+	last := o.children[end]
+	o.children[c.place], last.place = last, c.place
+	o.children[end] = nil
+	o.children = o.children[:end]
+	p.addDescendants(-1)
 	c.growing.Lock()
 	c.ended.Store(true)
 	c.growing.Unlock()
@@ -145,11 +177,12 @@ func (c *Counter) checkEnded() {
 }
 
 func (c *Counter) drainLocked() {
-	to := c.heir()
-	net := to.former.counts.takeEarly(&c.early)
-	if f := c.former; f != nil { // those that ended before it, or have counted since
-		net += to.former.counts.take(&f.counts)
-		to.former.busy = append(to.former.busy, f.busy...)
+	heir := c.heir()
+	to := heir.offspring.former
+	net := to.counts.takeEarly(&c.early)
+	if f := c.kin().former; f != nil { // those that ended before it, or have counted since
+		net += to.counts.take(&f.counts)
+		to.busy = append(to.busy, f.busy...)
 		f.busy = nil
 	}
 	var busy []*shardCounts
@@ -159,19 +192,19 @@ func (c *Counter) drainLocked() {
 			busy = append(busy, s)
 			then += s.netBytes()
 		} else {
-			net += to.former.counts.take(s)
+			net += to.counts.take(s)
 		}
 	})
 	if len(busy) > 0 {
 		c.shards.Store(nil)
-		to.former.busy = append(to.former.busy, busy...)
+		to.busy = append(to.busy, busy...)
 		net += then
 		shard.AfterPins(func() { c.takeBusy(busy, then) })
 	}
-	to.failedAllocations.Add(c.failedAllocations.Swap(0))
-	to.failedReallocations.Add(c.failedReallocations.Swap(0))
-	to.failedFrees.Add(c.failedFrees.Swap(0))
-	to.shift(net)
+	heir.failedAllocations.Add(c.failedAllocations.Swap(0))
+	heir.failedReallocations.Add(c.failedReallocations.Swap(0))
+	heir.failedFrees.Add(c.failedFrees.Swap(0))
+	heir.shift(net)
 }
 
 // takeBusy takes the counts of c's shards, in which nobody counts any more and which came to
@@ -180,13 +213,14 @@ func (c *Counter) takeBusy(busy []*shardCounts, then int64) {
 	root := c.top()
 	root.mu.Lock()
 	defer root.mu.Unlock()
-	to := c.heir()
+	heir := c.heir()
+	to := heir.offspring.former
 	net := -then
 	for _, s := range busy {
-		net += to.former.counts.take(s)
+		net += to.counts.take(s)
 	}
-	to.former.busy = slices.DeleteFunc(to.former.busy, func(s *shardCounts) bool { return slices.Contains(busy, s) })
-	to.shift(net)
+	to.busy = slices.DeleteFunc(to.busy, func(s *shardCounts) bool { return slices.Contains(busy, s) })
+	heir.shift(net)
 }
 
 // shift gives c's peakTracker the bytes that children have left: none, unless they have
@@ -202,9 +236,9 @@ func (c *Counter) shift(net int64) {
 // all calls f with all counts of c but the early ones, those of ended children included.
 func (c *Counter) all(f func(*shardCounts)) {
 	c.each(f)
-	if c.former != nil {
-		f(&c.former.counts)
-		for _, s := range c.former.busy {
+	if former := c.kin().former; former != nil {
+		f(&former.counts)
+		for _, s := range former.busy {
 			f(s)
 		}
 	}

@@ -46,7 +46,7 @@ func TestFold(t *testing.T) {
 				child.Free(size)
 			}
 			whole, own := root.Stats(), child.Stats()
-			if first, again := child.Fold(), child.Fold(); !first || !again || len(root.children) != 0 {
+			if first, again := child.Fold(), child.Fold(); !first || !again || len(root.kin().children) != 0 {
 				t.Fatal("it has not ended, with nothing live")
 			}
 			check := func(when string) {
@@ -101,10 +101,10 @@ func TestFold(t *testing.T) {
 func (c *Counter) busyFormer() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.former == nil {
+	if c.kin().former == nil {
 		return 0
 	}
-	return len(c.former.busy)
+	return len(c.offspring.former.busy)
 }
 
 // TestFoldTree: a child with children does not end before they do, and what they count then
@@ -128,7 +128,7 @@ func TestFoldTree(t *testing.T) {
 	if s := root.Stats(); s.Allocations != 4 || s.LiveBytes != 112 || s.LiveBlocks != 3 || s.PeakBytes != 112 || s.PeakBound > 48 {
 		t.Errorf("%v: want 112 bytes live in 3 blocks", s)
 	}
-	if c.parent != &root || len(root.children) != 1 {
+	if c.parent != &root || len(root.kin().children) != 1 {
 		t.Error("the child of one that has ended is not the root's")
 	}
 }
@@ -422,7 +422,7 @@ func TestFoldStorm(t *testing.T) {
 		runtime.Gosched()
 	}
 	check()
-	if len(root.children) != 0 {
-		t.Errorf("%d children are left", len(root.children))
+	if len(root.kin().children) != 0 {
+		t.Errorf("%d children are left", len(root.kin().children))
 	}
 }

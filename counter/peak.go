@@ -104,7 +104,7 @@ type bounds struct {
 // bounds returns what is known of the peak of c and its descendants.
 func (c *Counter) bounds() bounds {
 	b := c.ownBounds()
-	for _, child := range c.children {
+	for _, child := range c.kin().children {
 		b.add(child.bounds())
 	}
 	b.addFormer(c)
@@ -136,24 +136,24 @@ func (b *bounds) add(of bounds) {
 
 // addFormer adds those of the children of c that have ended.
 func (b *bounds) addFormer(c *Counter) {
-	if f := c.former; f != nil {
+	if f := c.kin().former; f != nil {
 		b.peak = max(f.peak, b.peak+f.since.peak)
 		b.unpublished = max(f.unpublished, b.unpublished+f.since.unpublished)
 		b.highest = max(b.highest, f.highest)
 		b.below += f.below
 	}
-	b.peak = max(b.peak, c.shown.Load())
+	b.peak = max(b.peak, c.kin().shown.Load())
 }
 
 // setPeak sets the peak of a snapshot of c. What it shows as live stays below the peak.
 func (c *Counter) setPeak(s *Stats, b bounds) {
 	b.peak = max(b.peak, s.LiveBytes)
-	if len(c.children) == 0 && c.former == nil {
+	if c.offspring == nil {
 		raise(&c.peak, s.LiveBytes)
 		b.highest, b.below = b.peak, 0
 	} else {
-		raise(&c.shown, s.LiveBytes)
+		raise(&c.offspring.shown, s.LiveBytes)
 	}
 	s.PeakBytes = b.peak
-	s.PeakBound = s.PeakBytes - max(b.highest-b.below, s.LiveBytes, c.shown.Load()) + b.unpublished
+	s.PeakBound = s.PeakBytes - max(b.highest-b.below, s.LiveBytes, c.kin().shown.Load()) + b.unpublished
 }

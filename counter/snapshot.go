@@ -31,7 +31,7 @@ func (c *Counter) Stats() Stats {
 // stats is Stats for callers that hold the root's mu.
 func (c *Counter) stats() Stats {
 	root := c.top()
-	many := len(c.children) >= manyNodes
+	many := c.kin().descendants >= manyNodes
 	var before int64
 	if !many {
 		before = c.released()
@@ -66,7 +66,7 @@ func (c *Counter) released() (blocks int64) {
 		sum.add(s, reallocatedFrom)
 		blocks += sum.blocks
 	})
-	for _, child := range c.children {
+	for _, child := range c.kin().children {
 		blocks += child.released()
 	}
 	return blocks
@@ -90,7 +90,7 @@ func (s *snapshot) acquire(c *Counter) {
 		s.ops[allocated].add(counts, allocated)
 		s.ops[reallocatedTo].add(counts, reallocatedTo)
 	})
-	for _, child := range c.children {
+	for _, child := range c.kin().children {
 		s.acquire(child)
 	}
 }
@@ -111,7 +111,7 @@ func (s *snapshot) release(c *Counter) bounds {
 	s.failures[1] += c.failedReallocations.Load()
 	s.failures[2] += c.failedFrees.Load()
 	b := c.ownBounds()
-	for _, child := range c.children {
+	for _, child := range c.kin().children {
 		b.add(s.release(child))
 	}
 	b.addFormer(c)
