@@ -202,6 +202,7 @@ func table(b *testing.B) {
 	over("writer", "counted", "plain", measure.NoBound)
 	over("heap", "counted", "plain", 1.7)
 	over("callers", "counted", "plain", measure.NoBound)
+	row("heap_all_over_counted", times.Over("heap_all", "counted", "atomic"), "A", measure.NoBound)
 	row("heap_all_over_callers", times.Over("heap_all", "counted", "atomic")/times.Over("callers", "counted", "atomic"), "x", 1.3)
 	row("pool_pair", times.Ratio("pool", "atomic"), "A", measure.NoBound)
 	row("pool_pair", times.Ratio("pool", "mixed"), "M", 2.4)

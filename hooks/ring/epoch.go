@@ -53,8 +53,8 @@ func (r *Ring) epochOfGoroutine(i int) uint64 {
 		if was == is {
 			return epoch
 		}
-		if wrote := was & epochNumber; wrote != 0 && wrote != uint64(i+1) && was>>epochShift == epoch&epochNumber {
-			r.renew(epoch)
+		if wrote := was & epochNumber; wrote != 0 && was>>epochShift == epoch&epochNumber {
+			r.renew(epoch) // wrote is another shard: else this was is
 		} else if word.CompareAndSwap(was, is) {
 			return epoch
 		}
