@@ -61,3 +61,16 @@ func TestFailedTooLate(t *testing.T) {
 		t.Errorf("with its free the filter goes from %d to %d, %d ends are waited for, %d are live", before, after, part.pending.Load(), p.Stats().Live)
 	}
 }
+
+// TestReplaced: a block whose release was not delivered is out of use once its address has another one.
+func TestReplaced(t *testing.T) {
+	p := New(Options{Rate: 1})
+	part := p.Attach(&alloctrace.Attachment{ID: 1})
+	for range 3 {
+		part.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}, nil)
+	}
+	s := p.Samples()
+	if len(s) != 1 || s[0].LiveBlocks != 1 || s[0].LiveBytes != 64 || s[0].AllocatedBlocks != 3 || p.Stats().Live != 1 {
+		t.Errorf("%+v, and %d live; want one block live of 3", s, p.Stats().Live)
+	}
+}
