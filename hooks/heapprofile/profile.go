@@ -53,8 +53,8 @@ type Options struct {
 //
 // A block of size bytes is sampled with the probability 1-exp(-size/rate), each by itself, and is
 // weighted by 1/probability: sums are right on average, whatever the sizes. One that is not
-// sampled costs a random number, and a load when it is freed. One that is costs some 30 atomic
-// additions, and nothing on the Go heap once there were as many.
+// sampled costs a random number, and a load when it is freed. One that is costs some 300
+// nanoseconds, and nothing on the Go heap once there were as many.
 //
 // A Profile takes 50 KiB, and some 140 bytes for each of the most sampled blocks that were live at
 // once: as many as live bytes by the rate, or live blocks where they are larger. It takes some 500
