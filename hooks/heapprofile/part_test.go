@@ -11,7 +11,7 @@ import (
 // rate changes before the block is remembered.
 func TestRateChangesMeanwhile(t *testing.T) {
 	p := New(Options{Rate: 1})
-	p.SetRate(1 << 40)
+	p.SetRate(math.MaxInt32)
 	p.direct.acquire(t.Context(), 4096, 4096, 1, math.MaxUint32)
 	if s := p.Stats(); s.Sampled != 0 {
 		t.Errorf("a block is sampled by the number that is the least likely: %+v", s)
