@@ -26,7 +26,7 @@ type Source interface {
 //
 // # Cost
 //
-// A Counter takes 512 bytes as long as it counts few blocks. Each costs two or three atomic
+// A Counter takes 384 bytes as long as it counts few blocks. Each costs two or three atomic
 // additions. After 64 blocks of a size, or blocks of more than 39 kinds, each processor that
 // counts gets 4.75 KiB of its own. There a block whose size is a power of two less than 512 KiB
 // costs no atomic operation: one is added to a count. Other sizes cost a second addition, and
@@ -37,8 +37,9 @@ type Source interface {
 // stack, and additions are atomic: under the race detector, and with the build tag
 // alloctrace_nolinkname.
 type Counter struct {
-	// The first cache line is what operations read, with the first of the early counts: all that
-	// a snapshot of many Counters reads of most of them, beside the last line.
+	// The first cache line is what operations read, with the first of the early counts. A snapshot
+	// of many Counters reads it of most of them, and the last line. Both are not written any more
+	// when many blocks are counted, but for a new peak.
 	shards    atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
 	shared    atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
 	exact     bool
@@ -46,13 +47,14 @@ type Counter struct {
 	offspring *offspring  // nil if it never had a child; the root's mu guards it
 
 	early early
-	family
-
-	// What is written after the early blocks is at the end, far from what operations read.
 	peakTracker
 	failedAllocations   atomic.Int64
 	failedReallocations atomic.Int64
 	failedFrees         atomic.Int64
+	family
+	_ [24]byte
+	earlySums
+	extremes
 }
 
 var _ Source = (*Counter)(nil)
@@ -120,6 +122,9 @@ func (c *Counter) FailFree() { c.fail(&c.failedFrees) }
 
 func (c *Counter) fail(failures *atomic.Int64) {
 	failures.Add(1)
+	if !c.early.failures.Load() {
+		c.early.failures.Store(true)
+	}
 	if c.ended.Load() {
 		c.drain()
 	}

@@ -243,8 +243,14 @@ func TestDocumentedSize(t *testing.T) {
 	if offset := unsafe.Offsetof(Counter{}.early); unsafe.Sizeof(uintptr(0)) == 8 && offset != 32 {
 		t.Errorf("the early counts begin at %d; a snapshot of many Counters reads them in one cache line with what is before", offset)
 	}
-	if size := unsafe.Sizeof(Counter{}); size > 512 {
-		t.Errorf("a Counter has %d bytes; its comment says 512", size)
+	if offset := unsafe.Offsetof(Counter{}.peakTracker); unsafe.Sizeof(uintptr(0)) == 8 && offset%64 != 0 {
+		t.Errorf("what is written after the early blocks begins at %d, not with a cache line", offset)
+	}
+	if offset := unsafe.Offsetof(Counter{}.earlySums); unsafe.Sizeof(uintptr(0)) == 8 && offset != 320 {
+		t.Errorf("the early sums begin at %d, not with the last cache line", offset)
+	}
+	if size := unsafe.Sizeof(Counter{}); size > 384 {
+		t.Errorf("a Counter has %d bytes; its comment says 384", size)
 	}
 	if size := unsafe.Sizeof(shardCounts{}); size > 4864 {
 		t.Errorf("a shard's counts have %d bytes; the comment of Counter says 4.75 KiB", size)

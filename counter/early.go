@@ -13,9 +13,16 @@ const busy = 64
 // and are short-lived. All processors write it atomically. Each block is published to the
 // peakTracker at once.
 type early struct {
+	failures atomic.Bool // there are some
+
 	// counts are count<<kindBits | kind, in the order in which kinds came. A word is 0
-	// until it is needed, and keeps its kind from then on.
-	counts      [earlyKinds]atomic.Uint64
+	// until it is needed, and keeps its kind from then on. The count has room for 2^21 blocks.
+	// It stays below busy for each processor and one more, and the additions that are under way.
+	counts [earlyKinds]atomic.Uint32
+}
+
+// earlySums are of blocks that are counted early.
+type earlySums struct {
 	otherBytes  [ops]atomic.Int64 // of blocks whose size is no power of two, without those with slack
 	slackOthers atomic.Int64      // of those with slack
 	requested   atomic.Int64      // see shardCounts
@@ -41,13 +48,16 @@ func (k kind) op() op      { return op(k >> 8) }
 func (k kind) class() int  { return int(k >> 2 % NumClasses) }
 func (k kind) sizes() kind { return k & 3 }
 
+// earlyOnly reports whether c has no counts but the early ones, and never had a child.
+func (c *Counter) earlyOnly() bool { return !c.hasShards() && c.offspring == nil }
+
 // word returns the word that counts blocks of kind k, nil if there is no room for another
 // kind.
-func (e *early) word(k kind) *atomic.Uint64 {
+func (e *early) word(k kind) *atomic.Uint32 {
 	for i := range e.counts {
 		w := &e.counts[i]
 		v := w.Load()
-		if v == 0 && w.CompareAndSwap(0, uint64(k)) {
+		if v == 0 && w.CompareAndSwap(0, uint32(k)) {
 			return w
 		}
 		if v = w.Load(); kind(v&kindMask) == k {
@@ -60,7 +70,6 @@ func (e *early) word(k kind) *atomic.Uint64 {
 // countEarly counts a block in c's early counts, and returns how many of its kind there are
 // by now; 0 if there is no room for it, and it is not counted.
 func (c *Counter) countEarly(o op, requested, granted uintptr) int64 {
-	e := &c.early
 	slack := o == allocated && granted != requested
 	k := newKind(o, bits.Len64(uint64(granted-1))%NumClasses, other)
 	if powerOfTwo(granted) {
@@ -69,18 +78,18 @@ func (c *Counter) countEarly(o op, requested, granted uintptr) int64 {
 			k = newKind(o, classOf(granted), slacks)
 		}
 	}
-	w := e.word(k)
+	w := c.early.word(k)
 	if w == nil {
 		return 0
 	}
 	if slack || o == reallocatedTo {
-		e.requested.Add(int64(requested)) // before the block: see snapshotOf
+		c.earlySums.requested.Add(int64(requested)) // before the block: see snapshotOf
 	}
 	n := int64(w.Add(1<<kindBits) >> kindBits)
 	if k.sizes() == other { // blocks before bytes: see addEarly
-		sizes := &e.otherBytes[o]
+		sizes := &c.earlySums.otherBytes[o]
 		if slack {
-			sizes = &e.slackOthers
+			sizes = &c.earlySums.slackOthers
 		}
 		sizes.Add(int64(granted))
 	}

@@ -179,7 +179,7 @@ func (c *Counter) checkEnded() {
 func (c *Counter) drainLocked() {
 	heir := c.heir()
 	to := heir.offspring.former
-	net := to.counts.takeEarly(&c.early)
+	net := to.counts.takeEarly(c)
 	if f := c.kin().former; f != nil { // those that ended before it, or have counted since
 		net += to.counts.take(&f.counts)
 		to.busy = append(to.busy, f.busy...)
@@ -201,9 +201,12 @@ func (c *Counter) drainLocked() {
 		net += then
 		shard.AfterPins(func() { c.takeBusy(busy, then) })
 	}
-	heir.failedAllocations.Add(c.failedAllocations.Swap(0))
-	heir.failedReallocations.Add(c.failedReallocations.Swap(0))
-	heir.failedFrees.Add(c.failedFrees.Swap(0))
+	if c.early.failures.Load() {
+		take(&heir.failedAllocations, &c.failedAllocations)
+		take(&heir.failedReallocations, &c.failedReallocations)
+		take(&heir.failedFrees, &c.failedFrees)
+		heir.early.failures.Store(true)
+	}
 	heir.shift(net)
 }
 
@@ -263,9 +266,9 @@ func (s *shardCounts) take(from *shardCounts) (net int64) {
 }
 
 // takeEarly moves early counts to s, and returns the bytes that these have as live.
-func (s *shardCounts) takeEarly(from *early) (net int64) {
-	for i := range from.counts {
-		v := from.counts[i].And(kindMask)
+func (s *shardCounts) takeEarly(from *Counter) (net int64) {
+	for i := range from.early.counts {
+		v := from.early.counts[i].And(kindMask)
 		k, blocks := kind(v&kindMask), int64(v>>kindBits)
 		if blocks == 0 {
 			continue
@@ -288,10 +291,10 @@ func (s *shardCounts) takeEarly(from *early) (net int64) {
 		}
 	}
 	for o := range ops {
-		net += o.direction() * take(&s.ops[o].otherBytes, &from.otherBytes[o])
+		net += o.direction() * take(&s.ops[o].otherBytes, &from.earlySums.otherBytes[o])
 	}
-	net += take(&s.slackOthers, &from.slackOthers)
-	take(&s.requested, &from.requested)
+	net += take(&s.slackOthers, &from.earlySums.slackOthers)
+	take(&s.requested, &from.earlySums.requested)
 	return net
 }
 
@@ -311,7 +314,7 @@ func (s *shardCounts) netBytes() int64 {
 	var net int64
 	for o := range ops {
 		sums[o].add(s, o)
-		net += o.direction() * sums[o].bytes
+		net += o.direction() * sums[o].bytes()
 	}
 	return net
 }

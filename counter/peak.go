@@ -9,9 +9,13 @@ import "sync/atomic"
 type peakTracker struct {
 	live    atomic.Int64 // bytes
 	highest atomic.Int64 // the most that live was
-	peak    atomic.Int64 // the same, but for what is known not to have been live then
-	lowest  atomic.Int64 // the least, below zero if blocks of another Counter were freed here
 	batched atomic.Bool  // shards have counted what they have not published
+}
+
+// extremes are what a snapshot reads of it.
+type extremes struct {
+	peak   atomic.Int64 // the most that live was, but for what is known not to have been live then
+	lowest atomic.Int64 // the least, below zero if blocks of another Counter were freed here
 }
 
 // A shard publishes each of its first blocks of a class, and then when blocks of a unit of
@@ -56,10 +60,10 @@ func raise(w *atomic.Int64, v int64) {
 // most that was not published.
 func (c *Counter) net() (live, unpublished int64) {
 	var sums [ops]total
-	addEarly(&sums, &c.early, allocated, reallocatedTo)
+	addEarly(&sums, c, allocated)
 	for o := range ops { // first those by which blocks come
 		if o == reallocatedFrom {
-			addEarly(&sums, &c.early, reallocatedFrom, freed)
+			addEarly(&sums, c, reallocatedFrom)
 		}
 		c.each(func(s *shardCounts) {
 			sums[o].add(s, o)
@@ -67,7 +71,7 @@ func (c *Counter) net() (live, unpublished int64) {
 				unpublished += s.unpublished(o)
 			}
 		})
-		live += o.direction() * sums[o].bytes
+		live += o.direction() * sums[o].bytes()
 	}
 	return live, unpublished
 }
@@ -103,26 +107,27 @@ type bounds struct {
 
 // bounds returns what is known of the peak of c and its descendants.
 func (c *Counter) bounds() bounds {
-	b := c.ownBounds()
-	for _, child := range c.kin().children {
-		b.add(child.bounds())
-	}
-	b.addFormer(c)
+	var b bounds
+	b.addFamily(c, addBounds)
 	return b
 }
 
-// ownBounds is bounds without descendants.
-func (c *Counter) ownBounds() bounds {
+func addBounds(c *Counter, b *bounds) { b.addFamily(c, addBounds) }
+
+// addOwn adds the bounds of c without descendants.
+func (b *bounds) addOwn(c *Counter) {
 	peak := c.peak.Load()
-	b := bounds{peak: peak, highest: peak, below: -c.lowest.Load(), nodes: 1}
-	if c.batched.Load() && !c.exact {
+	b.nodes++
+	b.peak += peak
+	b.highest = max(b.highest, peak)
+	b.below -= c.lowest.Load()
+	if c.hasShards() && c.batched.Load() && !c.exact {
 		c.each(func(s *shardCounts) {
 			for o := range ops {
 				b.unpublished += s.unpublished(o)
 			}
 		})
 	}
-	return b
 }
 
 // add adds the bounds of a child. The peaks need not have coincided.
@@ -134,15 +139,21 @@ func (b *bounds) add(of bounds) {
 	b.nodes += of.nodes
 }
 
-// addFormer adds those of the children of c that have ended.
-func (b *bounds) addFormer(c *Counter) {
-	if f := c.kin().former; f != nil {
-		b.peak = max(f.peak, b.peak+f.since.peak)
-		b.unpublished = max(f.unpublished, b.unpublished+f.since.unpublished)
-		b.highest = max(b.highest, f.highest)
-		b.below += f.below
+// addFamily adds the bounds of c and its descendants, of which add adds those of a child.
+func (b *bounds) addFamily(c *Counter, add func(child *Counter, b *bounds)) {
+	var of bounds
+	of.addOwn(c)
+	for _, child := range c.kin().children {
+		add(child, &of)
 	}
-	b.peak = max(b.peak, c.kin().shown.Load())
+	if f := c.kin().former; f != nil {
+		of.peak = max(f.peak, of.peak+f.since.peak)
+		of.unpublished = max(f.unpublished, of.unpublished+f.since.unpublished)
+		of.highest = max(of.highest, f.highest)
+		of.below += f.below
+	}
+	of.peak = max(of.peak, c.kin().shown.Load())
+	b.add(of)
 }
 
 // setPeak sets the peak of a snapshot of c. What it shows as live stays below the peak.

@@ -170,7 +170,7 @@ func TestShardCounts(t *testing.T) {
 }
 
 // snapshotEarly returns the words that count early blocks.
-func snapshotEarly(e *early) (counts [earlyKinds]uint64) {
+func snapshotEarly(e *early) (counts [earlyKinds]uint32) {
 	for i := range counts {
 		counts[i] = e.counts[i].Load()
 	}

@@ -97,6 +97,9 @@ func (c *Counter) shardCounts(i int) *shardCounts {
 	return nil
 }
 
+// hasShards reports whether c has counts but the early ones.
+func (c *Counter) hasShards() bool { return c.shards.Load() != nil || c.shared.Load() != nil }
+
 // slotAt returns number i of the pointers that begin with first.
 func slotAt(first *atomic.Pointer[shardCounts], i int) *atomic.Pointer[shardCounts] {
 	return (*atomic.Pointer[shardCounts])(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(*first)))

@@ -41,7 +41,7 @@ func (c *Counter) stats() Stats {
 		var s snapshot
 		s.acquire(c)
 		b := s.release(c)
-		after := s.ops[reallocatedFrom].blocks + s.ops[freed].blocks
+		after := s.ops[reallocatedFrom].blocks() + s.ops[freed].blocks()
 		if many || after == before && root.grown.Load() == grown || read >= min(rereads, manyNodes/s.nodes) {
 			return s.stats(c, b)
 		}
@@ -60,11 +60,14 @@ func (c *Counter) released() (blocks int64) {
 			blocks += int64(v >> kindBits)
 		}
 	}
+	if c.earlyOnly() {
+		return blocks
+	}
 	c.all(func(s *shardCounts) {
 		var sum total
 		sum.add(s, freed)
 		sum.add(s, reallocatedFrom)
-		blocks += sum.blocks
+		blocks += sum.blocks()
 	})
 	for _, child := range c.kin().children {
 		blocks += child.released()
@@ -85,7 +88,10 @@ type snapshot struct {
 // acquire is the first pass: the ops by which blocks come.
 func (s *snapshot) acquire(c *Counter) {
 	s.nodes++
-	addEarly(&s.ops, &c.early, allocated, reallocatedTo)
+	addEarly(&s.ops, c, allocated)
+	if c.earlyOnly() {
+		return
+	}
 	c.all(func(counts *shardCounts) {
 		s.ops[allocated].add(counts, allocated)
 		s.ops[reallocatedTo].add(counts, reallocatedTo)
@@ -99,40 +105,48 @@ func (s *snapshot) acquire(c *Counter) {
 // after them: they are at least those of the blocks that were seen, and at most what was
 // requested by now. It returns what is known of the peak.
 func (s *snapshot) release(c *Counter) bounds {
-	if addEarly(&s.ops, &c.early, reallocatedFrom, freed) {
-		s.requested += c.early.requested.Load()
+	var b bounds
+	s.addReleased(c, &b)
+	return b
+}
+
+func (s *snapshot) addReleased(c *Counter, b *bounds) {
+	if addEarly(&s.ops, c, reallocatedFrom) {
+		s.requested += c.earlySums.requested.Load()
+	}
+	if c.early.failures.Load() {
+		s.failures[0] += c.failedAllocations.Load()
+		s.failures[1] += c.failedReallocations.Load()
+		s.failures[2] += c.failedFrees.Load()
+	}
+	if c.earlyOnly() {
+		b.addOwn(c)
+		return
 	}
 	c.all(func(counts *shardCounts) {
 		s.ops[reallocatedFrom].add(counts, reallocatedFrom)
 		s.ops[freed].add(counts, freed)
 		s.requested += counts.requested.Load()
 	})
-	s.failures[0] += c.failedAllocations.Load()
-	s.failures[1] += c.failedReallocations.Load()
-	s.failures[2] += c.failedFrees.Load()
-	b := c.ownBounds()
-	for _, child := range c.kin().children {
-		b.add(s.release(child))
-	}
-	b.addFormer(c)
-	return b
+	b.addFamily(c, s.addReleased)
 }
 
 // stats returns the figures, after both passes over c, of which the second has returned b.
 func (s *snapshot) stats(c *Counter, b bounds) (stats Stats) {
 	in, moved, from, out := &s.ops[allocated], &s.ops[reallocatedTo], &s.ops[reallocatedFrom], &s.ops[freed]
-	stats.Allocations = in.blocks
-	stats.Reallocations = from.blocks
-	stats.Frees = out.blocks
+	stats.Allocations = in.blocks()
+	stats.Reallocations = from.blocks()
+	stats.Frees = out.blocks()
 	stats.FailedAllocations, stats.FailedReallocations, stats.FailedFrees = s.failures[0], s.failures[1], s.failures[2]
-	stats.AllocatedBytes = in.bytes + moved.bytes
-	stats.FreedBytes = from.bytes + out.bytes
-	stats.RequestedBytes = min(in.bytes-in.withSlack+s.requested, stats.AllocatedBytes)
+	allocatedBytes := in.bytes()
+	stats.AllocatedBytes = allocatedBytes + moved.bytes()
+	stats.FreedBytes = from.bytes() + out.bytes()
+	stats.RequestedBytes = min(allocatedBytes-in.withSlack+s.requested, stats.AllocatedBytes)
 	stats.LiveBytes = max(0, stats.AllocatedBytes-stats.FreedBytes)
-	stats.LiveBlocks = max(0, in.blocks+moved.blocks-from.blocks-out.blocks)
+	stats.LiveBlocks = max(0, stats.Allocations+moved.blocks()-stats.Reallocations-stats.Frees)
 	for i := range stats.Classes {
-		stats.Classes[i].Allocated = in.classes[i] + moved.classes[i]
-		stats.Classes[i].Freed = from.classes[i] + out.classes[i]
+		stats.Classes[i].Allocated = in.powers[i] + in.others[i] + moved.powers[i] + moved.others[i]
+		stats.Classes[i].Freed = from.powers[i] + from.others[i] + out.powers[i] + out.others[i]
 	}
 	c.setPeak(&stats, b)
 	return stats
@@ -140,9 +154,24 @@ func (s *snapshot) stats(c *Counter, b bounds) (stats Stats) {
 
 // total adds up the blocks of one op.
 type total struct {
-	blocks, bytes int64
-	withSlack     int64 // bytes of those that were allocated with slack
-	classes       [NumClasses]int64
+	powers, others [NumClasses]int64 // as in opCounts
+	otherBytes     int64
+	withSlack      int64 // bytes of blocks that were allocated with slack, all of which the above have too
+}
+
+func (sum *total) blocks() (blocks int64) {
+	for i := range sum.powers {
+		blocks += sum.powers[i] + sum.others[i]
+	}
+	return blocks
+}
+
+func (sum *total) bytes() int64 {
+	bytes := sum.otherBytes
+	for i, blocks := range sum.powers {
+		bytes += blocks << i
+	}
+	return bytes
 }
 
 // add reads bytes before blocks, and countOdd counts blocks before bytes: bytes
@@ -150,69 +179,70 @@ type total struct {
 // anything was released meanwhile.
 func (sum *total) add(s *shardCounts, o op) {
 	counts := &s.ops[o]
-	sum.bytes += counts.otherBytes.Load()
+	sum.otherBytes += counts.otherBytes.Load()
 	if o == allocated {
 		sum.addSlack(s)
 	}
 	for i := range counts.powers {
-		powers, others := counts.powers[i].Load(), counts.others[i].Load()
-		sum.classes[i] += powers + others
-		sum.blocks += powers + others
-		sum.bytes += powers << i
+		sum.powers[i] += counts.powers[i].Load()
+		sum.others[i] += counts.others[i].Load()
 	}
 }
 
 // addSlack adds up blocks that were allocated with slack, but for the number of those in ops.
 func (sum *total) addSlack(s *shardCounts) {
 	slack := s.slackOthers.Load()
+	sum.otherBytes += slack
 	for i := range s.slackPowers {
 		blocks := s.slackPowers[i].Load()
-		sum.classes[i] += blocks
-		sum.blocks += blocks
+		sum.powers[i] += blocks
 		slack += blocks << i
 	}
-	sum.bytes += slack
 	sum.withSlack += slack
 }
 
-// addEarly adds up the early blocks of the ops from first to last. It reads bytes before blocks,
-// as add does, and only if there are any of their kind, which saves a cache line. It reports
-// whether early.requested counts.
-func addEarly(sums *[ops]total, e *early, first, last op) (requested bool) {
+// addEarly adds up the early blocks of the ops from first, which is one by which blocks come or
+// go, to the next one. It reads bytes before blocks, as add does, and only if there are any of
+// their kind, which saves a cache line. It reports whether earlySums.requested counts.
+func addEarly(sums *[ops]total, c *Counter, first op) (requested bool) {
 	withBytes := false
-	for i := range e.counts {
-		v := e.counts[i].Load()
+	for i := range c.early.counts {
+		v := c.early.counts[i].Load()
 		if v == 0 {
 			break
 		}
 		k := kind(v & kindMask)
-		o := k.op()
-		requested = requested || o == reallocatedTo || o == allocated && k.sizes() != power
-		if o < first || o > last {
+		o, sizes := k.op(), k.sizes()
+		requested = requested || o == reallocatedTo || o == allocated && sizes != power
+		if o>>1 != first>>1 {
 			continue
 		}
-		if k.sizes() == other && !withBytes {
-			withBytes = true
-			for o := first; o <= last; o++ {
-				sums[o].bytes += e.otherBytes[o].Load()
+		sum := &sums[o%ops]
+		switch sizes {
+		case power:
+			sum.powers[k.class()] += int64(v >> kindBits)
+		case slacks:
+			sum.powers[k.class()] += int64(v >> kindBits)
+			sum.withSlack += int64(v>>kindBits) << k.class()
+		case other:
+			if !withBytes {
+				withBytes = true
+				addEarlyBytes(sums, c, first)
 			}
-			if first == allocated {
-				slack := e.slackOthers.Load()
-				sums[allocated].bytes += slack
-				sums[allocated].withSlack += slack
-			}
-			v = e.counts[i].Load()
-		}
-		blocks := int64(v >> kindBits)
-		sum := &sums[o]
-		sum.blocks += blocks
-		sum.classes[k.class()] += blocks
-		if k.sizes() != other {
-			sum.bytes += blocks << k.class()
-		}
-		if k.sizes() == slacks {
-			sum.withSlack += blocks << k.class()
+			sum.others[k.class()] += int64(c.early.counts[i].Load() >> kindBits)
 		}
 	}
 	return requested
+}
+
+// addEarlyBytes is the part of addEarly that reads bytes.
+func addEarlyBytes(sums *[ops]total, c *Counter, first op) {
+	for o := first; o <= first+1; o++ {
+		sums[o].otherBytes += c.earlySums.otherBytes[o].Load()
+	}
+	if first == allocated {
+		slack := c.earlySums.slackOthers.Load()
+		sums[allocated].otherBytes += slack
+		sums[allocated].withSlack += slack
+	}
 }
