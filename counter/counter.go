@@ -42,9 +42,9 @@ type Counter struct {
 	// when many blocks are counted, but for a new peak.
 	shards    atomic.Pointer[atomic.Pointer[shardCounts]] // the first of shard.NumProcs, see slotAt; nil until one is needed
 	shared    atomic.Pointer[shardCounts]                 // for processors that have none; nil until it is needed
-	exact     bool
-	ended     atomic.Bool // after Fold: who counts here drains it then
-	offspring *offspring  // nil if it never had a child; the root's mu guards it
+	procs     atomic.Int32                                // how many processors may have a shard; 0 as long as shards is nil
+	ended     atomic.Bool                                 // after Fold: who counts here drains it then
+	offspring *offspring                                  // nil if it never had a child; the root's mu guards it
 
 	early early
 	peakTracker
@@ -63,15 +63,15 @@ var _ Source = (*Counter)(nil)
 // atomic addition more, to a word that all goroutines share, so that it does not scale with
 // processors.
 func Exact() *Counter {
-	return &Counter{exact: true}
+	return &Counter{peakTracker: peakTracker{exact: true}}
 }
 
 // Allocate counts a successful allocation of a block of granted bytes, of which
 // requested were asked for.
 func (c *Counter) Allocate(requested, granted uintptr) {
 	p := shard.Pin()
-	if first := c.shards.Load(); first != nil && p.Index < shard.NumProcs && requested == granted {
-		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(granted) {
+	if p.Index < int(c.procs.Load()) && requested == granted {
+		if s := slotAt(c.shards.Load(), p.Index).Load(); s != nil && powerOfTwo(granted) {
 			class := classOf(granted)
 			n := p.Add(&s.ops[allocated].powers[class], 1)
 			if n&int64(s.mask[class].Load()) == 0 {
@@ -96,8 +96,8 @@ func (c *Counter) Reallocate(old, requested, granted uintptr) {
 // Free counts a successful free of a block of size bytes.
 func (c *Counter) Free(size uintptr) {
 	p := shard.Pin()
-	if first := c.shards.Load(); first != nil && p.Index < shard.NumProcs {
-		if s := slotAt(first, p.Index).Load(); s != nil && powerOfTwo(size) {
+	if p.Index < int(c.procs.Load()) {
+		if s := slotAt(c.shards.Load(), p.Index).Load(); s != nil && powerOfTwo(size) {
 			class := classOf(size)
 			n := p.Add(&s.ops[freed].powers[class], 1)
 			if n&int64(s.mask[class].Load()) == 0 {

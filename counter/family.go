@@ -107,7 +107,7 @@ func (c *Counter) Child() *Counter {
 	if c.offspring == nil {
 		c.offspring = new(offspring)
 	}
-	child := &Counter{exact: c.exact, family: family{parent: c, root: root, place: len(c.offspring.children)}}
+	child := &Counter{peakTracker: peakTracker{exact: c.exact}, family: family{parent: c, root: root, place: len(c.offspring.children)}}
 	c.offspring.children = append(c.offspring.children, child)
 	c.addDescendants(1)
 	return child
@@ -196,7 +196,9 @@ func (c *Counter) drainLocked() {
 		}
 	})
 	if len(busy) > 0 {
-		c.shards.Store(nil)
+		for i := range shard.NumProcs {
+			slotAt(c.shards.Load(), i).Store(nil)
+		}
 		to.busy = append(to.busy, busy...)
 		net += then
 		shard.AfterPins(func() { c.takeBusy(busy, then) })

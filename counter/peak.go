@@ -9,7 +9,8 @@ import "sync/atomic"
 type peakTracker struct {
 	live    atomic.Int64 // bytes
 	highest atomic.Int64 // the most that live was
-	batched atomic.Bool  // shards have counted what they have not published
+	exact   bool
+	batched atomic.Bool // shards have counted what they have not published
 }
 
 // extremes are what a snapshot reads of it.

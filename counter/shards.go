@@ -12,11 +12,11 @@ import (
 // Unpin; or those that all others share, which are written atomically. All are read
 // atomically.
 type shardCounts struct {
-	owned bool // by a shard
-
 	// The peakTracker gets a block of 1<<i bytes when the new count has no bit in mask[i]:
 	// each one as long as there are few.
 	mask [NumClasses]atomic.Uint32
+
+	owned bool // by a shard
 
 	// A snapshot reads all acquisitions, in all counts, before all releases. A block that
 	// it sees acquired and not released was live at the moment between the two passes, so
@@ -95,6 +95,12 @@ func (c *Counter) shardCounts(i int) *shardCounts {
 		return slotAt(first, i).Load()
 	}
 	return nil
+}
+
+// setShards sets the pointers to the shards' counts.
+func (c *Counter) setShards(list []atomic.Pointer[shardCounts]) {
+	c.shards.Store(&list[0])
+	c.procs.Store(int32(len(list))) // afterwards: operations read it first
 }
 
 // hasShards reports whether c has counts but the early ones.
@@ -196,7 +202,7 @@ func (c *Counter) grow(p shard.Proc) (shard.Proc, bool) {
 		slot := &c.shared
 		if i < shard.NumProcs {
 			if c.shards.Load() == nil {
-				c.shards.Store(&make([]atomic.Pointer[shardCounts], shard.NumProcs)[0])
+				c.setShards(make([]atomic.Pointer[shardCounts], shard.NumProcs))
 			}
 			slot = slotAt(c.shards.Load(), i)
 		}

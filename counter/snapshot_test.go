@@ -302,7 +302,7 @@ func TestPeakWhileGrowing(t *testing.T) {
 		s.acquire(root)
 		list := make([]atomic.Pointer[shardCounts], shard.NumProcs)
 		list[0].Store(&shardCounts{owned: true})
-		c.shards.Store(&list[0])
+		c.setShards(list)
 		for range busy {
 			p := shard.Pin()
 			c.countEarly(allocated, 4096, 4096)
