@@ -109,11 +109,13 @@ type bounds struct {
 // bounds returns what is known of the peak of c and its descendants.
 func (c *Counter) bounds() bounds {
 	var b bounds
-	b.addFamily(c, addBounds)
+	b.addOwn(c)
+	for _, child := range c.kin().children {
+		b.add(child.bounds())
+	}
+	b.addFormer(c)
 	return b
 }
-
-func addBounds(c *Counter, b *bounds) { b.addFamily(c, addBounds) }
 
 // addOwn adds the bounds of c without descendants.
 func (b *bounds) addOwn(c *Counter) {
@@ -140,21 +142,15 @@ func (b *bounds) add(of bounds) {
 	b.nodes += of.nodes
 }
 
-// addFamily adds the bounds of c and its descendants, of which add adds those of a child.
-func (b *bounds) addFamily(c *Counter, add func(child *Counter, b *bounds)) {
-	var of bounds
-	of.addOwn(c)
-	for _, child := range c.kin().children {
-		add(child, &of)
-	}
+// addFormer adds those of the children of c that have ended.
+func (b *bounds) addFormer(c *Counter) {
 	if f := c.kin().former; f != nil {
-		of.peak = max(f.peak, of.peak+f.since.peak)
-		of.unpublished = max(f.unpublished, of.unpublished+f.since.unpublished)
-		of.highest = max(of.highest, f.highest)
-		of.below += f.below
+		b.peak = max(f.peak, b.peak+f.since.peak)
+		b.unpublished = max(f.unpublished, b.unpublished+f.since.unpublished)
+		b.highest = max(b.highest, f.highest)
+		b.below += f.below
 	}
-	of.peak = max(of.peak, c.kin().shown.Load())
-	b.add(of)
+	b.peak = max(b.peak, c.kin().shown.Load())
 }
 
 // setPeak sets the peak of a snapshot of c. What it shows as live stays below the peak.

@@ -128,7 +128,13 @@ func (s *snapshot) addReleased(c *Counter, b *bounds) {
 		s.ops[freed].add(counts, freed)
 		s.requested += counts.requested.Load()
 	})
-	b.addFamily(c, s.addReleased)
+	var of bounds
+	of.addOwn(c)
+	for _, child := range c.kin().children {
+		s.addReleased(child, &of)
+	}
+	of.addFormer(c)
+	b.add(of)
 }
 
 // stats returns the figures, after both passes over c, of which the second has returned b.
