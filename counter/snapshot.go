@@ -16,7 +16,7 @@ const (
 // figures are not too low. Where blocks are released without pause, one snapshot in a hundred
 // is. With more than 64 descendants they are read less often, and with more than 1,000 once.
 //
-// Stats costs a microsecond, 50 to 200 nanoseconds for each descendant, and some 800 loads for
+// Stats costs a microsecond, 50 to 130 nanoseconds for each descendant, and some 800 loads for
 // each processor on which c or one of these is busy. Child and Fold of the same tree wait for it.
 func (c *Counter) Stats() Stats {
 	root := c.top()
