@@ -19,6 +19,7 @@ type config struct {
 	provider    trace.TracerProvider
 	attributes  []attribute.KeyValue
 	maxFailures int64
+	budget      *Budget
 }
 
 func newConfig(maxFailures int, opts []Option) config {
@@ -51,6 +52,12 @@ func WithTracerProvider(p trace.TracerProvider) Option {
 // WithAttributes adds attributes to the spans.
 func WithAttributes(attributes ...attribute.KeyValue) Option {
 	return optionFunc(func(c *config) { c.attributes = append(c.attributes, attributes...) })
+}
+
+// WithBudget bounds how many spans are started in a second, together with all else that has the
+// same budget.
+func WithBudget(b *Budget) Option {
+	return optionFunc(func(c *config) { c.budget = b })
 }
 
 // regionFailures is how many failures of a region have a span unless [WithMaxFailures] is

@@ -48,6 +48,7 @@ type Region struct {
 	span   trace.Span
 	view   *alloctrace.Proxy
 	ended  atomic.Bool
+	inSpan bool // the span is the caller's, who ends it
 	inside region.Region
 
 	failures failures
@@ -79,8 +80,13 @@ func (o *observer) Failed(ctx context.Context, op string, size, align uintptr, e
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
 	c := newConfig(regionFailures, opts)
 	r := &Region{name: name}
-	r.failures.init(c)
 	ctx, r.span = c.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(c.attributes...))
+	return r.start(ctx, mem, c)
+}
+
+// start begins r, whose span is in ctx.
+func (r *Region) start(ctx context.Context, mem blockalloc.Allocator, c config) (context.Context, *Region) {
+	r.failures.init(c)
 	r.inside.Outer, r.inside.Observe = region.From(ctx), (*observer)(r)
 	ctx = region.NewContext(ctx, &r.inside)
 	p, ok := mem.(*alloctrace.Proxy)
@@ -92,6 +98,14 @@ func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...O
 	}
 	r.view = p.WithContext(ctx)
 	return ctx, r
+}
+
+// InSpan is [Start] without a span of its own: the region's attributes are set on the span in ctx,
+// which the caller ends after [Region.End]. So the span of a server's request, such as otelhttp's,
+// says what the request has allocated.
+func InSpan(ctx context.Context, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
+	r := &Region{name: "", inSpan: true, span: trace.SpanFromContext(ctx)}
+	return r.start(ctx, mem, newConfig(regionFailures, opts))
 }
 
 // FromContext returns the innermost region that ctx is inside of, nil if there is none. The
@@ -154,6 +168,9 @@ func (r *Region) End() {
 			attribute.Int64("allocator.frees", s.Frees),
 			attribute.Int64("allocator.failures", s.Failures()),
 		)
+	}
+	if r.inSpan {
+		return
 	}
 	if v := recover(); v != nil { // the SDK's End recovers only where it is deferred
 		defer r.span.End()
