@@ -122,6 +122,7 @@ type between struct {
 	inner     blockalloc.Allocator
 	ctx       context.Context
 	region    *region.Region // nil, or the innermost one of ctx
+	child     *string        // the name of the child that it belongs to, nil if it is none
 	requested []func(ctx context.Context, e Event, requested uintptr)
 }
 
@@ -129,10 +130,11 @@ var _ blockalloc.Allocator = (*between)(nil)
 
 func (b *between) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	n, err := b.inner.Allocate(l)
-	if err == nil {
-		b.allocated(l.Size, n)
+	if err != nil {
+		return n, err
 	}
-	return n, err
+	b.allocated(l.Size, n)
+	return n, nil
 }
 
 func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
@@ -141,9 +143,9 @@ func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Blo
 		return n, err
 	}
 	if old.IsZero() {
-		b.region.Allocate(size, n.Size())
+		b.region.Allocate(size, n.Size(), b.child)
 	} else {
-		b.region.Reallocate(old.Size(), size, n.Size())
+		b.region.Reallocate(old.Size(), size, n.Size(), b.child)
 	}
 	b.observe(Reallocated, size, n)
 	return n, nil
@@ -152,14 +154,16 @@ func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Blo
 func (b *between) Free(old blockalloc.Block) error {
 	err := b.inner.Free(old)
 	if err == nil {
-		b.region.Free(old.Size())
+		b.region.Free(old.Size(), b.child)
 	}
 	return err
 }
 
 func (b *between) allocated(requested uintptr, n blockalloc.Block) {
-	b.region.Allocate(requested, n.Size())
-	b.observe(Allocated, requested, n)
+	b.region.Allocate(requested, n.Size(), b.child)
+	if len(b.requested) > 0 {
+		b.observe(Allocated, requested, n)
+	}
 }
 
 func (b *between) observe(k Kind, requested uintptr, n blockalloc.Block) {

@@ -109,12 +109,12 @@ func (p *Proxy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 // by wrappers that are a [blockalloc.ContextAllocator]. A [blockalloc.Locked] is none, for it would
 // wait with its lock held.
 func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (blockalloc.Block, error) {
-	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.requested}
+	in := between{p.Unwrap(), ctx, region.ToCount(ctx), p.childName(), p.requested}
 	if p.closed.Load() {
 		return blockalloc.Block{}, p.allocateInFailed(in, l, p.closedError("AllocateContext"))
 	}
 	if p.below && in.region != nil {
-		ctx = region.Counted(ctx, in.region)
+		ctx = region.Counted(ctx)
 	}
 	b, err := blockalloc.AllocateContext(ctx, in.inner, l)
 	if err != nil {
@@ -292,8 +292,16 @@ func (p *Proxy) inContext(ctx context.Context, r *region.Region) *Proxy {
 func (p *Proxy) interpose(ctx context.Context, r *region.Region) {
 	p.ctx = ctx
 	if r != nil || len(p.requested) > 0 {
-		p.inner = &between{p.inner, ctx, r, p.requested}
+		p.inner = &between{p.inner, ctx, r, p.childName(), p.requested}
 	}
+}
+
+// childName returns the name by which regions know p, nil if it is no child.
+func (s *state) childName() *string {
+	if s.parent == nil || s.name == "" {
+		return nil
+	}
+	return &s.name
 }
 
 // region returns the innermost region in which p counts, nil if there is none.

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/alloctrace/alloctrace/internal/waits"
 )
 
 // A ContextAllocator is an Allocator that can wait until others have freed memory.
@@ -165,10 +168,15 @@ func (s *bound) wait(ctx context.Context, layout Layout, size int64) error {
 		return nil
 	}
 	w := s.newWaiter(ctx, size) // calls ctx, which may panic, and so comes before others know w
-	if !s.enqueue(w) {
+	start := time.Now()
+	queued := s.enqueue(w)
+	if !queued {
 		w.wakeUp()
 	}
 	w.sleep()
+	if queued {
+		waits.Done(ctx, start)
+	}
 	free, waited := s.leave(w)
 	switch {
 	case waited:

@@ -26,12 +26,19 @@ func BenchmarkRegion(b *testing.B) {
 func BenchmarkTable(b *testing.B) {
 	for b.Loop() {
 		p := alloctrace.Wrap(measure.NewInner())
-		_, region := tracer.Start(context.Background(), "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
-		pairs := measure.Pairs("region_off", 2000, region.Allocator())
-		times := measure.Run(1001, []measure.Subject{measure.Atomic(), measure.Pairs("counted", 2000, p), pairs})
-		fmt.Println()
-		measure.Row(os.Stdout, b, "region_off_over_counted", times.Over("region_off", "counted", "atomic"), "A", measure.NoBound)
-		measure.Row(os.Stdout, b, "region_off_allocations", testing.AllocsPerRun(1000, func() { pairs.Run(1) }), "allocs/op", 0)
+		ctx, region := tracer.Start(context.Background(), "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
+		_, nested := tracer.Start(ctx, "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
+		pairs := measure.Pairs("region", 2000, region.Allocator())
+		child := measure.Pairs("child", 2000, p.Child("child").WithContext(ctx))
+		times := measure.Run(1001, []measure.Subject{
+			measure.Plain(), measure.Atomic(), measure.Pairs("counted", 2000, p), pairs, measure.Pairs("nested", 2000, nested.Allocator()),
+			measure.Pairs("child_counted", 2000, p.Child("child")), child,
+		})
+		fmt.Println(times.Median("atomic"), times.Median("plain"), times.Median("counted"), times.Median("region"), times.Median("nested"), times.Median("child_counted"), times.Median("child")) // a pair is two operations
+		measure.Row(os.Stdout, b, "region_operation_over_counted", times.Over("region", "counted", "plain")/2, "P", 1.5)
+		measure.Row(os.Stdout, b, "region_nested_operation_over_region", times.Over("nested", "region", "plain")/2, "P", 1.5)
+		measure.Row(os.Stdout, b, "region_child_operation_over_counted", times.Over("child", "child_counted", "plain")/2, "P", 1.5)
+		measure.Row(os.Stdout, b, "region_allocations", testing.AllocsPerRun(1000, func() { pairs.Run(1); child.Run(1) }), "allocs/op", 0)
 		region.End()
 	}
 }

@@ -35,11 +35,11 @@ func Failures(opts ...Option) alloctrace.Hook {
 
 // failures makes spans of failures.
 type failures struct {
-	config config
+	config *config
 	left   atomic.Int64 // how many will still have a span
 }
 
-func (f *failures) init(c config) {
+func (f *failures) init(c *config) {
 	f.config = c
 	f.left.Store(c.maxFailures)
 }
@@ -53,6 +53,10 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 // failed makes a span of a failure.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
 	if f.left.Load() <= 0 || f.left.Add(-1) < 0 {
+		return
+	}
+	if !f.config.budget.take() {
+		suppressed(ctx)
 		return
 	}
 	_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(f.config.attributes...), trace.WithAttributes(

@@ -2,6 +2,8 @@ package tracer
 
 import (
 	"context"
+	"reflect"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -22,12 +24,22 @@ type config struct {
 	budget      *Budget
 }
 
-func newConfig(maxFailures int, opts []Option) config {
-	c := config{maxFailures: int64(maxFailures)}
+func newConfig(maxFailures int, opts []Option) *config {
+	c := &config{maxFailures: int64(maxFailures)}
 	for _, o := range opts {
-		o.apply(&c)
+		o.apply(c)
 	}
 	return c
+}
+
+var noOptions = newConfig(regionFailures, nil)
+
+// regionConfig returns what opts say of a region.
+func regionConfig(opts []Option) *config {
+	if len(opts) == 0 {
+		return noOptions
+	}
+	return newConfig(regionFailures, opts)
 }
 
 // tracer returns the tracer for spans below the one in ctx.
@@ -39,7 +51,28 @@ func (c *config) tracer(ctx context.Context) trace.Tracer {
 			p = span.TracerProvider()
 		}
 	}
-	return p.Tracer(ScopeName)
+	return tracerOf(p)
+}
+
+// lastTracer is the tracer that was used last, which is the one that is used next mostly.
+var lastTracer atomic.Pointer[providedTracer]
+
+type providedTracer struct {
+	provider trace.TracerProvider // a pointer
+	tracer   trace.Tracer
+}
+
+// tracerOf returns p's tracer. To ask p costs a lock.
+func tracerOf(p trace.TracerProvider) trace.Tracer {
+	if reflect.TypeOf(p).Kind() != reflect.Pointer { // others need not be comparable
+		return p.Tracer(ScopeName)
+	}
+	if last := lastTracer.Load(); last != nil && last.provider == p {
+		return last.tracer
+	}
+	t := p.Tracer(ScopeName)
+	lastTracer.Store(&providedTracer{p, t})
+	return t
 }
 
 // WithTracerProvider says where spans go. Without it, or if p is nil, they go where

@@ -12,11 +12,21 @@
 //	allocator.memory.allocated    By      allocated inside the region, in all
 //	allocator.memory.freed        By      freed inside the region, in all
 //	allocator.memory.net          By      allocated - freed; negative if more was freed
-//	allocator.memory.peak         By      the highest that allocated - freed was, as exactly as counter.Stats has it
+//	allocator.memory.peak         By      the most that was live of what was allocated inside, less what was freed inside
 //	allocator.allocations         count   successful allocations
 //	allocator.reallocations       count   successful reallocations
 //	allocator.frees               count   successful frees
 //	allocator.failures            count   operations that failed
+//
+// and, if they are not zero:
+//
+//	allocator.memory.moved_in     By      in blocks that were handed to the region by Region.Move
+//	allocator.memory.moved_out    By      in blocks that it handed on
+//	allocator.waits               count   allocations that waited for room, see blockalloc.Limit
+//	allocator.wait_time           ns      how long they waited in all
+//	allocator.spans.suppressed    count   spans inside that were not started, see Budget
+//	allocator.child.NAME.allocated  By    allocated by a child, of the first 8 that allocated or freed inside
+//	allocator.child.NAME.freed      By    freed by it
 //
 // The package uses the OpenTelemetry API alone. Without a TracerProvider, given
 // by [WithTracerProvider], by the span in the context or set globally, no span is
@@ -27,6 +37,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -44,26 +55,43 @@ const ScopeName = "github.com/alloctrace/alloctrace/tracer"
 // A Region is a stretch of work whose allocations are counted, and become the attributes of
 // one span. It may be used by several goroutines at once.
 type Region struct {
-	name   string
-	span   trace.Span
-	view   *alloctrace.Proxy
-	ended  atomic.Bool
-	inSpan bool // the span is the caller's, who ends it
-	inside region.Region
+	name     string
+	context  context.Context // what the region is in, with its span
+	span     trace.Span
+	borrowed bool // the span is the caller's, or none: End leaves it open
+	ended    atomic.Bool
+	mem      blockalloc.Allocator
+	view     atomic.Pointer[alloctrace.Proxy] // see Allocator; nil until it is needed
 
-	failures failures
+	inside     region.Region
+	failures   failures
+	suppressed atomic.Int64 // spans directly inside
 }
 
+var _ counter.Source = (*Region)(nil)
+
+// An inner is a Region as the context of what is inside, and as what is behind the region's
+// counts. It is a type of its own for Region not to have the methods.
+type inner Region
+
 var (
-	_ counter.Source  = (*Region)(nil)
-	_ region.Observer = (*observer)(nil)
+	_ context.Context = (*inner)(nil)
+	_ region.Observer = (*inner)(nil)
 )
 
-// An observer is a Region, which has no exported method for it.
-type observer Region
+func (i *inner) Deadline() (time.Time, bool) { return i.context.Deadline() }
+func (i *inner) Done() <-chan struct{}       { return i.context.Done() }
+func (i *inner) Err() error                  { return i.context.Err() }
 
-func (o *observer) Failed(ctx context.Context, op string, size, align uintptr, err error) {
-	o.failures.failed(ctx, op, size, align, err)
+func (i *inner) Value(key any) any {
+	if v := i.inside.Value(key); v != nil {
+		return v
+	}
+	return i.context.Value(key)
+}
+
+func (i *inner) Failed(ctx context.Context, op string, size, align uintptr, err error) {
+	i.failures.failed(ctx, op, size, align, err)
 }
 
 // Start begins a region of work, as a child of the span in ctx if there is one. The context
@@ -75,37 +103,53 @@ func (o *observer) Failed(ctx context.Context, op string, size, align uintptr, e
 // [alloctrace.Proxy.AllocateContext]. Regions that run at the same time do not disturb each
 // other's numbers.
 //
-// An operation costs what it costs to count it once more for each region around it. A region
-// takes a kilobyte until it is busy, see [counter.Counter], besides its span.
+// A region costs an allocation of some 300 bytes on the Go heap besides its span, and another one
+// if there are options. An operation costs what it costs to count it once more for each region
+// around it: an atomic operation and a few additions.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
-	c := newConfig(regionFailures, opts)
-	r := &Region{name: name}
-	ctx, r.span = c.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(c.attributes...))
-	return r.start(ctx, mem, c)
-}
-
-// start begins r, whose span is in ctx.
-func (r *Region) start(ctx context.Context, mem blockalloc.Allocator, c config) (context.Context, *Region) {
-	r.failures.init(c)
-	r.inside.Outer, r.inside.Observe = region.From(ctx), (*observer)(r)
-	ctx = region.NewContext(ctx, &r.inside)
-	p, ok := mem.(*alloctrace.Proxy)
-	if !ok {
-		p = alloctrace.Wrap(mem)
+	r := newRegion(ctx, name, mem, opts)
+	if !r.failures.config.budget.take() {
+		suppressed(ctx)
+		r.span, r.borrowed = noSpan, true
+		return (*inner)(r), r
 	}
-	if p.Name() != "" {
-		r.span.SetAttributes(attribute.String("allocator.name", text.Name(p.Name())))
+	if attributes := r.failures.config.attributes; len(attributes) > 0 {
+		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(attributes...))
+	} else {
+		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name))
 	}
-	r.view = p.WithContext(ctx)
-	return ctx, r
+	return (*inner)(r), r
 }
 
 // InSpan is [Start] without a span of its own: the region's attributes are set on the span in ctx,
 // which the caller ends after [Region.End]. So the span of a server's request, such as otelhttp's,
 // says what the request has allocated.
 func InSpan(ctx context.Context, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
-	r := &Region{name: "", inSpan: true, span: trace.SpanFromContext(ctx)}
-	return r.start(ctx, mem, newConfig(regionFailures, opts))
+	r := newRegion(ctx, "", mem, opts)
+	r.span, r.borrowed = trace.SpanFromContext(ctx), true
+	if attributes := r.failures.config.attributes; len(attributes) > 0 {
+		r.span.SetAttributes(attributes...)
+	}
+	return (*inner)(r), r
+}
+
+func newRegion(ctx context.Context, name string, mem blockalloc.Allocator, opts []Option) *Region {
+	if mem == nil {
+		panic("tracer: a region with no allocator: pass one, such as blockalloc.Default()")
+	}
+	r := &Region{name: name, context: ctx, mem: mem}
+	r.failures.init(regionConfig(opts))
+	r.inside.Outer, r.inside.Observe = region.From(ctx), (*inner)(r)
+	return r
+}
+
+var noSpan = trace.SpanFromContext(context.Background())
+
+// suppressed counts a span in ctx that was not started.
+func suppressed(ctx context.Context) {
+	if r := FromContext(ctx); r != nil {
+		r.suppressed.Add(1)
+	}
 }
 
 // FromContext returns the innermost region that ctx is inside of, nil if there is none. The
@@ -113,7 +157,7 @@ func InSpan(ctx context.Context, mem blockalloc.Allocator, opts ...Option) (cont
 // [blockalloc.Default].
 func FromContext(ctx context.Context) *Region {
 	if r := region.From(ctx); r != nil {
-		return (*Region)(r.Observe.(*observer))
+		return (*Region)(r.Observe.(*inner))
 	}
 	return nil
 }
@@ -130,22 +174,40 @@ func (r *Region) Name() string {
 // outlive the region. They are freed through any view of the Proxy or child that allocated them:
 // Allocator is none of a child's. It stays usable after End, but the span
 // does not show what it does then. A nil Region has a Proxy around [blockalloc.Default], the
-// same for all.
+// same for all. The first call costs what [alloctrace.Proxy.WithContext] costs.
 func (r *Region) Allocator() *alloctrace.Proxy {
 	if r == nil {
 		return outside()
 	}
-	return r.view
+	if v := r.view.Load(); v != nil {
+		return v
+	}
+	p, ok := r.mem.(*alloctrace.Proxy)
+	if !ok {
+		p = alloctrace.Wrap(r.mem)
+	}
+	r.view.CompareAndSwap(nil, p.WithContext((*inner)(r)))
+	return r.view.Load()
 }
 
 var outside = sync.OnceValue(func() *alloctrace.Proxy { return alloctrace.Wrap(blockalloc.Default()) })
 
-// Stats returns the region's numbers so far.
-func (r *Region) Stats() counter.Stats {
-	if r == nil {
-		return counter.Stats{}
+// Move charges b, which was allocated in r, to the region to instead: for a block that one
+// request hands on to another. Regions around both have it before and after. What r has
+// allocated stays what it was. What it has live and its net lose the block, and to gains it. A nil
+// Region is what is outside of all regions.
+func (r *Region) Move(b blockalloc.Block, to *Region) {
+	if b.IsZero() {
+		return
 	}
-	return r.inside.Stats()
+	r.counts().Move(b.Size(), to.counts())
+}
+
+func (r *Region) counts() *region.Region {
+	if r == nil {
+		return nil
+	}
+	return &r.inside
 }
 
 // End ends the region and its span. A second End does nothing.
@@ -157,19 +219,9 @@ func (r *Region) End() {
 		return
 	}
 	if r.span.IsRecording() {
-		s := r.Stats()
-		r.span.SetAttributes(
-			attribute.Int64("allocator.memory.allocated", s.AllocatedBytes),
-			attribute.Int64("allocator.memory.freed", s.FreedBytes),
-			attribute.Int64("allocator.memory.net", s.AllocatedBytes-s.FreedBytes),
-			attribute.Int64("allocator.memory.peak", s.PeakBytes),
-			attribute.Int64("allocator.allocations", s.Allocations),
-			attribute.Int64("allocator.reallocations", s.Reallocations),
-			attribute.Int64("allocator.frees", s.Frees),
-			attribute.Int64("allocator.failures", s.Failures()),
-		)
+		r.span.SetAttributes(r.attributes()...)
 	}
-	if r.inSpan {
+	if r.borrowed {
 		return
 	}
 	if v := recover(); v != nil { // the SDK's End recovers only where it is deferred
@@ -177,4 +229,42 @@ func (r *Region) End() {
 		panic(v)
 	}
 	r.span.End()
+}
+
+// attributes returns what the span says of the region.
+func (r *Region) attributes() []attribute.KeyValue {
+	t, shares := r.inside.Totals(), r.inside.Shares()
+	list := make([]attribute.KeyValue, 0, 9+2*len(shares))
+	if p, ok := r.mem.(*alloctrace.Proxy); ok && p.Name() != "" {
+		list = append(list, attribute.String("allocator.name", text.Name(p.Name())))
+	}
+	list = append(list,
+		attribute.Int64("allocator.memory.allocated", t.AllocatedBytes),
+		attribute.Int64("allocator.memory.freed", t.FreedBytes),
+		attribute.Int64("allocator.memory.net", t.AllocatedBytes-t.FreedBytes),
+		attribute.Int64("allocator.memory.peak", t.PeakBytes),
+		attribute.Int64("allocator.allocations", t.Allocations),
+		attribute.Int64("allocator.reallocations", t.Reallocations),
+		attribute.Int64("allocator.frees", t.Frees),
+		attribute.Int64("allocator.failures", t.Failures[0]+t.Failures[1]+t.Failures[2]),
+	)
+	for _, more := range []struct {
+		name  string
+		value int64
+	}{
+		{"allocator.memory.moved_in", t.MovedInBytes},
+		{"allocator.memory.moved_out", t.MovedOutBytes},
+		{"allocator.waits", t.Waits},
+		{"allocator.wait_time", int64(t.Waited)},
+		{"allocator.spans.suppressed", r.suppressed.Load()},
+	} {
+		if more.value != 0 {
+			list = append(list, attribute.Int64(more.name, more.value))
+		}
+	}
+	for _, s := range shares {
+		name := "allocator.child." + text.Name(s.Name)
+		list = append(list, attribute.Int64(name+".allocated", s.AllocatedBytes), attribute.Int64(name+".freed", s.FreedBytes))
+	}
+	return list
 }

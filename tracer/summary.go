@@ -10,13 +10,12 @@ import (
 type Summary struct {
 	counter.Stats // but for Classes
 
-	Waits    int64         // how often an allocation waited for room, see blockalloc.Limit
-	WaitTime time.Duration // how long in all
-
-	Escaped  Escaped
-	Children []ChildShare // at most 8, in the order in which they came
-
-	SuppressedSpans int64 // of failures and regions directly inside, for want of a [Budget]
+	MovedInBytes, MovedOutBytes int64         // see Region.Move
+	Waits                       int64         // how often an allocation waited for room, see blockalloc.Limit
+	WaitTime                    time.Duration // how long in all
+	Escaped                     Escaped
+	Children                    []ChildShare // the first 8 that allocated or freed inside, in the order in which they came
+	SuppressedSpans             int64        // directly inside, for want of a Budget
 }
 
 // Escaped is what was allocated inside a region and is still live. Only a hook that knows blocks
@@ -34,7 +33,36 @@ type ChildShare struct {
 	AllocatedBytes, FreedBytes int64
 }
 
+// Stats returns the region's numbers so far. They are exact at rest, the peak too: its bound is
+// zero. Live is what was allocated inside or moved in, less what was freed inside or moved out.
+// Classes are not counted.
+func (r *Region) Stats() counter.Stats {
+	if r == nil {
+		return counter.Stats{}
+	}
+	t := r.inside.Totals()
+	return counter.Stats{
+		Allocations: t.Allocations, Reallocations: t.Reallocations, Frees: t.Frees,
+		FailedAllocations: t.Failures[0], FailedReallocations: t.Failures[1], FailedFrees: t.Failures[2],
+		RequestedBytes: t.RequestedBytes, AllocatedBytes: t.AllocatedBytes, FreedBytes: t.FreedBytes,
+		LiveBytes: t.LiveBytes, LiveBlocks: t.LiveBlocks, PeakBytes: t.PeakBytes,
+	}
+}
+
 // Summary returns the region's numbers so far. That of a nil Region is zero.
 func (r *Region) Summary() Summary {
-	return Summary{Stats: r.Stats()}
+	if r == nil {
+		return Summary{}
+	}
+	t := r.inside.Totals()
+	s := Summary{
+		Stats:        r.Stats(),
+		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
+		Waits: t.Waits, WaitTime: t.Waited,
+		SuppressedSpans: r.suppressed.Load(),
+	}
+	for _, share := range r.inside.Shares() {
+		s.Children = append(s.Children, ChildShare(share))
+	}
+	return s
 }
