@@ -36,12 +36,11 @@ func Failures(opts ...Option) alloctrace.Hook {
 // failures makes spans of failures.
 type failures struct {
 	config *config
-	left   atomic.Int64 // how many will still have a span
+	spans  atomic.Int32 // how many have a span, and more
 }
 
 func (f *failures) init(c *config) {
 	f.config = c
-	f.left.Store(c.maxFailures)
 }
 
 func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
@@ -52,7 +51,7 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 
 // failed makes a span of a failure.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
-	if f.left.Load() <= 0 || f.left.Add(-1) < 0 {
+	if most := f.config.maxFailures; most < math.MaxInt32 && (f.spans.Load() >= int32(most) || f.spans.Add(1) > int32(most)) {
 		return
 	}
 	if !f.config.budget.take() {

@@ -65,7 +65,7 @@ type Region struct {
 
 	inside     region.Region
 	failures   failures
-	suppressed atomic.Int64 // spans directly inside
+	suppressed atomic.Int32 // spans directly inside
 }
 
 var _ counter.Source = (*Region)(nil)
@@ -256,7 +256,7 @@ func (r *Region) attributes() []attribute.KeyValue {
 		{"allocator.memory.moved_out", t.MovedOutBytes},
 		{"allocator.waits", t.Waits},
 		{"allocator.wait_time", int64(t.Waited)},
-		{"allocator.spans.suppressed", r.suppressed.Load()},
+		{"allocator.spans.suppressed", int64(r.suppressed.Load())},
 	} {
 		if more.value != 0 {
 			list = append(list, attribute.Int64(more.name, more.value))

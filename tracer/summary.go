@@ -59,7 +59,7 @@ func (r *Region) Summary() Summary {
 		Stats:        r.Stats(),
 		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
 		Waits: t.Waits, WaitTime: t.Waited,
-		SuppressedSpans: r.suppressed.Load(),
+		SuppressedSpans: int64(r.suppressed.Load()),
 	}
 	for _, share := range r.inside.Shares() {
 		s.Children = append(s.Children, ChildShare(share))

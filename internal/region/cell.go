@@ -22,7 +22,12 @@ type cell struct {
 	allocations, in, slack    atomic.Int64 // in is the bytes that came, by reallocations too; slack is what was not requested of them
 	reallocations, frees, out atomic.Int64
 	shares                    atomic.Pointer[[maxChildren]share] // nil until a child counts
-	_                         [64]byte                           // keeps it off the cache lines that others write
+}
+
+// A paddedCell is kept off the cache lines that others write.
+type paddedCell struct {
+	cell
+	_ [64]byte
 }
 
 // cellAt returns the cell of p, nil if it has none yet.
@@ -37,8 +42,10 @@ func (r *Region) otherCell(p shard.Proc) *cell {
 	if p.Index < shard.NumProcs && r.owner.Load() == 0 && r.owner.CompareAndSwap(0, int32(p.Index)+1) {
 		return &r.first
 	}
-	if list := r.cells.Load(); list != nil {
-		return (*list)[min(p.Index, shard.NumProcs)].Load()
+	if list := r.hasMore().cells.Load(); list != nil {
+		if c := (*list)[min(p.Index, shard.NumProcs)].Load(); c != nil {
+			return &c.cell
+		}
 	}
 	return nil
 }
@@ -53,13 +60,12 @@ func (r *Region) atHand(p shard.Proc, by *string) (*cell, *share) {
 	if c == nil || by == nil {
 		return c, nil
 	}
-	names, shares := r.children.Load(), c.shares.Load()
-	if names == nil || shares == nil {
-		return nil, nil
-	}
-	for i := range names {
-		if names[i].Load() == by {
-			return c, &shares[i]
+	if shares := c.shares.Load(); shares != nil {
+		names := &r.more.Load().children
+		for i := range names {
+			if names[i].Load() == by {
+				return c, &shares[i]
+			}
 		}
 	}
 	return nil, nil
@@ -82,13 +88,14 @@ func (r *Region) cell(p shard.Proc, child int) (shard.Proc, *cell) {
 func (r *Region) grow(index, child int) {
 	c := &r.first
 	if r.owner.Load() != int32(index)+1 {
-		if r.cells.Load() == nil {
-			list := make([]atomic.Pointer[cell], shard.NumProcs+1)
-			r.cells.CompareAndSwap(nil, &list)
+		cells := &r.withMore().cells
+		if cells.Load() == nil {
+			list := make([]atomic.Pointer[paddedCell], shard.NumProcs+1)
+			cells.CompareAndSwap(nil, &list)
 		}
-		slot := &(*r.cells.Load())[min(index, shard.NumProcs)]
-		slot.CompareAndSwap(nil, new(cell))
-		c = slot.Load()
+		slot := &(*cells.Load())[min(index, shard.NumProcs)]
+		slot.CompareAndSwap(nil, new(paddedCell))
+		c = &slot.Load().cell
 	}
 	if child >= 0 {
 		c.shares.CompareAndSwap(nil, new([maxChildren]share))
@@ -98,10 +105,10 @@ func (r *Region) grow(index, child int) {
 // each calls f with all cells.
 func (r *Region) each(f func(*cell)) {
 	f(&r.first)
-	if list := r.cells.Load(); list != nil {
+	if list := r.hasMore().cells.Load(); list != nil {
 		for i := range *list {
 			if c := (*list)[i].Load(); c != nil {
-				f(c)
+				f(&c.cell)
 			}
 		}
 	}
@@ -136,7 +143,7 @@ func (r *Region) reallocate(p shard.Proc, old, requested, granted int64, by *str
 	child := r.child(by)
 	p, c := r.acquire(p, granted-old, child)
 	if granted == 0 {
-		r.seldom().dissolved.Add(1)
+		r.withMore().dissolved.Add(1)
 	} else {
 		add(p, &c.slack, granted-requested)
 	}

@@ -17,11 +17,7 @@ func (r *Region) child(name *string) int {
 	if name == nil {
 		return -1
 	}
-	list := r.children.Load()
-	if list == nil {
-		r.children.CompareAndSwap(nil, new(children))
-		list = r.children.Load()
-	}
+	list := &r.withMore().children
 	for i := range list {
 		has := list[i].Load()
 		if has == nil {
@@ -45,10 +41,7 @@ type Share struct {
 
 // Shares returns what children have done, in the order in which they came.
 func (r *Region) Shares() []Share {
-	list := r.children.Load()
-	if list == nil {
-		return nil
-	}
+	list := &r.hasMore().children
 	var shares []Share
 	for i := range list {
 		name := list[i].Load()

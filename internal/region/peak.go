@@ -28,7 +28,7 @@ func (c *cell) take(n int64) bool {
 
 // raiseAlone is raise as long as only one cell is there. It reports whether that was so.
 func (r *Region) raiseAlone(n int64) bool {
-	if r.cells.Load() != nil {
+	if r.hasMore().cells.Load() != nil {
 		return false
 	}
 	for {
@@ -43,8 +43,9 @@ func (r *Region) raiseAlone(n int64) bool {
 // raise takes n bytes of all room there is, and raises the peak by what is missing. What is left
 // becomes the room of c.
 func (r *Region) raise(c *cell, n int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	m := r.withMore()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var room int64
 	released := r.released()
 	for range rereads {
@@ -64,14 +65,11 @@ func (r *Region) raise(c *cell, n int64) {
 // released is the number of operations that have been counted and give room.
 func (r *Region) released() (n int64) {
 	r.each(func(c *cell) { n += c.frees.Load() + c.reallocations.Load() })
-	if s := r.rare.Load(); s != nil {
-		n += s.moved.Load()
-	}
-	return n
+	return n + r.hasMore().moved.Load()
 }
 
 func (r *Region) moveIn(size int64) {
-	s := r.seldom()
+	s := r.withMore()
 	p, _ := r.acquire(shard.Pin(), size, -1)
 	p.Unpin()
 	s.movedIn.blocks.Add(1)
@@ -79,7 +77,7 @@ func (r *Region) moveIn(size int64) {
 }
 
 func (r *Region) moveOut(size int64) {
-	s := r.seldom()
+	s := r.withMore()
 	s.moved.Add(1)
 	s.movedOut.blocks.Add(1)
 	s.movedOut.bytes.Add(size)

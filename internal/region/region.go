@@ -22,18 +22,18 @@ type Region struct {
 	Outer   *Region // the one around it, nil if there is none
 	Observe Observer
 
-	owner atomic.Int32                           // the processor that counts in first, plus one; 0 if there is none yet
-	mu    sync.Mutex                             // held by what raises the peak, where several processors count
-	cells atomic.Pointer[[]atomic.Pointer[cell]] // those of other processors, see cellAt; nil until there are some
+	owner atomic.Int32 // the processor that counts in first, plus one; 0 if there is none yet
 	first cell
-	peak  atomic.Int64 // see cell.room
-
-	children atomic.Pointer[children] // nil until a child counts
-	rare     atomic.Pointer[rare]     // nil until it is needed
+	peak  atomic.Int64         // see cell.room
+	more  atomic.Pointer[more] // nil until it is needed
 }
 
-// rare is what few regions have.
-type rare struct {
+// more is what few regions have.
+type more struct {
+	mu    sync.Mutex                                   // held by what raises the peak, where several processors count
+	cells atomic.Pointer[[]atomic.Pointer[paddedCell]] // of other processors than the first, see cellAt; nil until there are some
+
+	children          children
 	failures          [3]atomic.Int64 // allocate, reallocate, free
 	dissolved         atomic.Int64    // blocks that were reallocated to size zero
 	moved             atomic.Int64    // operations that moved blocks out
@@ -146,7 +146,7 @@ func (r *Region) Free(size uintptr, by *string) {
 // Fail counts a failure of the operation op, which is allocate, reallocate or free.
 func (r *Region) Fail(op string) {
 	for ; r != nil; r = r.Outer {
-		failures := &r.seldom().failures
+		failures := &r.withMore().failures
 		switch op {
 		case "allocate":
 			failures[0].Add(1)
@@ -161,7 +161,7 @@ func (r *Region) Fail(op string) {
 // Waited counts a wait for room.
 func (r *Region) Waited(d time.Duration) {
 	for ; r != nil; r = r.Outer {
-		s := r.seldom()
+		s := r.withMore()
 		s.waits.Add(1)
 		s.waited.Add(int64(d))
 	}
@@ -191,11 +191,21 @@ func (r *Region) inside(outer *Region) bool {
 	return false
 }
 
-func (r *Region) seldom() *rare {
-	for {
-		if s := r.rare.Load(); s != nil {
-			return s
-		}
-		r.rare.CompareAndSwap(nil, new(rare))
+// withMore returns what r has more, and makes it if it has nothing yet.
+func (r *Region) withMore() *more {
+	if m := r.more.Load(); m != nil {
+		return m
 	}
+	r.more.CompareAndSwap(nil, new(more))
+	return r.more.Load()
+}
+
+var nothingMore more
+
+// hasMore returns what r has more, which is not to be written if it has nothing.
+func (r *Region) hasMore() *more {
+	if m := r.more.Load(); m != nil {
+		return m
+	}
+	return &nothingMore
 }

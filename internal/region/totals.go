@@ -36,11 +36,9 @@ func (r *Region) totals() (t Totals, released int64) {
 		t.Allocations += c.allocations.Load()
 		t.AllocatedBytes += c.in.Load()
 	})
-	s := r.rare.Load()
-	if s != nil {
-		blocks, bytes = s.movedIn.blocks.Load(), s.movedIn.bytes.Load()
-		t.MovedInBytes = bytes
-	}
+	m := r.hasMore()
+	blocks, bytes = m.movedIn.blocks.Load(), m.movedIn.bytes.Load()
+	t.MovedInBytes = bytes
 	r.each(func(c *cell) {
 		t.Frees += c.frees.Load()
 		t.Reallocations += c.reallocations.Load()
@@ -49,15 +47,15 @@ func (r *Region) totals() (t Totals, released int64) {
 	})
 	t.RequestedBytes = max(0, t.AllocatedBytes-slack)
 	released = t.Frees + t.Reallocations
-	if s = r.rare.Load(); s != nil {
-		blocks -= s.movedOut.blocks.Load() + s.dissolved.Load()
-		t.MovedOutBytes = s.movedOut.bytes.Load()
+	if m = r.hasMore(); m != &nothingMore {
+		blocks -= m.movedOut.blocks.Load() + m.dissolved.Load()
+		t.MovedOutBytes = m.movedOut.bytes.Load()
 		bytes -= t.MovedOutBytes
-		released += s.moved.Load()
+		released += m.moved.Load()
 		for i := range t.Failures {
-			t.Failures[i] = s.failures[i].Load()
+			t.Failures[i] = m.failures[i].Load()
 		}
-		t.Waits, t.Waited = s.waits.Load(), time.Duration(s.waited.Load())
+		t.Waits, t.Waited = m.waits.Load(), time.Duration(m.waited.Load())
 	}
 	t.LiveBytes = max(0, t.AllocatedBytes-t.FreedBytes+bytes)
 	t.LiveBlocks = max(0, t.Allocations-t.Frees+blocks)
