@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -61,9 +62,7 @@ func TestRoot(t *testing.T) {
 	}
 
 	kept := &spanKeeper{attributes: make(map[string]string)}
-	ctx, region := tracer.Start(t.Context(), "region", alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName("cache")), tracer.WithTracerProvider(kept))
-	_, _ = region.Allocator().WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
-	region.End()
+	useRegion(t, kept)
 	var attributes []string
 	for name, kind := range kept.attributes {
 		attributes = append(attributes, name+" "+kind)
@@ -75,6 +74,35 @@ func TestRoot(t *testing.T) {
 		metrics = append(metrics, unit+" number")
 	}
 	compare("benchmark", metrics)
+}
+
+// useRegion has a region's span say all that it can.
+func useRegion(t *testing.T, spans trace.TracerProvider) {
+	limit := blockalloc.NewLimit(new(blockalloc.Heap), 64)
+	mem := alloctrace.Wrap(limit, alloctrace.WithName("cache"))
+	with := []tracer.Option{tracer.WithTracerProvider(spans), tracer.WithBudget(tracer.NewBudget(2))}
+	ctx, region := tracer.Start(t.Context(), "region", mem, with...)
+	first, err := mem.Child("NAME").WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
+	_, failure := mem.WithContext(ctx).Allocate(blockalloc.BlockLayout(64)) // has a span, as the region has; the next has none
+	_, suppressed := mem.WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
+	if err != nil || failure == nil || suppressed == nil {
+		t.Fatal(err, failure, suppressed)
+	}
+	region.Move(first, nil)
+	freed := make(chan error)
+	go func() {
+		for limit.Waiting() == 0 {
+			runtime.Gosched()
+		}
+		freed <- mem.Free(first)
+	}()
+	b, err := mem.AllocateContext(ctx, blockalloc.BlockLayout(64))
+	if err := errors.Join(err, <-freed, mem.Free(b)); err != nil {
+		t.Fatal(err)
+	}
+	var outside *tracer.Region
+	outside.Move(b, region)
+	region.End()
 }
 
 // writerFields returns the fields of a line of a hooks.Writer. What a quoted value has is none.
