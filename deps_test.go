@@ -51,6 +51,7 @@ var allowed = map[string][]string{
 	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
 	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile"},
 	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
+	"hooks/sloghook":                  {module, module + "/internal/text"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
@@ -83,7 +84,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
@@ -235,6 +236,7 @@ func TestWrongImports(t *testing.T) {
 		"hooks":                module + "/tracer",
 		"tracer":               "go.opentelemetry.io/otel/sdk/trace",
 		"hooks/zlog":           module + "/exporters/otlp",
+		"hooks/sloghook":       "go.opentelemetry.io/otel/trace",
 		"exporters/expvars":    module + "/exporters/otlp",
 		"exporters/memlimit":   module + "/exporters/rss",
 		"exporters/pprof":      module + "/tracer",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/fields"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -44,10 +46,12 @@ func TestRoot(t *testing.T) {
 
 	mem := alloctest.New(t)
 	spans := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
-	var zlogLine, writerLine bytes.Buffer
-	failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(zlog.New(zerolog.New(&zlogLine)), hooks.NewWriter(&writerLine)))
+	var zlogLine, slogLine, writerLine bytes.Buffer
+	failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName("cache"), alloctrace.WithHooks(
+		zlog.New(zerolog.New(&zlogLine)), sloghook.New(slog.NewJSONHandler(&slogLine, nil)), hooks.NewWriter(&writerLine)))
 	_, _ = failing.Child("child").WithContext(spans).Allocate(blockalloc.BlockLayout(64))
 	compare("zlog", fields.Object(t, zlogLine.Bytes()))
+	compare("sloghook", fields.Object(t, slogLine.Bytes()))
 	compare("writer", writerFields(writerLine.String()))
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64))
