@@ -8,7 +8,7 @@
 //
 //	{"time":"…","level":"DEBUG","msg":"allocated","allocator":"cache","addr":139637976727552,"size":65536,"align":65536}
 //
-// Failures are logged at level Warn with their error, of whose text up to 16 KiB are logged. The
+// Failures are logged at level Warn with the text of their error, up to 16 KiB of it. The
 // name of the Proxy is the attribute allocator, that of a child Proxy is child. Addresses, sizes and
 // alignments are of kind Uint64, for text would have to be allocated. Records have no source.
 //
@@ -91,7 +91,7 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	r := slog.NewRecord(time.Now(), level, e.Kind.String(), 0)
 	r.AddAttrs(slog.Uint64("addr", uint64(e.Addr)), slog.Uint64("size", uint64(e.Size)), slog.Uint64("align", uint64(e.Align)))
 	if err != nil {
-		r.AddAttrs(slog.Any("error", text.Error(err)))
+		r.AddAttrs(slog.String("error", text.Text(err.Error())))
 	}
 	if h.child != "" {
 		r.AddAttrs(slog.String("child", h.child))

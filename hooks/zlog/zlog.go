@@ -82,7 +82,7 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	binary.BigEndian.PutUint64(addr[:], uint64(e.Addr))
 	line.Hex("addr", addr[:]).Uint64("size", uint64(e.Size)).Uint64("align", uint64(e.Align))
 	if err != nil {
-		line.Err(text.Error(err))
+		line.Err(fit(err))
 	}
 	if h.child != "" {
 		line.Str("child", h.child)
@@ -93,6 +93,23 @@ func (h *hook) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 	line.Msg(e.Kind.String())
 }
+
+// fit returns err, or one with a text that is valid UTF-8 and bounded.
+func fit(err error) error {
+	is := err.Error()
+	if fit := text.Text(is); fit != is {
+		return &fitting{fit, err}
+	}
+	return err
+}
+
+type fitting struct {
+	text string
+	err  error
+}
+
+func (f *fitting) Error() string { return f.text }
+func (f *fitting) Unwrap() error { return f.err }
 
 func addSpan(ctx context.Context, line *zerolog.Event) {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
