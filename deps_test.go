@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
+		"go.opentelemetry.io/otel/log", "go.opentelemetry.io/otel/log/global",
 	},
 }
 

@@ -3,10 +3,12 @@ package tracer
 import (
 	"context"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
@@ -26,7 +28,8 @@ import (
 //
 // A [Region] does this by itself: a failure has one span, of the innermost region
 // that it happened in, and of this Hook if there is none. All failures have one
-// unless [WithMaxFailures] says otherwise. Other events cost a comparison.
+// unless [WithMaxFailures] says otherwise. [WithLoggerProvider] makes log records of them, too.
+// Other events cost a comparison.
 func Failures(opts ...Option) alloctrace.Hook {
 	f := new(failures)
 	f.init(newConfig(math.MaxInt, opts))
@@ -50,19 +53,24 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 }
 
-// failed makes a span of a failure.
+// failed makes a span of a failure, and a log record.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
-	if f.left.Load() <= 0 || f.left.Add(-1) < 0 {
+	spanned := f.left.Load() > 0 && f.left.Add(-1) >= 0
+	if !spanned && f.config.logs == nil {
 		return
 	}
-	_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
+	attributes := append(slices.Clip(f.config.attributes),
 		attribute.String("allocator.operation", op),
 		attribute.Int64("allocator.size", bytes(size)),
 		attribute.Int64("allocator.align", bytes(align)),
 		attribute.String("error.type", blockalloc.ErrorType(err)),
-	))
-	span.SetStatus(codes.Error, text.Text(err.Error()))
-	span.End()
+	)
+	emitLog(ctx, f.config.logs, "allocator.failure", log.SeverityError, err.Error(), attributes...)
+	if spanned {
+		_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(attributes...))
+		span.SetStatus(codes.Error, text.Text(err.Error()))
+		span.End()
+	}
 }
 
 // bytes is an attribute's value of a size: the largest there is where size is larger, as

@@ -5,6 +5,7 @@ import (
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -20,6 +21,7 @@ type config struct {
 	attributes  []attribute.KeyValue
 	maxFailures int64
 	budget      *Budget
+	logs        log.LoggerProvider // nil if nothing is to be emitted
 }
 
 func newConfig(maxFailures int, opts []Option) config {
