@@ -55,8 +55,8 @@ var allowed = map[string][]string{
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
-		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
-		"go.opentelemetry.io/otel/log", "go.opentelemetry.io/otel/log/global",
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/log",
+		"go.opentelemetry.io/otel/trace",
 	},
 }
 

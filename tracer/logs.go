@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/log"
-	"go.opentelemetry.io/otel/log/global"
 
 	"github.com/alloctrace/alloctrace/internal/text"
 )
@@ -14,8 +14,7 @@ import (
 // WithLoggerProvider has each failure emitted as a log record of OpenTelemetry too. Its context is
 // that of the operation, so that its trace and span are those of the region. The record has
 // severity Error, the event name allocator.failure, the error's text as its body and the
-// attributes of the failure's span. If p is nil it is the global provider,
-// go.opentelemetry.io/otel/log/global.GetLoggerProvider.
+// attributes of the failure's span. If p is nil it is the global provider, otel.GetLoggerProvider.
 //
 // All failures have a record, those that have no span by [WithMaxFailures] included: p bounds
 // what it keeps of them. Emit is called in the goroutine that allocates, and so must not
@@ -23,7 +22,7 @@ import (
 func WithLoggerProvider(p log.LoggerProvider) Option {
 	return optionFunc(func(c *config) {
 		if p == nil {
-			p = global.GetLoggerProvider()
+			p = otel.GetLoggerProvider()
 		}
 		c.logs = p
 	})

@@ -10,10 +10,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/log/embedded"
-	"go.opentelemetry.io/otel/log/global"
 	"go.opentelemetry.io/otel/log/noop"
 	"go.opentelemetry.io/otel/trace"
 
@@ -140,9 +140,9 @@ func TestFailureLogsBeyondSpans(t *testing.T) {
 // that is off is asked and given nothing.
 func TestNoFailureLogs(t *testing.T) {
 	var logs logRecorder
-	before := global.GetLoggerProvider()
-	global.SetLoggerProvider(&logs)
-	t.Cleanup(func() { global.SetLoggerProvider(before) })
+	before := otel.GetLoggerProvider()
+	otel.SetLoggerProvider(&logs)
+	t.Cleanup(func() { otel.SetLoggerProvider(before) })
 	fail := func(opts ...tracer.Option) {
 		_, r := tracer.InSpan(t.Context(), blockalloc.Null{}, opts...)
 		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
