@@ -55,8 +55,7 @@ var allowed = map[string][]string{
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
-		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/log",
-		"go.opentelemetry.io/otel/trace",
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
 	},
 }
 
@@ -73,6 +72,7 @@ var exporters = map[string][]string{
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
+	"exporters/otellog":                  {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/log", module + "/tracer"},
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/...", module + "/exporters/otlpfile"},
@@ -90,10 +90,10 @@ var noThirdParty = []string{
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
+var noGRPC = []string{"exporters/otellog", "exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
 
 // noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
-var noProtobuf = []string{"exporters/otlpfile", "examples/indexer", "examples/quickstart"}
+var noProtobuf = []string{"exporters/otellog", "exporters/otlpfile", "examples/indexer", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -244,6 +244,7 @@ func TestWrongImports(t *testing.T) {
 		"exporters/rss":        "github.com/google/pprof/profile",
 		"exporters/prometheus": "go.opentelemetry.io/otel",
 		"exporters/otelmetric": "go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp",
+		"exporters/otellog":    "go.opentelemetry.io/otel/sdk/log",
 		"exporters/otlp":       module + "/internal/jaegertest",
 		"exporters/otlpfile":   "google.golang.org/protobuf/proto",
 		"exporters/new":        module,

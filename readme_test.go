@@ -91,10 +91,11 @@ func TestModules(t *testing.T) {
 	}
 	for _, r := range []struct{ first, file, module string }{
 		{"Go", "go.mod", "go"},
-		{"OpenTelemetry's API", "go.mod", "go.opentelemetry.io/otel"},
-		{"OpenTelemetry's SDK: `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel/sdk"},
-		{"OpenTelemetry's SDK: `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otlpfile/go.mod", "go.opentelemetry.io/otel/sdk"},
-		{"OpenTelemetry: `exporters/otlp`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otlpfile/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otellog/go.mod", "go.opentelemetry.io/otel"},
 		{"zerolog", "go.mod", "github.com/rs/zerolog"},
 		{"client_golang: `exporters/prometheus`", "exporters/prometheus/go.mod", "github.com/prometheus/client_golang"},
 	} {

@@ -2,13 +2,13 @@ package tracer
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"slices"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
@@ -28,7 +28,7 @@ import (
 //
 // A [Region] does this by itself: a failure has one span, of the innermost region
 // that it happened in, and of this Hook if there is none. All failures have one
-// unless [WithMaxFailures] says otherwise. [WithLoggerProvider] makes log records of them, too.
+// unless [WithMaxFailures] says otherwise. [WithLogs] makes log records of them, too.
 // Other events cost a comparison.
 func Failures(opts ...Option) alloctrace.Hook {
 	f := new(failures)
@@ -65,7 +65,7 @@ func (f *failures) failed(ctx context.Context, op string, size, align uintptr, e
 		attribute.Int64("allocator.align", bytes(align)),
 		attribute.String("error.type", blockalloc.ErrorType(err)),
 	)
-	emitLog(ctx, f.config.logs, "allocator.failure", log.SeverityError, err.Error(), attributes...)
+	emitLog(ctx, f.config.logs, "allocator.failure", slog.LevelError, err.Error(), attributes...)
 	if spanned {
 		_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(attributes...))
 		span.SetStatus(codes.Error, text.Text(err.Error()))

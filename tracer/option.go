@@ -5,7 +5,6 @@ import (
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -21,7 +20,7 @@ type config struct {
 	attributes  []attribute.KeyValue
 	maxFailures int64
 	budget      *Budget
-	logs        log.LoggerProvider // nil if nothing is to be emitted
+	logs        func(context.Context, LogRecord) // nil if there is no log
 }
 
 func newConfig(maxFailures int, opts []Option) config {

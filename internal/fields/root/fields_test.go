@@ -17,8 +17,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/log"
-	"go.opentelemetry.io/otel/log/embedded"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -67,9 +65,14 @@ func TestRoot(t *testing.T) {
 	}
 
 	kept := &spanKeeper{attributes: make(map[string]string)}
-	records := new(recordKeeper)
+	var records []string
 	ctx, region := tracer.Start(t.Context(), "region", alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName("cache")),
-		tracer.WithTracerProvider(kept), tracer.WithLoggerProvider(records))
+		tracer.WithTracerProvider(kept), tracer.WithLogs(func(_ context.Context, r tracer.LogRecord) {
+			records = append(records, r.Event+" event", r.Level.String()+" severity", "body string")
+			for _, a := range r.Attributes {
+				records = append(records, string(a.Key)+" "+strings.ToLower(a.Value.Type().String()))
+			}
+		}))
 	_, _ = region.Allocator().WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
 	region.End()
 	var attributes []string
@@ -77,7 +80,7 @@ func TestRoot(t *testing.T) {
 		attributes = append(attributes, name+" "+kind)
 	}
 	compare("tracer", attributes)
-	compare("logs", records.lines)
+	compare("logs", records)
 
 	var metrics []string
 	for unit := range testing.Benchmark(func(b *testing.B) { alloctest.ReportMetrics(b, mem) }).Extra {
@@ -145,34 +148,6 @@ type keptSpan struct {
 func (s keptSpan) IsRecording() bool                        { return true }
 func (s keptSpan) SetAttributes(list ...attribute.KeyValue) { s.keeper.keep(list) }
 func (s keptSpan) TracerProvider() trace.TracerProvider     { return s.keeper }
-
-// A recordKeeper is a LoggerProvider that keeps what records have.
-type recordKeeper struct {
-	embedded.LoggerProvider
-	lines []string
-}
-
-func (k *recordKeeper) Logger(string, ...log.LoggerOption) log.Logger {
-	return keepingLogger{keeper: k}
-}
-
-type keepingLogger struct {
-	embedded.Logger
-	keeper *recordKeeper
-}
-
-func (l keepingLogger) Enabled(context.Context, log.EnabledParameters) bool { return true }
-
-func (l keepingLogger) Emit(_ context.Context, r log.Record) {
-	keep := func(name, kind string) { l.keeper.lines = append(l.keeper.lines, name+" "+kind) }
-	keep(r.EventName(), "event name")
-	keep(r.SeverityText(), "severity")
-	keep("body", strings.ToLower(r.Body().Type().String()))
-	r.WalkAttributes(func(a attribute.KeyValue) bool {
-		keep(string(a.Key), strings.ToLower(a.Value.Type().String()))
-		return true
-	})
-}
 
 // TestTables compares each golden file with the table of docs/fields.md that names it. Files of other modules are there in a
 // clone alone.
