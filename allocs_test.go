@@ -3,6 +3,7 @@ package alloctrace_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
@@ -11,6 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
+	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -21,6 +23,7 @@ func TestNoAllocations(t *testing.T) {
 		"no-op hook": {alloctrace.WithHooks(nothing)},
 		"two hooks":  {alloctrace.WithHooks(nothing, nothing)},
 		"writer":     {alloctrace.WithHooks(hooks.NewWriter(io.Discard))},
+		"slog":       {alloctrace.WithHooks(sloghook.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})))},
 		"ring":       {alloctrace.WithHooks(ring.New(64, ring.PreciseClock()))},
 		"heap":       {alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))},
 		"exact":      {alloctrace.WithCounter(counter.Exact())},

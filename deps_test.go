@@ -52,6 +52,7 @@ var allowed = map[string][]string{
 	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
 	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile"},
 	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
+	"hooks/sloghook":                  {module, module + "/internal/text"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
@@ -72,6 +73,7 @@ var exporters = map[string][]string{
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":            {module + "/exporters/memlimit/internal/growth"},
+	"exporters/otellog":                  {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/log", module + "/tracer"},
 	"exporters/otelmetric":               {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/metric", "go.opentelemetry.io/otel/sdk/metric/metricdata", module + "/exporters/rss"},
 	"exporters/otelmetric/internal/test": {},
 	"exporters/otlp":                     {"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/...", "go.opentelemetry.io/proto/otlp/...", "google.golang.org/grpc", "google.golang.org/grpc/...", "google.golang.org/protobuf/...", module + "/exporters/otlpfile"},
@@ -84,15 +86,15 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
+var noGRPC = []string{"exporters/otellog", "exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
 
 // noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
-var noProtobuf = []string{"exporters/otlpfile", "examples/indexer", "examples/quickstart"}
+var noProtobuf = []string{"exporters/otellog", "exporters/otlpfile", "examples/indexer", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -236,12 +238,14 @@ func TestWrongImports(t *testing.T) {
 		"hooks":                module + "/tracer",
 		"tracer":               "go.opentelemetry.io/otel/sdk/trace",
 		"hooks/zlog":           module + "/exporters/otlp",
+		"hooks/sloghook":       "go.opentelemetry.io/otel/trace",
 		"exporters/expvars":    module + "/exporters/otlp",
 		"exporters/memlimit":   module + "/exporters/rss",
 		"exporters/pprof":      module + "/tracer",
 		"exporters/rss":        "github.com/google/pprof/profile",
 		"exporters/prometheus": "go.opentelemetry.io/otel",
 		"exporters/otelmetric": "go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp",
+		"exporters/otellog":    "go.opentelemetry.io/otel/sdk/log",
 		"exporters/otlp":       module + "/internal/jaegertest",
 		"exporters/otlpfile":   "google.golang.org/protobuf/proto",
 		"exporters/new":        module,

@@ -180,7 +180,7 @@ func (c code) needs(t *testing.T, imported map[string]string) (imports, body str
 }
 
 // TestCode compiles all Go code of the README and the guides. It runs the tests and programs among it, whose output has every
-// line of the page's first text, but for times and addresses.
+// line of the page's first text, but for times, addresses and ids of spans.
 func TestCode(t *testing.T) {
 	needGo(t)
 	dir := t.TempDir()
@@ -278,7 +278,7 @@ func (p packaged) run(t *testing.T, dir string) {
 	for _, text := range p.files { // the output of an example is in a comment, and no longer in that of the test
 		out = append(out, strings.ReplaceAll(text, "\t// ", "")...)
 	}
-	varies := regexp.MustCompile(`0x[0-9a-f]+|\d+(\.\d+)?(ns|µs|ms|s)\b`)
+	varies := regexp.MustCompile(`0x[0-9a-f]+|\d+(\.\d+)?(ns|µs|ms|s)\b|"\d{4}-\d\d-\d\dT[^"]+"|"([0-9a-f]{16}){1,2}"`)
 	got := varies.ReplaceAllString(string(out), "#")
 	for line := range strings.Lines(varies.ReplaceAllString(p.result, "#")) {
 		if !strings.Contains(got, line) {

@@ -94,7 +94,8 @@ func TestModules(t *testing.T) {
 		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "go.mod", "go.opentelemetry.io/otel"},
 		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel"},
 		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otlpfile/go.mod", "go.opentelemetry.io/otel"},
-		{"OpenTelemetry: `exporters/otlp`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otellog/go.mod", "go.opentelemetry.io/otel"},
 		{"zerolog", "go.mod", "github.com/rs/zerolog"},
 		{"client_golang: `exporters/prometheus`", "exporters/prometheus/go.mod", "github.com/prometheus/client_golang"},
 	} {

@@ -2,7 +2,9 @@ package tracer
 
 import (
 	"context"
+	"log/slog"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,7 +28,8 @@ import (
 //
 // A [Region] does this by itself: a failure has one span, of the innermost region
 // that it happened in, and of this Hook if there is none. All failures have one
-// unless [WithMaxFailures] says otherwise. Other events cost a comparison.
+// unless [WithMaxFailures] says otherwise. [WithLogs] makes log records of them, too.
+// Other events cost a comparison.
 func Failures(opts ...Option) alloctrace.Hook {
 	f := new(failures)
 	f.init(newConfig(math.MaxInt, opts))
@@ -49,23 +52,36 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 }
 
-// failed makes a span of a failure.
+// failed makes a span of a failure, and a log record.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
-	if most := f.config.maxFailures; most < math.MaxInt32 && (f.spans.Load() >= int32(most) || f.spans.Add(1) > int32(most)) {
+	spanned := f.hasSpan(ctx)
+	if !spanned && f.config.logs == nil {
 		return
 	}
-	if !f.config.budget.take() {
-		suppressed(ctx)
-		return
-	}
-	_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(f.config.attributes...), trace.WithAttributes(
+	attributes := append(slices.Clip(f.config.attributes),
 		attribute.String("allocator.operation", op),
 		attribute.Int64("allocator.size", bytes(size)),
 		attribute.Int64("allocator.align", bytes(align)),
 		attribute.String("error.type", blockalloc.ErrorType(err)),
-	))
-	span.SetStatus(codes.Error, text.Text(err.Error()))
-	span.End()
+	)
+	emitLog(ctx, f.config.logs, "allocator.failure", slog.LevelError, err.Error(), attributes...)
+	if spanned {
+		_, span := f.config.tracer(ctx).Start(ctx, op, trace.WithAttributes(attributes...))
+		span.SetStatus(codes.Error, text.Text(err.Error()))
+		span.End()
+	}
+}
+
+// hasSpan reports whether the next failure, which is in ctx, has a span.
+func (f *failures) hasSpan(ctx context.Context) bool {
+	if most := f.config.maxFailures; most < math.MaxInt32 && (f.spans.Load() >= int32(most) || f.spans.Add(1) > int32(most)) {
+		return false
+	}
+	if f.config.budget.take() {
+		return true
+	}
+	suppressed(ctx)
+	return false
 }
 
 // bytes is an attribute's value of a size: the largest there is where size is larger, as

@@ -22,6 +22,7 @@ type config struct {
 	attributes  []attribute.KeyValue
 	maxFailures int64
 	budget      *Budget
+	logs        func(context.Context, LogRecord) // nil if there is no log
 }
 
 func newConfig(maxFailures int, opts []Option) *config {

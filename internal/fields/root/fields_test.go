@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/fields"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -45,10 +47,12 @@ func TestRoot(t *testing.T) {
 
 	mem := alloctest.New(t)
 	spans := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
-	var zlogLine, writerLine bytes.Buffer
-	failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(zlog.New(zerolog.New(&zlogLine)), hooks.NewWriter(&writerLine)))
+	var zlogLine, slogLine, writerLine bytes.Buffer
+	failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithName("cache"), alloctrace.WithHooks(
+		zlog.New(zerolog.New(&zlogLine)), sloghook.New(slog.NewJSONHandler(&slogLine, nil)), hooks.NewWriter(&writerLine)))
 	_, _ = failing.Child("child").WithContext(spans).Allocate(blockalloc.BlockLayout(64))
 	compare("zlog", fields.Object(t, zlogLine.Bytes()))
+	compare("sloghook", fields.Object(t, slogLine.Bytes()))
 	compare("writer", writerFields(writerLine.String()))
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64))
@@ -62,12 +66,19 @@ func TestRoot(t *testing.T) {
 	}
 
 	kept := &spanKeeper{attributes: make(map[string]string)}
-	useRegion(t, kept)
+	var records []string
+	useRegion(t, kept, tracer.WithLogs(func(_ context.Context, r tracer.LogRecord) {
+		records = []string{r.Event + " event", r.Level.String() + " severity", "body string"}
+		for _, a := range r.Attributes {
+			records = append(records, string(a.Key)+" "+strings.ToLower(a.Value.Type().String()))
+		}
+	}))
 	var attributes []string
 	for name, kind := range kept.attributes {
 		attributes = append(attributes, name+" "+kind)
 	}
 	compare("tracer", attributes)
+	compare("logs", records)
 
 	var metrics []string
 	for unit := range testing.Benchmark(func(b *testing.B) { alloctest.ReportMetrics(b, mem) }).Extra {
@@ -77,10 +88,10 @@ func TestRoot(t *testing.T) {
 }
 
 // useRegion has a region's span say all that it can.
-func useRegion(t *testing.T, spans trace.TracerProvider) {
+func useRegion(t *testing.T, spans trace.TracerProvider, logs tracer.Option) {
 	limit := blockalloc.NewLimit(new(blockalloc.Heap), 64)
 	mem := alloctrace.Wrap(limit, alloctrace.WithName("cache"))
-	with := []tracer.Option{tracer.WithTracerProvider(spans), tracer.WithBudget(tracer.NewBudget(2))}
+	with := []tracer.Option{tracer.WithTracerProvider(spans), tracer.WithBudget(tracer.NewBudget(2)), logs}
 	ctx, region := tracer.Start(t.Context(), "region", mem, with...)
 	first, err := mem.Child("NAME").WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
 	_, failure := mem.WithContext(ctx).Allocate(blockalloc.BlockLayout(64)) // has a span, as the region has; the next has none
