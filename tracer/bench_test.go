@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/tracer"
 )
@@ -19,6 +20,37 @@ func BenchmarkRegion(b *testing.B) {
 	for b.Loop() {
 		_, r := tracer.Start(context.Background(), "region", p, tracer.WithTracerProvider(noop.NewTracerProvider()))
 		r.End()
+	}
+}
+
+// BenchmarkOperation is a pair of operations outside of regions and in one, by one goroutine and by
+// as many as there are processors, all in the same region.
+func BenchmarkOperation(b *testing.B) {
+	p := alloctrace.Wrap(measure.NewInner())
+	_, region := tracer.Start(context.Background(), "region", p)
+	page := blockalloc.BlockLayout(4 << 10)
+	for _, c := range []struct {
+		name string
+		mem  *alloctrace.Proxy
+	}{{"outside", p}, {"inside", region.Allocator()}} {
+		pair := func() {
+			block, _ := c.mem.Allocate(page)
+			_ = c.mem.Free(block)
+		}
+		b.Run(c.name+" one goroutine", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				pair()
+			}
+		})
+		b.Run(c.name+" all processors", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					pair()
+				}
+			})
+		})
 	}
 }
 
@@ -34,7 +66,7 @@ func BenchmarkTable(b *testing.B) {
 			measure.Plain(), measure.Atomic(), measure.Pairs("counted", 2000, p), pairs, measure.Pairs("nested", 2000, nested.Allocator()),
 			measure.Pairs("child_counted", 2000, p.Child("child")), child,
 		})
-		fmt.Println(times.Median("atomic"), times.Median("plain"), times.Median("counted"), times.Median("region"), times.Median("nested"), times.Median("child_counted"), times.Median("child")) // a pair is two operations
+		fmt.Println() // a pair is two operations
 		measure.Row(os.Stdout, b, "region_operation_over_counted", times.Over("region", "counted", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_nested_operation_over_region", times.Over("nested", "region", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_child_operation_over_counted", times.Over("child", "child_counted", "plain")/2, "P", 1.5)

@@ -30,6 +30,9 @@ type paddedCell struct {
 	_ [64]byte
 }
 
+// several is the owner when no processor counts in first any more.
+const several = -1
+
 // cellAt returns the cell of p, nil if it has none yet.
 func (r *Region) cellAt(p shard.Proc) *cell {
 	if r.owner.Load() == int32(p.Index)+1 {
@@ -92,6 +95,7 @@ func (r *Region) grow(index, child int) {
 		if cells.Load() == nil {
 			list := make([]atomic.Pointer[paddedCell], shard.NumProcs+1)
 			cells.CompareAndSwap(nil, &list)
+			r.owner.Store(several) // first is in a cache line with what others read
 		}
 		slot := &(*cells.Load())[min(index, shard.NumProcs)]
 		slot.CompareAndSwap(nil, new(paddedCell))

@@ -22,7 +22,7 @@ type Region struct {
 	Outer   *Region // the one around it, nil if there is none
 	Observe Observer
 
-	owner atomic.Int32 // the processor that counts in first, plus one; 0 if there is none yet
+	owner atomic.Int32 // the processor that counts in first, plus one; 0 if there is none yet, or several
 	first cell
 	peak  atomic.Int64         // see cell.room
 	more  atomic.Pointer[more] // nil until it is needed
@@ -31,7 +31,7 @@ type Region struct {
 // more is what few regions have.
 type more struct {
 	mu    sync.Mutex                                   // held by what raises the peak, where several processors count
-	cells atomic.Pointer[[]atomic.Pointer[paddedCell]] // of other processors than the first, see cellAt; nil until there are some
+	cells atomic.Pointer[[]atomic.Pointer[paddedCell]] // of all processors, once there are several
 
 	children          children
 	failures          [3]atomic.Int64 // allocate, reallocate, free
