@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -30,6 +31,8 @@ type span struct {
 	status      codes.Code
 	description string
 	ends        int
+	links       []trace.Link
+	start, end  time.Time
 	panics      []any
 }
 
@@ -59,6 +62,10 @@ func (t *recordingTracer) Start(ctx context.Context, name string, opts ...trace.
 	}
 	config := trace.NewSpanStartConfig(opts...)
 	s.set(config.Attributes())
+	s.links, s.start = config.Links(), config.Timestamp()
+	if config.NewRoot() {
+		s.parent = trace.SpanID{}
+	}
 	r.spans = append(r.spans, s)
 	return trace.ContextWithSpan(ctx, s), s
 }
@@ -85,10 +92,14 @@ func (s *span) SetStatus(code codes.Code, description string) {
 }
 
 // End records a panic where it is deferred itself, as the SDK's does.
-func (s *span) End(...trace.SpanEndOption) {
+func (s *span) End(opts ...trace.SpanEndOption) {
+	s.recorder.mu.Lock()
+	defer s.recorder.mu.Unlock()
 	if v := recover(); v != nil {
 		defer panic(v)
 		s.panics = append(s.panics, v)
 	}
+	config := trace.NewSpanEndConfig(opts...)
+	s.end = config.Timestamp()
 	s.ends++
 }

@@ -25,6 +25,9 @@
 //	allocator.waits               count   allocations that waited for room, see blockalloc.Limit
 //	allocator.wait_time           ns      how long they waited in all
 //	allocator.spans.suppressed    count   spans inside that were not started, see Budget
+//	allocator.escaped.blocks      count   allocated inside and still live, where Lifetimes knows: an estimate if it samples
+//	allocator.escaped.bytes       By      their bytes
+//	allocator.escaped.error       By      the standard error of the bytes
 //	allocator.child.NAME.allocated  By    allocated by a child, of the first 8 that allocated or freed inside
 //	allocator.child.NAME.freed      By    freed by it
 //
@@ -65,7 +68,8 @@ type Region struct {
 
 	inside     region.Region
 	failures   failures
-	suppressed atomic.Int32 // spans directly inside
+	suppressed atomic.Int32        // spans directly inside
+	tag        atomic.Pointer[tag] // nil until a block is sampled
 }
 
 var _ counter.Source = (*Region)(nil)
@@ -218,6 +222,9 @@ func (r *Region) End() {
 	if r == nil || r.ended.Swap(true) {
 		return
 	}
+	if t := r.tag.Load(); t != nil {
+		t.end()
+	}
 	if r.span.IsRecording() {
 		r.span.SetAttributes(r.attributes()...)
 	}
@@ -261,6 +268,13 @@ func (r *Region) attributes() []attribute.KeyValue {
 		if more.value != 0 {
 			list = append(list, attribute.Int64(more.name, more.value))
 		}
+	}
+	if e := r.escaped(); e.Known {
+		list = append(list,
+			attribute.Int64("allocator.escaped.blocks", e.Blocks),
+			attribute.Int64("allocator.escaped.bytes", e.Bytes),
+			attribute.Int64("allocator.escaped.error", e.BytesError),
+		)
 	}
 	for _, s := range shares {
 		name := "allocator.child." + text.Name(s.Name)

@@ -18,11 +18,12 @@ type Summary struct {
 	SuppressedSpans             int64        // directly inside, for want of a Budget
 }
 
-// Escaped is what was allocated inside a region and is still live. Only a hook that knows blocks
-// can say so: see Lifetimes.
+// Escaped is what was allocated inside a region and is still live, whoever may have it now. Only [Lifetimes]
+// can say so, of the Proxies that it observes. A block that was handed on by [Region.Move] counts as
+// escaped.
 type Escaped struct {
-	Known         bool  // a hook knows blocks
-	Exact         bool  // it knows all of them
+	Known         bool  // there is a Lifetimes
+	Exact         bool  // all that there are sample every block
 	Blocks, Bytes int64 // an estimate unless Exact
 	BytesError    int64 // standard error of Bytes; 0 if Exact
 }
@@ -59,6 +60,7 @@ func (r *Region) Summary() Summary {
 		Stats:        r.Stats(),
 		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
 		Waits: t.Waits, WaitTime: t.Waited,
+		Escaped:         r.escaped(),
 		SuppressedSpans: int64(r.suppressed.Load()),
 	}
 	for _, share := range r.inside.Shares() {

@@ -55,9 +55,12 @@ type block struct {
 	since   time.Duration // from Profile.start to its allocation
 	serial  uint64        // by the order in which blocks were sampled, which clocks may be too coarse to tell
 	sampler *sampler      // by which it was chosen
-	weight  float64       // how many blocks of its size it stands for
 	align   uint8         // its binary logarithm
+	watched *Watched      // nil without a Watcher
 }
+
+// weight returns how many blocks of its size b stands for.
+func (b *block) weight() float64 { return b.sampler.weight(b.size) }
 
 // A release is under way: of a block, if one was known, or of one that is not known, such as a
 // second free of a block that is being released.
@@ -242,9 +245,10 @@ func (t *liveTable) finish(s *liveShard, i int) {
 }
 
 // ended forgets a release that has succeeded, and reports whether it was kept. It returns the
-// release if the table is complete and the release is foreign. If it was of an unknown block, and another goroutine is releasing a known one there, it was of
+// release if the table is complete and the release is foreign, and the block if it was known and
+// is watched. If it was of an unknown block, and another goroutine is releasing a known one there, it was of
 // that: of two that free a block at once, the second to begin can be the one to succeed.
-func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing, kept bool) {
+func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing, freed *Watched, kept bool) {
 	me := goroutine.ID()
 	s := t.shard(addr)
 	s.mu.Lock()
@@ -258,7 +262,7 @@ func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing
 		}
 	}
 	if found < 0 {
-		return nil, false
+		return nil, nil, false
 	}
 	r := &s.releasing[found]
 	if !r.known {
@@ -271,8 +275,9 @@ func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing
 		c := *r
 		foreign = &c
 	}
+	freed = r.watched
 	t.finish(s, found)
-	return foreign, true
+	return foreign, freed, true
 }
 
 // failed takes in again a block whose release has failed, and reports whether there was one,

@@ -33,10 +33,10 @@ func TestLiveTable(t *testing.T) {
 		want("released by another Proxy", page, true, true)(table.release(4096, 100, seven))
 		want("which failed", page, true, true)(table.failed(4096, 100, seven))
 		want("released once more", page, true, true)(table.release(4096, 100, proxy))
-		if foreign, kept := table.ended(4096, 100, proxy); !kept || foreign != nil {
+		if foreign, _, kept := table.ended(4096, 100, proxy); !kept || foreign != nil {
 			t.Errorf("the end of the release: %+v, %t", foreign, kept)
 		}
-		if _, kept := table.ended(4096, 100, proxy); kept {
+		if _, _, kept := table.ended(4096, 100, proxy); kept {
 			t.Error("the end of the release is delivered twice")
 		}
 		want("failed after its end", 0, false, false)(table.failed(4096, 100, proxy))

@@ -33,7 +33,7 @@ func (p *Profile) newPart(to *alloctrace.Attachment) *part {
 func (p *part) Observe(ctx context.Context, e alloctrace.Event, _ error) {
 	if e.Kind > alloctrace.Reallocated { // a release, or a failure
 		if (*atomic.Int32)(unsafe.Add(p.filter, filterOf(e.Addr)*4)).Load() > 0 {
-			p.release(e)
+			p.release(ctx, e)
 		}
 	} else if drawn := random.Uint32(); drawn <= (*atomic.Uint32)(unsafe.Add(p.bounds, (sizeClass(e.Size)-1)*4)).Load() {
 		p.acquire(ctx, e.Addr, e.Size, e.Align, drawn)
@@ -51,7 +51,7 @@ func (p *part) acquire(ctx context.Context, addr, size, align uintptr, drawn uin
 		size: size, align: uint8(bits.TrailingZeros64(uint64(align))),
 		by: p, site: p.site(ctx, p.stacks.caller()),
 		since: time.Since(p.start), serial: p.serial.Add(1),
-		sampler: s, weight: s.weight(size),
+		sampler: s,
 	}
 	b.site.allocate(&b)
 	if p.inUse.Add(1) > p.maxBlocks {
@@ -60,8 +60,12 @@ func (p *part) acquire(ctx context.Context, addr, size, align uintptr, drawn uin
 		p.forget(&b)
 		return
 	}
+	if p.watcher != nil {
+		p.watch(ctx, &b)
+	}
 	if was, ok := p.live.add(addr, &b); ok {
 		p.forget(&was)
+		p.freed(was.watched)
 	}
 }
 
@@ -82,7 +86,7 @@ func (p *Profile) forget(b *block) {
 }
 
 // release forgets a block, or knows it again when its release has failed.
-func (p *part) release(e alloctrace.Event) {
+func (p *part) release(ctx context.Context, e alloctrace.Event) {
 	if e.Kind.Failed() {
 		b, ok, kept := p.live.failed(e.Addr, e.Size, p)
 		if ok {
@@ -97,18 +101,22 @@ func (p *part) release(e alloctrace.Event) {
 	b, ok, waits := p.live.release(e.Addr, e.Size, p)
 	if ok {
 		p.forget(&b)
+		p.freeing(ctx, b.watched)
 	}
 	if waits && p.pending != nil {
 		p.pending.Add(1)
+	} else {
+		p.freed(b.watched) // nobody delivers the end
 	}
 }
 
 // released is called when a release has succeeded.
 func (p *part) released(addr, size uintptr) {
-	foreign, kept := p.live.ended(addr, size, p)
+	foreign, freed, kept := p.live.ended(addr, size, p)
 	if kept {
 		p.pending.Add(-1)
 	}
+	p.freed(freed)
 	if foreign != nil {
 		p.foreign.add(p, foreign)
 	}

@@ -44,6 +44,9 @@ type Options struct {
 	// MaxBlocks is how many live blocks are remembered. Those beyond are counted as
 	// [Stats].Untracked. 0 is 262,144, or no bound if Rate is 1.
 	MaxBlocks int
+
+	// Watcher is called for each block that is sampled and remembered. If it is nil, nobody is.
+	Watcher Watcher
 }
 
 // Profile is a Hook that samples who allocates how much and holds how much, as Go's own heap
@@ -65,6 +68,7 @@ type Profile struct {
 	sampler   atomic.Pointer[sampler]
 	owner     func(context.Context) string
 	maxBlocks int64
+	watcher   Watcher
 	start     time.Time
 
 	stacks  *stacks
@@ -90,6 +94,7 @@ func New(o Options) *Profile {
 	p := &Profile{
 		owner:     o.Owner,
 		maxBlocks: int64(cmp.Or(o.MaxBlocks, defaultMaxBlocks)),
+		watcher:   o.Watcher,
 		start:     time.Now(),
 		stacks:    newStacks(),
 		sites:     newSites(),

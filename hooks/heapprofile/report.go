@@ -63,10 +63,10 @@ func (p *Profile) Report() Report {
 			sites[at] = s
 		}
 		r.Rate = max(r.Rate, b.sampler.rate)
-		s.blocks += b.weight
-		s.bytes += b.weight * float64(b.size)
-		blocks += b.weight
-		bytes += b.weight * float64(b.size)
+		s.blocks += b.weight()
+		s.bytes += b.weight() * float64(b.size)
+		blocks += b.weight()
+		bytes += b.weight() * float64(b.size)
 		s.Smallest = min(s.Smallest, b.size)
 		s.Largest = max(s.Largest, b.size)
 	}

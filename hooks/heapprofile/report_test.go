@@ -68,7 +68,7 @@ func TestReportOfSizes(t *testing.T) {
 	l := New(Options{Rate: 1})
 	at := &site{stack: &stack{pcs: []uintptr{1}}}
 	for i, size := range []uintptr{4096, 100, 9000} {
-		l.live.add(uintptr(9-i)<<12, &block{size: size, by: l.direct, site: at, since: time.Duration(10 + i), serial: uint64(i), sampler: l.sampler.Load(), weight: 1})
+		l.live.add(uintptr(9-i)<<12, &block{size: size, by: l.direct, site: at, since: time.Duration(10 + i), serial: uint64(i), sampler: l.sampler.Load()})
 	}
 	if text := l.Report().String(); !strings.Contains(text, "in 3 blocks of 100 B to 8.79 KiB: ") {
 		t.Error(text)
@@ -125,7 +125,7 @@ func TestAges(t *testing.T) {
 	l.start = time.Now().Add(-time.Hour)
 	at := &site{stack: &stack{pcs: []uintptr{1}}}
 	for i, since := range []time.Duration{30 * time.Minute, 10 * time.Minute, 0} {
-		l.live.add(uintptr(i+1)<<12, &block{size: 64, by: l.direct, site: at, since: since, serial: uint64(3 - i), sampler: l.sampler.Load(), weight: 1})
+		l.live.add(uintptr(i+1)<<12, &block{size: 64, by: l.direct, site: at, since: since, serial: uint64(3 - i), sampler: l.sampler.Load()})
 	}
 	if s := l.Report().Sites[0]; s.Age < time.Hour || !s.Oldest.Equal(l.start) || !strings.HasSuffix(s.String(), "; the oldest is "+age(s.Age)+" old") {
 		t.Errorf("%+v: %s", s, s)
@@ -194,7 +194,7 @@ func manyBlocks(sites int) *Profile {
 		all[i] = &site{stack: &stack{pcs: []uintptr{uintptr(i + 1)}}}
 	}
 	for i := range 100_000 {
-		l.live.add(uintptr(i+1)<<6, &block{size: 64, by: l.direct, site: all[i%len(all)], sampler: l.sampler.Load(), weight: 1})
+		l.live.add(uintptr(i+1)<<6, &block{size: 64, by: l.direct, site: all[i%len(all)], sampler: l.sampler.Load()})
 	}
 	return l
 }

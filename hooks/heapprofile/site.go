@@ -45,7 +45,8 @@ func (s *site) free(b *block, times int64) {
 
 // weighted returns what b stands for: blocks in units of 1/blockUnit, and bytes.
 func (b *block) weighted() (blocks, bytes int64) {
-	return int64(b.weight*blockUnit + 0.5), int64(b.weight*float64(b.size) + 0.5)
+	weight := b.weight()
+	return int64(weight*blockUnit + 0.5), int64(weight*float64(b.size) + 0.5)
 }
 
 // sites keeps each site once, and for ever. Sites are found as stacks are, without a lock.

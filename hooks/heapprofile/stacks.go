@@ -23,6 +23,8 @@ type stack struct {
 	pcs  []uintptr
 	hash uint64
 	next *stack // in its bucket
+
+	named atomic.Pointer[[]Frame] // its frames, once somebody has asked for them; see Watched
 }
 
 // maxFrames is how many frames of a stack are kept, those of this library included.
