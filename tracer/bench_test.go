@@ -65,12 +65,22 @@ func BenchmarkTable(b *testing.B) {
 		times := measure.Run(1001, []measure.Subject{
 			measure.Plain(), measure.Atomic(), measure.Pairs("counted", 2000, p), pairs, measure.Pairs("nested", 2000, nested.Allocator()),
 			measure.Pairs("child_counted", 2000, p.Child("child")), child,
+			measure.Pairs("lifetimes", 2000, withLifetimes(b, 0)), measure.Pairs("lifetimes_all", 500, withLifetimes(b, 1)),
 		})
 		fmt.Println() // a pair is two operations
 		measure.Row(os.Stdout, b, "region_operation_over_counted", times.Over("region", "counted", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_nested_operation_over_region", times.Over("nested", "region", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_child_operation_over_counted", times.Over("child", "child_counted", "plain")/2, "P", 1.5)
+		measure.Row(os.Stdout, b, "lifetimes_over_counted", times.Over("lifetimes", "counted", "plain"), "P", 1.3)
+		measure.Row(os.Stdout, b, "lifetimes_all_over_counted", times.Over("lifetimes_all", "counted", "plain"), "P", measure.NoBound)
 		measure.Row(os.Stdout, b, "region_allocations", testing.AllocsPerRun(1000, func() { pairs.Run(1); child.Run(1) }), "allocs/op", 0)
 		region.End()
 	}
+}
+
+// withLifetimes returns a Proxy whose blocks have spans, sampled at a rate, as far as the default budget goes.
+func withLifetimes(b *testing.B, rate int) *alloctrace.Proxy {
+	l := tracer.NewLifetimes(tracer.LifetimeOptions{Rate: rate, TracerProvider: noop.NewTracerProvider()})
+	b.Cleanup(l.Close)
+	return alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(l))
 }

@@ -113,3 +113,38 @@ func (j *Jaeger) traces(path string, query url.Values) ([]Trace, error) {
 	}
 	return r.Result.traces()
 }
+
+// FindTagged returns every trace with a span of that service that has an attribute of that value, as
+// the search form of the user interface finds it, once there is one. It waits for a minute at most and
+// then fails the test.
+func (j *Jaeger) FindTagged(service, key, value string) []Trace {
+	j.tb.Helper()
+	tags, err := json.Marshal(map[string]string{key: value})
+	if err != nil {
+		j.tb.Fatal(err)
+	}
+	var found []Trace
+	err = j.poll(func() (bool, error) {
+		var r struct {
+			Data []struct {
+				TraceID string
+				Spans   []struct{}
+			}
+		}
+		now := time.Now()
+		if err := j.get("/api/traces", url.Values{
+			"service": {service}, "tags": {string(tags)}, "limit": {strconv.Itoa(maxTraces)},
+			"start": {strconv.FormatInt(now.Add(-24*time.Hour).UnixMicro(), 10)}, "end": {strconv.FormatInt(now.Add(time.Hour).UnixMicro(), 10)},
+		}, &r); err != nil {
+			return false, err
+		}
+		for _, t := range r.Data {
+			found = append(found, j.Trace(t.TraceID, len(t.Spans)))
+		}
+		return len(found) > 0, nil
+	})
+	if err != nil {
+		j.tb.Fatalf("jaegertest.FindTagged(%q, %s=%s): %v", service, key, value, err)
+	}
+	return found
+}
