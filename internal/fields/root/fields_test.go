@@ -78,6 +78,14 @@ func TestRoot(t *testing.T) {
 		attributes = append(attributes, name+" "+kind)
 	}
 	compare("tracer", attributes)
+
+	kept = &spanKeeper{attributes: make(map[string]string)}
+	leak(t, kept)
+	var lifetimes []string
+	for name, kind := range kept.attributes {
+		lifetimes = append(lifetimes, name+" "+kind)
+	}
+	compare("lifetimes", lifetimes)
 	compare("logs", records)
 
 	var metrics []string
@@ -89,6 +97,8 @@ func TestRoot(t *testing.T) {
 
 // useRegion has a region's span say all that it can.
 func useRegion(t *testing.T, spans trace.TracerProvider, logs tracer.Option) {
+	lifetimes := tracer.NewLifetimes(tracer.LifetimeOptions{TracerProvider: noop.NewTracerProvider()})
+	defer lifetimes.Close()
 	limit := blockalloc.NewLimit(new(blockalloc.Heap), 64)
 	mem := alloctrace.Wrap(limit, alloctrace.WithName("cache"))
 	with := []tracer.Option{tracer.WithTracerProvider(spans), tracer.WithBudget(tracer.NewBudget(2)), logs}
@@ -114,6 +124,20 @@ func useRegion(t *testing.T, spans trace.TracerProvider, logs tracer.Option) {
 	var outside *tracer.Region
 	outside.Move(b, region)
 	region.End()
+}
+
+// leak makes a span of a block's life that says all that it can.
+func leak(t *testing.T, spans trace.TracerProvider) {
+	lifetimes := tracer.NewLifetimes(tracer.LifetimeOptions{Rate: 1, TracerProvider: spans})
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("mem"), alloctrace.WithHooks(lifetimes))
+	in, _ := tracer.Start(t.Context(), "one", mem, tracer.WithTracerProvider(noop.NewTracerProvider()))
+	other, _ := tracer.Start(t.Context(), "other", mem, tracer.WithTracerProvider(noop.NewTracerProvider()))
+	child := mem.Child("child")
+	b, err := child.WithContext(in).Allocate(blockalloc.BlockLayout(64))
+	if err := errors.Join(err, child.WithContext(other).Free(b)); err != nil {
+		t.Fatal(err)
+	}
+	lifetimes.Close()
 }
 
 // writerFields returns the fields of a line of a hooks.Writer. What a quoted value has is none.
