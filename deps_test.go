@@ -56,6 +56,14 @@ var allowed = map[string][]string{
 		module, module + "/blockalloc", module + "/counter", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
 	},
+	"internal/requests": {
+		module + "/tracer",
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/metric/noop",
+	},
+	"tracer/tracehttp": {
+		module, module + "/blockalloc", module + "/internal/requests", module + "/internal/text", module + "/tracer",
+		"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace",
+	},
 }
 
 // below are the packages of the root module that exporters may import: those that an exporter reads.
