@@ -56,7 +56,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx, q.region = tracer.InSpan(ctx, h.mem, h.options...)
 	} else {
 		q.ownSpan = true
-		ctx, q.region = tracer.Start(ctx, spanName(r.Method, ""), h.mem, h.options...)
+		ctx, q.region = tracer.Start(ctx, spanName(r.Method, routeOf(r.Pattern)), h.mem, h.options...) // of a mux outside
 	}
 	q.inner = r.WithContext(ctx)
 	defer q.region.End() // itself, for a panic to be recorded
