@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"internal/measure":                {module + "/blockalloc"},
 	"internal/metrics":                {},
 	"internal/pages":                  {"golang.org/x/sys/..."},
+	"internal/prometheustest":         {},
 	"internal/random":                 {},
 	"internal/recursion":              {module + "/internal/callers", module + "/internal/goroutine"},
 	"internal/shard":                  {},
@@ -58,6 +59,14 @@ var allowed = map[string][]string{
 		module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
 	},
+	"internal/requests": {
+		module + "/tracer",
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/metric/noop",
+	},
+	"tracer/tracehttp": {
+		module, module + "/blockalloc", module + "/internal/requests", module + "/internal/text", module + "/tracer",
+		"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace",
+	},
 }
 
 // below are the packages of the root module that exporters may import: those that an exporter reads.
@@ -67,7 +76,7 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests.
+// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests. Tracegrpc is a middleware on top of tracer.
 var exporters = map[string][]string{
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
@@ -81,6 +90,8 @@ var exporters = map[string][]string{
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
+	"exporters/tracegrpc":                {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
+	"exporters/tracegrpc/internal/test":  {},
 }
 
 // noThirdParty are the packages that depend, through others too, on nothing

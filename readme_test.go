@@ -67,7 +67,7 @@ func TestModules(t *testing.T) {
 		return ""
 	}
 	for _, dir := range strings.Fields(readFile(t, ".ci/modules")) {
-		if dir == "examples" || strings.Contains(dir, "/internal/") {
+		if strings.HasPrefix(dir, "examples") || strings.Contains(dir, "/internal/") {
 			continue
 		}
 		name := "`" + dir + "`"
@@ -91,9 +91,11 @@ func TestModules(t *testing.T) {
 	}
 	for _, r := range []struct{ first, file, module string }{
 		{"Go", "go.mod", "go"},
-		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "go.mod", "go.opentelemetry.io/otel"},
-		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel"},
-		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`", "exporters/otlpfile/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`, `exporters/tracegrpc`", "go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`, `exporters/tracegrpc`", "exporters/otelmetric/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`, `exporters/tracegrpc`", "exporters/otlpfile/go.mod", "go.opentelemetry.io/otel"},
+		{"OpenTelemetry: root, `exporters/otelmetric`, `exporters/otlpfile`, `exporters/tracegrpc`", "exporters/tracegrpc/go.mod", "go.opentelemetry.io/otel"},
+		{"gRPC: `exporters/tracegrpc`", "exporters/tracegrpc/go.mod", "google.golang.org/grpc"},
 		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otlp/go.mod", "go.opentelemetry.io/otel"},
 		{"OpenTelemetry: `exporters/otlp`, `exporters/otellog`", "exporters/otellog/go.mod", "go.opentelemetry.io/otel"},
 		{"zerolog", "go.mod", "github.com/rs/zerolog"},

@@ -16,6 +16,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/internal/prometheustest"
 )
 
 // dashboard is what Grafana reads of dashboard.json and these tests check.
@@ -140,7 +141,7 @@ func TestDashboardAnswers(t *testing.T) {
 	allocations := func() (float64, error) {
 		return s.number(`min(increase(allocator_allocations_total{allocator_child=""}[1m]))`)
 	}
-	eventually(t, "allocations between two scrapes", func() error {
+	prometheustest.Eventually(t, "allocations between two scrapes", func() error {
 		b, err := mem.Allocate(blockalloc.Layout{Size: 100, Align: 8})
 		if err == nil {
 			err = mem.Free(b)

@@ -17,6 +17,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
+	"github.com/alloctrace/alloctrace/internal/prometheustest"
 )
 
 // serve runs a handler of r and a Prometheus that scrapes it: as job native the protobuf
@@ -70,7 +71,7 @@ func TestPrometheus(t *testing.T) {
 		})
 	}
 	const scrapes = `count(count_over_time((allocator_allocations_total{allocator_child=""} > 0)[5m:1s]) > 10)`
-	eventually(t, "ten scrapes during the storm", func() error {
+	prometheustest.Eventually(t, "ten scrapes during the storm", func() error {
 		if n, err := s.number(scrapes); err != nil || n != 2 {
 			return fmt.Errorf("%v jobs have them (%v)", n, err)
 		}

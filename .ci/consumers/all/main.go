@@ -13,9 +13,11 @@ import (
 	_ "github.com/alloctrace/alloctrace/exporters/pprof"
 	_ "github.com/alloctrace/alloctrace/exporters/prometheus"
 	_ "github.com/alloctrace/alloctrace/exporters/rss"
+	_ "github.com/alloctrace/alloctrace/exporters/tracegrpc"
 	_ "github.com/alloctrace/alloctrace/hooks/sloghook"
 	_ "github.com/alloctrace/alloctrace/hooks/zlog"
 	_ "github.com/alloctrace/alloctrace/tracer"
+	_ "github.com/alloctrace/alloctrace/tracer/tracehttp"
 )
 
 func main() {
