@@ -77,7 +77,7 @@ func (f *failures) hasSpan(ctx context.Context) bool {
 	if most := f.config.maxFailures; most < math.MaxInt32 && (f.spans.Load() >= int32(most) || f.spans.Add(1) > int32(most)) {
 		return false
 	}
-	if f.config.budget.take() {
+	if f.config.budget.takeReserved() {
 		return true
 	}
 	suppressed(ctx)

@@ -77,7 +77,7 @@ func (l *Lifetimes) end(b *heapprofile.Watched, now time.Time, leaked bool) {
 
 // emit makes a span of a block's life until now, if there is budget, and reports whether it did.
 func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live bool) bool {
-	if !l.config.budget.take() {
+	if leaked && !l.config.budget.takeReserved() || !leaked && !l.config.budget.take() {
 		return false
 	}
 	life := b.Value.(*lifetime)

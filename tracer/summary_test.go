@@ -207,6 +207,32 @@ func TestBudget(t *testing.T) {
 	})
 }
 
+// TestBudgetReserved: regions leave a tenth of the budget to failures.
+func TestBudgetReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var spans recorder
+		b := tracer.NewBudget(20)
+		with := []tracer.Option{tracer.WithTracerProvider(&spans), tracer.WithBudget(b)}
+		for range 100 {
+			_, r := tracer.Start(t.Context(), "request", blockalloc.Null{}, with...)
+			r.End()
+		}
+		failing := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with...)))
+		for range 5 {
+			_, _ = failing.Allocate(blockalloc.BlockLayout(64))
+		}
+		if requests, failures := len(spans.named(t, "request")), len(spans.named(t, "allocate")); requests != 18 || failures != 2 || b.Suppressed() != 82+3 {
+			t.Errorf("%d regions and %d failures have spans, want 18 and 2 of 20; %d are suppressed", requests, failures, b.Suppressed())
+		}
+		time.Sleep(time.Second)
+		_, r := tracer.Start(t.Context(), "request", blockalloc.Null{}, with...)
+		r.End()
+		if n := len(spans.named(t, "request")); n != 19 {
+			t.Errorf("a second later %d regions have spans, want one more", n)
+		}
+	})
+}
+
 // TestBudgetIsPositive: a budget of nothing is refused.
 func TestBudgetIsPositive(t *testing.T) {
 	defer func() {

@@ -1,6 +1,6 @@
 // Service is an HTTP server that keeps, sorts and indexes texts outside the Go heap. Each request is a span that says what it
 // allocated, in the Jaeger of OTEL_EXPORTER_OTLP_ENDPOINT. The same by route is at /metrics, and who holds memory at
-// /debug/pprof/offheap. The guide is docs/trace-requests.md.
+// /debug/pprof/offheap; what requests leave behind is found by the tag allocator.leaked=true. The guide is docs/trace-requests.md.
 package main
 
 import (
@@ -33,7 +33,7 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/otlp"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
-	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/tracer"
 	"github.com/alloctrace/alloctrace/tracer/tracehttp"
 )
 
@@ -60,15 +60,16 @@ func run(ctx context.Context, addr string, leak bool) (err error) {
 		return err
 	}
 	otel.SetMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)))
-	profile := heapprofile.New(heapprofile.Options{})
-	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("service"), alloctrace.WithHooks(profile))
+	lives := tracer.NewLifetimes(tracer.LifetimeOptions{CheckpointEvery: 10 * time.Second, OldAge: 10 * time.Second, LongLived: []string{"cache"}})
+	defer lives.Close()
+	mem := alloctrace.Wrap(blockalloc.Default(), alloctrace.WithName("service"), alloctrace.WithHooks(lives))
 	s := &service{mem: mem, cache: mem.Child("cache"), leak: leak}
 	defer func() { err = errors.Join(err, s.close()) }()
 	prometheus.MustRegister(allocprom.NewCollector(mem, "service", allocprom.Options{Children: true}))
 	mux := http.NewServeMux()
 	mux.Handle("/", s.handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})) // with exemplars
-	mux.Handle("GET /debug/pprof/offheap", pprof.Handler(profile))
+	mux.Handle("GET /debug/pprof/offheap", pprof.Handler(lives.Profile()))
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -138,8 +139,7 @@ func (s *service) page(m *meter, r *http.Request, text, out *typed.Buffer) error
 		_, err = out.WriteString(s.pages[n].View()) // a copy, which the client may take its time to read
 		return err
 	}
-	cache := &meter{inner: s.cache.WithContext(r.Context())}
-	old := s.pages[n]
+	cache, old := &meter{inner: s.cache.WithContext(r.Context())}, s.pages[n]
 	s.pages[n], err = typed.NewString(cache, text.Bytes())
 	m.bytes += cache.bytes
 	return errors.Join(err, old.Free(cache))

@@ -144,7 +144,9 @@ func TestProgram(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, trace := range traces {
-			spans[trace[0].TraceID] = trace[0]
+			if !strings.HasPrefix(trace[0].Name, "block") { // the life of a block that was sampled
+				spans[trace[0].TraceID] = trace[0]
+			}
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, "{}")
