@@ -188,7 +188,12 @@ func TestInsideMux(t *testing.T) {
 	var r recorder
 	mem := alloctest.New(t)
 	mux := http.NewServeMux()
-	mux.Handle("DELETE /items/{id}", r.middleware(mem)(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) { take(t, mem, q, 8) })))
+	mux.Handle("DELETE /items/{id}", r.middleware(mem)(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+		take(t, mem, q, 8)
+		if name := tracer.FromContext(q.Context()).Name(); name != "DELETE /items/{id}" {
+			t.Errorf("the region is %q", name)
+		}
+	})))
 	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("DELETE", "/items/1", nil))
 	r.wantRequestOf(t, "DELETE /items/{id}", 8, 8)
 }
@@ -271,7 +276,7 @@ func TestWriterIsUntouched(t *testing.T) {
 	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		outer = w
 		traced.ServeHTTP(w, q)
-		if q.Pattern == "/hijack" {
+		if q.URL.Path == "/hijack" {
 			flushed <- true
 		}
 	}))
@@ -397,14 +402,22 @@ func TestRequestsAtOnce(t *testing.T) {
 	}
 }
 
-// TestAnyAllocator: one that is no Proxy has one all the same, and nil is refused at once.
+// TestAnyAllocator: one that is no Proxy has one all the same, for all requests, and nil is refused at once.
 func TestAnyAllocator(t *testing.T) {
 	var r recorder
+	var inAll int64
 	h := r.middleware(new(blockalloc.Heap))(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
-		take(t, tracer.FromContext(q.Context()).Allocator(), q, 10)
+		mem := tracer.FromContext(q.Context()).Allocator()
+		take(t, mem, q, 10)
+		inAll = mem.Stats().AllocatedBytes
 	}))
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-	r.wantRequest(t, 0, "GET", "", "http.request.method=GET", 10)
+	for i := range 2 {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		r.wantRequest(t, i, "GET", "", "http.request.method=GET", 10)
+	}
+	if inAll != 20 {
+		t.Errorf("two requests of 10 bytes have %d in all", inAll)
+	}
 	for want, f := range map[string]func(){
 		"tracehttp: NewMiddleware(nil): pass an allocator, such as a Proxy of alloctrace.Wrap(blockalloc.Default())": func() { tracehttp.NewMiddleware(nil) },
 		"tracehttp: the middleware of NewMiddleware is given nil: pass a handler, such as an http.ServeMux":          func() { tracehttp.NewMiddleware(blockalloc.Null{})(nil) },

@@ -12,6 +12,7 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -192,6 +193,20 @@ func TestStatsHandler(t *testing.T) {
 	stop()
 	if late.began != 1 || late.recording != 0 || late.ended != 1 {
 		t.Errorf("%+v: use a stats.Handler, which is simpler, if the span is there at the end", late)
+	}
+}
+
+// TestRemoteParent: the span of another process, which a propagator has put into the context, is the parent of the call's own.
+func TestRemoteParent(t *testing.T) {
+	s, mem := newSDK(t), alloctest.New(t)
+	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{2}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+	client, stop := start(t, mem, append(s.interceptors(mem), grpc.StatsHandler(&recordingAtEnd{remote: parent}))...)
+	if _, err := client.UnaryCall(t.Context(), &pb.SimpleRequest{ResponseSize: 5}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if spans := s.spans.Ended(); len(spans) != 1 || spans[0].Parent().SpanID() != parent.SpanID() || allocatedOf(spans[0]) != 5 {
+		t.Errorf("the spans are %v", spans)
 	}
 }
 

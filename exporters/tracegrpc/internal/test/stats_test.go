@@ -8,11 +8,17 @@ import (
 )
 
 // recordingAtEnd is a stats.Handler that looks at the span of a call when it begins and ends.
-type recordingAtEnd struct{ began, recording, ended int }
+type recordingAtEnd struct {
+	remote                  trace.SpanContext // put into the call's context, if it is valid
+	began, recording, ended int
+}
 
 func (r *recordingAtEnd) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
 	if trace.SpanFromContext(ctx).IsRecording() {
 		r.began++
+	}
+	if r.remote.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, r.remote)
 	}
 	return ctx
 }
