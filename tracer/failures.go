@@ -3,6 +3,7 @@ package tracer
 import (
 	"context"
 	"math"
+	rtrace "runtime/trace"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -49,8 +50,11 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 }
 
-// failed makes a span of a failure.
+// failed makes a span of a failure, and a message of it in a trace of the Go runtime.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
+	if rtrace.IsEnabled() {
+		logFailure(ctx, op, size, err)
+	}
 	if most := f.config.maxFailures; most < math.MaxInt32 && (f.spans.Load() >= int32(most) || f.spans.Add(1) > int32(most)) {
 		return
 	}
