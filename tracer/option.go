@@ -22,6 +22,7 @@ type config struct {
 	attributes  []attribute.KeyValue
 	maxFailures int64
 	budget      *Budget
+	labels      bool
 }
 
 func newConfig(maxFailures int, opts []Option) *config {

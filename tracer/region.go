@@ -117,14 +117,14 @@ func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...O
 	if !r.failures.config.budget.take() {
 		suppressed(ctx)
 		r.span, r.borrowed = noSpan, true
-		return r.enter()
+		return r.enter(ctx)
 	}
 	if attributes := r.failures.config.attributes; len(attributes) > 0 {
 		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(attributes...))
 	} else {
 		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name))
 	}
-	return r.enter()
+	return r.enter(ctx)
 }
 
 // InSpan is [Start] without a span of its own: the region's attributes are set on the span in ctx,
@@ -136,7 +136,7 @@ func InSpan(ctx context.Context, mem blockalloc.Allocator, opts ...Option) (cont
 	if attributes := r.failures.config.attributes; len(attributes) > 0 {
 		r.span.SetAttributes(attributes...)
 	}
-	return r.enter()
+	return r.enter(ctx)
 }
 
 func newRegion(ctx context.Context, name string, mem blockalloc.Allocator, opts []Option) *Region {
@@ -224,17 +224,19 @@ func (r *Region) End() {
 	if r == nil || r.ended.Swap(true) {
 		return
 	}
-	r.leave()
 	if r.span.IsRecording() {
 		r.span.SetAttributes(r.attributes()...)
 	}
 	if r.borrowed {
+		r.leave(false)
 		return
 	}
 	if v := recover(); v != nil { // the SDK's End recovers only where it is deferred
+		r.leave(true)
 		defer r.span.End()
 		panic(v)
 	}
+	r.leave(false)
 	r.span.End()
 }
 
