@@ -22,7 +22,7 @@
 //	allocator.flight.region          string    the region in which it failed, if it was in one
 //	allocator.flight.events          count     events in the record
 //	allocator.flight.blocks_omitted  count     blocks that have no span, for there are more than 64
-//	allocator.flight.suppressed      count     triggers since the record before that made none
+//	allocator.flight.suppressed      count     triggers that made none, since the record before was taken
 //	allocator.flight.holders         string[]  what is live by the calls that allocated it, up to 10; with a Profile
 //	allocator.memory.live            By        live when the record was taken; of a Proxy that is watched, as the next
 //	allocator.memory.live_blocks     count     likewise

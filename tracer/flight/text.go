@@ -147,14 +147,14 @@ func (rec *record) writeHolders(b *bytes.Buffer) {
 	names := rec.holding()
 	for i, name := range names {
 		if i == textChildren {
-			fmt.Fprintf(b, "  and %s\n", number(int64(len(names)-i), "more child"))
+			fmt.Fprintf(b, "  and %d more children\n", len(names)-i)
 			break
 		}
 		s := rec.children[name]
 		fmt.Fprintf(b, "  %12s in %s, %s: %s\n", counter.FormatBytes(s.LiveBytes), number(s.LiveBlocks, "block"), change(changes[name]), text.Line(name, text.MaxName))
 	}
 	if rec.stats != nil && len(rec.children) > 0 {
-		fmt.Fprintf(b, "  %12s in %s of no child\n", counter.FormatBytes(rest.LiveBytes), number(rest.LiveBlocks, "block"))
+		fmt.Fprintf(b, "  %12s in %s of no child\n", counter.FormatBytes(max(0, rest.LiveBytes)), number(max(0, rest.LiveBlocks), "block"))
 	}
 	if rec.holders != nil {
 		fmt.Fprintf(b, "\nby calls: %s", strings.TrimRight(rec.holders.String(), "\n")+"\n")

@@ -107,12 +107,13 @@ func (r *Recorder) look() (c cause) {
 	return c
 }
 
-// growthParts is how many parts of Options.GrowthInterval are told apart.
+// growthParts is how many parts of Options.GrowthInterval are told apart, or fewer if the interval has not so
+// many looks.
 const growthParts = 64
 
 // growth is the least that was live in each part of the last Options.GrowthInterval.
 type growth struct {
-	least   []int64 // of growthParts+1 at most, the latest last
+	least   []int64 // the latest last; there is one more than an interval has
 	perPart int     // looks
 	looks   int     // in the latest part
 	last    int64
@@ -121,16 +122,17 @@ type growth struct {
 // init returns how often to look.
 func (g *growth) init(o Options) time.Duration {
 	every := min(max(o.GrowthInterval/growthParts, 10*time.Millisecond), 100*time.Millisecond)
-	g.perPart = int(max(1, o.GrowthInterval/every/growthParts))
-	g.least = make([]int64, 0, growthParts+1)
+	looks := max(1, int(o.GrowthInterval/every))
+	g.perPart = (looks + growthParts - 1) / growthParts
+	g.least = make([]int64, 0, looks/g.perPart+1)
 	return every
 }
 
 // add returns by how much live is more than the least in the interval.
 func (g *growth) add(live int64) int64 {
 	if len(g.least) == 0 || g.looks == g.perPart {
-		if len(g.least) > growthParts {
-			g.least = append(g.least[:0], g.least[1:]...)
+		if len(g.least) == cap(g.least) {
+			g.least = g.least[:copy(g.least, g.least[1:])]
 		}
 		g.least, g.looks = append(g.least, live), 0
 	}
