@@ -12,9 +12,12 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
 func TestNoAllocations(t *testing.T) {
+	recorder := flight.New(flight.Options{})
+	defer recorder.Close()
 	nothing := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})
 	for name, opts := range map[string][]alloctrace.Option{
 		"counted":    nil,
@@ -23,6 +26,7 @@ func TestNoAllocations(t *testing.T) {
 		"writer":     {alloctrace.WithHooks(hooks.NewWriter(io.Discard))},
 		"ring":       {alloctrace.WithHooks(ring.New(64, ring.PreciseClock()))},
 		"heap":       {alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))},
+		"flight":     {alloctrace.WithHooks(recorder)},
 		"exact":      {alloctrace.WithCounter(counter.Exact())},
 		"combined": {alloctrace.WithHooks(hooks.Tee(
 			hooks.Filter(nothing, hooks.MinSize(1), hooks.Kinds(alloctrace.Freeing)),
