@@ -21,6 +21,8 @@ const (
 	spanBlocks   = 64
 	spanFailures = 16
 	spanHolders  = 10
+
+	shortest = time.Microsecond // Jaeger takes a span without a length for a mistake
 )
 
 func spanContext(ctx context.Context) trace.SpanContext { return trace.SpanContextFromContext(ctx) }
@@ -37,7 +39,7 @@ func (r *Recorder) trace(rec *record) {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: rec.span}))
 	}
 	ctx, root := t.tracer.Start(context.Background(), "allocator flight record", options...)
-	defer root.End(trace.WithTimestamp(rec.to))
+	defer root.End(trace.WithTimestamp(rec.to.Add(shortest)))
 	if !root.IsRecording() {
 		return
 	}
@@ -84,6 +86,9 @@ func (t spans) span(ctx context.Context, name string, from, to time.Time, err er
 	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(from), trace.WithAttributes(attributes...))
 	if err != nil {
 		span.SetStatus(codes.Error, text.Text(err.Error()))
+	}
+	if to.Sub(from) < shortest {
+		to = from.Add(shortest)
 	}
 	span.End(trace.WithTimestamp(to))
 	return ctx
