@@ -275,7 +275,7 @@ func TestBounds(t *testing.T) {
 		for range 10 {
 			allocate(t, child, uintptr(64+i))
 		}
-		_, _ = child.Allocate(blockalloc.Layout{Size: 1<<63 + 8, Align: 8})
+		_, _ = child.Allocate(blockalloc.Layout{Size: ^uintptr(0) - 7, Align: 8})
 	}
 	var out bytes.Buffer
 	if err := errors.Join(r.WriteText(&out), r.Dump(t.Context())); err != nil {

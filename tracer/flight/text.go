@@ -153,8 +153,8 @@ func (rec *record) writeHolders(b *bytes.Buffer) {
 		s := rec.children[name]
 		fmt.Fprintf(b, "  %12s in %s, %s: %s\n", counter.FormatBytes(s.LiveBytes), number(s.LiveBlocks, "block"), change(changes[name]), text.Line(name, text.MaxName))
 	}
-	if rec.stats != nil && len(rec.children) > 0 {
-		fmt.Fprintf(b, "  %12s in %s of no child\n", counter.FormatBytes(max(0, rest.LiveBytes)), number(max(0, rest.LiveBlocks), "block"))
+	if rec.stats != nil && len(rec.children) > 0 && rest.LiveBlocks > 0 {
+		fmt.Fprintf(b, "  %12s in %s of no child\n", counter.FormatBytes(rest.LiveBytes), number(rest.LiveBlocks, "block"))
 	}
 	if rec.holders != nil {
 		fmt.Fprintf(b, "\nby calls: %s", strings.TrimRight(rec.holders.String(), "\n")+"\n")
