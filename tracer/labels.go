@@ -22,7 +22,7 @@ const maxLabel = 48
 // of a region with a span of its own, the labels stay for the traceback; if the
 // program recovers further out, they stay until the goroutine's next region ends.
 //
-// It costs a microsecond and some 400 bytes on the Go heap.
+// It costs half a microsecond, and 250 bytes in 5 allocations on the Go heap.
 func WithProfilerLabels() Option {
 	return optionFunc(func(c *config) { c.labels = true })
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +79,15 @@ func TestRoot(t *testing.T) {
 		attributes = append(attributes, name+" "+kind)
 	}
 	compare("flight", attributes)
+
+	ctx, region := tracer.Start(t.Context(), "region", failing.Child("child"), tracer.WithTracerProvider(noop.NewTracerProvider()), tracer.WithProfilerLabels())
+	var labels []string
+	pprof.ForLabels(ctx, func(key, _ string) bool {
+		labels = append(labels, key+" label")
+		return true
+	})
+	region.End()
+	compare("labels", labels)
 
 	var metrics []string
 	for unit := range testing.Benchmark(func(b *testing.B) { alloctest.ReportMetrics(b, mem) }).Extra {
