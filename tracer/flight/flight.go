@@ -143,6 +143,9 @@ func New(o Options) *Recorder {
 	}
 	r.ring = ring.New(o.Events, r.clock)
 	r.armed.Store(true)
+	if o.LiveBytes > 0 || o.Growth > 0 {
+		r.growth.init(o)
+	}
 	if len(o.Signals) > 0 {
 		r.signals = make(chan os.Signal, 1)
 		signal.Notify(r.signals, o.Signals...)
@@ -221,7 +224,7 @@ func (r *Recorder) Usage() hooks.Usage {
 	u := r.ring.Usage()
 	u.Dropped = r.missed.Load()
 	u.Events += u.Dropped
-	u.Bytes += int64(unsafe.Sizeof(*r)) + int64(cap(r.growth.least))*int64(unsafe.Sizeof(int64(0)))
+	u.Bytes += int64(unsafe.Sizeof(*r)) + int64(r.growth.most)*int64(unsafe.Sizeof(int64(0)))
 	return u
 }
 

@@ -51,8 +51,8 @@ func (r *Recorder) arm() bool {
 // run is the Recorder's goroutine.
 func (r *Recorder) run() {
 	var looks, rearm <-chan time.Time
-	if r.options.LiveBytes > 0 || r.options.Growth > 0 {
-		ticker := time.NewTicker(r.growth.init(r.options))
+	if r.growth.most > 0 {
+		ticker := time.NewTicker(r.growth.every)
 		defer ticker.Stop()
 		looks = ticker.C
 	}
@@ -113,25 +113,26 @@ const growthParts = 64
 
 // growth is the least that was live in each part of the last Options.GrowthInterval.
 type growth struct {
-	least   []int64 // the latest last; there is one more than an interval has
-	perPart int     // looks
-	looks   int     // in the latest part
+	every   time.Duration // from look to look
+	most    int           // parts, one more than an interval has; 0 if nobody looks
+	least   []int64       // the latest last
+	perPart int           // looks
+	looks   int           // in the latest part
 	last    int64
 }
 
-// init returns how often to look.
-func (g *growth) init(o Options) time.Duration {
-	every := min(max(o.GrowthInterval/growthParts, 10*time.Millisecond), 100*time.Millisecond)
-	looks := max(1, int(o.GrowthInterval/every))
+func (g *growth) init(o Options) {
+	g.every = min(max(o.GrowthInterval/growthParts, 10*time.Millisecond), 100*time.Millisecond)
+	looks := max(1, int(o.GrowthInterval/g.every))
 	g.perPart = (looks + growthParts - 1) / growthParts
-	g.least = make([]int64, 0, looks/g.perPart+1)
-	return every
+	g.most = looks/g.perPart + 1
+	g.least = make([]int64, 0, g.most)
 }
 
 // add returns by how much live is more than the least in the interval.
 func (g *growth) add(live int64) int64 {
 	if len(g.least) == 0 || g.looks == g.perPart {
-		if len(g.least) == cap(g.least) {
+		if len(g.least) == g.most {
 			g.least = g.least[:copy(g.least, g.least[1:])]
 		}
 		g.least, g.looks = append(g.least, live), 0

@@ -252,6 +252,9 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	for range 20 {
+		if u := r.Usage(); u.Bytes < 256*32 {
+			t.Errorf("%+v", u)
+		}
 		if err := errors.Join(r.Dump(t.Context()), r.WriteText(io.Discard)); err != nil {
 			t.Error(err)
 		}
