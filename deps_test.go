@@ -67,6 +67,10 @@ var allowed = map[string][]string{
 		module, module + "/blockalloc", module + "/internal/requests", module + "/internal/text", module + "/tracer",
 		"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace",
 	},
+	"tracer/flight": {
+		module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/hooks/heapprofile", module + "/hooks/ring", module + "/internal/text", module + "/tracer",
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
+	},
 }
 
 // below are the packages of the root module that exporters may import: those that an exporter reads.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	rtrace "runtime/trace"
 	"slices"
 	"sync/atomic"
 
@@ -52,8 +53,11 @@ func (f *failures) Observe(ctx context.Context, e alloctrace.Event, err error) {
 	}
 }
 
-// failed makes a span of a failure, and a log record.
+// failed makes a span of a failure, a log record, and a message in a trace of the Go runtime.
 func (f *failures) failed(ctx context.Context, op string, size, align uintptr, err error) {
+	if rtrace.IsEnabled() {
+		logFailure(ctx, op, size, err)
+	}
 	spanned := f.hasSpan(ctx)
 	if !spanned && f.config.logs == nil {
 		return

@@ -23,6 +23,7 @@ type config struct {
 	maxFailures int64
 	budget      *Budget
 	logs        func(context.Context, LogRecord) // nil if there is no log
+	labels      bool
 }
 
 func newConfig(maxFailures int, opts []Option) *config {

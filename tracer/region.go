@@ -31,6 +31,12 @@
 //	allocator.child.NAME.allocated  By    allocated by a child, of the first 8 that allocated or freed inside
 //	allocator.child.NAME.freed      By    freed by it
 //
+// While a trace of the Go runtime is taken, by runtime/trace.Start or a
+// runtime/trace.FlightRecorder, a region is also a task of it, with the region's name. Messages
+// in it, of the category "allocator", say when its peak reaches another power of two, what
+// fails, what waits for room, and the totals at its end: see go tool trace. The task is that of
+// a region's beginning: a trace that is started later has only the messages, without one.
+//
 // The package uses the OpenTelemetry API alone. Without a TracerProvider, given
 // by [WithTracerProvider], by the span in the context or set globally, no span is
 // recorded; the region's numbers can still be read.
@@ -115,14 +121,14 @@ func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...O
 	if !r.failures.config.budget.take() {
 		suppressed(ctx)
 		r.span, r.borrowed = noSpan, true
-		return (*inner)(r), r
+		return r.enter(ctx)
 	}
 	if attributes := r.failures.config.attributes; len(attributes) > 0 {
 		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name), trace.WithAttributes(attributes...))
 	} else {
 		r.context, r.span = r.failures.config.tracer(ctx).Start(ctx, text.Name(name))
 	}
-	return (*inner)(r), r
+	return r.enter(ctx)
 }
 
 // InSpan is [Start] without a span of its own: the region's attributes are set on the span in ctx,
@@ -134,7 +140,7 @@ func InSpan(ctx context.Context, mem blockalloc.Allocator, opts ...Option) (cont
 	if attributes := r.failures.config.attributes; len(attributes) > 0 {
 		r.span.SetAttributes(attributes...)
 	}
-	return (*inner)(r), r
+	return r.enter(ctx)
 }
 
 func newRegion(ctx context.Context, name string, mem blockalloc.Allocator, opts []Option) *Region {
@@ -229,12 +235,15 @@ func (r *Region) End() {
 		r.span.SetAttributes(r.attributes()...)
 	}
 	if r.borrowed {
+		r.leave(false)
 		return
 	}
 	if v := recover(); v != nil { // the SDK's End recovers only where it is deferred
+		r.leave(true)
 		defer r.span.End()
 		panic(v)
 	}
+	r.leave(false)
 	r.span.End()
 }
 

@@ -75,7 +75,9 @@ func (t *sites) of(stack *stack, ctx context.Context, child string, owner *strin
 	var buffer [128]byte
 	labels := buffer[:0]
 	pprof.ForLabels(ctx, func(key, value string) bool {
-		labels = appendText(appendText(labels, key), value)
+		if key != childLabel || child == "" { // as tracer.WithProfilerLabels sets it
+			labels = appendText(appendText(labels, key), value)
+		}
 		return true
 	})
 	if child != "" {

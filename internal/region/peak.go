@@ -1,6 +1,11 @@
 package region
 
-import "github.com/alloctrace/alloctrace/internal/shard"
+import (
+	"math/bits"
+	rtrace "runtime/trace"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
+)
 
 // rereads is how often the releases are read again if there were some meanwhile.
 const rereads = 16
@@ -8,7 +13,7 @@ const rereads = 16
 // acquire takes room for n bytes, and returns what cell returns.
 func (r *Region) acquire(p shard.Proc, n int64, child int) (shard.Proc, *cell) {
 	p, c := r.cell(p, child)
-	if n <= 0 || c.take(n) || r.raiseAlone(n) {
+	if n <= 0 || c.take(n) || !rtrace.IsEnabled() && r.raiseAlone(n) {
 		return p, c
 	}
 	p.Unpin()
@@ -56,7 +61,10 @@ func (r *Region) raise(c *cell, n int64) {
 		}
 	}
 	if room < n {
-		r.peak.Add(n - room)
+		now := r.peak.Add(n - room)
+		if before := now - (n - room); rtrace.IsEnabled() && r.Observe != nil && bits.Len64(uint64(before)) < bits.Len64(uint64(now)) {
+			r.Observe.Peaked(now)
+		}
 		room = n
 	}
 	c.room.Add(room - n)

@@ -48,6 +48,10 @@ type Observer interface {
 	// Failed is called for each failure inside the region, but for those inside regions
 	// inside it.
 	Failed(ctx context.Context, op string, size, align uintptr, err error)
+
+	// Peaked is called when the peak reaches another power of two, while a trace of the Go runtime
+	// is taken.
+	Peaked(bytes int64)
 }
 
 type (

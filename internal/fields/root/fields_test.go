@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -25,10 +26,12 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/fields"
 	"github.com/alloctrace/alloctrace/tracer"
+	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
 var _ = flag.Bool("update", false, "write the golden files of testdata anew")
@@ -88,6 +91,23 @@ func TestRoot(t *testing.T) {
 	compare("lifetimes", lifetimes)
 	compare("logs", records)
 
+	flown := &spanKeeper{attributes: make(map[string]string)}
+	useFlight(t, flown)
+	attributes = nil
+	for name, kind := range flown.attributes {
+		attributes = append(attributes, name+" "+kind)
+	}
+	compare("flight", attributes)
+
+	ctx, region := tracer.Start(t.Context(), "region", failing.Child("child"), tracer.WithTracerProvider(noop.NewTracerProvider()), tracer.WithProfilerLabels())
+	var labels []string
+	pprof.ForLabels(ctx, func(key, _ string) bool {
+		labels = append(labels, key+" label")
+		return true
+	})
+	region.End()
+	compare("labels", labels)
+
 	var metrics []string
 	for unit := range testing.Benchmark(func(b *testing.B) { alloctest.ReportMetrics(b, mem) }).Extra {
 		metrics = append(metrics, unit+" number")
@@ -138,6 +158,28 @@ func leak(t *testing.T, spans trace.TracerProvider) {
 		t.Fatal(err)
 	}
 	lifetimes.Close()
+}
+
+// useFlight has a flight record say all that it can.
+func useFlight(t *testing.T, spans trace.TracerProvider) {
+	heap := heapprofile.New(heapprofile.Options{Rate: 1})
+	recorder := flight.New(flight.Options{TracerProvider: spans, Profile: heap})
+	mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithName("cache"), alloctrace.WithHooks(heap, recorder))
+	recorder.Watch(mem)
+	child := mem.Child("child")
+	for range 100 {
+		if _, err := child.Allocate(blockalloc.BlockLayout(64)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, region := tracer.Start(t.Context(), "region", mem, tracer.WithTracerProvider(noop.NewTracerProvider()))
+	defer region.End()
+	for range 2 { // one makes a record, the other none
+		_, _ = mem.WithContext(ctx).Allocate(blockalloc.BlockLayout(2 << 20))
+	}
+	if err := errors.Join(recorder.Close(), recorder.Dump(ctx)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // writerFields returns the fields of a line of a hooks.Writer. What a quoted value has is none.
