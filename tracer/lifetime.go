@@ -98,7 +98,9 @@ func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live boo
 		attributes = append(attributes, attribute.String("allocator.child", text.Name(b.Child)))
 	}
 	if life.tag != nil {
-		attributes = append(attributes, attribute.String("allocator.region", text.Name(life.tag.name)))
+		if name := life.tag.name; name != "" {
+			attributes = append(attributes, attribute.String("allocator.region", text.Name(name)))
+		}
 		attributes = append(attributes, life.tag.more()...)
 	}
 	if of := life.freedTag; of != nil && of != life.tag && !live {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/region"
 )
 
 // A Summary is what a region had to do with memory: [Region.Summary].
@@ -41,7 +42,10 @@ func (r *Region) Stats() counter.Stats {
 	if r == nil {
 		return counter.Stats{}
 	}
-	t := r.inside.Totals()
+	return statsOf(r.inside.Totals())
+}
+
+func statsOf(t region.Totals) counter.Stats {
 	return counter.Stats{
 		Allocations: t.Allocations, Reallocations: t.Reallocations, Frees: t.Frees,
 		FailedAllocations: t.Failures[0], FailedReallocations: t.Failures[1], FailedFrees: t.Failures[2],
@@ -57,7 +61,7 @@ func (r *Region) Summary() Summary {
 	}
 	t := r.inside.Totals()
 	s := Summary{
-		Stats:        r.Stats(),
+		Stats:        statsOf(t),
 		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
 		Waits: t.Waits, WaitTime: t.Waited,
 		Escaped:         r.escaped(),

@@ -85,12 +85,12 @@ func (i *interceptor) start(ctx context.Context, fullMethod string, known bool) 
 		ctx, r = tracer.InSpan(ctx, i.mem, i.options...)
 	} else {
 		ctx, r = tracer.Start(ctx, name, i.mem, i.options...)
-		trace.SpanFromContext(ctx).SetAttributes(attributes...)
 	}
 	return ctx, r, attributes
 }
 
 // record records a call just before its region ends.
 func (i *interceptor) record(ctx context.Context, r *tracer.Region, attributes []attribute.KeyValue) {
+	r.SetAttributes(attributes...) // those of blocks that outlive the call, too
 	i.histograms.Record(ctx, r.Summary(), attributes...)
 }

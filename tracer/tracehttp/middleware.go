@@ -81,13 +81,11 @@ func (q *request) finish() {
 		attributes = append(attributes, attribute.String("http.route", route))
 	}
 	ctx := q.inner.Context()
-	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		if q.ownSpan {
-			span.SetName(spanName(q.inner.Method, route))
-			span.SetAttributes(attributes...)
-		} else {
-			span.SetAttributes(attributes[1:]...)
-		}
+	if q.ownSpan {
+		trace.SpanFromContext(ctx).SetName(spanName(q.inner.Method, route))
+		q.region.SetAttributes(attributes...)
+	} else {
+		q.region.SetAttributes(attributes[1:]...)
 	}
 	q.histograms.Record(ctx, q.region.Summary(), attributes...)
 }
