@@ -165,6 +165,9 @@ func killStorms(t *testing.T, path string, rounds int) (written map[string]bool)
 // TestKilled: after SIGKILL everything but the last flush is in the files, and the next run leaves whole lines alone.
 func TestKilled(t *testing.T) {
 	rounds := 10
+	if testing.Short() {
+		rounds = 3
+	}
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
 		rounds = 50
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -150,7 +151,8 @@ func startFile(f lineWriter, queue int, timeout time.Duration, destination strin
 // startClient returns a provider that sends by client.
 func startClient(ctx context.Context, client otlptrace.Client, queue int, timeout time.Duration, destination string, s settings) (*Provider, error) {
 	p := newQueue(queue, destination)
-	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: p.ledger, abort: p.life, resource: protoResource(s.resource)})
+	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: p.ledger, abort: p.life, resource: protoResource(s.resource),
+		tls: strings.HasPrefix(destination, "https:")})
 	if err != nil {
 		p.giveUp()
 		return nil, err
