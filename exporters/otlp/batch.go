@@ -45,6 +45,7 @@ type courier struct {
 	ledger   *ledger
 	abort    context.Context // ends when Shutdown gives up
 	resource *resourcepb.Resource
+	tls      bool
 }
 
 var _ otlptrace.Client = (*courier)(nil)
@@ -75,6 +76,9 @@ func (c *courier) upload(ctx context.Context, request []*tracepb.ResourceSpans) 
 	if err == nil {
 		c.ledger.settle(n, 0, nil)
 		return
+	}
+	if c.tls {
+		err = explainTLS(err)
 	}
 	failed := n
 	if rejected, partial := rejectedSpans(err); partial {

@@ -16,14 +16,19 @@ import (
 type lineWriter interface {
 	ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error
 	Close() error
+	Stats() otlpfile.Stats
 }
 
-// openFile opens the file, or standard output if path is "".
-func openFile(path string) (lineWriter, error) {
-	if path == "" {
+// openFile opens the file or the files, or standard output if path is "".
+func openFile(path string, r otlpfile.Rotation) (f lineWriter, err error) {
+	switch {
+	case path == "":
 		return otlpfile.New(os.Stdout), nil
+	case r == otlpfile.Rotation{}:
+		f, err = otlpfile.Create(path)
+	default:
+		f, err = otlpfile.CreateRotating(path, r)
 	}
-	f, err := otlpfile.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("Options.File=%q: %w", path, errors.Unwrap(err)) // which says the path, too
 	}

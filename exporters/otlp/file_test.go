@@ -24,6 +24,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 )
 
 // The shape of a line, as the OTLP specification's JSON encoding has it. A
@@ -345,6 +347,40 @@ func TestFileRenamed(t *testing.T) {
 	}
 }
 
+// Rotated files have all spans, and those that were deleted are counted.
+func TestFileRotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	p := newTestProvider(t, Options{File: path, Rotation: otlpfile.Rotation{MaxFileBytes: 20_000, MaxTotalBytes: 60_000}})
+	written := 0
+	for range 30 {
+		emit(p, 20)
+		if err := p.ForceFlush(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		written += 20
+	}
+	if err := p.Shutdown(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := otlpfile.Files(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for _, f := range files {
+		spans, _ := readFile(t, f)
+		left += len(spans)
+	}
+	s := p.FileStats()
+	if s.Spans != int64(written) || s.Lost != 0 || s.DeletedFiles == 0 || s.Files != s.DeletedFiles+int64(len(files)) || left == 0 || left >= written {
+		t.Errorf("%d spans in %d files, and the counts are %+v", left, len(files), s)
+	}
+	wantStats(t, p, Stats{Accepted: int64(written), Exported: int64(written)})
+	if s := newTestProvider(t, Options{}).FileStats(); s != (otlpfile.Stats{}) {
+		t.Errorf("without a file: %+v", s)
+	}
+}
+
 // Ids look as they do in logs, and nothing else that looks like one changes.
 func TestFileHasLowerCaseIDs(t *testing.T) {
 	const text = `"traceId":"ABCDEF","spanId":"ABCDEF" parentSpanId`
@@ -387,7 +423,7 @@ func newFileProvider(t *testing.T, f lineWriter) *Provider {
 }
 
 func TestFileErrorsSurfaceAtShutdown(t *testing.T) {
-	f, err := openFile(filepath.Join(t.TempDir(), "trace.json"))
+	f, err := openFile(filepath.Join(t.TempDir(), "trace.json"), otlpfile.Rotation{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -345,10 +345,10 @@ func TestJaegerKilledMidway(t *testing.T) {
 }
 
 // startJaeger runs a Jaeger. That takes seconds: only a run with ALLOCTRACE_REQUIRE_ALL=1 does.
-func startJaeger(t *testing.T) *jaegertest.Jaeger {
+func startJaeger(t *testing.T, opts ...jaegertest.Option) *jaegertest.Jaeger {
 	t.Helper()
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
 		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
 	}
-	return jaegertest.Start(t)
+	return jaegertest.Start(t, opts...)
 }

@@ -3,6 +3,8 @@ package otlp
 import (
 	"fmt"
 	"time"
+
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 )
 
 // The defaults of [Options].
@@ -57,15 +59,16 @@ type Options struct {
 	// a line. The Upload tab of Jaeger's UI opens it, and any collector's OTLP/HTTP endpoint accepts each line.
 	// An existing file is replaced. File excludes Endpoint and Protocol.
 	//
-	// Each line is written with one call, and removed again if it does not fit on the disk. Only a program that is
-	// killed in the middle of a write can leave half a line, and then it is the last one: remove it before you
-	// open the file. Lines are appended, so that logrotate's copytruncate may run at any time. A file that is
-	// renamed is written to under its new name; to rotate by renaming, make a new provider afterwards. Ids are
-	// in lower case, as in logs.
+	// [otlpfile.Create] makes the file, and says what happens on a full disk, when the program is killed, and when another
+	// program truncates or renames the file, or writes to it too. Ids are in lower case, as in logs.
 	//
 	// The path must name a regular file, or one that can be made in an existing folder. One file belongs to
 	// one provider.
 	File string
+
+	// Rotation has [otlpfile.CreateRotating] write several files beside the path File, with times in their names, and bound
+	// their bytes. Files of earlier runs are then kept. It needs File. If it is zero, there is one file without a bound.
+	Rotation otlpfile.Rotation
 
 	// QueueSize is how many ended spans may wait for delivery, those in the batch being sent included. A span
 	// that ends while that many wait is dropped and counted in [Stats].Dropped. The default is [DefaultQueueSize].
@@ -102,6 +105,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("Options.Timeout=%v: the timeout must be longer than zero, or 0 for the default", o.Timeout)
 	case o.File != "" && o.Endpoint != "":
 		return fmt.Errorf("Options.File=%q and Options.Endpoint=%q exclude each other; use one of them", o.File, o.Endpoint)
+	case o.File == "" && o.Rotation != (otlpfile.Rotation{}):
+		return fmt.Errorf("Options.Rotation=%+v without Options.File; set File to the path of the files", o.Rotation)
 	case o.File != "" && o.Protocol != 0:
 		return fmt.Errorf("Options.File=%q and Options.Protocol=%v exclude each other; leave Protocol out, a file has no protocol", o.File, o.Protocol)
 	}

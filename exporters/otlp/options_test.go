@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 )
 
 func writeCertificate(t *testing.T, s *httptest.Server) (path string) {
@@ -105,6 +107,8 @@ func TestBadOptions(t *testing.T) {
 
 	path := filepath.Join(t.TempDir(), "trace.json")
 	wantNewError(t, Options{File: path, Endpoint: "http://localhost:4317"}, "Options.File=", "Options.Endpoint=", "exclude each other")
+	wantNewError(t, Options{Rotation: otlpfile.Rotation{MaxFileBytes: 1}}, "Options.Rotation={MaxFileBytes:1 ", "set File")
+	wantNewError(t, Options{File: path, Rotation: otlpfile.Rotation{MaxFileBytes: -1}}, "Options.File=", "above zero")
 	wantNewError(t, Options{Protocol: HTTP, File: path}, "Options.File=", "Options.Protocol=http", "exclude each other")
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a New that failed left a file behind")

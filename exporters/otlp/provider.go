@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -19,6 +20,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
+	"github.com/alloctrace/alloctrace/exporters/otlpfile"
 	"github.com/alloctrace/alloctrace/hooks"
 )
 
@@ -30,6 +32,7 @@ type Provider struct {
 	tracers     trace.TracerProvider
 	gate        *gate // nil if the environment has switched the export off
 	ledger      *ledger
+	file        lineWriter         // nil if spans are sent
 	destination string             // for error messages
 	giveUp      context.CancelFunc // makes every export fail at once
 	life        context.Context    // ends with giveUp
@@ -82,7 +85,7 @@ func newProvider(ctx context.Context, o Options) (*Provider, error) {
 		return withoutExport(sdktrace.NewTracerProvider(s.options()...)), nil
 	}
 	if o.File != "" || exporter == "console" {
-		f, err := openFile(o.File)
+		f, err := openFile(o.File, o.Rotation)
 		if err != nil {
 			return nil, err
 		}
@@ -140,6 +143,7 @@ func withoutExport(tracers trace.TracerProvider) *Provider {
 // startFile returns a provider that writes to f.
 func startFile(f lineWriter, queue int, timeout time.Duration, destination string, s settings) *Provider {
 	p := newQueue(queue, destination)
+	p.file = f
 	p.start(&fileCourier{file: f, ledger: p.ledger, abort: p.life, resource: s.resource}, timeout, s)
 	return p
 }
@@ -147,7 +151,8 @@ func startFile(f lineWriter, queue int, timeout time.Duration, destination strin
 // startClient returns a provider that sends by client.
 func startClient(ctx context.Context, client otlptrace.Client, queue int, timeout time.Duration, destination string, s settings) (*Provider, error) {
 	p := newQueue(queue, destination)
-	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: p.ledger, abort: p.life, resource: protoResource(s.resource)})
+	exp, err := otlptrace.New(ctx, &courier{Client: client, ledger: p.ledger, abort: p.life, resource: protoResource(s.resource),
+		tls: strings.HasPrefix(destination, "https:")})
 	if err != nil {
 		p.giveUp()
 		return nil, err
@@ -242,6 +247,16 @@ func (p *Provider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer 
 func (p *Provider) Stats() Stats {
 	s, _ := p.ledger.snapshot()
 	return s
+}
+
+// FileStats returns the counts of what was written with [Options].File, or to standard output: which files were begun, and
+// which were deleted with the spans in them, which Stats still has as exported. It waits for a write that is running. The
+// counts are zero if spans are sent.
+func (p *Provider) FileStats() otlpfile.Stats {
+	if p.file == nil {
+		return otlpfile.Stats{}
+	}
+	return p.file.Stats()
 }
 
 // Usage returns the counts as those of a hook, so that metrics can show losses: Events are the

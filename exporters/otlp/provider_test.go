@@ -17,8 +17,12 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// TestMain keeps OpenTelemetry settings of the machine out of the tests.
+// TestMain keeps OpenTelemetry settings of the machine out of the tests. The binary may also be the program that
+// TestKilled kills.
 func TestMain(m *testing.M) {
+	if path := os.Getenv(stormFile); path != "" {
+		storm(path)
+	}
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "OTEL_") {
 			os.Unsetenv(name)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 )
 
 // envTLS reads the certificates. It returns nil if no variable names one.
@@ -51,6 +53,20 @@ func envTLS() (*tls.Config, error) {
 	}
 	config.Certificates = []tls.Certificate{pair}
 	return &config, nil
+}
+
+// brokenOff are texts of connections that ended without a word. gRPC hands on no more than the text.
+var brokenOff = []string{"EOF", "connection reset", "broken pipe", "forcibly closed", "client conn could not be established"}
+
+// explainTLS adds to the error of a connection that broke off what may be the reason. By TLS 1.3 a server looks at the client's
+// certificate when the client takes the connection for made, and sends data: what the server answers may get lost.
+func explainTLS(err error) error {
+	text := err.Error()
+	if strings.Contains(text, "tls: ") || !slices.ContainsFunc(brokenOff, func(s string) bool { return strings.Contains(text, s) }) {
+		return err
+	}
+	_, name := otlpNames("CLIENT_CERTIFICATE")
+	return fmt.Errorf("%w (a server that asks for client certificates may end a connection like this if it trusts none that it gets: see %s)", err, name)
 }
 
 func readPEM(name, path string) ([]byte, error) {

@@ -39,14 +39,14 @@ type Exporter struct {
 	out    output
 	broken error // set once the last line can no longer be kept whole
 	closed bool
-	lost   int64 // spans
-	reason error // for the first that was lost
+	stats  Stats
+	reason error // for the first span that was lost
 }
 
 var _ sdktrace.SpanExporter = (*Exporter)(nil)
 
 // New returns an Exporter that writes to w and does not close it. If a write fails in the middle of a line, the Exporter writes
-// nothing more, because it cannot remove the half line. For a file use [Create]. New panics if w is nil.
+// nothing more, because it cannot remove the half line. For a file use [Create] or [CreateRotating]. New panics if w is nil.
 func New(w io.Writer) *Exporter {
 	if w == nil {
 		panic("otlpfile: New(nil): pass an io.Writer, such as os.Stdout, or use Create for a file")
@@ -75,12 +75,13 @@ func (e *Exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 		err = e.write(lines)
 	}
 	if err == nil {
+		e.stats.Spans += int64(len(spans))
 		return nil
 	}
-	if e.lost == 0 {
+	if e.stats.Lost == 0 {
 		e.reason = err
 	}
-	e.lost += int64(len(spans))
+	e.stats.Lost += int64(len(spans))
 	return fmt.Errorf("otlpfile: ExportSpans: %w", err)
 }
 
@@ -109,13 +110,35 @@ func (e *Exporter) write(lines []byte) error {
 func (e *Exporter) Err() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.lost == 0 {
+	if e.stats.Lost == 0 {
 		return nil
 	}
-	return fmt.Errorf("otlpfile: spans that are not in the file: %d (reason of the first: %w)", e.lost, e.reason)
+	return fmt.Errorf("otlpfile: spans that are not in the file: %d (reason of the first: %w)", e.stats.Lost, e.reason)
 }
 
-// Close closes the file if [Create] made the Exporter. The error is that of closing alone. Later calls do nothing.
+// Stats counts what has become of an Exporter's spans and files.
+type Stats struct {
+	Spans int64 // written, also if their file was deleted since
+	Lost  int64 // not written: Err has the reason
+
+	// Of [CreateRotating]. The files that were deleted may be those of earlier runs.
+	Files        int64 // begun
+	DeletedFiles int64 // the oldest, to keep MaxTotalBytes
+	DeletedBytes int64
+}
+
+// Stats returns the counts of this moment.
+func (e *Exporter) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.stats
+	if r, ok := e.out.(*rotatingFile); ok {
+		s.Files, s.DeletedFiles, s.DeletedBytes = r.files, r.deletedFiles, r.deletedBytes
+	}
+	return s
+}
+
+// Close closes the file if [Create] or [CreateRotating] made the Exporter. The error is that of closing alone. Later calls do nothing.
 func (e *Exporter) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -19,9 +19,12 @@ type output interface {
 // because opening or writing a pipe may block forever. Shutdown closes the file.
 //
 // Each line is appended with one call, and removed again if it does not fit on the disk. Only a program that is killed in the
-// middle of a write can leave half a line, and then it is the last one: remove it before you open the file. logrotate's
-// copytruncate, or another program that copies and truncates the file, may run at any time. A file that is renamed is written
-// to under its new name. One file belongs to one Exporter.
+// middle of a write can leave half a line, and then it is the last one: remove it before you open the file.
+// [Send] leaves it out. logrotate's copytruncate, or another program that copies and truncates the file, may run at any time. A
+// file that is renamed is written to under its new name. [CreateRotating] bounds the size.
+//
+// One file belongs to one Exporter. Create refuses a file that another is writing, in this program or another, on systems
+// with locks that bind nobody else: Linux, macOS and the BSDs. Elsewhere the second one empties the file, and both append.
 //
 // The error names the path, and wraps one that says what is wrong and what would be right.
 func Create(path string) (*Exporter, error) {
@@ -43,9 +46,15 @@ func create(path string) (f appendFile, err error) {
 	// it would leave a hole.
 	f.File, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
 	if err == nil {
-		if err = f.Truncate(0); err != nil {
+		if err = lock(f.File); err == nil {
+			err = f.Truncate(0)
+		}
+		if err != nil {
 			f.Close()
 		}
+	}
+	if err == errInUse {
+		return f, fmt.Errorf("%w; give each a path of its own, or use CreateRotating", err)
 	}
 	if err != nil {
 		return f, fmt.Errorf("the file cannot be written (%w); give a path in a folder that exists and that you may write to", bare(err))

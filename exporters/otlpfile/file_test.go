@@ -261,6 +261,32 @@ func TestCreateErrors(t *testing.T) {
 	}
 }
 
+// A second Exporter does not empty the file of the first.
+func TestCreateTwice(t *testing.T) {
+	if !removeWhileOpen {
+		return // no such locks
+	}
+	e, path := createIn(t)
+	export(t, e, 2)
+	if _, err := Create(path); !errors.Is(err, errInUse) || !strings.Contains(err.Error(), "use CreateRotating") {
+		t.Errorf("the second Create returned %v", err)
+	}
+	export(t, e, 1)
+	if _, n := countSpans(t, readFile(t, path)); n != 3 {
+		t.Errorf("the file has %d spans, want 3", n)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	again, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The SDK's provider writes each span as it ends, and an old file is replaced.
 func TestSyncer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")

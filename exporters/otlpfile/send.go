@@ -23,6 +23,9 @@ import (
 // those of the endpoint and the protocol. Package [github.com/alloctrace/alloctrace/exporters/otlp] has gRPC, headers and TLS,
 // and sends spans while the program runs.
 //
+// What follows the last end of a line is the half line of a program that was killed, and is not sent. For the files of
+// [CreateRotating] call Send with each of [Files].
+//
 // A line has arrived if the answer is a 2xx of OTLP that accepts all of its spans. Redirects are not followed. The error says
 // how many lines did not arrive, and why the first of them did not.
 func Send(ctx context.Context, path string) (endpoint string, err error) {
@@ -70,7 +73,7 @@ func send(ctx context.Context, path, endpoint, post string) error {
 	if err != nil {
 		return fmt.Errorf("the file cannot be read: %w", bare(err))
 	}
-	lines := slices.Collect(bytes.Lines(data))
+	lines := slices.Collect(bytes.Lines(data[:bytes.LastIndexByte(data, '\n')+1]))
 	for i, line := range lines {
 		if err := postLine(ctx, post, line); err != nil {
 			return fmt.Errorf("%d of the %d lines did not reach %s: %w; they are in the file", len(lines)-i, len(lines), endpoint, err)

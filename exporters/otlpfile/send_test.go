@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -90,7 +91,7 @@ func TestSend(t *testing.T) {
 				t.Setenv(name, "")
 			}
 			path := filepath.Join(t.TempDir(), "trace.json")
-			if err := os.WriteFile(path, []byte("x\nxx\nxxx\n"), 0o644); err != nil {
+			if err := os.WriteFile(path, []byte("x\nxx\nxxx\nhalf a line"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			endpoint, err := Send(t.Context(), path)
@@ -100,7 +101,7 @@ func TestSend(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || endpoint != "" || !strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "3 of the 3 lines did not reach "+s.URL) {
+			if err == nil || endpoint != "" || !strings.Contains(err.Error(), x.err) || !strings.Contains(err.Error(), strconv.Quote(path)) || !strings.Contains(err.Error(), "3 of the 3 lines did not reach "+s.URL) {
 				t.Errorf("sent to %q: %v, want an error with %q", endpoint, err, x.err)
 			}
 			if got.Load() != 1 || elsewhere.Load() != 0 {

@@ -50,5 +50,15 @@ exporters:
 `
 }
 
+// telemetryYAML is what of it the logReader needs.
+const telemetryYAML = `service:
+  telemetry:
+    metrics:
+      level: none
+    logs:
+      level: info
+      encoding: json
+`
+
 // maxTraces is how many traces Jaeger keeps before it forgets the oldest.
 const maxTraces = 100_000

@@ -30,7 +30,10 @@ type Jaeger struct {
 	client http.Client
 }
 
-type options struct{ ui string }
+type options struct {
+	ui     string
+	config []string
+}
 
 // An Option changes what [Start] starts.
 type Option func(*options)
@@ -38,6 +41,10 @@ type Option func(*options)
 // WithUI serves a built jaeger-ui, the folder that has its index.html, at
 // [Jaeger.QueryURL]. Jaeger as a Go module comes with a placeholder only.
 func WithUI(dir string) Option { return func(o *options) { o.ui = dir } }
+
+// WithConfig merges YAML over the configuration that [Start] uses. Its receiver
+// is otlp, with the protocols grpc and http.
+func WithConfig(yaml string) Option { return func(o *options) { o.config = append(o.config, yaml) } }
 
 // Start runs a Jaeger on free loopback ports, waits until it takes spans and
 // kills it when the test and its cleanups that were registered later have
@@ -50,6 +57,20 @@ func Start(tb testing.TB, opts ...Option) *Jaeger {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	return run(tb, true, append([]string{configYAML(o)}, o.config...))
+}
+
+// StartCollector runs the same binary as an OpenTelemetry collector: with the
+// configurations given alone, each merged over the one before. They must have
+// a receiver otlp with the protocols grpc and http. The Jaeger has no storage
+// that can be queried.
+func StartCollector(tb testing.TB, yaml ...string) *Jaeger {
+	tb.Helper()
+	return run(tb, false, append(yaml, telemetryYAML))
+}
+
+func run(tb testing.TB, query bool, configs []string) *Jaeger {
+	tb.Helper()
 	path, err := find()
 	if errors.Is(err, errNoBinary) {
 		if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
@@ -60,20 +81,25 @@ func Start(tb testing.TB, opts ...Option) *Jaeger {
 	if err != nil {
 		tb.Fatalf("jaegertest.Start: %v", err)
 	}
-	j, err := start(tb, path, o)
+	j, err := start(tb, path, query, configs)
 	if err != nil {
 		tb.Fatalf("jaegertest.Start: %v", err)
 	}
 	return j
 }
 
-func start(tb testing.TB, path string, o options) (*Jaeger, error) {
-	config := filepath.Join(tb.TempDir(), "jaeger.yaml")
-	if err := os.WriteFile(config, []byte(configYAML(o)), 0o666); err != nil {
-		return nil, err
+func start(tb testing.TB, path string, query bool, configs []string) (*Jaeger, error) {
+	var args []string
+	dir := tb.TempDir()
+	for i, text := range configs {
+		config := filepath.Join(dir, fmt.Sprintf("jaeger%d.yaml", i))
+		if err := os.WriteFile(config, []byte(text), 0o666); err != nil {
+			return nil, err
+		}
+		args = append(args, "--config", "file:"+config)
 	}
-	j := &Jaeger{tb: tb, log: newLogReader(), exited: make(chan struct{}), client: http.Client{Transport: &http.Transport{}}}
-	j.cmd = exec.Command(path, "--config", "file:"+config)
+	j := &Jaeger{tb: tb, log: newLogReader(query), exited: make(chan struct{}), client: http.Client{Transport: &http.Transport{}}}
+	j.cmd = exec.Command(path, args...)
 	j.cmd.Stdout, j.cmd.Stderr = j.log, j.log
 	j.cmd.Env = environment(os.Environ())
 	j.cmd.WaitDelay = 10 * time.Second

@@ -13,6 +13,7 @@ type addresses struct{ grpc, http, query string }
 // Jaeger listens and sends that on ready once everything runs.
 type logReader struct {
 	ready chan addresses
+	query bool // there is a query service
 
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -21,7 +22,9 @@ type logReader struct {
 	sent  bool
 }
 
-func newLogReader() *logReader { return &logReader{ready: make(chan addresses, 1)} }
+func newLogReader(query bool) *logReader {
+	return &logReader{ready: make(chan addresses, 1), query: query}
+}
 
 func (r *logReader) Write(b []byte) (int, error) {
 	r.mu.Lock()
@@ -56,7 +59,7 @@ func (r *logReader) read(line []byte) {
 	case e.Component == "jaeger_query" && e.Msg == "Query server started":
 		r.addrs.query = e.HTTPAddr
 	case e.Msg == "Everything is ready. Begin running and processing data.":
-		if a := r.addrs; !r.sent && a.grpc != "" && a.http != "" && a.query != "" {
+		if a := r.addrs; !r.sent && a.grpc != "" && a.http != "" && (a.query != "" || !r.query) {
 			r.sent = true
 			r.ready <- a
 		}
