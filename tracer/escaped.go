@@ -101,7 +101,9 @@ func (r *Region) escaped() (e Escaped) {
 	if t := r.tag.Load(); t != nil {
 		e.Blocks = max(0, (t.blocks.Load()+blockUnit/2)/blockUnit)
 		e.Bytes = max(0, t.bytes.Load())
-		e.BytesError = int64(math.Sqrt(max(0, math.Float64frombits(t.variance.Load()))))
+		if e.Blocks > 0 { // else what is left are roundings
+			e.BytesError = int64(math.Sqrt(max(0, math.Float64frombits(t.variance.Load()))))
+		}
 	}
 	return e
 }

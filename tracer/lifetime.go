@@ -103,7 +103,7 @@ func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live boo
 		}
 		attributes = append(attributes, life.tag.more()...)
 	}
-	if of := life.freedTag; of != nil && of != life.tag && !live {
+	if of := life.freedTag; of != nil && of != life.tag && of.name != "" && !live {
 		attributes = append(attributes, attribute.String("allocator.freed_by", text.Name(of.name)))
 	}
 	attributes = append(attributes, life.attributes...)
