@@ -20,6 +20,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/tracer/tracehttp"
 )
 
 // A request is what its span says.
@@ -105,7 +106,7 @@ func serve(t *testing.T, leak bool, long time.Duration) (*service, map[string]re
 	defer otel.SetTracerProvider(noop.NewTracerProvider())
 	mem := alloctrace.Wrap(blockalloc.Default())
 	s := &service{mem: mem, cache: mem.Child("cache"), leak: leak}
-	server := httptest.NewServer(s.handler())
+	server := httptest.NewServer(tracehttp.NewMiddleware(mem)(s.handler()))
 	defer server.Close()
 
 	var outside int64

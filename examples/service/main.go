@@ -67,7 +67,7 @@ func run(ctx context.Context, addr string, leak bool) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	prometheus.MustRegister(allocprom.NewCollector(mem, "service", allocprom.Options{Children: true}))
 	mux := http.NewServeMux()
-	mux.Handle("/", s.handler())
+	mux.Handle("/", tracehttp.NewMiddleware(mem)(s.handler()))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})) // with exemplars
 	mux.Handle("GET /debug/pprof/offheap", pprof.Handler(lives.Profile()))
 	listener, err := net.Listen("tcp", addr)
@@ -124,7 +124,7 @@ func (s *service) handler() http.Handler {
 			_, _ = out.WriteTo(w)
 		})
 	}
-	return tracehttp.NewMiddleware(s.mem)(mux)
+	return mux
 }
 
 // page keeps a text in the cache: another part of the program than the request's buffers, for the same request.

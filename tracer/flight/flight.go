@@ -67,8 +67,9 @@ type Options struct {
 	Profile *heapprofile.Profile
 
 	// What makes a record beside WriteText and Dump. A signal always does. The others
-	// do so once, and then again after Rearm.
-	IgnoreFailures bool          // by default an operation that fails makes one
+	// do so once, and then again after Rearm: failures, LiveBytes and Growth each by itself, so that the
+	// growth before a failure does not take the record of the failure.
+	IgnoreFailures bool          // by default an error that wraps blockalloc.ErrOutOfMemory makes one, as that of a Limit does
 	Signals        []os.Signal   // such as syscall.SIGUSR1
 	LiveBytes      int64         // of the watched Proxy: reached from below; 0 for none
 	Growth         int64         // of them, in bytes within GrowthInterval; 0 for none
@@ -95,11 +96,11 @@ type Recorder struct {
 	ring    *ring.Ring
 	proxy   atomic.Pointer[alloctrace.Proxy] // see Watch
 
-	// Memory ordering: the failure that finds armed keeps its event in the ring, stores frozen and
-	// sends the cause, in this order. So who receives it finds the event in the ring. Nobody keeps
-	// events that begin after frozen is seen.
-	state      atomic.Int32 // recording, frozen or closed
-	armed      atomic.Bool
+	// Memory ordering: a failure freezes the ring before it disarms failures, keeps its event and sends the
+	// cause, in this order. So who receives it finds the event in the ring, and whatever fails after it
+	// overwrites nothing. Nobody keeps events that begin after a freeze is seen.
+	freezes    atomic.Int32 // failures whose events are to be copied; closed and more after Close
+	armed      atomic.Bool  // for failures
 	suppressed atomic.Int64 // triggers since the last record
 	missed     atomic.Int64
 	causes     chan cause // of room for the one that was armed
@@ -109,18 +110,21 @@ type Recorder struct {
 	ended   sync.WaitGroup
 	signals chan os.Signal
 	growth  growth
+	onLive  arm
+	onGrown arm
 
 	records, allSuppressed, writeErrors atomic.Int64
+
+	gaps       sync.Mutex  // guards the next two
+	gapEnds    []time.Time // of times in which events were missed, within Options.Window
+	gapsMissed int64       // of missed, at the last gap
 
 	mu       sync.Mutex // held to write
 	firstErr error      // of the Writer
 }
 
-const (
-	recording = iota
-	frozen
-	closed
-)
+// closed is what Close adds to Recorder.freezes.
+const closed = 1 << 30
 
 var (
 	_ alloctrace.Attacher = (*Recorder)(nil)
@@ -193,16 +197,14 @@ func (p *part) Observe(ctx context.Context, e alloctrace.Event, err error) {
 }
 
 func (r *Recorder) observe(ctx context.Context, keep alloctrace.Hook, child string, e alloctrace.Event, err error) {
-	switch r.state.Load() {
-	case recording:
-		keep.Observe(ctx, e, err)
-	case frozen:
-		r.missed.Add(1)
-	case closed:
+	if err != nil && r.failed(ctx, keep, child, e, err) {
 		return
 	}
-	if err != nil && !r.options.IgnoreFailures {
-		r.failed(ctx, child, e, err)
+	switch n := r.freezes.Load(); {
+	case n == 0:
+		keep.Observe(ctx, e, err)
+	case n < closed:
+		r.missed.Add(1)
 	}
 }
 
@@ -234,7 +236,7 @@ func (r *Recorder) Close() (err error) {
 	r.once.Do(func() {
 		close(r.stop)
 		r.ended.Wait()
-		r.state.Store(closed)
+		r.freezes.Add(closed)
 		if r.signals != nil {
 			signal.Stop(r.signals)
 		}

@@ -52,12 +52,15 @@ type life struct {
 	live        bool // at the end
 }
 
-// take makes the record of c. If c has stopped the ring, it goes on once that is copied.
+// take makes the record of c. If c has frozen the ring, that ends once it is copied. Who has not must not end it: what
+// was before a failure is to be there until its own record is taken.
 func (r *Recorder) take(c cause) *record {
 	observed := r.ring.Observed()
 	events := r.ring.Records()
 	cut := observed > uint64(len(events))
-	r.state.CompareAndSwap(frozen, recording)
+	if c.trigger == "failure" {
+		r.freezes.Add(-1)
+	}
 	rec := &record{cause: c, window: r.options.Window, to: time.Unix(0, c.at), suppressed: r.suppressed.Swap(0)}
 	if c.trigger == "failure" {
 		events = untilFailure(events, &rec.cause)
@@ -77,7 +80,7 @@ func (r *Recorder) take(c cause) *record {
 			rec.to = e.Time
 		}
 	}
-	rec.addUp()
+	rec.addUp(r.gapsSince(begin))
 	if p := r.proxy.Load(); p != nil {
 		s := p.Stats()
 		rec.proxy, rec.stats, rec.children = p.Name(), &s, p.ChildStats()
@@ -100,8 +103,21 @@ func untilFailure(events []ring.Record, c *cause) []ring.Record {
 	return append(events, ring.Record{Event: c.event, Err: c.err, Child: c.child, Time: time.Unix(0, c.at)})
 }
 
-// addUp makes the totals and the blocks from the events.
-func (rec *record) addUp() {
+// gapsSince returns when the times ended in which events were missed, but for one that ends now. It forgets those before begin.
+func (r *Recorder) gapsSince(begin time.Time) []time.Time {
+	r.gaps.Lock()
+	defer r.gaps.Unlock()
+	gaps := slices.DeleteFunc(slices.Clone(r.gapEnds), func(t time.Time) bool { return t.Before(begin) })
+	r.gapEnds = gaps
+	if missed := r.missed.Load(); missed != r.gapsMissed {
+		r.gapsMissed = missed
+		r.gapEnds = append(slices.Clone(gaps), time.Unix(0, r.clock.Now()))
+	}
+	return gaps
+}
+
+// addUp makes the totals and the blocks from the events. After a gap an address may be that of another block.
+func (rec *record) addUp(gaps []time.Time) {
 	children := make(map[string]*childTotals)
 	open := make(map[uintptr]int) // which of blocks is live at an address
 	type release struct {
@@ -110,6 +126,11 @@ func (rec *record) addUp() {
 	}
 	releases := make(map[uintptr]release) // the last one at an address, that a failure may take back
 	for _, e := range rec.events {
+		for len(gaps) > 0 && !e.Time.Before(gaps[0]) {
+			gaps = gaps[1:]
+			clear(open)
+			clear(releases)
+		}
 		c := children[e.Child]
 		if c == nil {
 			c = &childTotals{name: e.Child, from: e.Time}
@@ -132,7 +153,7 @@ func (rec *record) addUp() {
 		case e.Kind == alloctrace.Freeing, e.Kind == alloctrace.Reallocating:
 			both(func(t *totals) { t.release(e.Kind, size, 1) })
 			was := release{e, -1}
-			if i, ok := open[e.Addr]; ok {
+			if i, ok := open[e.Addr]; ok && rec.blocks[i].size == e.Size {
 				was.block = i
 				rec.blocks[i].to, rec.blocks[i].live = e.Time, false
 				delete(open, e.Addr)

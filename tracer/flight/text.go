@@ -111,7 +111,7 @@ func (rec *record) writeTimes(b *bytes.Buffer) {
 	var lines []string
 	for i := textSlices - 1; i >= 0; i-- {
 		p := &parts[i]
-		p.addUp()
+		p.addUp(nil)
 		end := ""
 		if rec.stats != nil {
 			end = fmt.Sprintf(" %12s live", counter.FormatBytes(live))

@@ -2,6 +2,7 @@ package flight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/tracer"
 )
@@ -26,26 +28,50 @@ type cause struct {
 	err           error
 }
 
-// failed has the Recorder's goroutine make a record, if none was made lately.
-func (r *Recorder) failed(ctx context.Context, child string, e alloctrace.Event, err error) {
-	if !r.arm() {
-		return
+// failed has the Recorder's goroutine make a record, if none was made lately. It then keeps the event, and
+// nothing after it, and returns true.
+func (r *Recorder) failed(ctx context.Context, keep alloctrace.Hook, child string, e alloctrace.Event, err error) bool {
+	if r.options.IgnoreFailures || r.freezes.Load() >= closed || !errors.Is(err, blockalloc.ErrOutOfMemory) {
+		return false
 	}
-	r.state.CompareAndSwap(recording, frozen)
+	if !r.armed.Load() {
+		r.suppress()
+		return false
+	}
+	r.freezes.Add(1)
+	if !r.armed.CompareAndSwap(true, false) {
+		r.freezes.Add(-1)
+		r.suppress()
+		return false
+	}
+	at := r.clock.Now()
+	keep.Observe(ctx, e, err)
 	r.causes <- cause{ // there is room: r was armed
-		trigger: "failure", at: r.clock.Now(), span: trace.SpanContextFromContext(ctx),
+		trigger: "failure", at: at, span: trace.SpanContextFromContext(ctx),
 		child: child, region: tracer.FromContext(ctx).Name(), event: e, err: err,
 	}
+	return true
+}
+
+// An arm lets a trigger of the Recorder's goroutine make a record, and then again after Options.Rearm.
+type arm struct {
+	fired bool
+	last  time.Time
 }
 
 // arm reports whether a trigger makes a record.
-func (r *Recorder) arm() bool {
-	if r.armed.Load() && r.armed.CompareAndSwap(true, false) {
+func (r *Recorder) arm(a *arm) bool {
+	if now := time.Now(); !a.fired || now.Sub(a.last) >= r.options.Rearm {
+		a.fired, a.last = true, now
 		return true
 	}
+	r.suppress()
+	return false
+}
+
+func (r *Recorder) suppress() {
 	r.suppressed.Add(1)
 	r.allSuppressed.Add(1)
-	return false
 }
 
 // run is the Recorder's goroutine.
@@ -74,9 +100,9 @@ func (r *Recorder) run() {
 		case s := <-r.signals:
 			_ = r.dump(cause{trigger: "signal", reason: "signal " + s.String(), at: r.clock.Now()})
 		case <-looks:
-			if c := r.look(); c.trigger != "" && r.arm() {
+			c := r.look()
+			if c.trigger == "live_bytes" && r.arm(&r.onLive) || c.trigger == "growth" && r.arm(&r.onGrown) {
 				_ = r.dump(c)
-				rearm = time.After(r.options.Rearm)
 			}
 		}
 	}
