@@ -92,5 +92,5 @@ func (i *interceptor) start(ctx context.Context, fullMethod string, known bool) 
 // record records a call just before its region ends.
 func (i *interceptor) record(ctx context.Context, r *tracer.Region, attributes []attribute.KeyValue) {
 	r.SetAttributes(attributes...) // those of blocks that outlive the call, too
-	i.histograms.Record(ctx, r.Summary(), attributes...)
+	i.histograms.Record(ctx, r.Summary(), requests.NewLabels(attributes...))
 }

@@ -4,6 +4,7 @@ package requests
 
 import (
 	"context"
+	"slices"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -41,12 +42,23 @@ func NewHistograms(scope string, p metric.MeterProvider) *Histograms {
 	}
 }
 
+// Labels are the attributes of requests of one kind.
+type Labels struct {
+	Attributes []attribute.KeyValue
+	options    []metric.RecordOption
+}
+
+// NewLabels returns Labels, which may be used for many requests.
+func NewLabels(attributes ...attribute.KeyValue) *Labels {
+	sorted := attribute.NewSet(slices.Clone(attributes)...)
+	return &Labels{attributes, []metric.RecordOption{metric.WithAttributeSet(sorted)}}
+}
+
 // Record records a request that ends. The span in ctx becomes the exemplar, if the SDK takes it.
-func (h *Histograms) Record(ctx context.Context, s tracer.Summary, attributes ...attribute.KeyValue) {
-	with := metric.WithAttributeSet(attribute.NewSet(attributes...))
-	h.allocated.Record(ctx, s.AllocatedBytes, with)
-	h.peak.Record(ctx, s.PeakBytes, with)
+func (h *Histograms) Record(ctx context.Context, s tracer.Summary, of *Labels) {
+	h.allocated.Record(ctx, s.AllocatedBytes, of.options...)
+	h.peak.Record(ctx, s.PeakBytes, of.options...)
 	if s.Escaped.Known {
-		h.escaped.Record(ctx, s.Escaped.Bytes, with)
+		h.escaped.Record(ctx, s.Escaped.Bytes, of.options...)
 	}
 }

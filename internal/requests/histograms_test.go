@@ -55,9 +55,9 @@ func TestRecord(t *testing.T) {
 	m := &meters{units: make(map[string]string), records: make(map[string][]int64)}
 	h := requests.NewHistograms("scope", m)
 	s := tracer.Summary{Stats: counter.Stats{AllocatedBytes: 100, PeakBytes: 70}}
-	h.Record(t.Context(), s)
+	h.Record(t.Context(), s, requests.NewLabels())
 	s.Escaped = tracer.Escaped{Known: true, Bytes: 30}
-	h.Record(t.Context(), s, attribute.String("http.route", "/"))
+	h.Record(t.Context(), s, requests.NewLabels(attribute.String("http.route", "/")))
 	for name, want := range map[string][]int64{
 		"allocator.request.allocated": {100, 100},
 		"allocator.request.peak":      {70, 70},
@@ -79,7 +79,7 @@ func TestRefused(t *testing.T) {
 	var reported []error
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { reported = append(reported, err) }))
 	m := &meters{refuse: errors.New("no"), units: make(map[string]string), records: make(map[string][]int64)}
-	requests.NewHistograms("scope", m).Record(t.Context(), tracer.Summary{})
+	requests.NewHistograms("scope", m).Record(t.Context(), tracer.Summary{}, requests.NewLabels())
 	if len(reported) != 3 || !errors.Is(reported[0], m.refuse) || len(m.records) != 0 {
 		t.Errorf("reported is %v, recorded %v", reported, m.records)
 	}

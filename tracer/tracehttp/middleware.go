@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/alloctrace/alloctrace"
@@ -38,7 +37,7 @@ func NewMiddleware(mem blockalloc.Allocator, opts ...Option) func(http.Handler) 
 		if next == nil {
 			panic("tracehttp: the middleware of NewMiddleware is given nil: pass a handler, such as an http.ServeMux")
 		}
-		return &handler{next, mem, c.region, histograms}
+		return &handler{next, mem, c.region, histograms, new(kinds)}
 	}
 }
 
@@ -47,6 +46,7 @@ type handler struct {
 	mem        blockalloc.Allocator
 	options    []tracer.Option
 	histograms *requests.Histograms
+	kinds      *kinds
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -75,19 +75,15 @@ type request struct {
 // finish does what can be done when the mux has chosen a route, just before the region ends.
 func (q *request) finish() {
 	q.outer.Pattern, q.outer.MultipartForm = q.inner.Pattern, q.inner.MultipartForm
-	method, route := attribute.String("http.request.method", knownMethod(q.inner.Method)), routeOf(q.inner.Pattern)
-	attributes := []attribute.KeyValue{method}
-	if route != "" {
-		attributes = append(attributes, attribute.String("http.route", route))
-	}
+	k := q.kinds.of(q.inner.Method, q.inner.Pattern)
 	ctx := q.inner.Context()
 	if q.ownSpan {
-		trace.SpanFromContext(ctx).SetName(spanName(q.inner.Method, route))
-		q.region.SetAttributes(attributes...)
+		trace.SpanFromContext(ctx).SetName(k.spanName)
+		q.region.SetAttributes(k.Attributes...)
 	} else {
-		q.region.SetAttributes(attributes[1:]...)
+		q.region.SetAttributes(k.Attributes[1:]...)
 	}
-	q.histograms.Record(ctx, q.region.Summary(), attributes...)
+	q.histograms.Record(ctx, q.region.Summary(), k.Labels)
 }
 
 // otherMethod is what a method is called that is none of the known ones, which are few: anybody can send any word.
@@ -107,7 +103,10 @@ func spanName(method, route string) string {
 	if method = knownMethod(method); method == otherMethod {
 		method = "HTTP"
 	}
-	return strings.TrimSuffix(method+" "+route, " ")
+	if route == "" {
+		return method
+	}
+	return method + " " + route
 }
 
 // routeOf returns a pattern of [http.ServeMux] from its path on, "" if it has none.

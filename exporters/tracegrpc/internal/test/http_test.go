@@ -207,7 +207,7 @@ func TestFields(t *testing.T) {
 	}
 	stop()
 	known := tracer.Summary{Escaped: tracer.Escaped{Known: true}}
-	requests.NewHistograms("test", s.meter).Record(t.Context(), known)
+	requests.NewHistograms("test", s.meter).Record(t.Context(), known, requests.NewLabels())
 	var rm metricdata.ResourceMetrics
 	if err := s.reader.Collect(t.Context(), &rm); err != nil {
 		t.Fatal(err)
