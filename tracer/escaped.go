@@ -23,6 +23,7 @@ type tag struct {
 	// What is live of the blocks that were sampled, weighted: blocks in units of 1/blockUnit, bytes, and
 	// the bits of a float64, the variance of bytes.
 	blocks, bytes atomic.Int64
+	certain       atomic.Int64 // bytes of all blocks that were sampled with certainty, freed ones too
 	variance      atomic.Uint64
 }
 
@@ -42,6 +43,9 @@ func tagOfRegion(inside *region.Region) *tag {
 		return t
 	}
 	t := &tag{name: r.name, outer: tagOfRegion(inside.Outer)}
+	if given := r.failures.config.attributes; len(given) > 0 {
+		t.attributes.Store(&given)
+	}
 	if !r.tag.CompareAndSwap(nil, t) {
 		return r.tag.Load()
 	}
@@ -54,6 +58,20 @@ func tagOfRegion(inside *region.Region) *tag {
 func (t *tag) end() {
 	now := time.Now()
 	t.ended.CompareAndSwap(nil, &now)
+}
+
+// allEnded returns when the last of t's region and those around it has ended, and zero if one has not.
+func (t *tag) allEnded() (last time.Time) {
+	for ; t != nil; t = t.outer {
+		ended := t.ended.Load()
+		if ended == nil {
+			return time.Time{}
+		}
+		if ended.After(last) {
+			last = *ended
+		}
+	}
+	return last
 }
 
 // more returns the attributes that the region was given.
@@ -82,44 +100,48 @@ func (t *tag) add(b *heapprofile.Watched, times float64) {
 	}
 }
 
-// knowledge is how many Lifetimes are open, and how many of them sample.
-type knowledge struct{ all, sampling atomic.Int32 }
-
-var knowing knowledge
-
-func (k *knowledge) add(exact bool, n int32) {
-	if !exact {
-		k.sampling.Add(n)
+// sampled adds a block to what was sampled with certainty, if it was, in the regions around as well.
+func (t *tag) sampled(b *heapprofile.Watched) {
+	if b.Weight == 1 {
+		for ; t != nil; t = t.outer {
+			t.certain.Add(bytes(b.Size))
+		}
 	}
-	k.all.Add(n)
 }
 
-// escaped returns what is known of r's blocks that are live.
-func (r *Region) escaped() (e Escaped) {
-	e.Known = knowing.all.Load() > 0
-	e.Exact = e.Known && knowing.sampling.Load() == 0
+// openLifetimes is how many Lifetimes there are that are not closed.
+var openLifetimes atomic.Int32
+
+// escaped returns what is known of r's blocks that are live, of which it has allocated so many bytes.
+// It is exact if those are the bytes of blocks that were sampled with certainty: then no block was
+// untracked, sampled by chance, or allocated through a Proxy or a quiet view that nobody observes.
+func (r *Region) escaped(allocated int64) (e Escaped) {
+	e.Known = openLifetimes.Load() > 0
+	var certain int64
 	if t := r.tag.Load(); t != nil {
+		certain = t.certain.Load()
 		e.Blocks = max(0, (t.blocks.Load()+blockUnit/2)/blockUnit)
 		e.Bytes = max(0, t.bytes.Load())
 		if e.Blocks > 0 { // else what is left are roundings
 			e.BytesError = int64(math.Sqrt(max(0, math.Float64frombits(t.variance.Load()))))
 		}
 	}
+	e.Exact = e.Known && certain == allocated
 	return e
 }
 
 // SetAttributes sets attributes on the region's span, and on the spans of blocks that were
-// allocated in it by then, see [Lifetimes]: such as the route of a request, which is known when it
+// allocated in it, see [Lifetimes], and end later: such as the route of a request, which is known when it
 // has been served.
 func (r *Region) SetAttributes(attributes ...attribute.KeyValue) {
 	if r == nil {
 		return
 	}
 	r.span.SetAttributes(attributes...)
-	t := r.tag.Load()
-	if t == nil {
+	if openLifetimes.Load() == 0 {
 		return
 	}
+	t := tagOfRegion(&r.inside) // a block may be sampled later
 	for {
 		old := t.attributes.Load()
 		all := append(t.more()[:len(t.more()):len(t.more())], attributes...)

@@ -41,6 +41,7 @@ func (w *watcher) Sampled(ctx context.Context, b *heapprofile.Watched) {
 		life.attributes = w.options.Attributes(ctx)
 	}
 	life.tag.add(b, 1)
+	life.tag.sampled(b)
 	b.Value = life
 }
 
@@ -68,17 +69,29 @@ func (l *Lifetimes) end(b *heapprofile.Watched, now time.Time, leaked bool) {
 		life.tag.add(b, -1)
 	}
 	l.ended.Add(1)
-	if l.emit(b, now, leaked && !life.leaked, leaked) {
+	switch l.emit(b, now, leaked && !life.leaked, leaked) {
+	case recordedSpan:
 		l.spans.Add(1)
-	} else {
+	case unrecordedSpan:
+		l.unrecorded.Add(1)
+	default:
 		l.suppressed.Add(1)
 	}
 }
 
-// emit makes a span of a block's life until now, if there is budget, and reports whether it did.
-func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live bool) bool {
+// An emission says what has become of a span.
+type emission int
+
+const (
+	recordedSpan   emission = iota
+	unrecordedSpan          // nobody sees it: by the provider's sampler, or without a provider
+	suppressedSpan          // there was no budget
+)
+
+// emit makes a span of a block's life until now, if there is budget.
+func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live bool) emission {
 	if leaked && !l.config.budget.takeReserved() || !leaked && !l.config.budget.take() {
-		return false
+		return suppressedSpan
 	}
 	life := b.Value.(*lifetime)
 	name := "block"
@@ -122,8 +135,12 @@ func (l *Lifetimes) emit(b *heapprofile.Watched, now time.Time, leaked, live boo
 		emitLog(trace.ContextWithSpanContext(context.Background(), life.allocatedIn), l.config.logs, "allocator.leak", slog.LevelError, why, attributes...)
 		l.leaked.Add(1)
 	}
+	recorded := span.IsRecording()
 	span.End(trace.WithTimestamp(now))
-	return true
+	if !recorded {
+		return unrecordedSpan
+	}
+	return recordedSpan
 }
 
 func (life *lifetime) liveBlock(b *heapprofile.Watched, now time.Time) LiveBlock {
@@ -133,8 +150,8 @@ func (life *lifetime) liveBlock(b *heapprofile.Watched, now time.Time) LiveBlock
 	}
 	if life.tag != nil {
 		of.Region = life.tag.name
-		if ended := life.tag.ended.Load(); ended != nil {
-			of.RegionEnded = now.Sub(*ended)
+		if ended := life.tag.allEnded(); !ended.IsZero() {
+			of.RegionEnded = now.Sub(ended)
 		}
 	}
 	return of

@@ -39,7 +39,8 @@ type LifetimeOptions struct {
 	LongLived       []string      // names of children whose blocks outlive requests, such as those of a cache
 
 	// Leaked reports whether an old block is a leak. If it is nil, one is that was allocated in a region
-	// that ended OldAge ago or earlier, and not through a child that is LongLived.
+	// that ended OldAge ago or earlier, as did all regions around it, which may use what an inner one has
+	// made, and not through a child that is LongLived.
 	Leaked func(b LiveBlock) bool
 }
 
@@ -49,7 +50,7 @@ type LiveBlock struct {
 	Age          time.Duration
 	Proxy, Child string
 	Region       string              // the name of the region that it was allocated in, "" if none
-	RegionEnded  time.Duration       // how long ago that ended; negative if it has not, or there is none
+	RegionEnded  time.Duration       // how long ago it and all regions around it had ended; negative if one has not, or there is none
 	Stack        []heapprofile.Frame // from the function that allocated it outwards
 }
 
@@ -93,7 +94,7 @@ type Lifetimes struct {
 	stop    chan struct{}
 	stopped sync.WaitGroup
 
-	spans, leaked, suppressed, checkpoints, ended atomic.Int64
+	spans, leaked, suppressed, unrecorded, checkpoints, ended atomic.Int64
 }
 
 var _ alloctrace.Attacher = (*Lifetimes)(nil)
@@ -113,7 +114,7 @@ func NewLifetimes(o LifetimeOptions) *Lifetimes {
 		l.config.budget = NewBudget(100)
 	}
 	l.profile = heapprofile.New(heapprofile.Options{Rate: o.Rate, MaxBlocks: o.MaxBlocks, Watcher: (*watcher)(l)})
-	knowing.add(o.Rate == 1, 1)
+	openLifetimes.Add(1)
 	if o.CheckpointEvery > 0 {
 		l.stopped.Go(l.checkpointEvery)
 	}
@@ -146,14 +147,15 @@ func (l *Lifetimes) Observe(ctx context.Context, e alloctrace.Event, err error) 
 func (l *Lifetimes) Attach(to *alloctrace.Attachment) alloctrace.Hook { return l.profile.Attach(to) }
 
 // LifetimeStats are what [Lifetimes] has done. At rest Sampled is the sum of Spans, Suppressed,
-// Live and Untracked.
+// Unrecorded, Live and Untracked.
 type LifetimeStats struct {
 	Sampled     int64 // blocks
 	Live        int64 // of them live and without a span
 	Spans       int64 // of them have ended with a span, those that Close reports included
 	Suppressed  int64 // have ended without one, for want of the Budget
+	Unrecorded  int64 // have ended with a span that nobody records: by the sampler of the TracerProvider, or without one
 	Untracked   int64 // were sampled while MaxBlocks were remembered
-	Leaked      int64 // spans with allocator.leaked=true
+	Leaked      int64 // blocks that were reported as leaked, by spans that are Unrecorded too
 	Checkpoints int64 // spans of blocks that were live, and not at Close
 }
 
@@ -162,7 +164,7 @@ func (l *Lifetimes) Stats() LifetimeStats {
 	p := l.profile.Stats()
 	s := LifetimeStats{
 		Sampled: p.Sampled, Untracked: p.Untracked, Spans: l.spans.Load(), Suppressed: l.suppressed.Load(),
-		Leaked: l.leaked.Load(), Checkpoints: l.checkpoints.Load(),
+		Unrecorded: l.unrecorded.Load(), Leaked: l.leaked.Load(), Checkpoints: l.checkpoints.Load(),
 	}
 	s.Live = max(0, s.Sampled-s.Untracked-l.ended.Load())
 	return s
@@ -178,26 +180,30 @@ func (l *Lifetimes) Checkpoint() {
 		return
 	}
 	now := time.Now()
-	for _, b := range spread(l.profile.Watched()) {
+	old := slices.DeleteFunc(l.profile.Watched(), func(b *heapprofile.Watched) bool { return now.Sub(b.Allocated) < l.options.OldAge })
+	spent := false // but for what the budget reserves for leaks
+	for _, b := range spread(old) {
 		life, age := b.Value.(*lifetime), now.Sub(b.Allocated)
-		if age < l.options.OldAge {
+		life.mu.Lock()
+		leaked := !life.ended && !life.leaked && l.options.Leaked(life.liveBlock(b, now))
+		if life.ended || life.leaked || !leaked && (spent || age < life.shownAt) {
+			life.mu.Unlock()
 			continue
 		}
-		life.mu.Lock()
-		switch {
-		case life.ended || life.leaked:
-		case l.options.Leaked(life.liveBlock(b, now)):
-			if l.emit(b, now, true, true) {
-				life.leaked = true
-				l.checkpoints.Add(1)
-			}
-		case age >= max(life.shownAt, l.options.OldAge):
-			if l.emit(b, now, false, true) {
-				life.shownAt = 2 * age
-				l.checkpoints.Add(1)
-			}
+		is := l.emit(b, now, leaked, true)
+		if is != suppressedSpan {
+			life.leaked, life.shownAt = leaked, 2*age
+		}
+		if is == recordedSpan {
+			l.checkpoints.Add(1)
 		}
 		life.mu.Unlock()
+		if is == suppressedSpan {
+			if leaked {
+				return // so as not to count all others as suppressed
+			}
+			spent = true
+		}
 	}
 }
 
@@ -211,7 +217,7 @@ func (l *Lifetimes) Close() {
 	close(l.stop)
 	l.stopped.Wait()
 	l.profile.SetRate(0)
-	knowing.add(l.options.Rate == 1, -1)
+	openLifetimes.Add(-1)
 	now := time.Now()
 	for _, b := range spread(l.profile.Watched()) {
 		l.end(b, now, true)

@@ -278,7 +278,7 @@ func (r *Region) attributes() []attribute.KeyValue {
 			list = append(list, attribute.Int64(more.name, more.value))
 		}
 	}
-	if e := r.escaped(); e.Known {
+	if e := r.escaped(t.AllocatedBytes); e.Known {
 		list = append(list,
 			attribute.Int64("allocator.escaped.blocks", e.Blocks),
 			attribute.Int64("allocator.escaped.bytes", e.Bytes),

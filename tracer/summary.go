@@ -24,7 +24,7 @@ type Summary struct {
 // escaped.
 type Escaped struct {
 	Known         bool  // there is a Lifetimes
-	Exact         bool  // all that there are sample every block
+	Exact         bool  // it has seen all bytes that the region has allocated, and sampled each block
 	Blocks, Bytes int64 // an estimate unless Exact
 	BytesError    int64 // standard error of Bytes; 0 if Exact
 }
@@ -64,7 +64,7 @@ func (r *Region) Summary() Summary {
 		Stats:        statsOf(t),
 		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
 		Waits: t.Waits, WaitTime: t.Waited,
-		Escaped:         r.escaped(),
+		Escaped:         r.escaped(t.AllocatedBytes),
 		SuppressedSpans: int64(r.suppressed.Load()),
 	}
 	for _, share := range r.inside.Shares() {

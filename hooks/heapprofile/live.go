@@ -281,7 +281,7 @@ func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing
 }
 
 // failed takes in again a block whose release has failed, and reports whether there was one,
-// and whether a release was kept. If another goroutine is releasing it too, it is that one's
+// and whether a release was kept. If it returns a block none the less, its Proxy has another one there by now. If another goroutine is releasing it too, it is that one's
 // block from now on. Where goroutines cannot be told apart, another release of the same block,
 // such as a second free, is the one that fails first; and what has been released last, for it is
 // what was there last.
@@ -310,6 +310,8 @@ func (t *liveTable) failed(addr, size uintptr, through *part) (b block, ok, kept
 			b, ok = r.block, true
 			s.live.put(addr, &b)
 			t.filter[filterOf(addr)].Add(1)
+		} else {
+			b = r.block // its address is used again: it was released
 		}
 	}
 	t.finish(s, found)

@@ -92,6 +92,8 @@ func (p *part) release(ctx context.Context, e alloctrace.Event) {
 		if ok {
 			b.site.free(&b, -1)
 			p.inUse.Add(1)
+		} else {
+			p.freed(b.watched)
 		}
 		if kept && p.pending != nil {
 			p.pending.Add(-1)
