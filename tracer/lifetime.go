@@ -56,8 +56,8 @@ func (w *watcher) Freed(b *heapprofile.Watched) {
 	(*Lifetimes)(w).end(b, time.Now(), false)
 }
 
-// end ends the life of a block once, with a span if there is budget.
-func (l *Lifetimes) end(b *heapprofile.Watched, now time.Time, leaked bool) {
+// end ends the life of a block once, with a span if there is budget. The block is live if l ends.
+func (l *Lifetimes) end(b *heapprofile.Watched, now time.Time, live bool) {
 	life := b.Value.(*lifetime)
 	life.mu.Lock()
 	defer life.mu.Unlock()
@@ -65,11 +65,11 @@ func (l *Lifetimes) end(b *heapprofile.Watched, now time.Time, leaked bool) {
 		return
 	}
 	life.ended = true
-	if !leaked {
+	if !live {
 		life.tag.add(b, -1)
 	}
 	l.ended.Add(1)
-	switch l.emit(b, now, leaked && !life.leaked, leaked) {
+	switch l.emit(b, now, live && !life.leaked && !l.longLived(b.Child), live) {
 	case recordedSpan:
 		l.spans.Add(1)
 	case unrecordedSpan:

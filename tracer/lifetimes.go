@@ -16,7 +16,8 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
-// LifetimeOptions configure [NewLifetimes]. The zero value is for production.
+// LifetimeOptions configure [NewLifetimes]. The zero value samples as a service in production can
+// afford. CheckpointEvery has leaks reported while it runs.
 type LifetimeOptions struct {
 	Rate      int // bytes allocated for each block that is sampled, as heapprofile.Options has it: 0 is 512 KiB, 1 every block
 	MaxBlocks int // how many live blocks are remembered, likewise: 0 is 262,144, or no bound if Rate is 1
@@ -24,7 +25,9 @@ type LifetimeOptions struct {
 	// Budget bounds how many spans are started in a second. Nil is a budget of 100 of its own.
 	Budget *Budget
 
-	TracerProvider trace.TracerProvider // where spans go; nil is otel.GetTracerProvider
+	// TracerProvider is where spans go. Nil is otel.GetTracerProvider. Each span is a root: a sampler
+	// that drops traces drops leaks, too. A provider of their own, which samples all, keeps them.
+	TracerProvider trace.TracerProvider
 
 	// Logs is called for each block that is reported as leaked, as by WithLogs: the event is
 	// allocator.leak, and the context holds the span in which it was allocated. Nil is nobody.
@@ -36,7 +39,7 @@ type LifetimeOptions struct {
 
 	OldAge          time.Duration // from what age on blocks are looked at by checkpoints; 0 is a minute
 	CheckpointEvery time.Duration // how often Checkpoint is called; 0 is never
-	LongLived       []string      // names of children whose blocks outlive requests, such as those of a cache
+	LongLived       []string      // names of children whose blocks outlive requests, such as those of a cache: they are never leaked
 
 	// Leaked reports whether an old block is a leak. If it is nil, one is that was allocated in a region
 	// that ended OldAge ago or earlier, as did all regions around it, which may use what an inner one has
@@ -77,8 +80,8 @@ type LiveBlock struct {
 //	code.stacktrace         string  where it was allocated: a line a function, with file and line
 //
 // those of [Region.SetAttributes] and of LifetimeOptions.Attributes. A search for the tag
-// allocator.leaked=true finds leaks: at [Lifetimes.Close] each block that is still live, and
-// before, by [Lifetimes.Checkpoint], what LifetimeOptions.Leaked says. Their status is Error.
+// allocator.leaked=true finds leaks: at [Lifetimes.Close] each block that is still live and not
+// LongLived, and before, by [Lifetimes.Checkpoint], what LifetimeOptions.Leaked says. Their status is Error.
 //
 // A span is started when the life has ended, with the times of both, so that no span is open
 // meanwhile and none is lost unseen: what has none is counted, see [LifetimeStats]. A block that is not
@@ -207,8 +210,8 @@ func (l *Lifetimes) Checkpoint() {
 	}
 }
 
-// Close ends l. Each block that is still live has a span with allocator.leaked=true, as far as the
-// Budget goes; of blocks that were allocated by the same calls one has its span first. It does not
+// Close ends l. Each block that is still live has a span, with allocator.leaked=true unless its child
+// is LongLived, as far as the Budget goes; of blocks that were allocated by the same calls one has its span first. It does not
 // flush the TracerProvider. A second Close does nothing.
 func (l *Lifetimes) Close() {
 	if l.closed.Swap(true) {
@@ -237,7 +240,9 @@ func spread(blocks []*heapprofile.Watched) []*heapprofile.Watched {
 	return blocks
 }
 
+func (l *Lifetimes) longLived(child string) bool { return slices.Contains(l.options.LongLived, child) }
+
 // outlivedRegion is Leaked unless it is set.
 func (l *Lifetimes) outlivedRegion(b LiveBlock) bool {
-	return b.RegionEnded >= l.options.OldAge && !slices.Contains(l.options.LongLived, b.Child)
+	return b.RegionEnded >= l.options.OldAge && !l.longLived(b.Child)
 }

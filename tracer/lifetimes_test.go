@@ -2,6 +2,7 @@ package tracer_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -82,8 +83,8 @@ func TestLifetime(t *testing.T) {
 			"allocator.name": "mem", "allocator.child": "cache", "allocator.region": "first", "allocator.freed_by": "second",
 			"allocator.leaked": "false", "allocator.live": "false", "of": "first", "http.route": "/pages", "more": "7",
 		} {
-			if got := s.attributes[attribute.Key(name)]; got.Emit() != want {
-				t.Errorf("%s is %q, want %q", name, got.Emit(), want)
+			if got := s.attributes[attribute.Key(name)]; fmt.Sprint(got.AsInterface()) != want {
+				t.Errorf("%s is %v, want %q", name, got.AsInterface(), want)
 			}
 		}
 		if stack := s.attributes["code.stacktrace"].AsString(); !strings.Contains(stack, "tracer_test.allocate\n\t") || !strings.Contains(stack, "_test.go:") {
@@ -175,6 +176,21 @@ func other(t *testing.T, mem blockalloc.Allocator) blockalloc.Block {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestCloseWithACache: what a child that is long-lived has at Close is shown, and not as a leak.
+func TestCloseWithACache(t *testing.T) {
+	var spans recorder
+	l := tracer.NewLifetimes(tracer.LifetimeOptions{Rate: 1, TracerProvider: &spans, LongLived: []string{"cache"}})
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(l))
+	cache := mem.Child("cache")
+	b := allocate(t, cache, 64)
+	l.Close()
+	of := spans.named(t, "block cache")
+	if len(of) != 1 || of[0].attributes["allocator.leaked"].AsBool() || !of[0].attributes["allocator.live"].AsBool() || of[0].status != codes.Unset || l.Stats().Leaked != 0 {
+		t.Errorf("%d spans; %+v", len(of), l.Stats())
+	}
+	free(t, cache, b)
 }
 
 // TestCheckpoint: while a service runs, what outlives its region is a leak, and is reported once. What

@@ -22,7 +22,7 @@ func (s *span) want(t *testing.T, want map[string]int64) {
 	for name, value := range want {
 		got, ok := s.attributes[attribute.Key(name)]
 		if got.AsInt64() != value || ok != (value != 0) {
-			t.Errorf("span %q: %s is %v (%t), want %d", s.name, name, got.Emit(), ok, value)
+			t.Errorf("span %q: %s is %v (%t), want %d", s.name, name, got.AsInterface(), ok, value)
 		}
 	}
 }
