@@ -17,7 +17,7 @@ cross: ## the other platforms: 386, the other Go release, wasm, arm64 by qemu, W
 bench: ## one row a measure: name value unit bound ok|over
 	.ci/steps bench
 
-screenshots: ## the README's pictures: a flame graph of go tool pprof, memory limits, a trace in Jaeger's user interface
+screenshots: ## the pictures of README and docs: a flame graph, memory limits, Jaeger's user interface (see .ci/screenshots)
 	.ci/flamegraph
 	go run ./exporters/memlimit/plot -o exporters/memlimit/memlimit.svg
 	.ci/screenshots
