@@ -270,8 +270,6 @@ func (r *Region) attributes() []attribute.KeyValue {
 	}{
 		{"allocator.memory.moved_in", t.MovedInBytes},
 		{"allocator.memory.moved_out", t.MovedOutBytes},
-		{"allocator.waits", t.Waits},
-		{"allocator.wait_time", int64(t.Waited)},
 		{"allocator.spans.suppressed", int64(r.suppressed.Load())},
 	} {
 		if more.value != 0 {
@@ -284,6 +282,9 @@ func (r *Region) attributes() []attribute.KeyValue {
 			attribute.Int64("allocator.escaped.bytes", e.Bytes),
 			attribute.Int64("allocator.escaped.error", e.BytesError),
 		)
+	}
+	if t.Waits != 0 { // where the clock is coarse the time can be 0
+		list = append(list, attribute.Int64("allocator.waits", t.Waits), attribute.Int64("allocator.wait_time", int64(t.Waited)))
 	}
 	for _, s := range shares {
 		name := "allocator.child." + text.Name(s.Name)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/otlp"
 	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/tracer"
 	"github.com/alloctrace/alloctrace/tracer/tracehttp"
@@ -46,13 +47,23 @@ func BenchmarkTable(b *testing.B) {
 	lives := tracer.NewLifetimes(tracer.LifetimeOptions{TracerProvider: spans, LongLived: []string{"cache"}})
 	defer lives.Close()
 	without, regions, everything := with(), with(), with(lives)
+	never := make(chan struct{})
+	all := func(spans trace.TracerProvider) http.Handler {
+		return tracehttp.NewMiddleware(everything.mem, tracehttp.WithMeterProvider(meters), tracehttp.WithRegion(tracer.WithTracerProvider(spans)))(everything.handler())
+	}
 	variants := []*variant{
 		{name: "without", handler: without.handler()},
 		{name: "span_alone", handler: spanned(spans, without.handler())},
 		{name: "regions", handler: tracehttp.NewMiddleware(regions.mem)(regions.handler())},
-		{name: "everything", handler: tracehttp.NewMiddleware(everything.mem, tracehttp.WithMeterProvider(meters),
-			tracehttp.WithRegion(tracer.WithTracerProvider(spans)))(everything.handler())},
+		{name: "everything", handler: all(spans)},
+		{name: "nobody_there", handler: all(sending(b, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }))},
+		{name: "answering_503", handler: all(sending(b, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}))},
+		{name: "answering_never", handler: all(sending(b, func(w http.ResponseWriter, r *http.Request) { <-never }))},
 	}
+	b.Cleanup(func() { close(never) }) // before the collectors are closed
 	text := strings.Repeat("the quick brown fox\njumps over\nthe lazy dog\n", 200)
 	for b.Loop() {
 		urls := make(map[*variant]string)
@@ -61,7 +72,7 @@ func BenchmarkTable(b *testing.B) {
 			defer server.Close()
 			urls[v] = server.URL
 		}
-		for round := range 8000 { // in turns: the machine is the same for all
+		for round := range 14000 { // in turns: the machine is the same for all
 			v := variants[round%len(variants)]
 			for range 5 {
 				start := time.Now()
@@ -91,6 +102,26 @@ func BenchmarkTable(b *testing.B) {
 func percentile(all []time.Duration, p float64) float64 {
 	slices.Sort(all)
 	return float64(all[int(p*float64(len(all)-1))])
+}
+
+// sending is a provider whose spans go to a collector that answers as f does.
+func sending(b *testing.B, f http.HandlerFunc) trace.TracerProvider {
+	collector := httptest.NewServer(f)
+	p, err := otlp.New(b.Context(), otlp.Options{Endpoint: collector.URL, Protocol: otlp.HTTP})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = p.Shutdown(gone) // nothing has arrived
+		collector.CloseClientConnections()
+		collector.Close()
+		if s := p.Stats(); s.Accepted == 0 || s.Exported != 0 || s.Accepted != s.Failed {
+			b.Errorf("%+v: all accepted spans should be counted as failed", s)
+		}
+	})
+	return p
 }
 
 // spanned is a handler whose requests have a span, and nothing else.
