@@ -114,11 +114,11 @@ func sending(b *testing.B, f http.HandlerFunc) trace.TracerProvider {
 	b.Cleanup(func() {
 		gone, cancel := context.WithCancel(context.Background())
 		cancel()
-		_ = p.Shutdown(gone) // nothing has arrived
+		_ = p.Shutdown(gone) // little has arrived
 		collector.CloseClientConnections()
 		collector.Close()
-		if s := p.Stats(); s.Accepted == 0 || s.Exported != 0 || s.Accepted != s.Failed {
-			b.Errorf("%+v: all accepted spans should be counted as failed", s)
+		if s := p.Stats(); s.Accepted == 0 || s.Pending() != 0 {
+			b.Errorf("%+v: what has become of some spans is not counted", s)
 		}
 	})
 	return p
