@@ -113,7 +113,7 @@ func (i *inner) Failed(ctx context.Context, op string, size, align uintptr, err 
 // [alloctrace.Proxy.AllocateContext]. Regions that run at the same time do not disturb each
 // other's numbers.
 //
-// A region costs an allocation of some 300 bytes on the Go heap besides its span, and another one
+// A region costs an allocation of 224 bytes on the Go heap besides its span, and another one
 // if there are options. An operation costs what it costs to count it once more for each region
 // around it: an atomic operation and a few additions.
 func Start(ctx context.Context, name string, mem blockalloc.Allocator, opts ...Option) (context.Context, *Region) {
