@@ -286,7 +286,7 @@ func TestStartOfSomethingElse(t *testing.T) {
 	if err != nil {
 		path = os.Args[0] // fails for the unknown flag --config
 	}
-	if _, err := start(t, path, true, nil); err == nil || !strings.Contains(err.Error(), "before it was ready") {
+	if _, err := start(t, path, true, []string{"{}"}); err == nil || !strings.Contains(err.Error(), "before it was ready") {
 		t.Errorf("start returned %v", err)
 	}
 }
