@@ -2,6 +2,7 @@ package tracehttp_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -41,7 +42,7 @@ func (k blockTracer) Start(ctx context.Context, name string, o ...trace.SpanStar
 		m := map[string]string{}
 		c := trace.NewSpanStartConfig(o...)
 		for _, a := range c.Attributes() {
-			m[string(a.Key)] = a.Value.String()
+			m[string(a.Key)] = fmt.Sprint(a.Value.AsInterface())
 		}
 		*k.blocks = append(*k.blocks, m)
 	}
