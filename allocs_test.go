@@ -14,12 +14,9 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/internal/measure"
-	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
 func TestNoAllocations(t *testing.T) {
-	recorder := flight.New(flight.Options{})
-	defer recorder.Close()
 	nothing := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {})
 	for name, opts := range map[string][]alloctrace.Option{
 		"counted":    nil,
@@ -29,7 +26,6 @@ func TestNoAllocations(t *testing.T) {
 		"slog":       {alloctrace.WithHooks(sloghook.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})))},
 		"ring":       {alloctrace.WithHooks(ring.New(64, ring.PreciseClock()))},
 		"heap":       {alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))},
-		"flight":     {alloctrace.WithHooks(recorder)},
 		"exact":      {alloctrace.WithCounter(counter.Exact())},
 		"combined": {alloctrace.WithHooks(hooks.Tee(
 			hooks.Filter(nothing, hooks.MinSize(1), hooks.Kinds(alloctrace.Freeing)),

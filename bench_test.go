@@ -19,7 +19,6 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/measure"
-	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
 // nothing is a hook that does nothing.
@@ -41,8 +40,6 @@ func (callers) Observe(_ context.Context, e alloctrace.Event, _ error) {
 // allocator that costs no more than its call.
 func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 	inner := measure.NewInner()
-	recorder := flight.New(flight.Options{})
-	tb.Cleanup(func() { _ = recorder.Close() })
 	return map[string]blockalloc.Allocator{
 		"bare":       inner,
 		"counted":    alloctrace.Wrap(inner),
@@ -54,7 +51,6 @@ func pairs(tb testing.TB) map[string]blockalloc.Allocator {
 		"ring":       alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(256, nil))),
 		"ring_large": alloctrace.Wrap(inner, alloctrace.WithHooks(ring.New(1<<16, nil))), // larger than caches
 		"ring_pool":  alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil))),
-		"flight":     alloctrace.Wrap(inner, alloctrace.WithHooks(recorder)),
 		"heap":       alloctrace.Wrap(inner, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))),
 		"heap_all":   alloctrace.Wrap(inner, alloctrace.WithHooks(heapprofile.New(heapprofile.Options{Rate: 1}))),
 		"all_pool":   alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(ring.New(256, nil), heapprofile.New(heapprofile.Options{}))),
@@ -203,7 +199,6 @@ func table(b *testing.B) {
 	over("meter", "counted", "plain", 2.4)
 	over("ring", "counted", "plain", 2.4)
 	over("ring_large", "counted", "plain", measure.NoBound)
-	over("flight", "counted", "plain", measure.NoBound)
 	over("writer", "counted", "plain", measure.NoBound)
 	over("heap", "counted", "plain", 1.7)
 	over("callers", "counted", "plain", measure.NoBound)
