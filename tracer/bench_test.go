@@ -12,7 +12,6 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/tracer"
-	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
 func BenchmarkRegion(b *testing.B) {
@@ -67,14 +66,12 @@ func BenchmarkTable(b *testing.B) {
 			measure.Plain(), measure.Atomic(), measure.Pairs("counted", 2000, p), pairs, measure.Pairs("nested", 2000, nested.Allocator()),
 			measure.Pairs("child_counted", 2000, p.Child("child")), child,
 			measure.Pairs("lifetimes", 2000, withLifetimes(b, 0)), measure.Pairs("lifetimes_all", 500, withLifetimes(b, 1)),
-			measure.Pairs("flight", 2000, withFlight(b)),
 		})
 		fmt.Println() // a pair is two operations
 		measure.Row(os.Stdout, b, "region_operation_over_counted", times.Over("region", "counted", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_nested_operation_over_region", times.Over("nested", "region", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "region_child_operation_over_counted", times.Over("child", "child_counted", "plain")/2, "P", 1.5)
 		measure.Row(os.Stdout, b, "lifetimes_over_counted", times.Over("lifetimes", "counted", "plain"), "P", 1.3)
-		measure.Row(os.Stdout, b, "flight_over_counted", times.Over("flight", "counted", "plain"), "P", measure.NoBound)
 		measure.Row(os.Stdout, b, "lifetimes_all_over_counted", times.Over("lifetimes_all", "counted", "plain"), "P", measure.NoBound)
 		measure.Row(os.Stdout, b, "region_allocations", testing.AllocsPerRun(1000, func() { pairs.Run(1); child.Run(1) }), "allocs/op", 0)
 		region.End()
@@ -86,10 +83,4 @@ func withLifetimes(b *testing.B, rate int) *alloctrace.Proxy {
 	l := tracer.NewLifetimes(tracer.LifetimeOptions{Rate: rate, TracerProvider: noop.NewTracerProvider()})
 	b.Cleanup(l.Close)
 	return alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(l))
-}
-
-func withFlight(b *testing.B) *alloctrace.Proxy {
-	recorder := flight.New(flight.Options{})
-	b.Cleanup(func() { _ = recorder.Close() })
-	return alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(recorder))
 }
