@@ -87,7 +87,8 @@ type LiveBlock struct {
 // meanwhile and none is lost unseen: what has none is counted, see [LifetimeStats]. A block that is not
 // sampled costs what it costs a Profile. One that is sampled costs some 500 nanoseconds and 200 bytes on
 // the Go heap more, and its span some microseconds. Lifetimes may be used by several goroutines at
-// once, and by several Proxies.
+// once, and by several Proxies. A free waits while a span of its block is made: span processors, Logs
+// and Leaked should not block, and must not free the block.
 type Lifetimes struct {
 	profile *heapprofile.Profile
 	options LifetimeOptions
@@ -210,9 +211,9 @@ func (l *Lifetimes) Checkpoint() {
 	}
 }
 
-// Close ends l. Each block that is still live has a span, with allocator.leaked=true unless its child
-// is LongLived, as far as the Budget goes; of blocks that were allocated by the same calls one has its span first. It does not
-// flush the TracerProvider. A second Close does nothing.
+// Close ends l. Each block that is still live has a span, as far as the Budget goes, with
+// allocator.leaked=true unless its child is LongLived. Of blocks that were allocated by the same
+// calls one has its span first. It does not flush the TracerProvider. A second Close does nothing.
 func (l *Lifetimes) Close() {
 	if l.closed.Swap(true) {
 		return
