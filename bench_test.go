@@ -14,6 +14,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/backstop"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
@@ -177,6 +178,16 @@ func table(b *testing.B) {
 		measure.Subject{Name: "each_2", Turn: 10 * tableTurn, Run: on(each...)},
 	)
 
+	for name, o := range map[string]backstop.Options{"backstop": {}, "backstop_no_stacks": {NoStacks: true}} {
+		mem := backstop.New(alloctrace.Wrap(measure.NewInner()), o)
+		subjects = append(subjects, measure.Subject{Name: name, Turn: tableTurn / 10, Run: func(n int) {
+			for range n {
+				handle, _ := mem.Allocate(page)
+				_ = mem.Free(handle)
+			}
+		}})
+	}
+
 	times := measure.Run(tableRounds, subjects)
 	row := func(name string, value float64, unit string, bound float64) {
 		measure.Row(os.Stdout, b, name, value, unit, bound)
@@ -210,6 +221,9 @@ func table(b *testing.B) {
 	over("ring_pool", "pool", "plain", 4.8)
 	over("all_pool", "pool", "plain", 6.5)
 	row("all_pool_pair", times.Ratio("all_pool", "atomic"), "A", measure.NoBound)
+	row("backstop_over_counted", times.Over("backstop", "counted", "atomic"), "A", measure.NoBound)
+	row("backstop_no_stacks_over_counted", times.Over("backstop_no_stacks", "counted", "atomic"), "A", measure.NoBound)
+	zeroedRows(b)
 	for _, name := range []string{"counted", "writer"} {
 		row(name+"_allocations", testing.AllocsPerRun(1000, func() { pair(all[name]) }), "allocs/op", 0)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
 )
 
@@ -25,7 +26,7 @@ type family struct {
 
 // Child returns a Proxy for one part of the program. It has counts of its own, which are part
 // of p's as well, at no cost to either. It has the inner allocator, the hooks and the context of
-// p, and the hooks that opts add. Hooks are given its name, see [Attachment].
+// p, and the hooks that opts add. Hooks are given its name, see [Attachment]. [WithInner] gives it a limit of its own.
 //
 // A block should be freed through the Proxy that allocated it. Otherwise the numbers of the
 // children are wrong, and only p's are right.
@@ -38,7 +39,7 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 		name = cfg.name
 	}
 	c := &Proxy{
-		inner:   p.Unwrap(),
+		inner:   cfg.inner(p.Unwrap()),
 		counter: cfg.counter,
 		pending: &nothingPending,
 		quiet:   p.quiet,
@@ -46,6 +47,10 @@ func (p *Proxy) Child(name string, opts ...Option) *Proxy {
 			name: name, root: p.root, id: p.id, owner: p.owner, below: p.below, waiting: p.waiting,
 			family: family{parent: p.state, ownCounter: cfg.counter == nil},
 		},
+	}
+	if len(cfg.wraps) > 0 {
+		c.owner, _ = blockalloc.OwnerOf(c.inner)
+		_, c.below = viewed(c.inner, func(p *Proxy) *Proxy { return p })
 	}
 	c.attach(name, slices.Concat(p.hooks, cfg.hooks))
 	c.interpose(p.ctx, p.region())

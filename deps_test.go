@@ -19,6 +19,8 @@ const module = "github.com/alloctrace/alloctrace"
 // library, tests left out; a trailing /... is any package below. It is the picture
 // of the house: an arrow that is not here is a mistake.
 var allowed = map[string][]string{
+	"internal/adapter.v2":             {module + "/blockalloc", module + "/internal/adapter.v2/inner"},
+	"internal/adapter.v2/inner":       {module + "/blockalloc"},
 	"internal/bugs":                   {module + "/blockalloc"},
 	"internal/callers":                {},
 	"internal/fields":                 {},
@@ -35,23 +37,29 @@ var allowed = map[string][]string{
 	"internal/recursion":              {module + "/internal/callers", module + "/internal/goroutine"},
 	"internal/shard":                  {},
 	"internal/shard/shardtest":        {},
+	"internal/short":                  {},
 	"internal/sources":                {module + "/blockalloc", module + "/counter"},
+	"internal/spans":                  {},
+	"internal/spantest":               {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/trace/noop"},
 	"internal/text":                   {},
 	"internal/text/texttest":          {},
 	"internal/waits":                  {},
 	"internal/ways":                   {module + "/internal/callers", module + "/internal/random", module + "/internal/shard"},
 	"counter":                         {module + "/internal/shard"},
-	"blockalloc":                      {module + "/internal/callers", module + "/internal/injected", module + "/internal/pages", module + "/internal/shard", module + "/internal/waits", "golang.org/x/sys/..."},
+	"blockalloc":                      {module + "/internal/callers", module + "/internal/injected", module + "/internal/pages", module + "/internal/shard", module + "/internal/spans", module + "/internal/waits", "golang.org/x/sys/..."},
+	"blockalloc/arrowmem":             {module + "/blockalloc", module + "/internal/shard"},
+	"blockalloc/backstop":             {module + "/blockalloc", module + "/internal/callers", module + "/internal/text"},
 	"blockalloc/blocktest":            {module + "/blockalloc", module + "/blockalloc/failing"},
-	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/pages"},
+	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/pages", module + "/internal/spans"},
 	"blockalloc/failing":              {module + "/blockalloc", module + "/internal/injected"},
+	"blockalloc/grpcmem":              {module + "/blockalloc", module + "/blockalloc/backstop"},
 	"blockalloc/typed":                {module + "/blockalloc"},
 	"internal/region":                 {module + "/internal/shard", module + "/internal/waits"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
 	"hooks":                           {module, module + "/internal/random", module + "/internal/text"},
 	"hooks/heapprofile":               {module, module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/text"},
 	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
-	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile"},
+	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/backstop", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile", module + "/internal/callers"},
 	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
 	"hooks/sloghook":                  {module, module + "/internal/text"},
 	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
@@ -73,6 +81,12 @@ var allowed = map[string][]string{
 	},
 }
 
+// nested says the same of the modules below blockalloc, which are in the workspace alone.
+var nested = map[string][]string{
+	"blockalloc/cmem":                {module + "/blockalloc", module + "/internal/spans"},
+	"blockalloc/cmem/internal/ctest": {module + "/blockalloc"},
+}
+
 // below are the packages of the root module that exporters may import: those that an exporter reads.
 var below = []string{
 	module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/hooks/heapprofile",
@@ -80,7 +94,8 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests. Tracegrpc is a middleware on top of tracer.
+// the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests. Tracegrpc is a middleware on top of tracer,
+// and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
@@ -96,20 +111,21 @@ var exporters = map[string][]string{
 	"exporters/rss":                      {"golang.org/x/sys/..."},
 	"exporters/tracegrpc":                {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":  {},
+	"blockalloc/wazeromem":               {"github.com/tetratelabs/wazero/api", "github.com/tetratelabs/wazero/experimental"},
 }
 
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/typed", "counter",
+	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/typed", "blockalloc/cmem", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.
-var noGRPC = []string{"exporters/otellog", "exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/quickstart"}
+var noGRPC = []string{"exporters/otellog", "exporters/otelmetric", "exporters/otlpfile", "exporters/prometheus", "exporters/pprof", "examples/indexer", "examples/pagecache", "examples/quickstart"}
 
 // noProtobuf are those of which none is protobuf either, of what is compiled for somebody's first look.
-var noProtobuf = []string{"exporters/otellog", "exporters/otlpfile", "examples/indexer", "examples/quickstart"}
+var noProtobuf = []string{"exporters/otellog", "exporters/otlpfile", "examples/indexer", "examples/pagecache", "examples/quickstart"}
 
 type goPackage struct {
 	ImportPath                         string
@@ -168,6 +184,9 @@ func standard(path string) bool {
 func mayImport(name string) (want []string, known bool) {
 	if own, ok := exporters[name]; ok {
 		return append(slices.Clone(below), own...), true
+	}
+	if own, ok := nested[name]; ok {
+		return own, true
 	}
 	want, known = allowed[name]
 	return want, known
@@ -238,9 +257,11 @@ func TestImports(t *testing.T) {
 			t.Errorf("package %q is in allowed and not in the module", name)
 		}
 	}
-	for name := range exporters {
-		if !seen[name] && pattern == "work" {
-			t.Errorf("package %q is in exporters and not in the workspace", name)
+	for _, modules := range []map[string][]string{exporters, nested} {
+		for name := range modules {
+			if !seen[name] && pattern == "work" {
+				t.Errorf("package %q is in exporters or nested and not in the workspace", name)
+			}
 		}
 	}
 }
@@ -263,6 +284,7 @@ func TestWrongImports(t *testing.T) {
 		"exporters/otellog":    "go.opentelemetry.io/otel/sdk/log",
 		"exporters/otlp":       module + "/internal/jaegertest",
 		"exporters/otlpfile":   "google.golang.org/protobuf/proto",
+		"blockalloc/wazeromem": "github.com/tetratelabs/wazero", // which imports the package in .ci/clients
 		"exporters/new":        module,
 		"new":                  "fmt",
 	} {

@@ -3,6 +3,7 @@ package alloctrace
 import (
 	"context"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/recursion"
@@ -128,6 +129,16 @@ type between struct {
 
 var _ blockalloc.Allocator = (*between)(nil)
 
+// Unwrap and Find are for [blockalloc.Granted].
+func (b *between) Unwrap() blockalloc.Allocator { return b.inner }
+
+func (b *between) Find(p unsafe.Pointer) (blockalloc.Block, bool) {
+	if f, ok := b.inner.(blockalloc.Finder); ok {
+		return f.Find(p)
+	}
+	return blockalloc.Block{}, false
+}
+
 func (b *between) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	n, err := b.inner.Allocate(l)
 	if err != nil {
@@ -142,13 +153,17 @@ func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Blo
 	if err != nil {
 		return n, err
 	}
+	b.reallocated(old, size, n)
+	return n, nil
+}
+
+func (b *between) reallocated(old blockalloc.Block, size uintptr, n blockalloc.Block) {
 	if old.IsZero() {
 		b.region.Allocate(size, n.Size(), b.child)
 	} else {
 		b.region.Reallocate(old.Size(), size, n.Size(), b.child)
 	}
 	b.observe(Reallocated, size, n)
-	return n, nil
 }
 
 func (b *between) Free(old blockalloc.Block) error {

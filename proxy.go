@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
@@ -58,9 +59,11 @@ var nothingPending atomic.Int64
 var (
 	_ blockalloc.Allocator = (*Proxy)(nil)
 	_ blockalloc.Owner     = (*Proxy)(nil)
+	_ blockalloc.Finder    = (*Proxy)(nil)
 	_ counter.Source       = (*Proxy)(nil)
 
 	_ blockalloc.ContextAllocator = (*Proxy)(nil)
+	_ blockalloc.Resizer          = (*Proxy)(nil)
 )
 
 // Wrap returns a Proxy around inner. It panics if inner is nil.
@@ -69,6 +72,7 @@ func Wrap(inner blockalloc.Allocator, opts ...Option) *Proxy {
 		panic("alloctrace: Wrap(nil): pass an allocator, such as blockalloc.Default()")
 	}
 	c := configOf(opts)
+	inner = c.inner(inner)
 	p := &Proxy{
 		inner:   inner,
 		counter: c.counter,
@@ -131,9 +135,18 @@ func (p *Proxy) AllocateContext(ctx context.Context, l blockalloc.Layout) (block
 
 // Reallocate reallocates b by the inner allocator. After [Proxy.Close] it fails
 // with blockalloc.ErrClosed, and b stays live.
+//
+// If [blockalloc.FromRaw] made b, p counts and delivers what was granted, see [Proxy.Free].
 func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	given := b
+	if b.IsRaw() {
+		var err error
+		if b, err = blockalloc.Granted(p.inner, b); err != nil {
+			return given, p.reallocateFailed(b, p.rawError("Reallocate", b, err))
+		}
+	}
 	if p.closed.Load() {
-		return b, p.reallocateFailed(b, p.closedError("Reallocate"))
+		return given, p.reallocateFailed(b, p.closedError("Reallocate"))
 	}
 	if p.hook != nil && !b.IsZero() {
 		recursion.Check()
@@ -141,25 +154,42 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	}
 	n, err := p.inner.Reallocate(b, size)
 	if err != nil {
+		if n == b {
+			n = given
+		}
 		return n, p.reallocateFailed(b, err)
 	}
+	p.reallocated(b, size, n)
+	return n, nil
+}
+
+// reallocated counts and delivers what has become of b.
+func (p *Proxy) reallocated(b blockalloc.Block, size uintptr, n blockalloc.Block) {
 	if p.pending.Load() != 0 {
 		p.deliverReleased(b)
 	}
 	if b.IsZero() { // an inner allocator that takes this as an allocation
 		p.counter.Allocate(size, n.Size())
 	} else {
-		p.counter.Reallocate(b.Size(), size, n.Size())
+		p.counter.Reallocate(b.Requested(), b.Size(), size, n.Size())
 	}
 	if p.hook != nil && !n.IsZero() {
 		recursion.Check()
 		p.hook.Observe(p.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align()}, nil)
 	}
-	return n, nil
 }
 
 // Free gives b back to the inner allocator, also after [Proxy.Close].
+//
+// If [blockalloc.FromRaw] made b, p looks up what was granted, and counts and delivers that. For that the inner allocator must
+// be a [blockalloc.Finder], or else p refuses the block: see [blockalloc.Granted].
 func (p *Proxy) Free(b blockalloc.Block) error {
+	if b.IsRaw() {
+		var err error
+		if b, err = blockalloc.Granted(p.inner, b); err != nil {
+			return p.freeFailed(b, p.rawError("Free", b, err))
+		}
+	}
 	if p.hook != nil && !b.IsZero() {
 		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align()}, nil)
 	}
@@ -169,7 +199,7 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 	if p.pending.Load() != 0 {
 		p.deliverReleased(b)
 	}
-	p.counter.Free(b.Size())
+	p.counter.Free(b.Requested(), b.Size())
 	return nil
 }
 
@@ -222,6 +252,10 @@ func (p *Proxy) failed(in between, e Event, err error) {
 	}
 }
 
+func (p *Proxy) rawError(op string, b blockalloc.Block, err error) error {
+	return fmt.Errorf("alloctrace: %s(%v) through %s: %w", op, b, p.text(), err)
+}
+
 func (p *Proxy) closedError(op string) error {
 	return fmt.Errorf("alloctrace: %s through %s: %w: use it before Close", op, p.text(), blockalloc.ErrClosed)
 }
@@ -260,6 +294,14 @@ func (p *Proxy) Unwrap() blockalloc.Allocator {
 // Owner; [blockalloc.OwnerOf] says whether it is.
 func (p *Proxy) Owns(b blockalloc.Block) bool {
 	return p.owner != nil && p.owner.Owns(b)
+}
+
+// Find returns what the inner allocator finds, nothing if that is no [blockalloc.Finder].
+func (p *Proxy) Find(ptr unsafe.Pointer) (blockalloc.Block, bool) {
+	if f, ok := p.inner.(blockalloc.Finder); ok {
+		return f.Find(ptr)
+	}
+	return blockalloc.Block{}, false
 }
 
 // WithContext returns a view of p whose operations are in the context ctx. Hooks are given ctx,

@@ -1,16 +1,3 @@
 package alloctrace_test
 
-import (
-	"flag"
-	"os"
-	"testing"
-)
-
-// Long tests run in their short form, as with -short, so that go test is quick on every
-// machine. They run longer with -short=false, and in full with ALLOCTRACE_REQUIRE_ALL=1.
-func init() {
-	testing.Init()
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "" {
-		_ = flag.Set("test.short", "true")
-	}
-}
+import _ "github.com/alloctrace/alloctrace/internal/short" // long tests

@@ -9,15 +9,23 @@
 // allocated it. It fails at once if memory is misused, with the calls that allocated and freed the
 // block. Each test has its own Proxy, so that tests can run in parallel.
 //
-// Two flags are for a whole test binary and override what its tests say.
+// Flags are for a whole test binary. Two override what its tests say.
 // -alloctest.stacks=full, sampled or off takes stacks of all blocks, which is the default, of one
 // in 64 KiB, or of none. -alloctest.debug=guard makes each [debug.Allocator] as strict as it can
 // be: it has guard pages, so that the first access to a byte outside a block faults.
 // -alloctest.debug=off leaves it out. The environment variable ALLOCTEST_DEBUG does the same as
 // the second flag. It is for go test ./..., where not all packages know the flag.
+// -alloctest.skip=example.com/adapter,github.com/apache/arrow-go/... leaves packages out of
+// all reports, as [WithSkip] does out of those of one test. -alloctest.limit=64MiB fails tests
+// that have more live at once, as [WithLimit] does for one test.
+//
+// With go test -json or -v each test has the attributes alloctest.peak_bytes and
+// alloctest.leaked_bytes, see [testing.T.Attr]: the most that was live of one of its Proxies, and what was live at
+// the end.
 package alloctest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -26,14 +34,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/backstop"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // TestingT is what this package needs of a *testing.T, *testing.B or *testing.F.
@@ -58,6 +70,7 @@ const sampledRate = 64 << 10
 
 var (
 	stacksFlag = flag.String("alloctest.stacks", "", "take stacks of all blocks, of one in 64 KiB, or of none: `full`, sampled or off")
+	skipFlag   = flag.String("alloctest.skip", "", "leave the calls of `packages` out of reports where they are the innermost: import paths, with /... for all below, separated by commas")
 	debugFlag  = flag.String("alloctest.debug", "", "look for misuse of memory with guard pages too, or not at all: `guard` or off")
 )
 
@@ -71,6 +84,8 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	inner  blockalloc.Allocator
 	stacks Stacks
+	skip   []string
+	limit  int64          // in bytes; 0 is none
 	debug  *debug.Options // nil unless set
 	proxy  []alloctrace.Option
 }
@@ -90,9 +105,17 @@ func WithAllocator(inner blockalloc.Allocator) Option {
 // benchmark of a sample.
 func WithStacks(s Stacks) Option { return optionFunc(func(c *config) { c.stacks = s }) }
 
+// WithSkip leaves the calls of packages out of reports where they are the innermost, so that a report
+// begins with who called them: an adapter, for example, between the test and this library. Each is an
+// import path, or one with "/..." after it for all packages below as well; see Skip of
+// [heapprofile.Options]. Without it there are those of the flag -alloctest.skip alone.
+func WithSkip(packages ...string) Option {
+	return optionFunc(func(c *config) { c.skip = append(c.skip, packages...) })
+}
+
 // WithDebug sets what the [debug.Allocator] between the Proxy and its allocator looks for.
-// Without it that is all but what needs guard pages. If the test relies on zeroed memory, set
-// Zeroed.
+// Without it that is all but what needs guard pages. If the test relies on zeroed memory that
+// it does not ask for, set Zeroed.
 func WithDebug(o debug.Options) Option {
 	return optionFunc(func(c *config) { c.debug = &o })
 }
@@ -131,6 +154,21 @@ func configure(t TestingT, opts []Option) (config, error) {
 	default:
 		return c, fmt.Errorf("%s: use %s, %s or %s", source, Full, Sampled, Off)
 	}
+	if _, err := callers.NewSkip(c.skip); err != nil {
+		return c, fmt.Errorf("With%w", err)
+	}
+	flagged, err := flaggedSkip()
+	if err != nil {
+		return c, err
+	}
+	c.skip = append(c.skip, flagged...)
+	limit, err := flaggedLimit()
+	if err != nil {
+		return c, err
+	}
+	if limit > 0 && (c.limit == 0 || limit < c.limit) {
+		c.limit = limit
+	}
 	mode, err := debugMode()
 	switch {
 	case mode == "guard" && c.debug != nil:
@@ -139,6 +177,18 @@ func configure(t TestingT, opts []Option) (config, error) {
 		c.debug = nil
 	}
 	return c, err
+}
+
+// flaggedSkip returns the packages of the flag.
+func flaggedSkip() ([]string, error) {
+	if *skipFlag == "" {
+		return nil, nil
+	}
+	packages := strings.Split(*skipFlag, ",")
+	if _, err := callers.NewSkip(packages); err != nil {
+		return nil, fmt.Errorf("-alloctest.skip=%s: %w", *skipFlag, err)
+	}
+	return packages, nil
 }
 
 const debugVariable = "ALLOCTEST_DEBUG"
@@ -184,9 +234,9 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	var k knowledge
 	switch c.stacks {
 	case Full:
-		k.profile = heapprofile.New(heapprofile.Options{Rate: 1})
+		k.profile = heapprofile.New(heapprofile.Options{Rate: 1, Skip: c.skip, Peak: c.limit > 0})
 	case Sampled:
-		k.profile = heapprofile.New(heapprofile.Options{Rate: sampledRate})
+		k.profile = heapprofile.New(heapprofile.Options{Rate: sampledRate, Skip: c.skip, Peak: c.limit > 0})
 	}
 	if k.profile != nil {
 		proxy = append(proxy, alloctrace.WithHooks(k.profile))
@@ -195,6 +245,7 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 	var findings findings
 	if c.debug != nil {
 		o := *c.debug
+		o.Skip = append(slices.Clip(o.Skip), c.skip...)
 		o.OnReport = findings.report(t, o.OnReport)
 		k.debug = debug.New(inner, o)
 		inner = k.debug
@@ -208,6 +259,7 @@ func New(t TestingT, opts ...Option) *alloctrace.Proxy {
 			defer findings.last(t, p, k.debug)
 		}
 		defer p.Close() // what is live is reported
+		defer verifyLimit(t, p, c.limit)
 		VerifyNone(t, p)
 	})
 	return p
@@ -304,6 +356,7 @@ func VerifyNone(t interface {
 	Errorf(format string, args ...any)
 }, p *alloctrace.Proxy) {
 	t.Helper()
+	collectDropped(func() bool { return p.Stats().LiveBlocks > 0 })
 	s, profile := p.Stats(), Profile(p)
 	var report heapprofile.Report
 	if profile != nil {
@@ -331,6 +384,17 @@ func VerifyNone(t interface {
 		}
 	}
 	t.Errorf("%s", text)
+}
+
+// collectDropped has what was dropped freed by the backstops of the program, if blocks are live: it was not
+// leaked. It gives up if somebody's cleanup does not end.
+func collectDropped(live func() bool) {
+	if !live() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = backstop.Collect(ctx) // what is still live then is reported
 }
 
 // freedPast returns what to say of the live blocks of a Proxy around d, for they may have been freed

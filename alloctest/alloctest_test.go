@@ -342,8 +342,18 @@ func TestCheckInitialized(t *testing.T) {
 		clear(b.Bytes())
 		return slices.Clone(b.Bytes())
 	})
+	CheckInitialized(&r, func(mem *alloctrace.Proxy) []byte {
+		b, err := mem.Allocate(blockalloc.Layout{Size: 64, Align: 1, Zeroed: true})
+		if err == nil {
+			b, err = mem.Reallocate(b, 96)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Clone(b.Bytes())
+	})
 	if len(r.errors) != 0 {
-		t.Errorf("where all is written first: %q", r.errors)
+		t.Errorf("where all is written first, or asked for as zeros: %q", r.errors)
 	}
 }
 
@@ -458,7 +468,7 @@ func TestVerifyMain(t *testing.T) {
 		t.Errorf("tests that fail end with %d, and %q", code, w.String())
 	}
 	if code := verifyMain(tests{0, func() {}}, &w, pool, []*alloctrace.Proxy{p}); code != 1 ||
-		!strings.Contains(w.String(), "Proxy has leaked 64 B in 1 block\n") || !strings.Contains(w.String(), "blockalloc.Default() has leaked 4 KiB in 1 block\n") {
+		!strings.Contains(w.String(), "Proxy has leaked 64 B in 1 block\n") || !strings.Contains(w.String(), "blockalloc.Default() has leaked "+counter.FormatBytes(int64(pooled.Size()))+" in 1 block\n") {
 		t.Errorf("with leaks they end with %d, and %q", code, w.String())
 	}
 	if err := errors.Join(p.Free(held), pool.Free(pooled)); err != nil {

@@ -91,6 +91,7 @@ func verifyMain(m interface{ Run() int }, w io.Writer, all blockalloc.Allocator,
 		VerifyNone(&t, p)
 	}
 	if pool, ok := all.(*blockalloc.Pool); ok {
+		collectDropped(func() bool { return pool.Stats().LiveBlocks > 0 })
 		if s := pool.Stats(); s.LiveBlocks > 0 {
 			t.Errorf("alloctest: blockalloc.Default() has leaked %s in %s\n", counter.FormatBytes(s.LiveBytes), blocks(s.LiveBlocks))
 		}

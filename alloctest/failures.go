@@ -19,9 +19,13 @@ import (
 // CheckAllFailures adds the places that allocated the blocks left behind.
 func CheckAllFailures(t testing.TB, scenario func(mem *alloctrace.Proxy) error) {
 	t.Helper()
+	skip, err := flaggedSkip()
+	if err != nil {
+		t.Fatalf("alloctest: %v", err)
+	}
 	blocktest.CheckAllocationFailures(t, func(inner blockalloc.Allocator) error {
 		t.Helper()
-		profile := heapprofile.New(heapprofile.Options{Rate: 1})
+		profile := heapprofile.New(heapprofile.Options{Rate: 1, Skip: skip})
 		mem := alloctrace.Wrap(inner, alloctrace.WithCounter(counter.Exact()), alloctrace.WithHooks(profile))
 		err := scenario(mem)
 		switch report := strings.TrimSuffix(profile.Report().String(), "\n"); {

@@ -6,10 +6,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/blockalloc/debug"
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // fills are the bytes that fresh memory is full of, one after the other.
@@ -19,9 +20,15 @@ var fills = []byte{0x00, 0xcd, 0xff}
 // 0xcd and all 0xff. It fails the test if the results differ, because then the scenario reads
 // memory that it has not written. The failure names the first allocation whose bytes change the
 // result; to find it, scenario runs once more for each allocation up to it. The scenario must be
-// deterministic. Results are compared by [reflect.DeepEqual].
+// deterministic. Results are compared by [reflect.DeepEqual]. Blocks whose [blockalloc.Layout] has
+// Zeroed set are zero each time.
 func CheckInitialized[T any](t TestingT, scenario func(mem *alloctrace.Proxy) T) {
 	t.Helper()
+	packages, err := flaggedSkip()
+	if err != nil {
+		t.Fatalf("alloctest: %v", err)
+	}
+	skip, _ := callers.NewSkip(packages) // they are good
 	run := func(f *filling) T { return scenario(alloctrace.Wrap(f)) }
 	zeroed := filling{}
 	want := run(&zeroed)
@@ -34,7 +41,7 @@ func CheckInitialized[T any](t TestingT, scenario func(mem *alloctrace.Proxy) T)
 		for i := range zeroed.n {
 			alone := filling{with: with, only: i + 1}
 			if !reflect.DeepEqual(run(&alone), want) {
-				text += fmt.Sprintf("\nallocation %d of %d, of %v, by\n\t%s", i+1, zeroed.n, alone.layout, strings.ReplaceAll(alone.stack.String(), "\n", "\n\t"))
+				text += fmt.Sprintf("\nallocation %d of %d, of %v, by\n\t%s", i+1, zeroed.n, alone.layout, strings.ReplaceAll(callers.Lines(skip.Frames(alone.stack)), "\n", "\n\t"))
 				break
 			}
 		}
@@ -53,10 +60,13 @@ type filling struct {
 	mu     sync.Mutex
 	n      int               // allocations
 	layout blockalloc.Layout // of the only one
-	stack  debug.Stack
+	stack  []uintptr
 }
 
-var _ blockalloc.Allocator = (*filling)(nil)
+var (
+	_ blockalloc.Allocator = (*filling)(nil)
+	_ blockalloc.Finder    = (*filling)(nil)
+)
 
 func (f *filling) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	b, err := f.heap.Allocate(l)
@@ -74,7 +84,12 @@ func (f *filling) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block
 
 func (f *filling) Free(b blockalloc.Block) error { return f.heap.Free(b) }
 
+func (f *filling) Find(p unsafe.Pointer) (blockalloc.Block, bool) { return f.heap.Find(p) }
+
 func (f *filling) fill(b blockalloc.Block, from uintptr) {
+	if b.Layout().Zeroed {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.n++
@@ -82,7 +97,7 @@ func (f *filling) fill(b blockalloc.Block, from uintptr) {
 		return
 	}
 	if f.only == f.n {
-		f.layout, f.stack = b.Layout(), make(debug.Stack, 32)
+		f.layout, f.stack = b.Layout(), make([]uintptr, 32)
 		f.stack = f.stack[:runtime.Callers(2, f.stack)]
 	}
 	mem := b.Bytes()

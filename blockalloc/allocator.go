@@ -27,6 +27,9 @@ package blockalloc
 //     itself, which is still valid and untouched. Size zero frees b and returns
 //     the empty Block. The empty Block is refused with ErrBadLayout, because it
 //     has no alignment.
+//   - If l.Zeroed is set, Allocate returns a block of zeros, up to its Size, whose
+//     Layout has Zeroed set too. So has what Reallocate returns for it, and the bytes
+//     beyond the old block's Size are zero.
 //   - Free gives back a block of this allocator. Freeing the empty Block does
 //     nothing. A block that is not live is refused with [ErrDoubleFree] or
 //     [ErrNotOwned], and nothing else happens.
@@ -34,12 +37,14 @@ package blockalloc
 //     so does this call, and nothing stays locked. The block that was to be freed or
 //     reallocated is then live or freed, as [Owner] reports, and no other block is lost.
 //
+// An allocator that can resize blocks in place is a [Resizer] too.
+//
 // A copy of a freed Block equals a new block of the same size at the same address: to
 // free the copy then frees the new block. A wrapper also takes back blocks that were
 // allocated from its inner allocator directly.
 //
 // Each implementation says whether several goroutines may use it at once, and whether
-// fresh memory is zeroed.
+// memory is zeroed that was not asked to be.
 type Allocator interface {
 	Allocate(l Layout) (Block, error)
 	Reallocate(b Block, size uintptr) (Block, error)

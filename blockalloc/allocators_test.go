@@ -6,8 +6,10 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 )
 
 // hasSystem says that System serves this platform.
@@ -97,5 +99,42 @@ func TestFromRawRefuses(t *testing.T) {
 	inner, _ := blockalloc.FromRaw(b.Pointer(), blockalloc.Layout{Size: 64, Align: 1})
 	if _, err := blockalloc.FromRaw(unsafe.Pointer(&inner.Bytes()[1]), blockalloc.BlockLayout(64)); !errors.Is(err, blockalloc.ErrBadLayout) {
 		t.Errorf("FromRaw of an unaligned pointer: error %v, want ErrBadLayout", err)
+	}
+}
+
+// TestReallocateRaw: what Reallocate makes of a raw block in its place is not raw, and what it refuses it returns as it was given.
+func TestReallocateRaw(t *testing.T) {
+	raw := func(b blockalloc.Block) blockalloc.Block {
+		b, err := blockalloc.FromRaw(b.IntoRaw())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	heap := new(blockalloc.Heap)
+	b := mustAllocate(t, heap, 100, 8)
+	for name, again := range map[string]func(blockalloc.Block, uintptr) (blockalloc.Block, error){"Reallocate": heap.Reallocate, "Resize": heap.Resize} {
+		if n, err := again(raw(b), 100); err != nil || n != b {
+			t.Errorf("Heap.%s to the same size = %v, raw: %t, %v; want the block, not raw", name, n, n.IsRaw(), err)
+		}
+	}
+	mustFree(t, heap, b)
+
+	full := false
+	slab, err := blockalloc.NewSlab(failing.If(alloctest.New(t), func(failing.Call) bool { return full }), 4<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = raw(mustAllocate(t, slab, 30, 1)) // of a slot of 32
+	full = true
+	for _, size := range []uintptr{200, 2000} { // of another class, and of none
+		if n, err := slab.Reallocate(b, size); !errors.Is(err, failing.ErrInjected) || n != b {
+			t.Errorf("Slab.Reallocate(%v, %d) without memory = %v, raw: %t, %v; want it as it was given", b, size, n, n.IsRaw(), err)
+		}
+	}
+	full = false
+	mustFree(t, slab, b)
+	if err := slab.Close(); err != nil {
+		t.Error(err)
 	}
 }

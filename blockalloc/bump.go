@@ -8,7 +8,7 @@ import "unsafe"
 // many blocks at once. It suits work that frees in reverse order, or all together: the
 // buffers of a request, the temporaries of a compiler pass.
 //
-// Blocks have exactly the size asked for and are not zeroed. The memory can be used to
+// Blocks have exactly the size asked for, and are cleared if [Layout].Zeroed asks for that. The memory can be used to
 // its last byte.
 //
 // [Bump.Owns] is exact. A free of a foreign block, a second free and one of the wrong
@@ -31,6 +31,7 @@ type Bump struct {
 var (
 	_ Allocator = (*Bump)(nil)
 	_ Owner     = (*Bump)(nil)
+	_ Resizer   = (*Bump)(nil)
 )
 
 // NewBump returns a Bump on size bytes of memory, which it takes from parent in one

@@ -28,7 +28,26 @@ type bumper struct {
 type bumpRecord struct {
 	offset uintptr
 	size   uintptr // 0 if the piece was freed
-	serial uint64
+	serial uint64  // shifted by bumpAlignBits, and below log2 of the alignment, with a bit for zeroed
+}
+
+const (
+	bumpAlignBits = 7
+	bumpZeroed    = 1 << (bumpAlignBits - 1)
+)
+
+// newBumpSerial returns bumpRecord.serial for a block that serves l.
+func newBumpSerial(serial uint64, l Layout) uint64 {
+	serial = serial<<bumpAlignBits | uint64(bits.TrailingZeros64(uint64(l.Align)))
+	if l.Zeroed {
+		serial |= bumpZeroed
+	}
+	return serial
+}
+
+// layout returns what was asked for of r.
+func (r *bumpRecord) layout() Layout {
+	return Layout{Size: r.size, Align: 1 << (r.serial % bumpZeroed), Zeroed: r.serial&bumpZeroed != 0}
 }
 
 // newBumper takes size bytes from parent in one piece. Errors name the constructor.
@@ -38,15 +57,15 @@ func newBumper(constructor, name string, parent Allocator, size uintptr) (bumper
 		return bumper{}, fmt.Errorf("blockalloc: %s of size 0: %w: ask for 1 byte or more", constructor, ErrBadLayout)
 	}
 	below := uintptr(1) << (bits.Len(uint(size)) - 1)
-	b, err := parent.Allocate(Layout{size, min(below, pageSize)})
+	b, err := parent.Allocate(Layout{Size: size, Align: min(below, pageSize)})
 	if err != nil {
 		return bumper{}, err
 	}
 	return bumper{name: name, parent: parent, memory: b, records: make([]bumpRecord, 0, 16)}, nil // of whole cache lines
 }
 
-// Allocate returns a block of exactly l.Size bytes, not zeroed, after as much
-// padding as its alignment needs.
+// Allocate returns a block of exactly l.Size bytes, cleared if l.Zeroed asks for that,
+// after as much padding as its alignment needs.
 func (a *bumper) Allocate(l Layout) (Block, error) {
 	a.guard.use()
 	padding := -(a.memory.Addr() + a.top) & (l.Align - 1)
@@ -56,9 +75,9 @@ func (a *bumper) Allocate(l Layout) (Block, error) {
 	}
 	offset := a.top + padding
 	a.serial++
-	a.records = append(a.records, bumpRecord{offset, l.Size, a.serial})
+	a.records = append(a.records, bumpRecord{offset, l.Size, newBumpSerial(a.serial, l)})
 	a.top = offset + l.Size
-	return Block{unsafe.Add(a.memory.ptr, offset), l.Size, l.Align}, nil
+	return serve(unsafe.Add(a.memory.ptr, offset), l.Size, l), nil
 }
 
 // refuse returns the error of an Allocate that got no memory, or the empty Block.
@@ -84,18 +103,33 @@ func (a *bumper) errFull() error {
 // room behind it. Otherwise it copies b into a new block, which is then the newest.
 func (a *bumper) Reallocate(b Block, size uintptr) (Block, error) {
 	a.guard.use()
-	n, err := a.resize(b, size)
+	n, err := a.reallocate(b, size)
 	if err != nil {
 		return b, reallocateError(a.name, b, size, err)
 	}
 	return n, nil
 }
 
-func (a *bumper) resize(b Block, size uintptr) (Block, error) {
+// Resize changes the size of b if it shrinks, or if it is the newest block and there is room
+// behind it.
+func (a *bumper) Resize(b Block, size uintptr) (Block, error) {
+	a.guard.use()
+	l, err := checkResize(b, size)
+	if err == nil {
+		if i := a.find(b, a.first, len(a.records)); i < 0 {
+			err = a.errUnknown(b)
+		} else if b, err = a.resize(i, b, l); err == nil {
+			return b, nil
+		}
+	}
+	return b, resizeError(a.name, b, size, err)
+}
+
+func (a *bumper) reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, errEmptyReallocate
 	}
-	l := Layout{size, b.align}
+	l := b.layout(size)
 	if err := l.Check(); err != nil {
 		return b, err
 	}
@@ -107,24 +141,37 @@ func (a *bumper) resize(b Block, size uintptr) (Block, error) {
 		a.drop(i)
 		return Block{}, nil
 	}
-	r := &a.records[i]
-	newest := i == len(a.records)-1
-	if newest && size > a.memory.size-r.offset {
-		return b, a.errFull()
+	n, err := a.resize(i, b, l)
+	if err != errCopy {
+		return n, err
 	}
-	if newest || size <= r.size {
-		r.size = size
-		if newest {
-			a.top = r.offset + size
-		}
-		return Block{b.ptr, size, b.align}, nil
-	}
-	n, err := a.Allocate(l)
+	n, err = a.Allocate(l)
 	if err != nil {
 		return b, err
 	}
 	copy(n.Bytes(), b.Bytes())
 	a.drop(i)
+	return n, nil
+}
+
+// resize changes the size of b, which has record i, in place.
+func (a *bumper) resize(i int, b Block, l Layout) (Block, error) {
+	r := &a.records[i]
+	newest := i == len(a.records)-1
+	switch {
+	case newest && l.Size > a.memory.size-r.offset:
+		return b, a.errFull()
+	case !newest && l.Size > r.size:
+		return b, errCopy
+	}
+	n := grant(b.ptr, l.Size, l)
+	if l.Zeroed && l.Size > r.size {
+		clear(n.Bytes()[r.size:])
+	}
+	r.size = l.Size
+	if newest {
+		a.top = r.offset + l.Size
+	}
 	return n, nil
 }
 
@@ -147,6 +194,26 @@ func (a *bumper) Free(b Block) error {
 func (a *bumper) Owns(b Block) bool {
 	a.guard.use()
 	return a.find(b, a.first, len(a.records)) >= 0
+}
+
+// Find returns the live block of this allocator that holds the byte at p. Among n blocks it takes log n steps.
+func (a *bumper) Find(p unsafe.Pointer) (Block, bool) {
+	a.guard.use()
+	return a.holding(uintptr(p), a.first, len(a.records))
+}
+
+// holding returns the live block within records[from:to] that holds the byte at addr.
+func (a *bumper) holding(addr uintptr, from, to int) (Block, bool) {
+	offset := addr - a.memory.Addr()
+	i, ok := searchRecords(a.records[from:to], offset)
+	if i += from; !ok {
+		i--
+	}
+	if i < from || offset-a.records[i].offset >= a.records[i].size {
+		return Block{}, false
+	}
+	r := &a.records[i]
+	return grant(unsafe.Add(a.memory.ptr, r.offset), r.size, r.layout()), true
 }
 
 // A Mark is a position in a [Bump] or [Fixed]: Release frees what was allocated since.

@@ -141,9 +141,12 @@ func (p *lender) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	for i := range around.Bytes() {
 		around.Bytes()[i] = 0xa5
 	}
-	b, err := blockalloc.FromRaw(unsafe.Pointer(&around.Bytes()[front]), blockalloc.Layout{Size: l.Size + p.extra, Align: l.Align})
+	b, err := blockalloc.NewBlock(unsafe.Pointer(&around.Bytes()[front]), l.Size+p.extra, l)
 	if err != nil {
 		p.t.Fatal(err)
+	}
+	if l.Zeroed {
+		clear(b.Bytes())
 	}
 	p.lent[b.Addr()] = loan{b, around}
 	p.history = append(p.history, b.Addr())
@@ -159,7 +162,7 @@ func (p *lender) Free(b blockalloc.Block) error {
 		return p.keeping
 	}
 	loan, ok := p.lent[b.Addr()]
-	if !ok || loan.block != b {
+	if !ok || !b.Is(loan.block) {
 		p.t.Errorf("the parent was given %v back, which it did not lend", b)
 		return blockalloc.ErrNotOwned
 	}

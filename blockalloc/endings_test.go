@@ -3,6 +3,7 @@ package blockalloc_test
 import (
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
@@ -61,10 +62,9 @@ var endings = map[string]func(){
 // ended reports whether f did not return.
 func ended(t *testing.T, f func()) (ended bool) {
 	t.Helper()
-	done := make(chan struct{})
 	ended = true
-	go func() {
-		defer close(done)
+	var done sync.WaitGroup
+	done.Go(func() {
 		defer func() {
 			if r := recover(); r != nil && r != any(errAbrupt) {
 				t.Errorf("panic: %v", r)
@@ -72,8 +72,8 @@ func ended(t *testing.T, f func()) (ended bool) {
 		}()
 		f()
 		ended = false
-	}()
-	<-done
+	})
+	done.Wait()
 	return ended
 }
 
@@ -251,5 +251,48 @@ func TestFreeListTrimsAgain(t *testing.T) {
 	}
 	if s := p.Stats(); s.LiveBlocks != 0 {
 		t.Errorf("%d blocks are live at the parent", s.LiveBlocks)
+	}
+}
+
+// TestOnReportEnds: if OnReport of a debug.Allocator does not return, the other reports are not lost, nor is
+// the operation's block. Close returns what could not be returned before.
+func TestOnReportEnds(t *testing.T) {
+	for how, end := range endings {
+		var reports []*debug.Report
+		p := &abrupt{Proxy: alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1000))}
+		d := debug.New(p, debug.Options{OnReport: func(r *debug.Report) {
+			if reports = append(reports, r); len(reports) == 1 {
+				end()
+			}
+		}})
+		for range 2 { // written to after they were freed: found when the quarantine goes
+			b := mustAllocate(t, d, 100, 4)
+			mem := b.Bytes()
+			mustFree(t, d, b)
+			mem[0]++
+		}
+		for range 3 {
+			mustFree(t, d, mustAllocate(t, d, 100, 4))
+		}
+		if !ended(t, func() { _, _ = d.Allocate(blockalloc.Layout{Size: 400, Align: 1}) }) {
+			t.Errorf("%s: Allocate returns", how)
+		}
+		if s := d.Stats(); s.LiveBlocks != 0 || s.LiveBytes != 0 {
+			t.Errorf("%s: nobody has a block, and %+v", how, s)
+		}
+		mustFree(t, d, mustAllocate(t, d, 8, 4))
+		if len(reports) != 2 {
+			t.Errorf("%s: %d reports, want 2", how, len(reports))
+		}
+		p.end, p.left = end, 0 // its next Free
+		if !ended(t, func() { _ = d.Close() }) {
+			t.Errorf("%s: Close returns", how)
+		}
+		if err := d.Close(); !errors.Is(err, blockalloc.ErrUseAfterFree) {
+			t.Errorf("%s: Close: %v", how, err)
+		}
+		if s := p.Stats(); s.LiveBlocks != 0 {
+			t.Errorf("%s: %d blocks are live at the parent", how, s.LiveBlocks)
+		}
 	}
 }

@@ -20,6 +20,7 @@ var (
 	ErrScoped           = errors.New("an inner scope is open")
 	ErrClosed           = errors.New("allocator closed")
 	ErrLive             = errors.New("blocks are still live")
+	ErrWouldMove        = errors.New("the block cannot be resized in place")
 )
 
 // The errors that package blockalloc/debug finds beside [ErrDoubleFree], [ErrNotOwned] and
@@ -69,6 +70,7 @@ var errorTypes = [...]struct {
 	{ErrScoped, "scoped"},
 	{ErrClosed, "closed"},
 	{ErrLive, "live"},
+	{ErrWouldMove, "would_move"},
 	{ErrLimit, "limit"},
 	{ErrOutOfMemory, "out_of_memory"},
 }
@@ -86,6 +88,11 @@ func freeError(allocator string, b Block, err error) error {
 // reallocateError says which allocator left which block as it was and why.
 func reallocateError(allocator string, b Block, size uintptr, err error) error {
 	return fmt.Errorf("blockalloc: %s.Reallocate(%v, %d): %w", allocator, b, size, err)
+}
+
+// resizeError says which allocator left which block as it was and why.
+func resizeError(allocator string, b Block, size uintptr, err error) error {
+	return fmt.Errorf("blockalloc: %s.Resize(%v, %d): %w", allocator, b, size, err)
 }
 
 // closeError says which allocator stays open and how much is live.

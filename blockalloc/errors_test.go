@@ -28,6 +28,7 @@ var errorTypes = map[string]struct {
 	"ErrLimit":            {blockalloc.ErrLimit, "limit"},
 	"ErrScoped":           {blockalloc.ErrScoped, "scoped"},
 	"ErrClosed":           {blockalloc.ErrClosed, "closed"},
+	"ErrWouldMove":        {blockalloc.ErrWouldMove, "would_move"},
 	"ErrLive":             {blockalloc.ErrLive, "live"},
 	"failing.ErrInjected": {failing.ErrInjected, "injected"},
 	"ErrOverrun":          {blockalloc.ErrOverrun, "overrun"},

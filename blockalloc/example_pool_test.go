@@ -22,7 +22,7 @@ func ExamplePool() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println("a larger size within what was granted stays in place:", larger == block)
+	fmt.Println("a larger size within what was granted stays in place:", larger.Addr() == block.Addr())
 	copy(larger.Bytes(), "off the Go heap")
 	fmt.Println("in use:", pool.Stats().LiveBytes)
 

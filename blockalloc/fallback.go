@@ -3,6 +3,7 @@ package blockalloc
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 )
 
 // Fallback is an [Allocator] that asks a second one if the first fails, for whatever
@@ -18,7 +19,7 @@ import (
 // If a block's own allocator cannot reallocate it, the block moves to the other one. If
 // the old block cannot be freed then, that is undone.
 //
-// Memory is zeroed if the allocator that serves it zeroes it. Several goroutines may
+// Memory is zeroed as by the allocator that serves it, also when a block moves. Several goroutines may
 // use a Fallback at once if they may use both. It costs no memory. Reallocate and Free
 // cost a call of the first's Owns: a lock and a look-up for [Heap] and [System]. A
 // failure of the first costs its error, which most often takes longer than an
@@ -30,6 +31,7 @@ type Fallback struct {
 var (
 	_ Allocator = (*Fallback)(nil)
 	_ Owner     = (*Fallback)(nil)
+	_ Resizer   = (*Fallback)(nil)
 	_ Rewrapper = (*Fallback)(nil)
 )
 
@@ -83,12 +85,18 @@ func (f *Fallback) Reallocate(b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
+// Resize resizes b in place where it came from, if that is a [Resizer].
+func (f *Fallback) Resize(b Block, size uintptr) (Block, error) { return f.pair.resize(b, size) }
+
 // Free gives b back to where it came from.
 func (f *Fallback) Free(b Block) error { return f.pair.free(b) }
 
 // Owns reports whether b is a live block of the first, or of the second if that is an
 // Owner.
 func (f *Fallback) Owns(b Block) bool { return f.pair.owns(b) }
+
+// Find returns the block that one of the two finds, that of the first if both do.
+func (f *Fallback) Find(p unsafe.Pointer) (Block, bool) { return f.pair.find(p) }
 
 // Unwrap returns the first and the second allocator.
 func (f *Fallback) Unwrap() []Allocator { return f.pair.unwrap() }
@@ -125,6 +133,13 @@ func (p *pair) owns(b Block) bool {
 	return p.firstOwner.Owns(b) || p.secondOwner != nil && p.secondOwner.Owns(b)
 }
 
+func (p *pair) find(ptr unsafe.Pointer) (Block, bool) {
+	if b, ok := findIn(p.first, ptr); ok {
+		return b, true
+	}
+	return findIn(p.second, ptr)
+}
+
 // free gives b back to where it came from. While its owner is in this call, the first
 // cannot lose or gain a live block. For any other block the answer may be out of date
 // at once, and the allocator that is asked refuses it.
@@ -142,6 +157,19 @@ func (p *pair) free(b Block) error {
 	return err
 }
 
+// resize resizes b where it came from, as free frees it.
+func (p *pair) resize(b Block, size uintptr) (Block, error) {
+	if p.firstOwner.Owns(b) {
+		return Resize(p.first, b, size)
+	}
+	n, err := Resize(p.second, b, size)
+	if err != nil && isUnknown(err) {
+		n, err2 := Resize(p.first, b, size)
+		return n, unknownError(err2, err)
+	}
+	return n, err
+}
+
 func (p *pair) unwrap() []Allocator { return []Allocator{p.first, p.second} }
 
 func (p *pair) rewrap(view func(Allocator) Allocator) pair {
@@ -153,7 +181,7 @@ func (p *pair) rewrap(view func(Allocator) Allocator) pair {
 // migrate moves b, a live block of from, to the other allocator. If anything fails, b
 // is unchanged.
 func migrate(b Block, size uintptr, from, to Allocator) (Block, error) {
-	n, err := to.Allocate(Layout{size, b.align})
+	n, err := to.Allocate(b.layout(size))
 	if err != nil {
 		return b, err
 	}

@@ -7,7 +7,7 @@ import (
 
 // Fixed is an [Allocator] on a buffer of the caller's: an array of the program, a slice
 // of a mapped file, shared memory. It works as a [Bump] does, and allocates by moving a
-// pointer up. Blocks have exactly the size asked for and are not zeroed. The buffer can
+// pointer up. Blocks have exactly the size asked for, and are cleared if [Layout].Zeroed asks for that. The buffer can
 // be used to its last byte.
 //
 // The caller must not use the buffer otherwise while blocks are live. The Fixed and
@@ -25,6 +25,7 @@ type Fixed struct {
 var (
 	_ Allocator = (*Fixed)(nil)
 	_ Owner     = (*Fixed)(nil)
+	_ Resizer   = (*Fixed)(nil)
 )
 
 // NewFixed returns a Fixed on the len(buf) bytes of buf. An empty buffer is an error.
@@ -37,6 +38,6 @@ func NewFixed(buf []byte) (*Fixed, error) {
 	if len(buf) == 0 {
 		return nil, errors.New("blockalloc: NewFixed of an empty buffer: pass a slice with a length of 1 or more")
 	}
-	memory := Block{unsafe.Pointer(unsafe.SliceData(buf)), uintptr(len(buf)), 1}
+	memory := Block{ptr: unsafe.Pointer(unsafe.SliceData(buf)), size: uintptr(len(buf)), align: 1}
 	return &Fixed{bumper{name: "Fixed", memory: memory}}, nil
 }

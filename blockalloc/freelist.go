@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"unsafe"
 )
 
 // FreeList is an [Allocator] of blocks of one layout. It takes them from a parent when
@@ -13,8 +14,10 @@ import (
 //
 // Every block has the size of the list's layout, whatever was asked for or granted. A
 // larger request is refused with [ErrOutOfMemory], a more strictly aligned one with
-// [ErrUnsupportedAlign]. A reallocation that fits leaves the block in place. Reused
-// blocks are not zeroed.
+// [ErrUnsupportedAlign]. A reallocation that fits leaves the block in place. Memory is
+// zeroed if [Layout].Zeroed asks for that: a reused block is cleared, a new one is asked
+// of the parent in the same way. If the list's layout has Zeroed set, it asks so for each,
+// also by Reserve.
 //
 // [FreeList.Owns] is exact, a foreign free is [ErrNotOwned], and a second free is
 // [ErrDoubleFree] until the block is allocated again.
@@ -33,21 +36,26 @@ type FreeList struct {
 	count  int         // blocks in all
 	live   int         // blocks handed out
 	free   *listSlot   // the stack of blocks at hand
-	table  []*listSlot // by address: open addressing with linear probing, at most half full
+	table  []*listSlot // by the piece in which a block begins: open addressing with linear probing, at most half full
+	piece  uint        // log2 of the size of a piece, the largest that no two blocks can begin in
 	shift  uint        // 64 minus the binary logarithm of the table's length
 	closed bool
 }
 
 // listSlot is a block that the parent granted.
 type listSlot struct {
-	block Block     // empty once given back
-	next  *listSlot // beneath this one on the stack
-	live  bool
+	block     Block     // empty once given back
+	next      *listSlot // beneath this one on the stack
+	live      bool
+	clean     bool    // it is zero: it came so from the parent, and was never handed out
+	requested uintptr // of the block handed out
+	align     uintptr // likewise, as in Block
 }
 
 var (
 	_ Allocator = (*FreeList)(nil)
 	_ Owner     = (*FreeList)(nil)
+	_ Resizer   = (*FreeList)(nil)
 )
 
 // NewFreeList returns a FreeList of blocks of the given layout, at most max of them; 0
@@ -65,7 +73,7 @@ func NewFreeList(parent Allocator, block Layout, max int) (*FreeList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("blockalloc: NewFreeList(%v, %d): %w", block, max, err)
 	}
-	return &FreeList{parent: parent, layout: block, max: max}, nil
+	return &FreeList{parent: parent, layout: block, max: max, piece: uint(bits.Len(uint(block.Size)) - 1)}, nil
 }
 
 // Parent returns the allocator that the blocks came from.
@@ -84,7 +92,12 @@ func (f *FreeList) Allocate(l Layout) (Block, error) {
 	f.free = s.next
 	s.live = true
 	f.live++
-	return Block{s.block.ptr, f.layout.Size, l.Align}, nil
+	b := f.grant(s, l)
+	if l.Zeroed && !s.clean {
+		clear(b.Bytes())
+	}
+	s.clean = false
+	return b, nil
 }
 
 // prepare pushes a block for l onto the empty stack, or says why none can serve it.
@@ -103,7 +116,7 @@ func (f *FreeList) prepare(l Layout) error {
 	case f.max > 0 && f.count >= f.max:
 		err = fmt.Errorf("%w: all %d blocks of the list are live: free one or make a list of more", ErrOutOfMemory, f.count)
 	default:
-		return f.grow()
+		return f.grow(l.Zeroed || f.layout.Zeroed)
 	}
 	return allocateError("FreeList", l, err)
 }
@@ -119,11 +132,12 @@ func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("FreeList", b, size, errEmptyReallocate)
 	}
-	err := Layout{size, b.align}.Check()
+	l := b.layout(size)
+	err := l.Check()
 	s := f.find(b)
 	switch {
 	case err != nil:
-	case s == nil || !s.live || b.size != f.layout.Size:
+	case s == nil || !s.live || !b.Is(f.handedOut(s)):
 		err = f.errUnknown(s)
 	case size > f.layout.Size:
 		err = f.errTooLarge()
@@ -131,9 +145,19 @@ func (f *FreeList) Reallocate(b Block, size uintptr) (Block, error) {
 		f.push(s)
 		return Block{}, nil
 	default:
-		return b, nil
+		n := f.grant(s, l)
+		n.clearSlack(b, n)
+		return n, nil
 	}
 	return b, reallocateError("FreeList", b, size, err)
+}
+
+// Resize does what Reallocate does, which never moves a block.
+func (f *FreeList) Resize(b Block, size uintptr) (Block, error) {
+	if _, err := checkResize(b, size); err != nil {
+		return b, resizeError("FreeList", b, size, err)
+	}
+	return f.Reallocate(b, size)
 }
 
 // Free keeps b for a later Allocate.
@@ -143,11 +167,23 @@ func (f *FreeList) Free(b Block) error {
 		return nil
 	}
 	s := f.find(b)
-	if s == nil || !s.live || b.size != f.layout.Size {
+	if s == nil || !s.live || !b.Is(f.handedOut(s)) {
 		return freeError("FreeList", b, f.errUnknown(s))
 	}
 	f.push(s)
 	return nil
+}
+
+// grant hands out the block of s as the answer to l.
+func (f *FreeList) grant(s *listSlot, l Layout) Block {
+	b := grant(s.block.ptr, f.layout.Size, l)
+	s.requested, s.align = b.requested, b.align
+	return b
+}
+
+// handedOut returns the block of s as it was handed out last.
+func (f *FreeList) handedOut(s *listSlot) Block {
+	return Block{s.block.ptr, f.layout.Size, s.requested, s.align}
 }
 
 // push makes s, which is live, a block at hand.
@@ -173,7 +209,19 @@ func (f *FreeList) errUnknown(s *listSlot) error {
 func (f *FreeList) Owns(b Block) bool {
 	f.guard.use()
 	s := f.find(b)
-	return s != nil && s.live && b.size == f.layout.Size
+	return s != nil && s.live && b.Is(f.handedOut(s))
+}
+
+// Find returns the live block of this list that holds the byte at p. It takes three look-ups at most.
+func (f *FreeList) Find(p unsafe.Pointer) (Block, bool) {
+	f.guard.use()
+	for back := range uintptr(3) { // a block is less than two pieces long
+		s := f.beginning(uintptr(p)>>f.piece - back)
+		if s != nil && s.live && uintptr(p)-s.block.Addr() < f.layout.Size {
+			return f.handedOut(s), true
+		}
+	}
+	return Block{}, false
 }
 
 // Reserve takes blocks from the parent until the list has n in all, live or at hand. So
@@ -189,7 +237,7 @@ func (f *FreeList) Reserve(n int) error {
 		return fmt.Errorf("blockalloc: FreeList.Reserve(%d): %w: the list may have %d blocks: make a list of more", n, ErrOutOfMemory, f.max)
 	}
 	for taken := 0; f.count < n; taken++ {
-		if err := f.grow(); err != nil {
+		if err := f.grow(f.layout.Zeroed); err != nil {
 			if refused := f.giveBack(taken); refused != nil {
 				return errors.Join(err, refused)
 			}
@@ -222,13 +270,15 @@ func (f *FreeList) Close() error {
 	return nil
 }
 
-// grow takes a block from the parent and pushes it onto the stack.
-func (f *FreeList) grow() error {
-	b, err := f.parent.Allocate(f.layout)
+// grow takes a block from the parent, zeroed if so asked, and pushes it onto the stack.
+func (f *FreeList) grow(zeroed bool) error {
+	l := f.layout
+	l.Zeroed = zeroed
+	b, err := f.parent.Allocate(l)
 	if err != nil {
 		return err
 	}
-	s := &listSlot{block: b, next: f.free}
+	s := &listSlot{block: b, next: f.free, clean: zeroed}
 	f.free = s
 	f.count++
 	if 2*f.count > len(f.table) {
@@ -270,14 +320,13 @@ func (f *FreeList) rehash() {
 	}
 }
 
-// bucket is the index at which the search for an address begins. It hashes by
-// Fibonacci's method, because the low bits of aligned addresses are zeros.
-func (f *FreeList) bucket(addr uintptr) uint64 {
-	return uint64(addr) * 0x9e3779b97f4a7c15 >> f.shift
+// bucket is the index at which the search for a piece begins. It hashes by Fibonacci's method.
+func (f *FreeList) bucket(piece uintptr) uint64 {
+	return uint64(piece) * 0x9e3779b97f4a7c15 >> f.shift
 }
 
 func (f *FreeList) insert(s *listSlot) {
-	i := f.bucket(s.block.Addr())
+	i := f.bucket(s.block.Addr() >> f.piece)
 	for f.table[i] != nil {
 		i = (i + 1) & uint64(len(f.table)-1)
 	}
@@ -286,12 +335,20 @@ func (f *FreeList) insert(s *listSlot) {
 
 // find returns the slot of the block at b's address, nil if there is none.
 func (f *FreeList) find(b Block) *listSlot {
+	if s := f.beginning(b.Addr() >> f.piece); s != nil && s.block.ptr == b.ptr {
+		return s
+	}
+	return nil
+}
+
+// beginning returns the slot of the block that begins in a piece, nil if there is none.
+func (f *FreeList) beginning(piece uintptr) *listSlot {
 	if len(f.table) == 0 {
 		return nil
 	}
-	for i := f.bucket(b.Addr()); ; i = (i + 1) & uint64(len(f.table)-1) {
+	for i := f.bucket(piece); ; i = (i + 1) & uint64(len(f.table)-1) {
 		s := f.table[i]
-		if s == nil || s.block.ptr == b.ptr {
+		if s == nil || s.block.Addr()>>f.piece == piece {
 			return s
 		}
 	}

@@ -97,7 +97,9 @@ func (f *listed) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block,
 	case size == 0:
 		f.freed(b)
 	case size <= f.layout.Size:
-		f.expect(err == nil && n == b, "Reallocate(%v, %d) = %v, %v", b, size, n, err)
+		l := b.Layout()
+		l.Size = f.layout.Size // of FromRaw b has less
+		f.expect(err == nil && n.Addr() == b.Addr() && n.Layout() == l && n.Requested() == size, "Reallocate(%v, %d) = %v, %v", b, size, n, err)
 	}
 	return n, err
 }

@@ -128,7 +128,7 @@ func TestFreeListReallocates(t *testing.T) {
 	b := at.allocate(f, 64, 64)
 	at.fill(b, 1)
 	for _, size := range []uintptr{1, 64, 63} {
-		if n, err := f.Reallocate(b, size); err != nil || n != b {
+		if n, err := f.Reallocate(b, size); err != nil || n.Addr() != b.Addr() || n.Layout() != b.Layout() || n.Requested() != size {
 			t.Errorf("Reallocate(%v, %d) = %v, %v; want it as it is", b, size, n, err)
 		}
 	}
@@ -144,7 +144,7 @@ func TestFreeListReallocates(t *testing.T) {
 			t.Fatalf("Reallocate(%v, 0) = %v, %v", b, n, err)
 		}
 		at.refuses(f, b, blockalloc.ErrDoubleFree)
-		if again := at.allocate(f, 64, 64); again != b {
+		if again := at.allocate(f, 64, 64); again.Addr() != b.Addr() || again.Layout() != b.Layout() {
 			t.Fatalf("Allocate = %v, want %v", again, b)
 		}
 	}

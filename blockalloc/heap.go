@@ -16,7 +16,7 @@ var heapMax = func() uintptr {
 }()
 
 // Heap is an [Allocator] on the Go heap. It works on every platform, the race detector
-// and the Go heap profile see its memory, and its blocks are zeroed. To align a block
+// and the Go heap profile see its memory, and its blocks are always zeroed. To align a block
 // it asks the runtime for up to Size+Align-1 bytes.
 //
 // When memory runs out, the Go runtime ends the process: Heap cannot return an error. A
@@ -35,6 +35,7 @@ type Heap struct {
 var (
 	_ Allocator = (*Heap)(nil)
 	_ Owner     = (*Heap)(nil)
+	_ Resizer   = (*Heap)(nil)
 )
 
 // Allocate returns a zeroed block of exactly l.Size bytes.
@@ -50,7 +51,7 @@ func (h *Heap) Allocate(l Layout) (Block, error) {
 	}
 	mem := make([]byte, l.Size+l.Align-1)
 	p := unsafe.Pointer(unsafe.SliceData(mem))
-	b := Block{unsafe.Add(p, roundUp(uintptr(p), l.Align)-uintptr(p)), l.Size, l.Align}
+	b := grant(unsafe.Add(p, roundUp(uintptr(p), l.Align)-uintptr(p)), l.Size, l)
 	h.live.add(b, mem)
 	return b, nil
 }
@@ -60,10 +61,11 @@ func (h *Heap) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Heap", b, size, errEmptyReallocate)
 	}
-	if err := h.live.check(b); err != nil {
+	if _, err := h.live.check(b); err != nil {
 		return b, reallocateError("Heap", b, size, err)
 	}
 	if size == b.size {
+		b.requested = size // of FromRaw it was not known
 		return b, nil
 	}
 	n, err := move(h, b, size)
@@ -71,6 +73,21 @@ func (h *Heap) Reallocate(b Block, size uintptr) (Block, error) {
 		return b, reallocateError("Heap", b, size, err)
 	}
 	return n, nil
+}
+
+// Resize succeeds only if the size stays the same.
+func (h *Heap) Resize(b Block, size uintptr) (Block, error) {
+	_, err := checkResize(b, size)
+	if err == nil {
+		if _, err = h.live.check(b); err == nil && size != b.size {
+			err = errCopy
+		}
+	}
+	if err != nil {
+		return b, resizeError("Heap", b, size, err)
+	}
+	b.requested = size
+	return b, nil
 }
 
 // Free releases b's memory to the garbage collector.
@@ -85,12 +102,15 @@ func (h *Heap) Free(b Block) error {
 }
 
 // Owns reports whether b is a live block of this Heap.
-func (h *Heap) Owns(b Block) bool { return !b.IsZero() && h.live.check(b) == nil }
+func (h *Heap) Owns(b Block) bool { return !b.IsZero() && h.live.owns(b) }
+
+// Find returns the live block of this Heap that holds the byte at p, as that of [System] does.
+func (h *Heap) Find(p unsafe.Pointer) (Block, bool) { return h.live.find(p) }
 
 // move reallocates b, a live block of a, by allocating, copying and freeing. Size zero
 // only frees. If anything fails, b is unchanged.
 func move(a Allocator, b Block, size uintptr) (Block, error) {
-	n, err := a.Allocate(Layout{size, b.align})
+	n, err := a.Allocate(b.layout(size))
 	if err != nil {
 		return b, err
 	}

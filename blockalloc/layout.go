@@ -17,6 +17,13 @@ const (
 // alignment must be a power of two; the size need not be.
 type Layout struct {
 	Size, Align uintptr
+
+	// Zeroed asks for memory that is zero, as calloc does: all bytes of the block, also those
+	// that are granted beyond Size, and those that Reallocate adds to it later, from its
+	// Block.Size to that of the new one. A block that shrinks in place keeps its Block.Size
+	// and all bytes, where as much stays granted: clear what is to be used again as new.
+	// Memory that is known to be clean, such as fresh pages, is not cleared again, nor touched.
+	Zeroed bool
 }
 
 // BlockLayout returns the Layout of a block that is aligned to its own size, in bytes,
@@ -40,8 +47,13 @@ func (l Layout) ok() bool {
 	return l.Size < maxSize && l.Align-1 < maxSize-1 && l.Align&(l.Align-1) == 0
 }
 
-// String returns, for example, "4096 B aligned to 4096".
-func (l Layout) String() string { return fmt.Sprintf("%d B aligned to %d", l.Size, l.Align) }
+// String returns, for example, "4096 B aligned to 4096", or "4096 B aligned to 4096, zeroed".
+func (l Layout) String() string {
+	if l.Zeroed {
+		return fmt.Sprintf("%d B aligned to %d, zeroed", l.Size, l.Align)
+	}
+	return fmt.Sprintf("%d B aligned to %d", l.Size, l.Align)
+}
 
 // nearPowers names the powers of two around n.
 func nearPowers(n uintptr) string {

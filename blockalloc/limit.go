@@ -1,25 +1,31 @@
 package blockalloc
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Limit is an [Allocator] that bounds how many bytes of an inner one are live. The
 // bound is exact at every moment, also under concurrency: bytes are reserved before the
 // inner allocator is called and released after it has freed them. [Limit.Used] never
-// exceeds the bound, and counts all live bytes but slack that is not known yet. What
+// exceeds the bound, except where said below. It counts all live bytes but slack that is not known yet. What
 // does not fit is refused with an error that wraps [ErrLimit] and [ErrOutOfMemory].
 //
 // Granted bytes are counted:
 //
 //   - If the inner allocator grants more than was asked for, the slack is counted
-//     too. If it does not fit, the block goes back and the request is refused.
-//   - A reallocation counts the old and the new block until it has ended, because the
-//     inner allocator has both while it moves a block. At the bound, blocks can be
+//     too. If it does not fit, the block goes back and the request is refused. A block that
+//     has grown in place shrinks back; if it cannot, its slack is counted above the bound.
+//   - A reallocation in place counts what the block grows by. So it is if [System] moves a
+//     large block by its pages, of which there are never two. The inner allocator must be a
+//     [Resizer], as those of this package are.
+//   - Any other reallocation counts the old and the new block until it has ended, because the
+//     inner allocator has both while it copies a block. At the bound, such blocks can be
 //     freed, but neither grown nor shrunk.
-//   - A block that grows always moves if the inner allocator is an [Owner]: so the
+//   - A block that grows and cannot stay is always copied if the inner allocator is an [Owner]: so the
 //     slack is known while the old block can still be kept. Otherwise the slack is
 //     counted when it is known, above the bound if need be. So it is if a block that
 //     shrinks is granted more than both sizes together.
@@ -39,6 +45,7 @@ type Limit struct {
 var (
 	_ Allocator = (*Limit)(nil)
 	_ Owner     = (*Limit)(nil)
+	_ Resizer   = (*Limit)(nil)
 	_ Rewrapper = (*Limit)(nil)
 )
 
@@ -94,15 +101,27 @@ func (l *Limit) allocate(layout Layout, old Block) (Block, error) {
 	return b, nil
 }
 
-// Reallocate reallocates b by the inner allocator if the old and the new block together
-// stay within the bound.
+// Reallocate reallocates b by the inner allocator: in place if that can, and what is added stays
+// within the bound. Otherwise the old and the new block together must.
 func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Limit", b, size, errEmptyReallocate)
 	}
-	layout := Layout{size, b.align}
+	layout := b.layout(size)
 	if err := layout.Check(); err != nil {
 		return b, reallocateError("Limit", b, size, err)
+	}
+	if b.IsRaw() {
+		return l.reallocateRaw(b, size)
+	}
+	if _, ok := l.inner.(Resizer); ok && size > 0 {
+		n, err := l.resize(layout, b)
+		if !errors.Is(err, ErrWouldMove) {
+			return n, err
+		}
+		if errors.Is(err, errRemap) {
+			return l.remap(layout, b)
+		}
 	}
 	live := l.owner != nil && l.owner.Owns(b)
 	if live && size > b.size {
@@ -131,6 +150,22 @@ func (l *Limit) Reallocate(b Block, size uintptr) (Block, error) {
 	return n, nil
 }
 
+// reallocateRaw reallocates a block that FromRaw made.
+func (l *Limit) reallocateRaw(b Block, size uintptr) (Block, error) {
+	live, err := Granted(l.inner, b)
+	if err != nil {
+		return b, reallocateError("Limit", b, size, err)
+	}
+	if live.IsRaw() {
+		return b, reallocateError("Limit", b, size, errUnknown)
+	}
+	n, err := l.Reallocate(live, size)
+	if err != nil {
+		return b, err
+	}
+	return n, nil
+}
+
 // grow moves b into a block of the given layout.
 func (l *Limit) grow(layout Layout, b Block) (Block, error) {
 	n, err := l.allocate(layout, b)
@@ -146,6 +181,12 @@ func (l *Limit) grow(layout Layout, b Block) (Block, error) {
 
 // Free gives b back to the inner allocator.
 func (l *Limit) Free(b Block) error {
+	if b.IsRaw() {
+		var err error
+		if b, err = Granted(l.inner, b); err != nil {
+			return freeError("Limit", b, err)
+		}
+	}
 	if err := l.inner.Free(b); err != nil {
 		return err
 	}
@@ -155,6 +196,9 @@ func (l *Limit) Free(b Block) error {
 
 // Owns reports whether the inner allocator owns b, false if that is no Owner.
 func (l *Limit) Owns(b Block) bool { return l.owner != nil && l.owner.Owns(b) }
+
+// Find returns what the inner allocator finds, nothing if that is no [Finder].
+func (l *Limit) Find(p unsafe.Pointer) (Block, bool) { return findIn(l.inner, p) }
 
 // Unwrap returns the inner allocator.
 func (l *Limit) Unwrap() Allocator { return l.inner }
@@ -244,9 +288,6 @@ func (s *bound) release(size int64) {
 // refusal is the error for a block that was not granted: layout was asked for, granted
 // bytes were needed, and free were left. If the block was to replace old, both count.
 func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
-	s.mu.Lock()
-	max := s.max
-	s.mu.Unlock()
 	what := fmt.Sprintf("%d B requested", layout.Size)
 	if granted != int64(layout.Size) {
 		what += fmt.Sprintf(" and %d B granted", granted)
@@ -254,15 +295,23 @@ func (s *bound) refusal(layout Layout, old Block, granted, free int64) error {
 	if old.size > 0 {
 		what += fmt.Sprintf(" beside the %d B of the block", old.size)
 	}
-	remedy := "free blocks or raise it by SetMax"
-	if least := granted + int64(old.size); least > max {
-		remedy = fmt.Sprintf("that can never fit: raise the limit by %d B with SetMax, or ask for less", least-max)
-	}
-	err := fmt.Errorf("%w: %w: %s, %d B used, limit %d B: %s", ErrOutOfMemory, ErrLimit, what, max-free, max, remedy)
+	err := s.refusalOf(what, granted+int64(old.size), free)
 	if old.IsZero() {
 		return allocateError("Limit", layout, err)
 	}
 	return reallocateError("Limit", old, layout.Size, err)
+}
+
+// refusalOf is the error for what was asked for: the bound must be at least that, and free bytes were left.
+func (s *bound) refusalOf(what string, least, free int64) error {
+	s.mu.Lock()
+	max := s.max
+	s.mu.Unlock()
+	remedy := "free blocks or raise it by SetMax"
+	if least > max {
+		remedy = fmt.Sprintf("that can never fit: raise the limit by %d B with SetMax, or ask for less", least-max)
+	}
+	return fmt.Errorf("%w: %w: %s, %d B used, limit %d B: %s", ErrOutOfMemory, ErrLimit, what, max-free, max, remedy)
 }
 
 var errUnknown = fmt.Errorf("%w: reallocate a live block of the allocator it came from", ErrNotOwned)

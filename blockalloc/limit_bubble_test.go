@@ -173,13 +173,8 @@ func TestLimitInBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, held := full(t)
 		errs := make(chan error, 1)
-		started := make(chan struct{})
-		go func() {
-			close(started)
-			errs <- waitIn(t.Context(), l)
-		}()
-		<-started
-		awaitWaiting(l, 1)
+		go func() { errs <- waitIn(t.Context(), l) }()
+		synctest.Wait() // until it sleeps: Waiting is 1 while it may still find by itself what is freed
 		var text string
 		beside(func() {
 			defer func() { text = fmt.Sprint(recover()) }()

@@ -87,11 +87,8 @@ func (m *meter) Free(b blockalloc.Block) error {
 	return err
 }
 
-// TestLimitHolds uses a Limit from many goroutines while one watches. Neither Used nor
-// the bytes truly live exceed the bound, and in the end all has come back. The inner
-// allocator fails now and then.
+// TestLimitHolds: neither Used nor the bytes truly live exceed the bound.
 func TestLimitHolds(t *testing.T) {
-	const limit, workers, largest = 100_000, 8, 30_000
 	for name, wrap := range map[string]func(*meter) blockalloc.Allocator{
 		"Owner":    func(m *meter) blockalloc.Allocator { return m },
 		"no Owner": func(m *meter) blockalloc.Allocator { return shy{m} },
@@ -99,44 +96,53 @@ func TestLimitHolds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &meter{Allocator: alloctest.New(t)}
-			l := blockalloc.NewLimit(failing.Every(wrap(m), 17), limit)
-			stop := make(chan struct{})
-			var watcher, wg sync.WaitGroup
-			watcher.Go(func() {
-				for {
-					if used := l.Used(); used < 0 || used > limit {
-						t.Errorf("Used = %d, want 0 to %d", used, limit)
-						return
-					}
-					select {
-					case <-stop:
-						return
-					default:
-						runtime.Gosched() // on one thread nobody else would run
-					}
-				}
-			})
-			var refused atomic.Int64
-			for w := range workers {
-				wg.Go(func() { refused.Add(hammer(t, l, rand.New(rand.NewPCG(1, uint64(w))), largest)) })
+			var slack int64
+			if name == "slack" {
+				slack = 4095
 			}
-			wg.Wait()
-			close(stop)
-			watcher.Wait()
-			bound := int64(limit)
-			if name == "slack" { // which is known only when it is there
-				bound += workers * 4095
-			}
-			if peak := m.peak.Load(); peak > bound || peak < limit/2 {
-				t.Errorf("%d bytes were live, want at most %d, and at least half the bound, or this test shows nothing", peak, bound)
-			}
-			if refused.Load() == 0 {
-				t.Error("no request met the limit")
-			}
-			if l.Used() != 0 || m.live.Load() != 0 {
-				t.Errorf("in the end Used = %d and %d bytes are live, want none", l.Used(), m.live.Load())
-			}
+			limitHolds(t, m, failing.Every(wrap(m), 17), 100_000, 30_000, slack)
 		})
+	}
+}
+
+// limitHolds uses a Limit around inner from many goroutines while one watches, and checks that in the end all has come
+// back. The inner allocator, whose bytes m counts, fails now and then. Of each block so much slack is known only when it is there.
+func limitHolds(t *testing.T, m *meter, inner blockalloc.Allocator, limit int64, largest uint, slack int64) {
+	t.Helper()
+	const workers = 8
+	l := blockalloc.NewLimit(inner, limit)
+	stop := make(chan struct{})
+	var watcher, wg sync.WaitGroup
+	watcher.Go(func() {
+		for {
+			if used := l.Used(); used < 0 || used > limit {
+				t.Errorf("Used = %d, want 0 to %d", used, limit)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.Gosched() // on one thread nobody else would run
+			}
+		}
+	})
+	var refused atomic.Int64
+	for w := range workers {
+		wg.Go(func() { refused.Add(hammer(t, l, rand.New(rand.NewPCG(1, uint64(w))), largest)) })
+	}
+	wg.Wait()
+	close(stop)
+	watcher.Wait()
+	bound := limit + workers*slack
+	if peak := m.peak.Load(); peak > bound || peak < limit/2 {
+		t.Errorf("%d bytes were live, want at most %d, and at least half the bound, or this test shows nothing", peak, bound)
+	}
+	if refused.Load() == 0 {
+		t.Error("no request met the limit")
+	}
+	if l.Used() != 0 || m.live.Load() != 0 {
+		t.Errorf("in the end Used = %d and %d bytes are live, want none", l.Used(), m.live.Load())
 	}
 }
 
@@ -159,8 +165,9 @@ func TestLimitReservesAround(t *testing.T) {
 		b = n
 	}
 	mustFree(t, l, b)
-	// The block that grows is moved: by Allocate with both, and Free with both.
-	if want := []int64{100, 150, 350, 350, 300}; !slices.Equal(seen, want) || l.Used() != 0 {
+	// Each time Resize is tried first, with what the block grows by. The block that grows is moved: by
+	// Allocate with both, and Free with both.
+	if want := []int64{100, 100, 150, 300, 350, 350, 300}; !slices.Equal(seen, want) || l.Used() != 0 {
 		t.Errorf("Used was %v during the calls and %d in the end, want %v and 0", seen, l.Used(), want)
 	}
 }
@@ -238,16 +245,11 @@ func TestLimitIsExact(t *testing.T) {
 // blocking one that fits, even for a moment.
 func TestLimitBesideLargeRequests(t *testing.T) {
 	l := blockalloc.NewLimit(alloctest.New(t), 1000)
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 				if _, err := l.Allocate(blockalloc.Layout{Size: 1001, Align: 1}); !errors.Is(err, blockalloc.ErrLimit) {
 					t.Errorf("1001 bytes of 1000: error %v, want ErrLimit", err)
 					return
@@ -263,7 +265,7 @@ func TestLimitBesideLargeRequests(t *testing.T) {
 		}
 		mustFree(t, l, b)
 	}
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 }
 
@@ -357,8 +359,8 @@ func TestLimitReallocation(t *testing.T) {
 	mustFree(t, l, b)
 	live := mustAllocate(t, l, 100, 4)
 	for _, size := range []uintptr{50, 200} {
-		if n, err := l.Reallocate(b, size); !errors.Is(err, blockalloc.ErrNotOwned) || n != b {
-			t.Errorf("Reallocate of a freed block to %d = %v, %v; want the block and ErrNotOwned", size, n, err)
+		if n, err := l.Reallocate(b, size); !errors.Is(err, blockalloc.ErrNotOwned) && !errors.Is(err, blockalloc.ErrDoubleFree) || n != b {
+			t.Errorf("Reallocate of a freed block to %d = %v, %v; want the block and ErrNotOwned or ErrDoubleFree", size, n, err)
 		}
 	}
 	if l.Used() != 100 {

@@ -1,12 +1,15 @@
 package blockalloc
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+)
 
 // Locked is an [Allocator] that calls an inner one under a mutex. So several goroutines
 // can use any allocator at once, such as a Bump or a FreeList.
 //
 // Zeroing, ownership and memory are those of the inner allocator. Each operation, also
-// Owns, costs a mutex: about two atomic operations if nobody waits. The lock is held
+// Owns and Find, costs a mutex: about two atomic operations if nobody waits. The lock is held
 // while the inner allocator runs. What that calls, such as the hooks of a Proxy, must
 // not use the same Locked.
 type Locked struct {
@@ -18,6 +21,7 @@ type Locked struct {
 var (
 	_ Allocator = (*Locked)(nil)
 	_ Owner     = (*Locked)(nil)
+	_ Resizer   = (*Locked)(nil)
 	_ Rewrapper = (*Locked)(nil)
 )
 
@@ -41,6 +45,13 @@ func (l *Locked) Reallocate(b Block, size uintptr) (Block, error) {
 	return l.inner.Reallocate(b, size)
 }
 
+// Resize resizes b in place by the inner allocator, if that is a [Resizer].
+func (l *Locked) Resize(b Block, size uintptr) (Block, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Resize(l.inner, b, size)
+}
+
 // Free gives b back to the inner allocator.
 func (l *Locked) Free(b Block) error {
 	l.mu.Lock()
@@ -56,6 +67,13 @@ func (l *Locked) Owns(b Block) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.owner.Owns(b)
+}
+
+// Find returns what the inner allocator finds, nothing if that is no [Finder].
+func (l *Locked) Find(p unsafe.Pointer) (Block, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return findIn(l.inner, p)
 }
 
 // Unwrap returns the inner allocator.

@@ -63,8 +63,8 @@ func (r *registry[V]) mappings() (list []Mapping) {
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
-		for addr, e := range s.live {
-			list = append(list, Mapping{addr, e.size})
+		for _, e := range s.live {
+			list = append(list, Mapping{e.block.Addr(), e.block.size})
 		}
 		s.mu.Unlock()
 	}

@@ -17,16 +17,21 @@ import (
 // blocks for reuse. Larger blocks come straight from System. It is the allocator to
 // start with: see [Default].
 //
-// A block is aligned to its granted size. Its memory is not zeroed. An operation costs
+// A block is aligned to its granted size. Its memory is zeroed if [Layout].Zeroed asks for
+// that: a block that has no memory behind it yet is not touched. An operation costs
 // one atomic instruction and some loads if the goroutine's shard has a block at hand:
 // it takes no lock, and writes no cache line that another processor writes. A shard
 // takes a lock when it has used up a run of blocks: 64, or as many as fit 4 MiB. So
-// does the first free into such a run. A Pool takes 36 KiB, and 128 B for each run. A
-// free of a block that is not live is an error, found in constant time, unless the
-// block was allocated again meanwhile.
+// does the first free into such a run. Blocks from 4 MiB, of which a run has one, go from shard to shard as
+// they are needed. A Pool takes 36 KiB (92 where it has only the Go
+// heap), and 640 B for each run. A free of a block that is not live is an error, found in
+// constant time, unless the block was allocated again meanwhile.
 //
-// Freed blocks keep their memory up to MaxCached bytes. It looks only now and then, and
-// so may keep a sixteenth of what it has carved beyond that. The rest goes back to the
+// Freed blocks keep their memory up to MaxCached bytes, and more while it is in demand: live
+// blocks and what is kept take at most MaxCached more than the live blocks took at their
+// peak in the last second or two. What has had no demand for so long is given back then, by
+// a timer that runs only while more than MaxCached is kept. The Pool looks only now and then,
+// and so may keep a sixteenth of what it has carved beyond that. The rest goes back to the
 // operating system at once, by MADV_DONTNEED on Linux. MADV_FREE would make reuse
 // cheaper, but the resident size, which people and containers judge by, would fall only
 // when the machine is short of memory. The other Unixes have no better. [Pool.Trim]
@@ -35,8 +40,9 @@ import (
 // The zero Pool is ready, and must not be copied. It is not collected as garbage: close
 // it. Several goroutines may use it at once.
 type Pool struct {
-	// MaxCached is how many bytes of freed blocks keep their memory. Zero means 64 MiB; a
-	// negative number means none. Do not change it once the Pool is in use.
+	// MaxCached is how many bytes of freed blocks keep their memory also when there is no
+	// demand for it. Zero means 64 MiB; a negative number means none, ever. Do not change it
+	// once the Pool is in use.
 	MaxCached int64
 
 	// System serves the blocks that are too large for the Pool. Its options apply to the
@@ -54,7 +60,12 @@ type Pool struct {
 	chunks  []*chunk
 	room    []int8 // of each chunk: log2 of the granules in its largest gap, -1 for none
 	cached  int64  // bytes of freed blocks with memory behind them, as far as runs have reported
+	live    int64  // bytes of live blocks, as far as runs have reported
 	hand    int    // the chunk from which memory was given back last
+
+	// What was live at most since tick last ran, and in the second before, while it runs.
+	ticking bool
+	peaks   [2]int64
 
 	//lint:ignore U1000 used on platforms that have only the Go heap
 	heap                    poolHeap
@@ -64,6 +75,7 @@ type Pool struct {
 var (
 	_ Allocator = (*Pool)(nil)
 	_ Owner     = (*Pool)(nil)
+	_ Resizer   = (*Pool)(nil)
 )
 
 // A poolShard has the runs that some of the goroutines allocate from: one for each
@@ -103,8 +115,12 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 	if r := current.Load(); r != nil {
 		if free := r.free.Load(); free != 0 {
 			if r.free.CompareAndSwap(free, free&(free-1)) {
-				if i := bits.TrailingZeros64(free); r.settled(i) || r.settle(i) {
-					return Block{r.block(i), 1 << (shift % 64), l.Align}, nil
+				i := bits.TrailingZeros64(free)
+				if !l.Zeroed && r.settled(i) {
+					return r.plain(i, l), nil
+				}
+				if zero, ok := r.settle(i); ok {
+					return r.grant(i, zero, l), nil
 				}
 			}
 			shard.All.Collided(slot)
@@ -118,18 +134,24 @@ func (p *Pool) Allocate(l Layout) (Block, error) {
 func (p *Pool) allocateAgain(l Layout, current *atomic.Pointer[run], shift int) (Block, error) {
 	for {
 		if r := current.Load(); r != nil {
-			if ptr := r.take(); ptr != nil {
-				return Block{ptr, 1 << shift, l.Align}, nil
+			if ptr, zero := r.take(); ptr != nil {
+				return p.grant(ptr, zero, l), nil
 			}
 		}
-		ptr, err := p.refill(current, shift)
+		ptr, zero, err := p.refill(current, shift)
 		if err != nil {
 			return Block{}, allocateError("Pool", l, err)
 		}
 		if ptr != nil {
-			return Block{ptr, 1 << shift, l.Align}, nil
+			return p.grant(ptr, zero, l), nil
 		}
 	}
+}
+
+// grant returns the block at ptr, which the caller has just taken, as the answer to l.
+func (p *Pool) grant(ptr unsafe.Pointer, zero bool, l Layout) Block {
+	r := p.table.load(uintptr(ptr)).run(uintptr(ptr))
+	return r.grant(r.index(uintptr(ptr)), zero, l)
 }
 
 // allocateOther serves a request that no run serves.
@@ -157,7 +179,7 @@ func (p *Pool) allocateOther(l Layout) (Block, error) {
 		p.largeBlocks.Add(-1)
 		return Block{}, err
 	}
-	p.largeBytes.Add(int64(b.size))
+	p.largeGrew(int64(b.size))
 	return b, nil
 }
 
@@ -177,7 +199,7 @@ func (p *Pool) Free(b Block) error {
 		return p.freeAgain(r, bit, b)
 	}
 	if free == 0 || r.dirty(free|bit) >= r.reportAt.Load() {
-		p.freed(r, free)
+		p.freed(r, bit, free)
 	}
 	return nil
 }
@@ -190,7 +212,7 @@ func (p *Pool) freeAgain(r *run, bit uint64, b Block) error {
 			return freeError("Pool", b, errTooLate)
 		}
 		if r.frozen.Load()&bit == 0 && r.free.CompareAndSwap(free, free|bit) {
-			p.freed(r, free)
+			p.freed(r, bit, free)
 			return nil
 		}
 	}
@@ -198,10 +220,14 @@ func (p *Pool) freeAgain(r *run, bit uint64, b Block) error {
 
 // freeOther frees a block that is in no run, or says why it cannot.
 func (p *Pool) freeOther(b Block) error {
-	if err := p.checkOther(b); err != nil {
+	exact, err := p.exact(b)
+	switch {
+	case err != nil:
 		return freeError("Pool", b, err)
+	case exact.size != b.size:
+		return p.Free(exact)
 	}
-	err := p.large().Free(b)
+	err = p.large().Free(b)
 	if err == nil {
 		p.largeBlocks.Add(-1)
 		p.largeBytes.Add(-int64(b.size))
@@ -209,19 +235,29 @@ func (p *Pool) freeOther(b Block) error {
 	return err
 }
 
-// checkOther returns nil if b, which is in no run, is live.
-func (p *Pool) checkOther(b Block) error {
-	if c := p.table.load(b.Addr()); c != nil {
-		r := c.run(b.Addr())
-		switch {
-		case r == nil:
-			return errTooLate // its run was empty and has been dissolved
-		case b.size == 1<<r.shift:
-			return fmt.Errorf("%w: it points into another block: free the Block that was allocated", ErrNotOwned)
-		}
-		return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, uintptr(1)<<r.shift)
+// exact returns b, for which find has found nothing, with the size that was granted. In a run that is
+// another one than b's, which [FromRaw] made of a size that was asked for or more.
+func (p *Pool) exact(b Block) (Block, error) {
+	c := p.table.load(b.Addr())
+	if c == nil {
+		return p.large().live.check(b)
 	}
-	return p.large().live.check(b)
+	r := c.run(b.Addr())
+	switch {
+	case r == nil:
+		return b, errTooLate // its run was empty and has been dissolved
+	case (b.Addr()-uintptr(r.base))&(1<<r.shift-1) != 0:
+		return b, fmt.Errorf("%w: it points into another block: free the Block that was allocated", ErrNotOwned)
+	}
+	i := r.index(b.Addr())
+	if !r.isLive(1 << i) {
+		return b, errTooLate
+	}
+	live := r.live(i)
+	if !b.Is(live) {
+		return b, fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, live.size)
+	}
+	return live, nil
 }
 
 // find returns the run that has a block of b's address and size, and that block's bit.
@@ -248,140 +284,110 @@ func (p *Pool) Owns(b Block) bool {
 		return false
 	}
 	if r, bit := p.find(b); r != nil {
-		return r.live(bit)
+		return r.isLive(bit)
 	}
-	return p.checkOther(b) == nil
+	exact, err := p.exact(b)
+	return err == nil && (exact.size == b.size || p.Owns(exact))
+}
+
+// Find returns the live block of this Pool that holds the byte at p: in a few nanoseconds, and where none of
+// the Pool's chunks is as that of [System] does.
+func (p *Pool) Find(ptr unsafe.Pointer) (Block, bool) {
+	c := p.table.load(uintptr(ptr))
+	if c == nil {
+		return p.large().Find(ptr)
+	}
+	r := c.run(uintptr(ptr))
+	if r == nil {
+		return Block{}, false
+	}
+	i := r.index(uintptr(ptr))
+	if !r.isLive(1 << i) {
+		return Block{}, false
+	}
+	return r.live(i), true
 }
 
 // Reallocate keeps b in place if blocks of its size serve the new size, and otherwise
 // copies it into a new block.
 func (p *Pool) Reallocate(b Block, size uintptr) (Block, error) {
-	n, err := p.reallocate(b, size)
+	n, err := p.reallocate(b, size, true)
 	if err != nil {
 		return b, reallocateError("Pool", b, size, err)
 	}
 	return n, nil
 }
 
-func (p *Pool) reallocate(b Block, size uintptr) (Block, error) {
+// Resize keeps b in place if blocks of its size serve the new size, or if System can resize a block
+// that came from there.
+func (p *Pool) Resize(b Block, size uintptr) (Block, error) {
+	n, err := p.reallocate(b, size, false)
+	if err != nil {
+		return b, resizeError("Pool", b, size, err)
+	}
+	return n, nil
+}
+
+// reallocate keeps b in place if it can, and otherwise copies it if that is allowed.
+func (p *Pool) reallocate(b Block, size uintptr, copies bool) (Block, error) {
 	if b.IsZero() {
 		return b, errEmptyReallocate
 	}
-	if err := (Layout{size, b.align}).Check(); err != nil {
+	l := b.layout(size)
+	if err := l.Check(); err != nil {
 		return b, err
 	}
-	larger := max(size, b.align)
+	larger := max(size, l.Align)
 	if r, bit := p.find(b); r != nil {
-		if !r.live(bit) {
+		switch {
+		case !r.isLive(bit):
 			return b, errTooLate
+		case size > 0 && larger <= chunkSize && classShift(larger) == int(r.shift):
+			return r.again(r.index(b.Addr()), l), nil
 		}
-		if size > 0 && larger <= chunkSize && classShift(larger) == int(r.shift) {
-			return b, nil
+	} else if exact, err := p.exact(b); err != nil {
+		return b, err
+	} else if exact.size != b.size {
+		exact.align |= b.align & zeroed
+		n, err := p.reallocate(exact, size, copies)
+		if err == nil {
+			n.clearSlack(b, exact)
 		}
+		return n, err
+	} else if size > 0 && larger > chunkSize {
+		return p.reallocateLarge(b, size, copies)
+	}
+	if copies {
 		return move(p, b, size)
 	}
-	if err := p.checkOther(b); err != nil {
+	if _, err := checkResize(b, size); err != nil {
 		return b, err
 	}
-	if size == 0 || larger <= chunkSize {
-		return move(p, b, size)
-	}
-	n, err := p.large().Reallocate(b, size)
-	if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil {
+	return b, errCopy
+}
+
+// reallocateLarge is reallocate of a block of System's, to a size that no run has.
+func (p *Pool) reallocateLarge(b Block, size uintptr, copies bool) (n Block, err error) {
+	if copies {
 		n, err = p.large().Reallocate(b, size)
+		if errors.Is(err, ErrOutOfMemory) && p.Trim() == nil {
+			n, err = p.large().Reallocate(b, size)
+		}
+	} else {
+		n, err = p.large().Resize(b, size)
 	}
 	if err == nil {
-		p.largeBytes.Add(int64(n.size) - int64(b.size))
+		p.largeGrew(int64(n.size) - int64(b.size))
 	}
 	return n, err
 }
 
-// refill replaces the current run by one with free blocks of 1<<shift bytes, if it has
-// none itself. If there is none to be had, it returns a block of another shard's run.
-func (p *Pool) refill(current *atomic.Pointer[run], shift int) (unsafe.Pointer, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, ErrClosed
+// largeGrew counts by how many bytes more of large blocks are live. Others' memory may have to go back for them.
+func (p *Pool) largeGrew(size int64) {
+	p.largeBytes.Add(size)
+	if size > 0 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.shed(nil)
 	}
-	if r := current.Load(); r != nil && !p.exhausted(r) {
-		return nil, nil // a block was freed meanwhile, or another goroutine was here
-	}
-	current.Store(nil)
-	r := p.popPartial(shift)
-	if r == nil {
-		var err error
-		if r, err = p.carve(shift); err != nil {
-			if r = p.popPartial(shift); r == nil { // one that another shard has left
-				if ptr := p.steal(shift); ptr != nil {
-					return ptr, nil
-				}
-				return nil, fmt.Errorf("%w: %w", ErrOutOfMemory, err)
-			}
-		}
-	}
-	current.Store(r)
-	return nil, nil
-}
-
-// exhausted reports whether r has no free block, and if so marks it as full, until one
-// is freed. p.mu is held.
-func (p *Pool) exhausted(r *run) bool {
-	if r.free.Load() != 0 {
-		return false
-	}
-	// Say that r is full before looking again: a free at the same time is either seen
-	// here, or sees that r is full. (qemu does not keep a Store of arm64 before a Load.)
-	r.full.Swap(true)
-	if r.free.Load() != 0 {
-		r.full.Store(false)
-		return false
-	}
-	p.report(r)
-	return true
-}
-
-// steal takes a block from the current runs of other shards, as a last resort.
-func (p *Pool) steal(shift int) unsafe.Pointer {
-	for i := range p.shards {
-		if r := p.shards[i].current[shift-minPoolShift].Load(); r != nil {
-			if ptr := r.take(); ptr != nil {
-				return ptr
-			}
-		}
-	}
-	return nil
-}
-
-// pushPartial and popPartial keep the list of runs that have free blocks and are no
-// shard's current one. p.mu is held.
-func (p *Pool) pushPartial(r *run) {
-	head := &p.partial[int(r.shift)-minPoolShift]
-	r.prev, r.next, r.listed = nil, *head, true
-	if r.next != nil {
-		r.next.prev = r
-	}
-	*head = r
-}
-
-func (p *Pool) popPartial(shift int) *run {
-	for r := p.partial[shift-minPoolShift]; r != nil; r = p.partial[shift-minPoolShift] {
-		p.unlist(r)
-		if !p.exhausted(r) { // by a goroutine that found it when it was current
-			return r
-		}
-	}
-	return nil
-}
-
-func (p *Pool) unlist(r *run) {
-	if r.prev != nil {
-		r.prev.next = r.next
-	} else {
-		p.partial[int(r.shift)-minPoolShift] = r.next
-	}
-	if r.next != nil {
-		r.next.prev = r.prev
-	}
-	r.prev, r.next, r.listed = nil, nil, false
 }

@@ -15,6 +15,16 @@ const (
 	PoolOnHeap    = arenaChunks == 1
 )
 
+// PoolForgets is after how long a Pool without demand has forgotten it, and its timer has ended.
+const PoolForgets = 3 * demandPeriod
+
+// PoolTicks reports whether p's timer runs.
+func PoolTicks(p *Pool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ticking
+}
+
 // PoolRunBlocks is how many blocks of a power-of-two size a Pool carves at a time.
 func PoolRunBlocks(size uintptr) int { return runBlocks(classShift(size)) }
 
@@ -64,6 +74,7 @@ type poolCheck struct {
 	current  map[*run]int
 	seen     int
 	reported int64
+	live     int64
 }
 
 // list checks the list of runs that have free blocks and are no shard's current one.
@@ -146,6 +157,9 @@ func (c *poolCheck) run(k *chunk, g int, r *run) error {
 		return fmt.Errorf("run said to be full")
 	case c.current[r] == 0 && !r.listed && !r.full.Load():
 		return fmt.Errorf("run lost: neither current nor listed nor full")
+	case r.full.Load() && int(r.taken) != bits.OnesCount64(r.all):
+		return fmt.Errorf("%d blocks of a full run were reported as live", r.taken)
+	case r.reportAt.Load() == 0: // the Pool ticks, or did when it looked at r last
 	case r.reportAt.Load() != r.reported+c.p.step(r):
 		return fmt.Errorf("reportAt is not a step from what was reported")
 	case r.dirty(free) >= r.reportAt.Load():
@@ -153,6 +167,7 @@ func (c *poolCheck) run(k *chunk, g int, r *run) error {
 	}
 	c.seen++
 	c.reported += int64(r.reported) << r.shift
+	c.live += int64(r.taken) << r.shift
 	return nil
 }
 
@@ -170,8 +185,10 @@ func (c *poolCheck) totals() error {
 	switch {
 	case chunks != len(p.chunks) || len(p.room) != len(p.chunks):
 		return fmt.Errorf("%d chunks in arenas, %d in all, room of %d", chunks, len(p.chunks), len(p.room))
-	case c.reported != p.cached:
-		return fmt.Errorf("runs have reported %d B, the Pool counts %d", c.reported, p.cached)
+	case c.reported != p.cached || c.live != p.live:
+		return fmt.Errorf("runs have reported %d B cached and %d live, the Pool counts %d and %d", c.reported, c.live, p.cached, p.live)
+	case !p.ticking && p.peaks != [2]int64{}:
+		return fmt.Errorf("peaks of %d B are never forgotten", p.peaks)
 	}
 	outside := len(c.listed) + len(c.current)
 	for _, k := range p.chunks {

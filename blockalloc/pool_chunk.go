@@ -25,6 +25,7 @@ type chunk struct {
 
 	taken     [(granules + 63) / 64]uint64 // by granule: it has a run
 	committed uintptr                      // how many bytes from the base are accessible
+	used      uintptr                      // how many may have been in a run
 }
 
 // run returns the run that holds addr, an address in the chunk.
@@ -94,6 +95,11 @@ func (p *Pool) carve(shift int) (*run, error) {
 	r.free.Store(r.all)
 	r.clean.Store(r.all)
 	r.reportAt.Store(p.step(r))
+	start := uintptr(first) * granule
+	if !purgeZeroes && start < c.used {
+		r.stale.Store(r.all)
+	}
+	c.used = max(c.used, start+size)
 	p.setOwner(c, first, order, r)
 	return r, nil
 }

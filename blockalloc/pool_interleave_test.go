@@ -26,6 +26,32 @@ func aside(f func()) (wait func()) {
 	return func() { <-done }
 }
 
+// onePage is a Pool whose only block, of a page, has been freed.
+func onePage(t *testing.T) (p *Pool, pages *PoolPages, freed Block) {
+	t.Helper()
+	pages = &PoolPages{}
+	p = NewPool(pages, 0)
+	freed = allocatePage(t, p)
+	free(t, p, freed)
+	return p, pages, freed
+}
+
+func allocatePage(t *testing.T, p *Pool) Block {
+	t.Helper()
+	b, err := p.Allocate(Layout{Size: pageSize, Align: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func free(t *testing.T, p *Pool, b Block) {
+	t.Helper()
+	if err := p.Free(b); err != nil {
+		t.Error(err)
+	}
+}
+
 // interleaved is a Pool with one run of pages, of which the first is live and the others
 // have been freed.
 func interleaved(t *testing.T) (p *Pool, pages *PoolPages, live Block, freed []Block) {
@@ -34,10 +60,7 @@ func interleaved(t *testing.T) (p *Pool, pages *PoolPages, live Block, freed []B
 	p = NewPool(pages, 0)
 	n := runBlocks(pageShift)
 	for i := range n {
-		b, err := p.Allocate(Layout{pageSize, 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := allocatePage(t, p)
 		b.Bytes()[0] = 0xaa
 		if i == 0 {
 			live = b
@@ -46,17 +69,13 @@ func interleaved(t *testing.T) (p *Pool, pages *PoolPages, live Block, freed []B
 		}
 	}
 	for _, b := range freed {
-		if err := p.Free(b); err != nil {
-			t.Fatal(err)
-		}
+		free(t, p, b)
 	}
 	t.Cleanup(func() {
 		if live.Bytes()[0] != 0xaa {
 			t.Error("a live block has lost its content")
 		}
-		if err := p.Free(live); err != nil {
-			t.Error(err)
-		}
+		free(t, p, live)
 		settled(t, p, pages)
 	})
 	return p, pages, live, freed
@@ -115,11 +134,8 @@ func TestPoolSecondFreeDuringPurge(t *testing.T) {
 // TestPoolAllocateDuringPurge: a block allocated meanwhile has memory of its own once it is
 // handed out, and a block freed meanwhile is free.
 func TestPoolAllocateDuringPurge(t *testing.T) {
-	p, pages, _, freed := interleaved(t)
-	extra, err := p.Allocate(Layout{pageSize, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, pages, _, _ := interleaved(t)
+	extra := allocatePage(t, p)
 	var got []Block
 	var mu sync.Mutex
 	var waits []func()
@@ -127,14 +143,10 @@ func TestPoolAllocateDuringPurge(t *testing.T) {
 		if len(waits) > 0 {
 			return nil
 		}
-		waits = append(waits, aside(func() {
-			if err := p.Free(extra); err != nil {
-				t.Error(err)
-			}
-		}))
+		waits = append(waits, aside(func() { free(t, p, extra) }))
 		for range 3 {
 			waits = append(waits, aside(func() {
-				b, err := p.Allocate(Layout{pageSize, 1})
+				b, err := p.Allocate(Layout{Size: pageSize, Align: 1})
 				if err != nil {
 					t.Error(err)
 					return
@@ -160,36 +172,25 @@ func TestPoolAllocateDuringPurge(t *testing.T) {
 		if b.Bytes()[0] != 0xbb || !p.Owns(b) || i > 0 && b.Addr() == got[i-1].Addr() {
 			t.Errorf("%v begins with %#x; owned: %v", b, b.Bytes()[0], p.Owns(b))
 		}
-		if err := p.Free(b); err != nil {
-			t.Error(err)
-		}
+		free(t, p, b)
 		b.Bytes()[0] = 0 // still the Pool's memory, and now there is some to give back
 	}
 	if s := p.Stats(); s.Cached < int64(len(got)*int(pageSize)) {
 		t.Errorf("%d blocks were written to and freed: %+v", len(got), s)
 	}
-	_ = freed
 }
 
 // TestPoolTakeDuringDissolve: a goroutine that has a run from earlier takes a block of
 // it while the Pool dissolves the run.
 func TestPoolTakeDuringDissolve(t *testing.T) {
-	pages := &PoolPages{}
-	p := NewPool(pages, 0)
-	b, err := p.Allocate(Layout{pageSize, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, pages, b := onePage(t)
 	r, _ := p.find(b)
-	if err := p.Free(b); err != nil {
-		t.Fatal(err)
-	}
 	var got unsafe.Pointer
 	var waits []func()
 	pages.Before = func(c PoolCall) error {
 		if c.Name == "purge" && len(waits) == 0 {
 			waits = append(waits, aside(func() {
-				if got = r.take(); got != nil {
+				if got, _ = r.take(); got != nil {
 					*(*byte)(got) = 0xcc
 				}
 			}))
@@ -205,22 +206,20 @@ func TestPoolTakeDuringDissolve(t *testing.T) {
 	waits[0]()
 	pages.Before = nil
 	if got != nil { // then the run is still there
-		b := Block{got, pageSize, 1}
+		b := Block{got, pageSize, pageSize, 1}
 		if s := p.Stats(); *(*byte)(got) != 0xcc || !p.Owns(b) || s.LiveBlocks != 1 {
 			t.Errorf("%v was taken while its run was given up; owned: %v, %+v", b, p.Owns(b), s)
 		}
 		if err := CheckPool(p); err != nil {
 			t.Error(err)
 		}
-		if err := p.Free(b); err != nil {
-			t.Error(err)
-		}
+		free(t, p, b)
 	}
 	if err := p.Trim(); err != nil {
 		t.Error(err)
 	}
 	// Now the run was dissolved.
-	if ptr := r.take(); ptr != nil {
+	if ptr, _ := r.take(); ptr != nil {
 		t.Errorf("a block was taken at %#x, of a run that was dissolved", uintptr(ptr))
 	}
 	if err := p.Free(b); err == nil || p.Owns(b) {
@@ -234,20 +233,12 @@ func TestPoolTakeDuringDissolve(t *testing.T) {
 func TestPoolKeepsRunInUse(t *testing.T) {
 	for name, fails := range map[string]bool{"purge": false, "failed purge": true} {
 		t.Run(name, func(t *testing.T) {
-			pages := &PoolPages{}
-			p := NewPool(pages, 0)
-			b, err := p.Allocate(Layout{pageSize, 1})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p, pages, b := onePage(t)
 			r, _ := p.find(b)
-			if err := p.Free(b); err != nil {
-				t.Fatal(err)
-			}
 			// As if a goroutine took a block between two looks of Trim at the run.
 			p.mu.Lock()
 			p.releaseCurrent()
-			ptr := r.take()
+			ptr, _ := r.take()
 			pages.Before = func(PoolCall) error {
 				if fails {
 					return errors.New("injected")
@@ -266,9 +257,7 @@ func TestPoolKeepsRunInUse(t *testing.T) {
 			if err := CheckPool(p); err != nil {
 				t.Error(err)
 			}
-			if err := p.Free(Block{ptr, pageSize, 1}); err != nil {
-				t.Error(err)
-			}
+			free(t, p, Block{ptr, pageSize, pageSize, 1})
 			settled(t, p, pages)
 		})
 	}
@@ -277,15 +266,7 @@ func TestPoolKeepsRunInUse(t *testing.T) {
 // TestPoolForgetsChunksFirst: when address space is given back, the Pool has forgotten
 // it, because others may get it. If it is refused, the Pool knows it again.
 func TestPoolForgetsChunksFirst(t *testing.T) {
-	pages := &PoolPages{}
-	p := NewPool(pages, 0)
-	b, err := p.Allocate(Layout{pageSize, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Free(b); err != nil {
-		t.Fatal(err)
-	}
+	p, pages, b := onePage(t)
 	refuse, released := errors.New("injected"), 0
 	pages.Before = func(c PoolCall) error {
 		if c.Name != "release" {
@@ -309,13 +290,9 @@ func TestPoolForgetsChunksFirst(t *testing.T) {
 	if err := p.Close(); !errors.Is(err, refuse) {
 		t.Errorf("Close: error %v, want that of the refused release", err)
 	}
-	if b, err = p.Allocate(Layout{pageSize, 1}); err != nil {
-		t.Fatalf("after a failed Close: %v", err)
-	}
+	b = allocatePage(t, p) // after a failed Close
 	b.Bytes()[0] = 1
-	if err := p.Free(b); err != nil {
-		t.Error(err)
-	}
+	free(t, p, b)
 	refuse = nil
 	if err := p.Trim(); err != nil || released != 3 {
 		t.Errorf("Trim: %v, %d releases were tried, want 3", err, released)
@@ -328,11 +305,8 @@ func TestPoolForgetsChunksFirst(t *testing.T) {
 func TestPoolCloseLetsNobodyIn(t *testing.T) {
 	pages := &PoolPages{}
 	p := NewPool(pages, 0)
-	b, err := p.Allocate(Layout{pageSize, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := p.Allocate(Layout{4 * pageSize, 1})
+	b := allocatePage(t, p)
+	other, err := p.Allocate(Layout{Size: 4 * pageSize, Align: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +353,7 @@ func TestPoolCloseLetsNobodyIn(t *testing.T) {
 		t.Error(err)
 	}
 	for _, size := range []uintptr{pageSize, 4 * pageSize} {
-		if b, err := p.Allocate(Layout{size, 1}); !errors.Is(err, ErrClosed) {
+		if b, err := p.Allocate(Layout{Size: size, Align: 1}); !errors.Is(err, ErrClosed) {
 			t.Errorf("Allocate after Close = %v, %v; want ErrClosed", b, err)
 		}
 	}
@@ -388,15 +362,7 @@ func TestPoolCloseLetsNobodyIn(t *testing.T) {
 
 // TestPoolCloseTwiceAtOnce: a Close says that all is given back only once it is.
 func TestPoolCloseTwiceAtOnce(t *testing.T) {
-	pages := &PoolPages{}
-	p := NewPool(pages, 0)
-	b, err := p.Allocate(Layout{pageSize, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Free(b); err != nil {
-		t.Fatal(err)
-	}
+	p, pages, _ := onePage(t)
 	var wait func()
 	refuse, refused := errors.New("injected"), false
 	pages.Before = func(c PoolCall) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // TestPoolOutOfMemory runs out of memory for real, by the two limits that the kernel has: of address space,
@@ -27,7 +28,7 @@ func TestPoolOutOfMemory(t *testing.T) {
 		least int64 // that must be had of room
 	}{
 		// A chunk of 64 MiB is found in twice as much address space.
-		{"RLIMIT_AS", unix.RLIMIT_AS, virtual, 3 * limitRoom / 4},
+		{"RLIMIT_AS", unix.RLIMIT_AS, measure.Virtual, 3 * limitRoom / 4},
 		// The pages are made accessible 4 MiB at a time.
 		{"RLIMIT_DATA", unix.RLIMIT_DATA, func(t *testing.T) int64 { return status(t, "VmData") }, limitRoom - 16<<20},
 	} {
@@ -193,8 +194,14 @@ func outOfMemory(t *testing.T, least int64) {
 	if err != nil {
 		t.Errorf("a large block instead of all others: %v", err)
 	}
-	if b, err = l.p.Reallocate(b, uintptr(first-first/8)); !errors.Is(err, blockalloc.ErrOutOfMemory) {
-		t.Errorf("Reallocate to what is not there twice = %v, %v; want ErrOutOfMemory", b, err)
+	if b, err = l.p.Reallocate(b, uintptr(first-first/8)); err != nil {
+		t.Errorf("Reallocate to what is not there twice: %v", err)
+	}
+	for range 4 {
+		n, err := l.p.Reallocate(b, 2*limitRoom)
+		if !errors.Is(err, blockalloc.ErrOutOfMemory) || n != b || !l.p.Owns(b) {
+			t.Fatalf("Reallocate to what is not there = %v, %v; want %v and ErrOutOfMemory", n, err, b)
+		}
 	}
 	if err := l.p.Free(b); err != nil {
 		t.Error(err)

@@ -65,7 +65,6 @@ func TestPoolRefusesWhatIsNotLive(t *testing.T) {
 	for _, wrong := range []blockalloc.Block{
 		raw(t, keep.Pointer(), 2*page, 1),
 		raw(t, keep.Pointer(), 8*page, 1),
-		raw(t, keep.Pointer(), 4*page-1, 1),
 		raw(t, keep.Pointer(), chunk, 1),
 		raw(t, keep.Pointer(), 1, 1),
 		raw(t, unsafe.Add(keep.Pointer(), 1), 4*page, 1),

@@ -7,7 +7,7 @@ import "unsafe"
 type pageSource interface {
 	// reserve returns address space at a multiple of chunkSize.
 	reserve(size uintptr) (unsafe.Pointer, error)
-	// commit makes part of it accessible.
+	// commit makes part of it accessible, for the first time and zero.
 	commit(p unsafe.Pointer, size uintptr) error
 	// purge gives back the memory of an accessible part, which stays accessible.
 	purge(p unsafe.Pointer, size uintptr) error

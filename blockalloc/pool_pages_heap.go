@@ -18,6 +18,9 @@ const (
 // alive.
 type heapPages struct{}
 
+// purgeZeroes says that a pageSource's pages are zero after purge.
+const purgeZeroes = false
+
 func (p *Pool) newPageSource() pageSource { return heapPages{} }
 
 func (heapPages) reserve(size uintptr) (unsafe.Pointer, error) {

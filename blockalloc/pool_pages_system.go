@@ -19,6 +19,9 @@ const (
 // systemPages takes pages from the operating system and applies System's options.
 type systemPages struct{ system *System }
 
+// purgeZeroes says that a pageSource's pages are zero after purge.
+const purgeZeroes = pages.PurgeZeroes
+
 func (p *Pool) newPageSource() pageSource { return systemPages{&p.System} }
 
 func (systemPages) reserve(size uintptr) (unsafe.Pointer, error) {

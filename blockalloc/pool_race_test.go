@@ -46,11 +46,11 @@ func TestPoolSecondFreeBetweenPurges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := NewPool(&PoolPages{}, 0)
 			p.pages = quickPages{p.pages}
-			keep, err := p.Allocate(Layout{pageSize, 1})
+			keep, err := p.Allocate(Layout{Size: pageSize, Align: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := p.Allocate(Layout{pageSize, 1})
+			b, err := p.Allocate(Layout{Size: pageSize, Align: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestPoolFindsFreedRuns(t *testing.T) {
 	pages := &PoolPages{}
 	p := NewPool(pages, 0)
 	p.pages = quickPages{p.pages}
-	l := Layout{1 << maxRunShift, 1} // a run has one such block
+	l := Layout{Size: 1 << maxRunShift, Align: 1} // a run has one such block
 	var passed atomic.Pointer[Block]
 	var done atomic.Bool
 	var wg sync.WaitGroup
@@ -166,7 +166,7 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 			p := NewPool(pages, 0)
 			fill := func(size uintptr) (blocks []Block) {
 				for {
-					b, err := p.Allocate(Layout{size, 1})
+					b, err := p.Allocate(Layout{Size: size, Align: 1})
 					if errors.Is(err, ErrOutOfMemory) {
 						return blocks
 					}
@@ -176,7 +176,7 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 					blocks = append(blocks, b)
 				}
 			}
-			first, err := p.Allocate(Layout{size, 1}) // and so there is a chunk
+			first, err := p.Allocate(Layout{Size: size, Align: 1}) // and so there is a chunk
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +220,7 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b, err := p.Allocate(Layout{test.size, 1})
+			b, err := p.Allocate(Layout{Size: test.size, Align: 1})
 			if err != nil {
 				t.Fatalf("%d blocks of another shard's run are free: %v", test.free, err)
 			}
@@ -234,5 +234,39 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 			}
 			settled(t, p, pages)
 		})
+	}
+}
+
+// TestPoolSharesLargeBlocks: a goroutine that comes to another shard, as it does by a deeper stack, has there the large
+// blocks that it has freed.
+func TestPoolSharesLargeBlocks(t *testing.T) {
+	for shift := maxRunShift; shift <= chunkShift; shift++ {
+		shardtest.Stay(t)
+		pages := &PoolPages{}
+		p := NewPool(pages, 1<<40)
+		l := Layout{Size: 1 << shift, Align: 1}
+		for range shard.Count {
+			a, err := p.Allocate(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := p.Allocate(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(p.Free(a), p.Free(b)); err != nil {
+				t.Error(err)
+			}
+			for slot := range uint32(256) { // whichever is Allocate's
+				shard.All.Collided(slot)
+			}
+		}
+		if s := p.Stats(); s.Cached != 2<<shift || s.Carved != 2<<shift {
+			t.Errorf("two blocks of 1<<%d in each shard, one after the other: %+v, want memory for two", shift, s)
+		}
+		if err := CheckPool(p); err != nil {
+			t.Error(err)
+		}
+		settled(t, p, pages)
 	}
 }

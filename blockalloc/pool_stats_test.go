@@ -1,10 +1,16 @@
 package blockalloc_test
 
 import (
+	"cmp"
+	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
@@ -191,62 +197,114 @@ func pair(p *blockalloc.Pool, size uintptr) error {
 	return p.Free(b)
 }
 
-// TestPoolCachesNoMore than it should, by its own figures: after every step of a
-// sequence that shifts from class to class, MaxCached and a sixteenth of what is carved.
+// TestPoolCachesNoMore than it should, by its own figures, after every step of a sequence that shifts from class to
+// class: what is live and cached is at most the recent peak of what was live, MaxCached and a sixteenth of
+// what is carved. Once that peak is some seconds ago, no more than MaxCached is cached.
 func TestPoolCachesNoMore(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
 	page := int64(os.Getpagesize())
 	for _, maxCached := range []int64{-1, page, 1 << 20, 0} {
-		p := poolOf(t, &blockalloc.Pool{MaxCached: maxCached})
-		most := max(0, maxCached)
-		if maxCached == 0 {
-			most = 64 << 20
+		t.Run(fmt.Sprint(maxCached), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { cachesNoMore(t, poolOf(t, &blockalloc.Pool{MaxCached: maxCached}), page) })
+		})
+	}
+}
+
+func cachesNoMore(t *testing.T, p *blockalloc.Pool, page int64) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	most := max(0, cmp.Or(p.MaxCached, 64<<20))
+	var peak int64
+	check := func(recent int64) {
+		t.Helper()
+		s := p.Stats()
+		bound := most + max(0, recent-s.LiveBytes) + s.Carved/16
+		if p.MaxCached < 0 {
+			bound = 0
 		}
-		check := func() {
-			t.Helper()
-			bound := most
-			s := p.Stats()
-			if maxCached >= 0 {
-				bound += s.Carved / 16
-			}
-			if s.Cached > bound {
-				t.Fatalf("MaxCached %d: %+v, want at most %d cached", maxCached, s, bound)
-			}
-		}
-		var wg sync.WaitGroup
-		for size := uintptr(page); size <= min(16<<20, blockalloc.PoolChunkSize); size *= 2 {
-			n := max(3, int(min(256*uintptr(page), 80<<20)/size))
-			blocks := make([]blockalloc.Block, n)
-			for i := range blocks {
-				blocks[i] = poolAllocate(t, p, blockalloc.BlockLayout(size))
-				check()
-			}
-			for _, i := range rnd.Perm(n) {
-				poolFree(t, p, blocks[i])
-				check()
-			}
-			for g := range 2 { // from two goroutines
-				wg.Go(func() {
-					for range 3 {
-						var mine []blockalloc.Block
-						for range n/2 + g {
-							b, err := p.Allocate(blockalloc.BlockLayout(size))
-							if err != nil {
-								t.Error(err)
-								return
-							}
-							mine = append(mine, b)
-						}
-						for _, b := range mine {
-							if err := p.Free(b); err != nil {
-								t.Error(err)
-							}
-						}
-					}
-				})
-			}
-			wg.Wait()
-			check()
+		if s.Cached > bound {
+			t.Fatalf("%+v, and %d B were live at the peak: want at most %d cached", s, recent, bound)
 		}
 	}
+	allocate := func(size uintptr) blockalloc.Block {
+		b, err := p.Allocate(blockalloc.BlockLayout(size))
+		if err != nil {
+			t.Error(err)
+		}
+		return b
+	}
+	for size := uintptr(page); size <= min(16<<20, blockalloc.PoolChunkSize); size *= 2 {
+		n := max(3, int(min(256*uintptr(page), 80<<20)/size))
+		blocks := make([]blockalloc.Block, n)
+		for i := range blocks {
+			blocks[i] = allocate(size)
+			peak = max(peak, int64(i+1)*int64(size))
+			check(peak)
+		}
+		for _, i := range rnd.Perm(n) {
+			poolFree(t, p, blocks[i])
+			check(peak)
+		}
+		var wg sync.WaitGroup
+		for g := range 2 { // from two goroutines
+			wg.Go(func() {
+				for range 3 {
+					var mine []blockalloc.Block
+					for range n/2 + g {
+						mine = append(mine, allocate(size))
+					}
+					for _, b := range mine {
+						if err := p.Free(b); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		peak = max(peak, int64(n+1)*int64(size))
+		check(peak)
+		if bits.TrailingZeros64(uint64(size))%2 == 0 { // every other time
+			time.Sleep(blockalloc.PoolForgets)
+			synctest.Wait()
+			peak = 0
+			check(0)
+		}
+	}
+}
+
+// TestPoolKeepsWhatIsNeeded: a demand that comes again within a second finds what it had before, however much that is.
+// The memory is given back once there has been none for some seconds. Then the Pool's timer has ended.
+func TestPoolKeepsWhatIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shardtest.Stay(t)
+		var purged atomic.Int64
+		pages := &blockalloc.PoolPages{Before: func(c blockalloc.PoolCall) error {
+			if c.Name == "purge" {
+				purged.Add(int64(c.Size))
+			}
+			return nil
+		}}
+		const maxCached, size, n = 1 << 20, 64 << 10, 64
+		p := poolOver(t, pages, maxCached)
+		for burst := range 10 {
+			if burst == 2 { // the Pool has seen the whole of it
+				purged.Store(0)
+			}
+			var blocks []blockalloc.Block
+			for range n {
+				blocks = append(blocks, poolAllocate(t, p, blockalloc.BlockLayout(size)))
+			}
+			for _, b := range blocks {
+				poolFree(t, p, b)
+			}
+			time.Sleep(blockalloc.PoolForgets / 4)
+		}
+		if s := p.Stats(); purged.Load() != 0 || s.Cached != n*size {
+			t.Errorf("%d B were given back while there was demand for them: %+v", purged.Load(), s)
+		}
+		time.Sleep(blockalloc.PoolForgets)
+		synctest.Wait()
+		if s := p.Stats(); s.Cached > maxCached || blockalloc.PoolTicks(p) {
+			t.Errorf("without demand %d B are cached, want at most %d; the Pool's timer runs: %t", s.Cached, maxCached, blockalloc.PoolTicks(p))
+		}
+	})
 }

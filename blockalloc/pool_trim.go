@@ -5,12 +5,63 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"time"
 )
 
 // defaultMaxCached is what [Pool.MaxCached] is if it is zero.
 const defaultMaxCached = 64 << 20
 
 func (p *Pool) maxCached() int64 { return max(0, cmp.Or(p.MaxCached, defaultMaxCached)) }
+
+// mostCached is how much may be kept now: while it ticks, as much as makes what is live and what is kept
+// no more than the recent peak of what was live and maxCached. p.mu is held.
+func (p *Pool) mostCached() int64 {
+	return p.maxCached() + max(0, max(p.peaks[0], p.peaks[1])-p.liveBytes())
+}
+
+// liveBytes is what is live, as far as runs have reported, large blocks included. p.mu is held.
+func (p *Pool) liveBytes() int64 { return p.live + p.largeBytes.Load() }
+
+// demand is called when a block of r has been freed, or when r has none left for somebody who wants one: with that block
+// more is live than has been reported. It begins to tick when more than maxCached is kept. p.mu is held.
+func (p *Pool) demand(r *run) {
+	if !p.ticking {
+		if p.MaxCached < 0 || p.cached <= p.maxCached() {
+			return
+		}
+		p.ticking = true
+		time.AfterFunc(demandPeriod, p.tick) // not a timer that is set again: that panics between synctest's bubbles
+	}
+	p.peaks[0] = max(p.peaks[0], p.liveBytes()+1<<r.shift)
+}
+
+// demandPeriod is how long what was live counts as demand, at least; at most twice as long.
+const demandPeriod = time.Second
+
+// tick forgets what was live more than demandPeriod ago, and gives back what was kept for that. It ends
+// when there is nothing more to forget, and nothing can be given back.
+func (p *Pool) tick() {
+	p.mu.Lock()
+	p.peaks[0], p.peaks[1] = p.liveBytes(), p.peaks[0]
+	before, chunks := p.cached, slices.Clone(p.chunks)
+	p.mu.Unlock()
+	for _, c := range chunks {
+		p.mu.Lock()
+		for r := range c.all() {
+			p.report(r)
+		}
+		p.shedChunk(c, nil, p.mostCached())
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	forgotten := max(p.peaks[0], p.peaks[1]) <= p.liveBytes()
+	if p.closed || forgotten && (p.cached <= p.maxCached() || p.cached >= before) {
+		p.ticking, p.peaks = false, [2]int64{}
+		return
+	}
+	time.AfterFunc(demandPeriod, p.tick)
+}
 
 // Trim gives the memory of all freed blocks back to the operating system, and the
 // address space that holds no block. Afterwards the resident memory is that of the live

@@ -3,87 +3,139 @@ package blockalloc
 import (
 	"fmt"
 	"sync"
+	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/spans"
 )
 
 // registry knows the live blocks of an allocator whose memory cannot show it. So a
 // foreign or second free is an error and not a corruption. V is what the allocator
 // keeps with each block. The zero registry is ready.
 //
-// Blocks are spread by address over shards with a lock each, so that goroutines rarely
-// meet. An operation costs about a tenth of the system call, or of the clearing of
-// fresh memory, that goes with it.
+// Blocks are spread over shards with a lock each, so that goroutines rarely meet. An operation costs
+// about a tenth of the system call, or of the clearing of fresh memory, that goes with it.
 type registry[V any] struct {
+	levels spans.Levels // of the blocks that there are or were
 	shards [16]registryShard[V]
 }
 
 type registryShard[V any] struct {
 	mu    sync.Mutex
-	live  map[uintptr]registered[V]
-	freed [64]uintptr // the addresses freed last, a ring: it distinguishes a second free from a foreign one
+	live  map[uint64]registered[V] // by spans.Key
+	freed [64]uintptr              // the addresses freed last, a ring: it distinguishes a second free from a foreign one
 	next  int
 	_     [64]byte // keeps the locks of neighbouring shards off one cache line
 }
 
 type registered[V any] struct {
-	size  uintptr
+	block Block
 	value V
 }
 
-func (r *registry[V]) shard(addr uintptr) *registryShard[V] {
+func (b Block) key() uint64 { return spans.Key(b.Addr(), b.size) }
+
+func (r *registry[V]) shard(key uint64) *registryShard[V] {
 	// Fibonacci hashing: the low bits of aligned addresses are zeros.
-	h := uint64(addr) * 0x9e3779b97f4a7c15
-	return &r.shards[h>>60]
+	return &r.shards[key*0x9e3779b97f4a7c15>>60]
 }
 
-// add makes b live. Its address cannot be live already, because memory is released only
+// add makes b live. None of its memory can be live already, because memory is released only
 // after take.
 func (r *registry[V]) add(b Block, v V) {
-	s := r.shard(b.Addr())
+	r.levels.Add(b.size)
+	s := r.shard(b.key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.live == nil {
-		s.live = make(map[uintptr]registered[V])
+		s.live = make(map[uint64]registered[V])
 	}
-	s.live[b.Addr()] = registered[V]{b.size, v}
+	s.live[b.key()] = registered[V]{b, v}
 }
 
-// take ends b's life. If it returns nil, only the caller may release b's memory, or
-// call add to undo.
-func (r *registry[V]) take(b Block) (V, error) {
-	s := r.shard(b.Addr())
+// resized replaces a live block by n, which has its address and its size.
+func (r *registry[V]) resized(n Block) {
+	s := r.shard(n.key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(b); err != nil {
-		var none V
-		return none, err
-	}
-	v := s.live[b.Addr()].value
-	delete(s.live, b.Addr())
-	s.freed[s.next] = b.Addr()
-	s.next = (s.next + 1) % len(s.freed)
-	return v, nil
+	s.live[n.key()] = registered[V]{n, s.live[n.key()].value}
 }
 
-// check returns nil if b is live.
-func (r *registry[V]) check(b Block) error {
-	s := r.shard(b.Addr())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.check(b)
+// take ends b's life, and returns the block as it was added. If the error is nil, only the caller may
+// release its memory, or call add to undo.
+func (r *registry[V]) take(b Block) (Block, error) { return r.look(b, true) }
+
+// check returns the live block that b is, as it was added.
+func (r *registry[V]) check(b Block) (Block, error) { return r.look(b, false) }
+
+func (r *registry[V]) owns(b Block) bool {
+	_, err := r.check(b)
+	return err == nil
 }
 
-func (s *registryShard[V]) check(b Block) error {
-	e, ok := s.live[b.Addr()]
-	switch {
-	case ok && e.size == b.size:
-		return nil
-	case ok:
-		return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, e.size)
-	}
-	for _, a := range s.freed {
-		if a == b.Addr() {
-			return fmt.Errorf("%w: free a block once", ErrDoubleFree)
+// look is check, or take.
+func (r *registry[V]) look(b Block, take bool) (Block, error) {
+	if b.requested != 0 && b.size != 0 {
+		if live, ok := r.shard(b.key()).look(b.key(), b, take); ok && b.Is(live) {
+			return live, nil
 		}
 	}
-	return fmt.Errorf("%w: free a block with the allocator it came from", ErrNotOwned)
+	for key := range r.levels.At(b.Addr()) { // of FromRaw, or not live
+		live, ok := r.shard(key).look(key, b, take)
+		switch {
+		case ok && b.Is(live):
+			return live, nil
+		case ok:
+			return b, fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, live.size)
+		}
+	}
+	for i := range r.shards {
+		if r.shards[i].hasFreed(b.Addr()) {
+			return b, fmt.Errorf("%w: free a block once", ErrDoubleFree)
+		}
+	}
+	return b, fmt.Errorf("%w: free a block with the allocator it came from", ErrNotOwned)
+}
+
+// find returns the live block that holds the byte at p.
+func (r *registry[V]) find(p unsafe.Pointer) (Block, bool) {
+	for key := range r.levels.Around(uintptr(p)) {
+		if b, ok := r.shard(key).load(key); ok && uintptr(p)-b.Addr() < b.size {
+			return b, true
+		}
+	}
+	return Block{}, false
+}
+
+func (s *registryShard[V]) load(key uint64) (Block, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.live[key]
+	return e.block, ok
+}
+
+// look returns the live block of a key, if it begins where b does. If b is that block and take is set, it ends the block's life.
+func (s *registryShard[V]) look(key uint64, b Block, take bool) (Block, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.live[key]
+	if !ok || e.block.ptr != b.ptr {
+		return Block{}, false
+	}
+	if take && b.Is(e.block) {
+		delete(s.live, key)
+		s.freed[s.next] = b.Addr()
+		s.next = (s.next + 1) % len(s.freed)
+	}
+	return e.block, true
+}
+
+func (s *registryShard[V]) hasFreed(addr uintptr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.freed {
+		if a == addr {
+			return true
+		}
+	}
+	return false
 }

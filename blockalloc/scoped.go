@@ -1,6 +1,9 @@
 package blockalloc
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // Scoped is an [Allocator] that takes one piece of memory from a parent, as [Bump]
 // does, and frees by scopes: [Scoped.Scope] frees what was allocated inside it when it
@@ -13,7 +16,7 @@ import "fmt"
 //		…
 //	}) // b is freed, also if the function panics
 //
-// Blocks have exactly the size asked for and are not zeroed. The memory can be used to
+// Blocks have exactly the size asked for, and are cleared if [Layout].Zeroed asks for that. The memory can be used to
 // its last byte. Free and Reallocate work in place for the newest block.
 //
 // A scope owns exactly the blocks that were allocated from it, not those of outer or
@@ -40,6 +43,7 @@ type Scoped struct {
 var (
 	_ Allocator = (*Scoped)(nil)
 	_ Owner     = (*Scoped)(nil)
+	_ Resizer   = (*Scoped)(nil)
 )
 
 // NewScoped returns a Scoped on size bytes of memory, which it takes from parent in one
@@ -67,11 +71,12 @@ func (s *Scoped) Scope(fn func(inner *Scoped) error) error {
 	}
 	inner := &Scoped{bumper: s.bumper, outer: s, first: len(s.bumper.records)}
 	s.inner, s.bumper.first = inner, inner.first
-	defer inner.end()
+	defer inner.leave()
 	return fn(inner)
 }
 
-func (s *Scoped) end() {
+// leave ends the scope s.
+func (s *Scoped) leave() {
 	s.bumper.guard.use()
 	if s.ended { // with an outer one: its function ran in a coroutine, and was left behind
 		return
@@ -104,7 +109,7 @@ func (s *Scoped) waitingWith(b Block) error {
 	return err
 }
 
-// Allocate returns a block of exactly l.Size bytes, not zeroed. While an inner scope is
+// Allocate returns a block of exactly l.Size bytes, cleared if l.Zeroed asks for that. While an inner scope is
 // open it refuses every size, even zero, with [ErrScoped]; after its own end with
 // [ErrClosed].
 func (s *Scoped) Allocate(l Layout) (Block, error) {
@@ -128,12 +133,26 @@ func (s *Scoped) Reallocate(b Block, size uintptr) (Block, error) {
 		err := s.waitingWith(b)
 		if b.IsZero() {
 			err = errEmptyReallocate
-		} else if bad := (Layout{size, b.align}).Check(); bad != nil {
+		} else if bad := b.layout(size).Check(); bad != nil {
 			err = bad
 		}
 		return b, reallocateError("Scoped", b, size, err)
 	}
 	return s.bumper.Reallocate(b, size)
+}
+
+// Resize changes the size of b if it shrinks, or if it is the newest block and there is room
+// behind it. While an inner scope is open it refuses with [ErrScoped].
+func (s *Scoped) Resize(b Block, size uintptr) (Block, error) {
+	s.bumper.guard.use()
+	if s.inner != nil || s.ended {
+		_, err := checkResize(b, size)
+		if err == nil {
+			err = s.waitingWith(b)
+		}
+		return b, resizeError("Scoped", b, size, err)
+	}
+	return s.bumper.Resize(b, size)
 }
 
 // Free gives back the newest block with its padding at once. It marks any other block
@@ -157,14 +176,25 @@ func (s *Scoped) Owns(b Block) bool {
 }
 
 func (s *Scoped) owns(b Block) bool {
-	if s.ended {
-		return false
-	}
-	end := len(s.bumper.records)
+	return !s.ended && s.bumper.find(b, s.first, s.end()) >= 0
+}
+
+// end returns the index behind the last record of s, which has not ended.
+func (s *Scoped) end() int {
 	if s.inner != nil {
-		end = s.inner.first
+		return s.inner.first
 	}
-	return s.bumper.find(b, s.first, end) >= 0
+	return len(s.bumper.records)
+}
+
+// Find returns the live block that was allocated from s itself and holds the byte at p. Among n blocks it takes
+// log n steps.
+func (s *Scoped) Find(p unsafe.Pointer) (Block, bool) {
+	s.bumper.guard.use()
+	if s.ended {
+		return Block{}, false
+	}
+	return s.bumper.holding(uintptr(p), s.first, s.end())
 }
 
 // Used returns how many bytes lie beneath the end of the newest block of all scopes:

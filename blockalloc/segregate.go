@@ -1,6 +1,9 @@
 package blockalloc
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // Segregate is an [Allocator] of two, by size: requests up to a threshold go to the
 // small allocator, larger ones to the large one. If that fails, so does Segregate:
@@ -13,7 +16,7 @@ import "fmt"
 // that shrinks stays there. An unknown block is refused with [ErrNotOwned], or with
 // [ErrDoubleFree] if one of them knows that it was freed.
 //
-// Memory is zeroed if the allocator that serves it zeroes it. Several goroutines may
+// Memory is zeroed as by the allocator that serves it, also when a block moves. Several goroutines may
 // use a Segregate at once if they may use both. It costs no memory and a comparison to
 // allocate. Reallocate and Free cost a call of the small allocator's Owns.
 type Segregate struct {
@@ -24,6 +27,7 @@ type Segregate struct {
 var (
 	_ Allocator = (*Segregate)(nil)
 	_ Owner     = (*Segregate)(nil)
+	_ Resizer   = (*Segregate)(nil)
 	_ Rewrapper = (*Segregate)(nil)
 )
 
@@ -65,12 +69,18 @@ func (s *Segregate) Reallocate(b Block, size uintptr) (Block, error) {
 	return n, err
 }
 
+// Resize resizes b in place where it came from, if that is a [Resizer]: also across the threshold.
+func (s *Segregate) Resize(b Block, size uintptr) (Block, error) { return s.pair.resize(b, size) }
+
 // Free gives b back to where it came from.
 func (s *Segregate) Free(b Block) error { return s.pair.free(b) }
 
 // Owns reports whether b is a live block of the small allocator, or of the large one if
 // that is an Owner.
 func (s *Segregate) Owns(b Block) bool { return s.pair.owns(b) }
+
+// Find returns the block that one of the two finds.
+func (s *Segregate) Find(p unsafe.Pointer) (Block, bool) { return s.pair.find(p) }
 
 // Unwrap returns the small and the large allocator.
 func (s *Segregate) Unwrap() []Allocator { return s.pair.unwrap() }

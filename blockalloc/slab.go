@@ -14,7 +14,8 @@ import (
 // parent, most often of 64 KiB, aligned to their size, and cuts each into slots of one
 // class. The classes are the multiples of 8 up to 64 bytes, then four to each power of
 // two, up to an eighth of the block. Larger or more strictly aligned requests go
-// straight to the parent. The granted size is the slot's. Memory is not zeroed.
+// straight to the parent. The granted size is the slot's. Memory is zeroed if
+// [Layout].Zeroed asks for that: a slot is cleared, the parent is asked in the same way.
 //
 // Several goroutines may use a Slab at once, and may free what others allocated; the
 // parent must allow that too (see [Locked]). An operation costs one atomic instruction
@@ -33,8 +34,9 @@ import (
 // processor, 64 at most. [Slab.Trim] gives these back too, and so does a Slab whose
 // parent is out of memory before it fails.
 //
-// A Slab takes 64 KiB of Go memory, and for each block 160 bytes and a bit for each
-// half slot: 0.6 % at 64 bytes, and 3.4 % at 8.
+// A Slab takes 64 KiB of Go memory, and for each block 176 bytes and a bit for each half slot: 0.6 % at 64
+// bytes, and 3.4 % at 8. A block whose slots serve requests of different sizes, alignments or zeroing takes
+// two bytes more for each slot, or four above 1 KiB.
 type Slab struct {
 	// MaxEmpty is how many empty blocks of each class are kept for reuse. Zero means one; a
 	// negative number means none. Do not change it once the Slab is in use.
@@ -61,6 +63,7 @@ type Slab struct {
 var (
 	_ Allocator = (*Slab)(nil)
 	_ Owner     = (*Slab)(nil)
+	_ Resizer   = (*Slab)(nil)
 )
 
 // The blocks of a Slab are at least 1<<minSlabShift bytes, and at most 1<<maxSlabShift.
@@ -110,7 +113,7 @@ func (s *Slab) Allocate(l Layout) (Block, error) {
 		word := &h.free[i]
 		if free := word.Load(); uint32(free) != 0 {
 			if word.CompareAndSwap(free, free&(free-1)) {
-				return Block{h.slot(i, free), h.size, l.Align}, nil
+				return h.grant(i, free, l), nil
 			}
 			shard.All.Collided(slot)
 		}
@@ -122,14 +125,22 @@ func (s *Slab) Allocate(l Layout) (Block, error) {
 func (s *Slab) allocateAgain(l Layout, c *slabClass, current *atomic.Pointer[slabBlock]) (Block, error) {
 	if h := current.Load(); h != nil {
 		if p := h.take(); p != nil {
-			return Block{p, c.size, l.Align}, nil
+			return s.grant(p, l), nil
 		}
 	}
 	p, err := s.refill(c, current)
 	if err != nil {
 		return Block{}, allocateError("Slab", l, err)
 	}
-	return Block{p, c.size, l.Align}, nil
+	return s.grant(p, l), nil
+}
+
+// grant returns the slot at p, which the caller has just taken, as the answer to l.
+func (s *Slab) grant(p unsafe.Pointer, l Layout) Block {
+	h := s.table.load(uintptr(p))
+	slot, _ := h.find(uintptr(p))
+	h.requests.store(h, slot, l)
+	return serve(p, h.size, l)
 }
 
 // Free makes b's slot available to later allocations, or frees b in the parent if it
@@ -144,7 +155,11 @@ func (s *Slab) Free(b Block) error {
 	}
 	slot, offset := h.find(b.Addr())
 	if b.size != h.size || offset != 0 || slot >= h.slots {
-		return freeError("Slab", b, h.check(b))
+		exact, err := h.exact(b)
+		if err != nil {
+			return freeError("Slab", b, err)
+		}
+		return s.Free(exact)
 	}
 	word, bit := h.bit(slot)
 	for {
@@ -170,38 +185,70 @@ func (s *Slab) Reallocate(b Block, size uintptr) (Block, error) {
 	if b.IsZero() {
 		return b, reallocateError("Slab", b, size, errEmptyReallocate)
 	}
-	l := Layout{size, b.align}
+	l := b.layout(size)
 	if err := l.Check(); err != nil {
 		return b, reallocateError("Slab", b, size, err)
 	}
-	isLarge := size > s.maxSlot || b.align > s.maxSlot
+	raw := b
+	isLarge := size > s.maxSlot || l.Align > s.maxSlot
 	h := s.table.load(b.Addr())
 	if h == nil {
-		if err := s.large.check(b); err != nil {
+		if _, err := s.large.check(b); err != nil {
 			return b, reallocateError("Slab", b, size, err)
 		}
 		if isLarge && size > 0 {
 			return s.reallocateLarge(b, size)
 		}
 	} else {
-		if err := h.check(b); err != nil {
+		exact, err := h.exact(b)
+		if err != nil {
 			return b, reallocateError("Slab", b, size, err)
 		}
-		if !isLarge && size > 0 && slabClassOf(roundUp(size, b.align)) == h.class.index {
-			return b, nil
+		b = exact
+		if !isLarge && size > 0 && slabClassOf(roundUp(size, l.Align)) == h.class.index {
+			return h.again(raw, b, l), nil
 		}
 	}
 	if size == 0 {
 		if err := s.Free(b); err != nil {
-			return b, err
+			return raw, err
 		}
 		return Block{}, nil
 	}
 	n, err := move(s, b, size)
 	if err != nil {
-		return b, reallocateError("Slab", b, size, err)
+		return raw, reallocateError("Slab", raw, size, err)
 	}
+	n.clearSlack(raw, b)
 	return n, nil
+}
+
+// Resize keeps b in place if its class serves the new size, or if the parent can resize a block that
+// came straight from there.
+func (s *Slab) Resize(b Block, size uintptr) (Block, error) {
+	l, err := checkResize(b, size)
+	if err != nil {
+		return b, resizeError("Slab", b, size, err)
+	}
+	isLarge := size > s.maxSlot || l.Align > s.maxSlot
+	h := s.table.load(b.Addr())
+	if h == nil && isLarge {
+		return s.resizeByParent(b, size)
+	}
+	exact := b
+	if h == nil {
+		_, err = s.large.check(b)
+	} else {
+		exact, err = h.exact(b)
+	}
+	switch {
+	case err != nil:
+	case h != nil && !isLarge && slabClassOf(roundUp(size, l.Align)) == h.class.index:
+		return h.again(b, exact, l), nil
+	default:
+		err = errCopy
+	}
+	return b, resizeError("Slab", b, size, err)
 }
 
 // Owns reports whether b is a live block of this Slab.
@@ -210,32 +257,27 @@ func (s *Slab) Owns(b Block) bool {
 		return false
 	}
 	if h := s.table.load(b.Addr()); h != nil {
-		return h.check(b) == nil
+		_, err := h.exact(b)
+		return err == nil
 	}
-	return s.large.check(b) == nil
+	return s.large.owns(b)
 }
 
-// Find returns the live block that holds the byte at p, any pointer; it does not follow
-// p. A conservative garbage collector needs that, or a virtual machine that has a
-// pointer to a field and needs the object. It costs a few nanoseconds. The block
-// returned is aligned as its class, at least as strictly as was asked for, and may be
-// freed. Blocks that came straight from the parent are not found.
-//
-// If the slot is allocated or freed meanwhile, the answer is that of one moment during
-// the call.
+// Find returns the live block of this Slab that holds the byte at p: a slot in a few nanoseconds, and
+// one that came straight from the parent as that of [System] does.
 func (s *Slab) Find(p unsafe.Pointer) (Block, bool) {
 	h := s.table.load(uintptr(p))
 	if h == nil {
-		return Block{}, false
+		return s.large.find(p)
 	}
 	slot, _ := h.find(uintptr(p))
 	if slot >= h.slots {
 		return Block{}, false
 	}
-	if word, bit := h.bit(slot); !word.live(bit) {
+	if word, bit := h.bit(slot); !word.isLive(bit) {
 		return Block{}, false
 	}
-	return Block{unsafe.Add(h.base, uintptr(slot)*h.size), h.size, h.size & -h.size}, true
+	return h.live(slot), true
 }
 
 // Parent returns the allocator that the blocks come from.

@@ -35,6 +35,8 @@ type slabBlock struct {
 	// comes before a look at the bits. So one of the two sees the other.
 	state atomic.Int32
 
+	requests slabRequests
+
 	hint atomic.Uint32 // where to look for a free slot first: an index of free; only a guess
 
 	// These are guarded by class.mu.
@@ -121,6 +123,23 @@ func (h *slabBlock) slot(i int, free uint64) unsafe.Pointer {
 	return unsafe.Add(h.base, uintptr(i*slabWordSlots+bits.TrailingZeros64(free))*h.size)
 }
 
+// grant returns the slot of the lowest set bit of free, a value of word i that the caller has just changed, as the
+// answer to l.
+func (h *slabBlock) grant(i int, free uint64, l Layout) Block {
+	slot := i*slabWordSlots + bits.TrailingZeros64(free)
+	h.requests.store(h, uint32(slot), l)
+	return serve(unsafe.Add(h.base, uintptr(slot)*h.size), h.size, l)
+}
+
+// again returns b, which is the live slot, as the answer to l.
+func (h *slabBlock) again(b, live Block, l Layout) Block {
+	slot, _ := h.find(live.Addr())
+	h.requests.store(h, slot, l)
+	n := grant(live.ptr, h.size, l)
+	n.clearSlack(b, live)
+	return n
+}
+
 // find returns the number of the slot that holds addr, an address in the block, and
 // addr's offset in it. Behind the last slot the number is h.slots or more.
 func (h *slabBlock) find(addr uintptr) (slot uint32, offset uintptr) {
@@ -134,24 +153,38 @@ func (h *slabBlock) bit(slot uint32) (*slabWord, uint64) {
 	return &h.free[slot/slabWordSlots], 1 << (slot % slabWordSlots)
 }
 
-// check returns nil if b is a live slot of h.
-func (h *slabBlock) check(b Block) error {
+// live returns a slot as it was granted last.
+func (h *slabBlock) live(slot uint32) Block {
+	return grant(unsafe.Add(h.base, uintptr(slot)*h.size), h.size, h.requests.load(h, slot))
+}
+
+// exact returns the live slot of h that b is. It has another size than b if [FromRaw] made b of a size that
+// was asked for or more.
+func (h *slabBlock) exact(b Block) (Block, error) {
 	slot, offset := h.find(b.Addr())
 	switch {
 	case slot >= h.slots || offset != 0:
-		return fmt.Errorf("%w: no block begins at this address: free the Block that was allocated", ErrNotOwned)
-	case b.size != h.size:
-		return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, h.size)
+		return b, fmt.Errorf("%w: no block begins at this address: free the Block that was allocated", ErrNotOwned)
+	case b.requested != 0 && b.size != h.size:
+		return b, h.wrongSize()
 	}
-	if word, bit := h.bit(slot); !word.live(bit) {
-		return errSlotFree
+	if word, bit := h.bit(slot); !word.isLive(bit) {
+		return b, errSlotFree
 	}
-	return nil
+	live := h.live(slot)
+	if !b.Is(live) {
+		return b, h.wrongSize()
+	}
+	return live, nil
+}
+
+func (h *slabBlock) wrongSize() error {
+	return fmt.Errorf("%w: the block at this address has %d B: free the Block that was allocated", ErrNotOwned, h.size)
 }
 
 var errSlotFree = fmt.Errorf("%w: free a block once", ErrDoubleFree)
 
-func (w *slabWord) live(bit uint64) bool { return w.Load()&(bit|slabClaimed) == 0 }
+func (w *slabWord) isLive(bit uint64) bool { return w.Load()&(bit|slabClaimed) == 0 }
 
 // leave marks h as full and reports whether it is: then the next free lists it. h is a
 // shard's current block, and h.class.mu is held.
@@ -168,8 +201,8 @@ func (h *slabBlock) leave() bool {
 	return true
 }
 
-// live returns the number of live slots.
-func (h *slabBlock) live() (n int) {
+// liveSlots returns the number of live slots.
+func (h *slabBlock) liveSlots() (n int) {
 	for i := range h.free {
 		if free := h.free[i].Load(); free&slabClaimed == 0 {
 			n += bits.OnesCount64(h.all(i) &^ free)

@@ -7,7 +7,7 @@ import "testing"
 func newTestBlock(t *testing.T, slots, free int) *slabBlock {
 	t.Helper()
 	c := &slabClass{slabClassData: slabClassData{size: 512, slots: uint32(slots)}}
-	mem, err := new(Heap).Allocate(Layout{uintptr(slots) * 512, 4 << 10})
+	mem, err := new(Heap).Allocate(Layout{Size: uintptr(slots) * 512, Align: 4 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestSlabClaim(t *testing.T) {
 			h := newTestBlock(t, slots, slots)
 			word, bit := h.bit(uint32(live))
 			word.And(^bit)
-			if h.claimWords() || h.live() != 1 || word.live(bit) != true {
+			if h.claimWords() || h.liveSlots() != 1 || word.isLive(bit) != true {
 				t.Fatalf("of %d slots, number %d is live, and the block is claimed", slots, live)
 			}
 			for range slots - 1 {
@@ -34,12 +34,12 @@ func TestSlabClaim(t *testing.T) {
 					t.Fatalf("of %d slots, number %d is live, and others are lost", slots, live)
 				}
 			}
-			if h.take() != nil || h.live() != slots {
-				t.Fatalf("of %d slots, %d are live", slots, h.live())
+			if h.take() != nil || h.liveSlots() != slots {
+				t.Fatalf("of %d slots, %d are live", slots, h.liveSlots())
 			}
 		}
 		h := newTestBlock(t, slots, slots)
-		if !h.claim() || h.live() != 0 || h.take() != nil || h.empty() {
+		if !h.claim() || h.liveSlots() != 0 || h.take() != nil || h.empty() {
 			t.Fatalf("an empty block of %d slots is not claimed", slots)
 		}
 		h.unclaim(len(h.free))

@@ -65,32 +65,57 @@ func (s *Slab) reallocateBesideOthers(b Block, size uintptr) (Block, error) {
 // live, because the parent may give its old address away before it returns. It is live
 // again if the parent fails, panics or ends the goroutine.
 func (s *Slab) reallocateByParent(b Block, size uintptr) (Block, error) {
-	if _, err := s.large.take(b); err != nil {
+	live, err := s.large.take(b)
+	if err != nil {
 		return b, reallocateError("Slab", b, size, err)
 	}
-	live := b
 	defer func() { s.large.add(live, struct{}{}) }()
-	n, err := s.parent.Reallocate(b, size)
-	if err == nil {
-		live = n
+	exact := live
+	exact.align |= b.align & zeroed
+	n, err := s.parent.Reallocate(exact, size)
+	if err != nil {
+		return b, err
 	}
-	return n, err
+	n.clearSlack(b, exact)
+	live = n
+	return n, nil
+}
+
+// resizeByParent has the parent resize b, which is not live meanwhile.
+func (s *Slab) resizeByParent(b Block, size uintptr) (Block, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	live, err := s.large.take(b)
+	if err != nil {
+		return b, resizeError("Slab", b, size, err)
+	}
+	defer func() { s.large.add(live, struct{}{}) }()
+	exact := live
+	exact.align |= b.align & zeroed
+	n, err := Resize(s.parent, exact, size)
+	if err != nil {
+		return b, err
+	}
+	n.clearSlack(b, exact)
+	live = n
+	return n, nil
 }
 
 // freeLarge frees a block that is no slot.
 func (s *Slab) freeLarge(b Block) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	if _, err := s.large.take(b); err != nil {
+	live, err := s.large.take(b)
+	if err != nil {
 		return freeError("Slab", b, err)
 	}
 	freed := false
 	defer func() {
 		if !freed {
-			s.large.add(b, struct{}{})
+			s.large.add(live, struct{}{})
 		}
 	}()
-	err := s.parent.Free(b)
+	err = s.parent.Free(live)
 	freed = err == nil
 	return err
 }
@@ -108,7 +133,7 @@ func (s *Slab) sumLarge() (blocks, size int64) {
 		shard.mu.Lock()
 		for _, e := range shard.live {
 			blocks++
-			size += int64(e.size)
+			size += int64(e.block.size)
 		}
 		shard.mu.Unlock()
 	}

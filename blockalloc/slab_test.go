@@ -164,8 +164,8 @@ func TestSlabLarge(t *testing.T) {
 		if st := s.Stats(); st.LargeBlocks != 1 || st.LargeBytes != int64(l.Size) || st.Blocks != 0 {
 			t.Errorf("with %v live: %+v", b, st)
 		}
-		if _, ok := s.Find(b.Pointer()); ok {
-			t.Errorf("Find finds %v", b)
+		if got, ok := s.Find(unsafe.Add(b.Pointer(), l.Size-1)); !ok || got != b {
+			t.Errorf("Find of the last byte of %v: %v, %v", b, got, ok)
 		}
 		if err := s.Close(); !errors.Is(err, blockalloc.ErrLive) {
 			t.Errorf("Close with %v live: error %v, want ErrLive", b, err)
@@ -221,7 +221,7 @@ func TestSlabReallocate(t *testing.T) {
 	slabFree(t, s, b)
 
 	b, _ = s.Allocate(blockalloc.Layout{Size: 128, Align: 64})
-	if n, err := s.Reallocate(b, 100); err != nil || n != b {
+	if n, err := s.Reallocate(b, 100); err != nil || n.Addr() != b.Addr() || n.Requested() != 100 {
 		t.Errorf("Reallocate(%v, 100) = %v, %v; want it to stay, for no smaller slot is aligned so", b, n, err)
 	}
 	slabFree(t, s, b)
@@ -260,7 +260,7 @@ func TestSlabRefusesForeign(t *testing.T) {
 		"of the last byte":        at(b.Addr()+79, 80),
 		"of the middle":           at(b.Addr()+40, 40),
 		"of another size":         at(b.Addr(), 64),
-		"of the requested size":   at(b.Addr(), 79),
+		"of a larger size":        at(b.Addr(), 81),
 		"behind the last slot":    at(block+slots*80, 80),
 		"of the last byte of all": at(block+64<<10-1, 80),
 		"of the parent":           at(block, 64<<10),
@@ -343,7 +343,7 @@ func TestSlabAddresses(t *testing.T) {
 			t.Errorf("a block at %#x: %v, %v", addr, b, err)
 			continue
 		}
-		if found, ok := s.Find(unsafe.Add(b.Pointer(), 8<<10-1)); !ok || found != b {
+		if found, ok := s.Find(unsafe.Add(b.Pointer(), 8<<10-1)); !ok || found.Addr() != b.Addr() || found.Layout() != b.Layout() {
 			t.Errorf("a block at %#x: Find = %v, %t", addr, found, ok)
 		}
 		slabFree(t, s, b)

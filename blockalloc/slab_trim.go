@@ -110,7 +110,7 @@ func (s *Slab) shut() error {
 			}
 			var n int64
 			for n == 0 && !h.claim() { // a slot that was live may be free by now
-				n = int64(h.live())
+				n = int64(h.liveSlots())
 			}
 			if n == 0 {
 				claimed = append(claimed, h)
@@ -161,7 +161,7 @@ func (s *Slab) Stats() SlabStats {
 		c := &s.classes[i]
 		c.mu.Lock()
 		for _, h := range c.blocks {
-			live := int64(h.live())
+			live := int64(h.liveSlots())
 			st.Blocks++
 			st.BlockBytes += int64(h.mem.size)
 			st.LiveSlots += live

@@ -11,15 +11,15 @@ import (
 )
 
 // System is an [Allocator] that maps each block from the operating system: by mmap on
-// Unix, by VirtualAlloc on Windows. Blocks are zeroed, and their size is rounded up to
+// Unix, by VirtualAlloc on Windows. Blocks are always zeroed, and their size is rounded up to
 // whole pages. If the first mapping is not aligned, System reserves twice the alignment
 // and trims, so that a block never costs more memory than its size. On other platforms
 // (js/wasm, wasip1, plan9) every request is refused with [errors.ErrUnsupported]: use
 // [Heap], or [Default], which chooses.
 //
 // An allocation costs one to six system calls, some microseconds, and a mapping of the
-// process: Linux allows 65,530 (vm.max_map_count). System is for few large blocks, and
-// for other allocators to carve. Its table of live blocks makes a foreign free an
+// process: Linux allows 65,530 (vm.max_map_count). There a block that grows is not copied,
+// see [System.Reallocate]. System is for few large blocks, and for other allocators to carve. Its table of live blocks makes a foreign free an
 // error, and a second one until the address is in use again.
 //
 // The fields ask for more than plain memory. Each is best effort: a block is granted
@@ -44,6 +44,7 @@ type System struct {
 var (
 	_ Allocator = (*System)(nil)
 	_ Owner     = (*System)(nil)
+	_ Resizer   = (*System)(nil)
 )
 
 // The options of System, in the order in which they are applied to a block: memory is
@@ -84,49 +85,10 @@ func (s *System) Allocate(l Layout) (Block, error) {
 	if err != nil {
 		return Block{}, allocateError("System", l, fmt.Errorf("%w: %w", ErrOutOfMemory, err))
 	}
-	b := Block{p, size, l.Align}
+	b := grant(p, size, l)
 	s.apply(b)
 	s.live.add(b, struct{}{})
 	return b, nil
-}
-
-// Reallocate keeps b in place if it shrinks (by whole pages, on Unix) or if its last
-// page has room. Otherwise it copies b into a new block.
-func (s *System) Reallocate(b Block, size uintptr) (Block, error) {
-	if b.IsZero() {
-		return b, reallocateError("System", b, size, errEmptyReallocate)
-	}
-	n, err := s.reallocate(b, size)
-	if err != nil {
-		return b, reallocateError("System", b, size, err)
-	}
-	return n, nil
-}
-
-func (s *System) reallocate(b Block, size uintptr) (Block, error) {
-	if err := (Layout{size, b.align}).Check(); err != nil {
-		return b, err
-	}
-	if err := s.live.check(b); err != nil {
-		return b, err
-	}
-	granted := roundUp(size, pageSize)
-	switch {
-	case granted == b.size:
-		return b, nil
-	case granted < b.size && granted > 0 && pages.CanShrink:
-		if _, err := s.live.take(b); err != nil {
-			return b, err
-		}
-		if err := pages.Unmap(unsafe.Add(b.ptr, granted), b.size-granted); err != nil {
-			s.live.add(b, struct{}{})
-			return b, err
-		}
-		n := Block{b.ptr, granted, b.align}
-		s.live.add(n, struct{}{})
-		return n, nil
-	}
-	return move(s, b, size)
 }
 
 // Free unmaps b.
@@ -134,18 +96,23 @@ func (s *System) Free(b Block) error {
 	if b.IsZero() {
 		return nil
 	}
-	if _, err := s.live.take(b); err != nil {
+	live, err := s.live.take(b)
+	if err != nil {
 		return freeError("System", b, err)
 	}
-	if err := pages.Unmap(b.ptr, b.size); err != nil {
-		s.live.add(b, struct{}{}) // it is still mapped, so nobody else has its address
+	if err := pages.Unmap(b.ptr, live.size); err != nil {
+		s.live.add(live, struct{}{}) // it is still mapped, so nobody else has its address
 		return freeError("System", b, err)
 	}
 	return nil
 }
 
 // Owns reports whether b is a live block of this System.
-func (s *System) Owns(b Block) bool { return !b.IsZero() && s.live.check(b) == nil }
+func (s *System) Owns(b Block) bool { return !b.IsZero() && s.live.owns(b) }
+
+// Find returns the live block of this System that holds the byte at p. It takes up to three look-ups for each power of
+// two between the sizes of the blocks, and one if p's block is aligned to its size and all are of a size.
+func (s *System) Find(p unsafe.Pointer) (Block, bool) { return s.live.find(p) }
 
 // Options returns a report on each option that is set.
 func (s *System) Options() []OptionReport {
@@ -179,21 +146,24 @@ func (s *System) wants(option int) bool {
 // apply tries on b the options that were asked for.
 func (s *System) apply(b Block) {
 	for i := range systemOptions {
-		if !s.wants(i) {
-			continue
+		if s.wants(i) {
+			s.applyOne(i, b)
 		}
-		err := applyOption(i, b.Bytes(), s.Name)
-		if i == optionPopulate && errors.Is(err, errors.ErrUnsupported) {
-			err = touch(b.Bytes())
-		}
-		s.mu.Lock()
-		if r := &s.reports[i]; err == nil {
-			r.Taken++
-		} else {
-			r.Refused++
-			r.Err = err
-		}
-		s.mu.Unlock()
+	}
+}
+
+func (s *System) applyOne(option int, b Block) {
+	err := applyOption(option, b.Bytes(), s.Name)
+	if option == optionPopulate && errors.Is(err, errors.ErrUnsupported) {
+		err = touch(b.Bytes())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := &s.reports[option]; err == nil {
+		r.Taken++
+	} else {
+		r.Refused++
+		r.Err = err
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // TestSystemOutOfMemory runs out of address space for real, in a process of its own
@@ -18,7 +19,7 @@ func TestSystemOutOfMemory(t *testing.T) {
 	if !ownProcess(t) {
 		return
 	}
-	limit(t, unix.RLIMIT_AS, virtual, 256<<20)
+	limit(t, unix.RLIMIT_AS, measure.Virtual, 256<<20)
 	var s blockalloc.System
 	var held []blockalloc.Block
 	for {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // mapping returns the lines of /proc/self/smaps on the mapping that holds addr.
@@ -46,13 +47,6 @@ func mapping(t *testing.T, addr uintptr) map[string]string {
 	return fields
 }
 
-// emulated says that another processor is emulated, whose /proc/self is that of
-// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
-func emulated() bool {
-	exe, err := os.Readlink("/proc/thread-self/exe")
-	return err != nil || strings.Contains(exe, "qemu")
-}
-
 // TestSystemOptionsTake holds the reports against what the kernel says.
 func TestSystemOptionsTake(t *testing.T) {
 	s := &blockalloc.System{HugePages: true, Populate: true, Lock: true, NoDump: true, Name: "alloctrace test"}
@@ -61,7 +55,7 @@ func TestSystemOptionsTake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Free(b)
-	if emulated() {
+	if measure.Emulated() {
 		t.Log("emulated: the kernel's word on the mapping cannot be read")
 		return
 	}
@@ -95,21 +89,7 @@ func TestSystemOptionsTake(t *testing.T) {
 	}
 }
 
-// virtual returns the size of the process's address space in bytes.
-func virtual(t *testing.T) int64 {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pages int64
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
-}
-
-// virtualAtStart is virtual for the start of a test. It first gives the Go heap room and starts threads, so that the test
+// virtualAtStart is measure.Virtual for the start of a test. It first gives the Go heap room and starts threads, so that the test
 // makes the runtime map neither an arena with its tables nor the stack of a thread and what the C library gives it.
 func virtualAtStart(t *testing.T) int64 {
 	t.Helper()
@@ -128,7 +108,7 @@ func virtualAtStart(t *testing.T) int64 {
 	threads.Wait()
 	close(there)
 	debug.FreeOSMemory()
-	return virtual(t)
+	return measure.Virtual(t)
 }
 
 // runtimeMaps is what the Go runtime may map during a test, in bytes: stacks of threads, and an arena of 64 MiB.
@@ -137,7 +117,7 @@ const runtimeMaps = 64 << 20
 // TestSystemTrims: what is reserved beyond an aligned block is given back, and
 // the whole block when it is freed.
 func TestSystemTrims(t *testing.T) {
-	if emulated() {
+	if measure.Emulated() {
 		t.Log("emulated: the process's size is that of the emulator")
 		return
 	}
@@ -161,7 +141,7 @@ func TestSystemTrims(t *testing.T) {
 					want += int64(b.Size())
 				}
 			}
-			if grown := virtual(t) - before; grown < want || grown > want+runtimeMaps {
+			if grown := measure.Virtual(t) - before; grown < want || grown > want+runtimeMaps {
 				t.Errorf("%d bytes of blocks grew the process by %d bytes", want, grown)
 			}
 			for _, b := range held {
@@ -169,7 +149,7 @@ func TestSystemTrims(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if left := virtual(t) - before; left > runtimeMaps {
+			if left := measure.Virtual(t) - before; left > runtimeMaps {
 				t.Errorf("after all blocks are freed the process has grown by %d bytes", left)
 			}
 		})
@@ -199,11 +179,11 @@ func TestSystemShrinksInPlace(t *testing.T) {
 			}
 		}()
 	}
-	if emulated() {
+	if measure.Emulated() {
 		t.Log("emulated: the process's size is that of the emulator")
 		return
 	}
-	if grown := virtual(t) - before; grown > blocks*small+runtimeMaps {
+	if grown := measure.Virtual(t) - before; grown > blocks*small+runtimeMaps {
 		t.Errorf("%d bytes of blocks left the process grown by %d bytes", blocks*small, grown)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // TestSystemFailedUnmap: if the kernel does not take memory back, the operation fails
@@ -51,7 +52,7 @@ func TestSystemFailedUnmap(t *testing.T) {
 		n, err := s.Reallocate(b, 1<<20)
 		kept("Reallocate to 1 MiB", n, err)
 	}
-	if grown := virtual(t) - before; grown > runtimeMaps {
+	if grown := measure.Virtual(t) - before; grown > runtimeMaps {
 		t.Errorf("256 failed reallocations to 1 MiB grew the process by %d bytes", grown)
 	}
 }

@@ -12,7 +12,7 @@ func BenchmarkChildren(b *testing.B) {
 				child := root.Child()
 				for _, size := range sizes {
 					child.Allocate(size, size)
-					child.Free(size)
+					child.Free(size, size)
 					child.Allocate(size, size)
 				}
 			}
@@ -30,7 +30,7 @@ func BenchmarkChildren(b *testing.B) {
 				child := root.Child()
 				for range blocks {
 					child.Allocate(4096, 4096)
-					child.Free(4096)
+					child.Free(4096, 4096)
 				}
 				child.Fold()
 			}

@@ -30,7 +30,7 @@ type Source interface {
 // additions. After 64 blocks of a size, or blocks of more than 39 kinds, each processor that
 // counts gets 4.75 KiB of its own. There a block whose size is a power of two less than 512 KiB
 // costs no atomic operation: one is added to a count. Other sizes cost a second addition, and
-// so does slack. The peak costs an atomic addition and two loads more: for blocks of 512 KiB
+// so does slack, each time. The peak costs an atomic addition and two loads more: for blocks of 512 KiB
 // and more, for the first 64 of a size, and for one in 128 of the others.
 //
 // Where a goroutine cannot be kept on its processor, shards are chosen by the address of its
@@ -52,7 +52,8 @@ type Counter struct {
 	failedReallocations atomic.Int64
 	failedFrees         atomic.Int64
 	family
-	_ [24]byte
+	earlySlackFreed atomic.Int64 // see shardCounts
+	_               [16]byte
 	earlySums
 	extremes
 }
@@ -85,30 +86,34 @@ func (c *Counter) Allocate(requested, granted uintptr) {
 	c.count(p, allocated, requested, granted).Unpin()
 }
 
-// Reallocate counts a successful reallocation of a block of old bytes into one
+// Reallocate counts a successful reallocation of a block of old bytes, of which oldRequested were asked for, into one
 // of granted bytes, of which requested were asked for. Zero granted bytes means
 // that the block was freed by it.
-func (c *Counter) Reallocate(old, requested, granted uintptr) {
-	p := c.count(shard.Pin(), reallocatedFrom, old, old)
+func (c *Counter) Reallocate(oldRequested, old, requested, granted uintptr) {
+	p := c.count(shard.Pin(), reallocatedFrom, oldRequested, old)
 	c.count(p, reallocatedTo, requested, granted).Unpin()
 }
 
-// Free counts a successful free of a block of size bytes.
-func (c *Counter) Free(size uintptr) {
+// Free counts a successful free of a block of granted bytes, of which requested were asked for when it was allocated or
+// reallocated.
+func (c *Counter) Free(requested, granted uintptr) {
 	p := shard.Pin()
 	if p.Index < int(c.procs.Load()) {
-		if s := slotAt(c.shards.Load(), p.Index).Load(); s != nil && powerOfTwo(size) {
-			class := classOf(size)
+		if s := slotAt(c.shards.Load(), p.Index).Load(); s != nil && powerOfTwo(granted) {
+			class := classOf(granted)
 			n := p.Add(&s.ops[freed].powers[class], 1)
+			if requested != granted {
+				p.Add(&s.slackFreed, int64(granted-requested))
+			}
 			if n&int64(s.mask[class].Load()) == 0 {
-				c.publish(p, s, -int64(size), n)
+				c.publish(p, s, -int64(granted), n)
 			}
 			p.Unpin()
 			c.checkEnded()
 			return
 		}
 	}
-	c.count(p, freed, size, size).Unpin()
+	c.count(p, freed, requested, granted).Unpin()
 }
 
 // FailAllocate counts an allocation that failed. No byte or block changes.
@@ -122,9 +127,7 @@ func (c *Counter) FailFree() { c.fail(&c.failedFrees) }
 
 func (c *Counter) fail(failures *atomic.Int64) {
 	failures.Add(1)
-	if !c.early.failures.Load() {
-		c.early.failures.Store(true)
-	}
+	c.early.note(hasFailures)
 	if c.ended.Load() {
 		c.drain()
 	}

@@ -13,9 +13,9 @@ func TestCounterAtRest(t *testing.T) {
 	c.Allocate(4096, 4096)
 	c.Allocate(5000, 8192)
 	c.Allocate(3, 3)
-	c.Reallocate(4096, 10000, 12288)
-	c.Free(8192)
-	c.Reallocate(3, 0, 0)
+	c.Reallocate(4096, 4096, 10000, 12288)
+	c.Free(5000, 8192)
+	c.Reallocate(3, 3, 0, 0)
 	c.FailAllocate()
 	c.FailAllocate()
 	c.FailReallocate()
@@ -27,7 +27,8 @@ func TestCounterAtRest(t *testing.T) {
 		AllocatedBytes: 4096 + 8192 + 3 + 12288,
 		FreedBytes:     4096 + 8192 + 3,
 		LiveBytes:      12288, LiveBlocks: 1,
-		PeakBytes: 12288 + 8192 + 3,
+		LiveRequestedBytes: 10000,
+		PeakBytes:          12288 + 8192 + 3,
 	}
 	want.Classes[2] = Class{1, 1}
 	want.Classes[12] = Class{1, 1}
@@ -54,7 +55,7 @@ func TestCounterSizes(t *testing.T) {
 			bytes += int64(size)
 			blocks++
 			s := c.Stats()
-			if s.LiveBytes != bytes || s.LiveBlocks != blocks || s.RequestedBytes != bytes {
+			if s.LiveBytes != bytes || s.LiveBlocks != blocks || s.RequestedBytes != bytes || s.LiveRequestedBytes != bytes {
 				t.Fatalf("after a block of %d: %v, want %d bytes in %d blocks", size, s, bytes, blocks)
 			}
 		}
@@ -72,8 +73,8 @@ func TestCounterSizes(t *testing.T) {
 func TestEmptyBlocks(t *testing.T) {
 	var c Counter
 	c.Allocate(0, 0)
-	c.Reallocate(0, 0, 0)
-	c.Free(0)
+	c.Reallocate(0, 0, 0, 0)
+	c.Free(0, 0)
 	if got := c.Stats(); got != (Stats{}) {
 		t.Errorf("Stats = %+v, want all zero", got)
 	}
@@ -95,7 +96,7 @@ func TestChildren(t *testing.T) {
 	if got := a.Stats().LiveBytes; got != 10<<10 {
 		t.Errorf("a: %d live bytes, want %d", got, 10<<10)
 	}
-	leaf.Free(1 << 13)
+	leaf.Free(1<<13, 1<<13)
 	s := root.Stats()
 	if s.PeakBytes != 15<<10 || s.PeakBound != 0 {
 		t.Errorf("peak %d ± %d; want %d, which a snapshot has shown", s.PeakBytes, s.PeakBound, 15<<10)
@@ -107,9 +108,9 @@ func TestChildren(t *testing.T) {
 	if least() != 8<<10 {
 		t.Errorf("peak at least %d; want %d", least(), 8<<10)
 	}
-	b.Free(1 << 11) // a's block
-	b.Free(1 << 12)
-	root.Free(1 << 10)
+	b.Free(1<<11, 1<<11) // a's block
+	b.Free(1<<12, 1<<12)
+	root.Free(1<<10, 1<<10)
 	s = root.Stats()
 	if s.LiveBytes != 0 || s.LiveBlocks != 0 || s.FreedBytes != 15<<10 {
 		t.Errorf("at the end: %v", s)
@@ -128,7 +129,7 @@ func TestForeignReallocate(t *testing.T) {
 	var root Counter
 	a, b := root.Child(), root.Child()
 	a.Allocate(8192, 8192)
-	b.Reallocate(8192, 4096, 4096)
+	b.Reallocate(8192, 8192, 4096, 4096)
 	if s := root.Stats(); s.LiveBytes != 4096 || s.PeakBytes != 8192 || s.PeakBound != 4096 {
 		t.Errorf("%+v; want 4096 bytes live and a peak of 8192, at least 4096", s)
 	}
@@ -164,13 +165,13 @@ func TestCounterStorm(t *testing.T) {
 					c.FailAllocate()
 					m.FailedAllocations++
 				case last >= 0 && rnd.IntN(10) == 0:
-					c.Reallocate(held[last], size, size)
+					c.Reallocate(held[last], held[last], size, size)
 					m.Reallocations++
 					m.AllocatedBytes += int64(size)
 					m.FreedBytes += int64(held[last])
 					held[last] = size
 				case last >= 0 && (rnd.IntN(2) == 0 || last > 8):
-					c.Free(held[last])
+					c.Free(held[last], held[last])
 					m.Frees++
 					m.FreedBytes += int64(held[last])
 					held = held[:last]
@@ -231,7 +232,7 @@ func TestCounterStorm(t *testing.T) {
 		sum.LiveBytes += m.LiveBytes
 		sum.LiveBlocks += m.LiveBlocks
 	}
-	sum.RequestedBytes = sum.AllocatedBytes
+	sum.RequestedBytes, sum.LiveRequestedBytes = sum.AllocatedBytes, sum.LiveBytes
 	sum.PeakBytes, sum.PeakBound, sum.Classes = got.PeakBytes, got.PeakBound, got.Classes
 	if got != sum {
 		t.Errorf("at rest: %+v\nwant     %+v", got, sum)

@@ -13,12 +13,24 @@ const busy = 64
 // and are short-lived. All processors write it atomically. Each block is published to the
 // peakTracker at once.
 type early struct {
-	failures atomic.Bool // there are some
+	has atomic.Uint32 // hasFailures and hasSlackFreed, once there are some
 
 	// counts are count<<kindBits | kind, in the order in which kinds came. A word is 0
 	// until it is needed, and keeps its kind from then on. The count has room for 2^21 blocks.
 	// It stays below busy for each processor and one more, and the additions that are under way.
 	counts [earlyKinds]atomic.Uint32
+}
+
+const (
+	hasFailures = 1 << iota
+	hasSlackFreed
+)
+
+// note sets a bit of has. So a snapshot of many Counters reads most of them no further.
+func (e *early) note(bit uint32) {
+	if e.has.Load()&bit == 0 {
+		e.has.Or(bit)
+	}
 }
 
 // earlySums are of blocks that are counted early.
@@ -84,6 +96,10 @@ func (c *Counter) countEarly(o op, requested, granted uintptr) int64 {
 	}
 	if slack || o == reallocatedTo {
 		c.earlySums.requested.Add(int64(requested)) // before the block: see snapshotOf
+	}
+	if o >= reallocatedFrom && granted != requested {
+		c.earlySlackFreed.Add(int64(granted - requested))
+		c.early.note(hasSlackFreed)
 	}
 	n := int64(w.Add(1<<kindBits) >> kindBits)
 	if k.sizes() == other { // blocks before bytes: see addEarly

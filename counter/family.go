@@ -203,11 +203,11 @@ func (c *Counter) drainLocked() {
 		net += then
 		shard.AfterPins(func() { c.takeBusy(busy, then) })
 	}
-	if c.early.failures.Load() {
+	if c.early.has.Load()&hasFailures != 0 {
 		take(&heir.failedAllocations, &c.failedAllocations)
 		take(&heir.failedReallocations, &c.failedReallocations)
 		take(&heir.failedFrees, &c.failedFrees)
-		heir.early.failures.Store(true)
+		heir.early.note(hasFailures)
 	}
 	heir.shift(net)
 }
@@ -264,6 +264,7 @@ func (s *shardCounts) take(from *shardCounts) (net int64) {
 	}
 	net += take(&s.slackOthers, &from.slackOthers)
 	take(&s.requested, &from.requested)
+	take(&s.slackFreed, &from.slackFreed)
 	return net
 }
 
@@ -297,6 +298,7 @@ func (s *shardCounts) takeEarly(from *Counter) (net int64) {
 	}
 	net += take(&s.slackOthers, &from.earlySums.slackOthers)
 	take(&s.requested, &from.earlySums.requested)
+	take(&s.slackFreed, &from.earlySlackFreed)
 	return net
 }
 

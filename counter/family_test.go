@@ -20,21 +20,23 @@ func TestFold(t *testing.T) {
 			var root Counter
 			root.Allocate(100, 128)
 			child := root.Child()
-			var sizes []uintptr
+			var sizes [][2]uintptr // requested and granted
 			for i := range blocks {
 				size := uintptr(1) << (i % 22)
+				requested := size
 				switch i % 3 {
 				case 0:
 					child.Allocate(size, size)
 				case 1:
 					size += 3
+					requested = size - 1
 					child.Allocate(1, 1)
-					child.Reallocate(1, size-1, size)
+					child.Reallocate(1, 1, size-1, size)
 				case 2:
 					child.Allocate(size, 2*size)
 					size *= 2
 				}
-				sizes = append(sizes, size)
+				sizes = append(sizes, [2]uintptr{requested, size})
 			}
 			child.FailAllocate()
 			child.FailReallocate()
@@ -43,9 +45,12 @@ func TestFold(t *testing.T) {
 				t.Fatal("it has ended, with blocks live")
 			}
 			for _, size := range sizes {
-				child.Free(size)
+				child.Free(size[0], size[1])
 			}
 			whole, own := root.Stats(), child.Stats()
+			if whole.LiveRequestedBytes != 100 || own.LiveRequestedBytes != 0 {
+				t.Fatalf("%d bytes live of those requested, %d of the child's; want 100 and 0", whole.LiveRequestedBytes, own.LiveRequestedBytes)
+			}
 			if first, again := child.Fold(), child.Fold(); !first || !again || len(root.kin().children) != 0 {
 				t.Fatal("it has not ended, with nothing live")
 			}
@@ -76,7 +81,7 @@ func TestFold(t *testing.T) {
 			const many = 3 * busy
 			for range many {
 				child.Allocate(64, 64)
-				child.Free(64)
+				child.Free(64, 64)
 			}
 			child.Allocate(50, 77)
 			child.FailFree()
@@ -90,6 +95,7 @@ func TestFold(t *testing.T) {
 			want.AllocatedBytes += many*64 + 77
 			want.FreedBytes += many * 64
 			want.LiveBytes += 77
+			want.LiveRequestedBytes += 50
 			want.LiveBlocks++
 			if late != want {
 				t.Errorf("with what was under way: %+v, want %+v", late, want)
@@ -117,7 +123,7 @@ func TestFoldTree(t *testing.T) {
 		t.Error("a Counter with a child has ended, or the root has")
 	}
 	b.Allocate(8, 8)
-	b.Free(8)
+	b.Free(8, 8)
 	if !b.Fold() || !a.Fold() {
 		t.Error("they have not ended")
 	}
@@ -142,7 +148,7 @@ func TestFoldBusyTree(t *testing.T) {
 	const blocks = 3 * busy
 	for range blocks {
 		b.Allocate(4096, 4096)
-		b.Free(4096)
+		b.Free(4096, 4096)
 	}
 	if !b.Fold() || !a.Fold() {
 		t.Fatal("they have not ended")
@@ -171,7 +177,7 @@ func TestFoldWhilePinned(t *testing.T) {
 	const blocks = 3 * busy
 	for range blocks {
 		child.Allocate(4096, 4096)
-		child.Free(4096)
+		child.Free(4096, 4096)
 	}
 	go func() {
 		for !ready.Load() {
@@ -211,12 +217,12 @@ func TestPeakAfterFold(t *testing.T) {
 	var root Counter
 	root.Allocate(4096, 4096)
 	child := root.Child()
-	child.Free(4096)
+	child.Free(4096, 4096)
 	if !child.Fold() || root.live.Load() != 0 {
 		t.Errorf("%d bytes are live, want none", root.live.Load())
 	}
 	child.Allocate(1<<20, 1<<20)
-	child.Free(1 << 20)
+	child.Free(1<<20, 1<<20)
 	if s := root.Stats(); s.PeakBytes < 1<<20 || s.LiveBytes != 0 {
 		t.Errorf("%v, want a peak of 1 MiB", s)
 	}
@@ -231,7 +237,7 @@ func TestPeakOfFormer(t *testing.T) {
 			child.Allocate(4096, 4096)
 		}
 		for range 1 + i%7 {
-			child.Free(4096)
+			child.Free(4096, 4096)
 		}
 		if !child.Fold() {
 			t.Fatal("it has not ended")
@@ -255,8 +261,8 @@ func TestPeakOfManyFormer(t *testing.T) {
 		size := uintptr(4096 + round)
 		a.Allocate(size, size)
 		b.Allocate(size, size)
-		a.Free(size)
-		b.Free(size)
+		a.Free(size, size)
+		b.Free(size, size)
 		if !a.Fold() || !b.Fold() {
 			t.Fatal("they have not ended")
 		}
@@ -276,7 +282,7 @@ func TestPeakOfBusyFormer(t *testing.T) {
 		child.Allocate(64, 64)
 	}
 	for range blocks {
-		child.Free(64)
+		child.Free(64, 64)
 	}
 	before := root.Stats()
 	if !child.Fold() {
@@ -325,7 +331,7 @@ func TestPeakWithFormer(t *testing.T) {
 				i := rnd.IntN(n)
 				m := open[i]
 				for _, size := range m.held {
-					m.c.Free(size)
+					m.c.Free(size, size)
 					live -= int64(size)
 				}
 				m.held = nil
@@ -368,8 +374,8 @@ func TestFoldStorm(t *testing.T) {
 				for range 2 {
 					helpers.Go(func() {
 						for range n {
-							child.Allocate(size, size)
-							child.Free(size)
+							child.Allocate(size-size/3, size)
+							child.Free(size-size/3, size)
 						}
 					})
 				}
@@ -412,7 +418,7 @@ func TestFoldStorm(t *testing.T) {
 	}
 	check := func() {
 		t.Helper()
-		if s := root.Stats(); s.Allocations != wantBlocks || s.Frees != wantBlocks || s.AllocatedBytes != wantBytes || s.FreedBytes != wantBytes || s.LiveBytes != 0 || s.RequestedBytes != wantBytes {
+		if s := root.Stats(); s.Allocations != wantBlocks || s.Frees != wantBlocks || s.AllocatedBytes != wantBytes || s.FreedBytes != wantBytes || s.LiveBytes != 0 || s.LiveRequestedBytes != 0 {
 			t.Errorf("%+v, want %d blocks of %d bytes, and none live", s, wantBlocks, wantBytes)
 		}
 	}

@@ -57,7 +57,7 @@ func TestReallocateWhileGrowing(t *testing.T) {
 		for range goroutines {
 			wg.Go(func() {
 				for range each {
-					c.Reallocate(4096, 4096, 4096)
+					c.Reallocate(4096, 4096, 4096, 4096)
 				}
 			})
 		}

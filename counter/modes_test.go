@@ -17,8 +17,8 @@ import (
 func countRounds(c *Counter, n int) {
 	for range n {
 		c.Allocate(4096, 4096)
-		c.Reallocate(4096, 100, 128)
-		c.Free(128)
+		c.Reallocate(4096, 4096, 100, 128)
+		c.Free(100, 128)
 	}
 }
 

@@ -55,11 +55,11 @@ func TestPeakBound(t *testing.T) {
 								live += int64(n)
 							case rnd.IntN(8) == 0:
 								n := size(rnd)
-								c.Reallocate(held[last], n, n)
+								c.Reallocate(held[last], held[last], n, n)
 								live += int64(n) - int64(held[last])
 								held[last] = n
 							default:
-								c.Free(held[last])
+								c.Free(held[last], held[last])
 								live -= int64(held[last])
 								held = held[:last]
 							}
@@ -140,14 +140,14 @@ func TestShardCounts(t *testing.T) {
 	shared := snapshotEarly(&c.early)
 	for range 10 * busy {
 		c.Allocate(4096, 4096)
-		c.Free(4096)
+		c.Free(4096, 4096)
 		c.Allocate(100, 128)
 		c.Allocate(0, 0)
-		c.Free(0)
-		c.Reallocate(128, 200, 200)
-		c.Free(200)
+		c.Free(0, 0)
+		c.Reallocate(100, 128, 200, 200)
+		c.Free(200, 200)
 	}
-	c.Free(1 << 20)
+	c.Free(1<<20, 1<<20)
 	if snapshotEarly(&c.early) != shared {
 		t.Error("it still counts where it did")
 	}
@@ -157,7 +157,7 @@ func TestShardCounts(t *testing.T) {
 	want := Stats{
 		Allocations: 1 + 21*busy, Frees: 1 + 20*busy, Reallocations: 10 * busy,
 		RequestedBytes: 1<<20 + busy*(11*4096+10*300), AllocatedBytes: 1<<20 + busy*(11*4096+10*328), FreedBytes: 1<<20 + busy*(10*4096+10*328),
-		LiveBytes: busy * 4096, LiveBlocks: busy,
+		LiveBytes: busy * 4096, LiveBlocks: busy, LiveRequestedBytes: busy * 4096,
 	}
 	s := c.Stats()
 	want.PeakBytes, want.PeakBound, want.Classes = s.PeakBytes, s.PeakBound, s.Classes
@@ -194,7 +194,7 @@ func TestSharedCounts(t *testing.T) {
 	}
 	withoutShards(t)
 	others.procs.Store(0)
-	if others.Free(4096); others.early.word(newKind(freed, 12, power)).Load()>>kindBits != 1 {
+	if others.Free(4096, 4096); others.early.word(newKind(freed, 12, power)).Load()>>kindBits != 1 {
 		t.Error("it has counted in the shard of another")
 	}
 	var c Counter
@@ -252,11 +252,11 @@ func TestPeakTracker(t *testing.T) {
 	}
 	know("allocations", stride*4096)
 	for range stride {
-		c.Reallocate(4096, 1024, 1024)
+		c.Reallocate(4096, 4096, 1024, 1024)
 	}
 	know("reallocations", stride*1024)
 	for range stride {
-		c.Free(1024)
+		c.Free(1024, 1024)
 	}
 	know("frees", 0)
 	for range 10 * busy {
@@ -309,7 +309,7 @@ func TestPeakOfTree(t *testing.T) {
 	exact := Exact().Child()
 	for range busy + 10 {
 		exact.Allocate(4096, 4096)
-		exact.Free(4096)
+		exact.Free(4096, 4096)
 	}
 	if s := exact.Stats(); s.PeakBytes != 4096 || s.PeakBound != 0 {
 		t.Errorf("the child of an exact Counter: %v", s)

@@ -31,6 +31,7 @@ type shardCounts struct {
 	slackPowers [unitClass + 1]atomic.Int64 // blocks of 1<<i bytes
 	slackOthers atomic.Int64                // the bytes of all others; their number is in ops
 	requested   atomic.Int64                // bytes requested of blocks with slack, and by all reallocations
+	slackFreed  atomic.Int64                // bytes of all blocks that were released less what was requested of them
 
 	_ [128]byte // keeps it off the cache lines that others write
 }
@@ -116,6 +117,9 @@ func (c *Counter) countIn(p shard.Proc, s *shardCounts, o op, requested, granted
 	slack := o == allocated && granted != requested
 	if slack || o == reallocatedTo {
 		s.add(p, &s.requested, int64(requested)) // before the block: see snapshotOf
+	}
+	if o >= reallocatedFrom && granted != requested {
+		s.add(p, &s.slackFreed, int64(granted-requested))
 	}
 	class := classOf(granted)
 	if !powerOfTwo(granted) || slack && class >= len(s.slackPowers) {

@@ -79,10 +79,11 @@ func (c *Counter) released() (blocks int64) {
 // released it reads in all shards that there are by then: a release that it misses came
 // after all acquisitions that it has seen, so that it never shows more as live than was live.
 type snapshot struct {
-	ops       [ops]total
-	requested int64 // of blocks with slack, and by reallocations
-	failures  [3]int64
-	nodes     int
+	ops        [ops]total
+	requested  int64 // of blocks with slack, and by reallocations
+	slackFreed int64
+	failures   [3]int64
+	nodes      int
 }
 
 // acquire is the first pass: the ops by which blocks come.
@@ -114,7 +115,11 @@ func (s *snapshot) addReleased(c *Counter, b *bounds) {
 	if addEarly(&s.ops, c, reallocatedFrom) {
 		s.requested += c.earlySums.requested.Load()
 	}
-	if c.early.failures.Load() {
+	has := c.early.has.Load()
+	if has&hasSlackFreed != 0 {
+		s.slackFreed += c.earlySlackFreed.Load()
+	}
+	if has&hasFailures != 0 {
 		s.failures[0] += c.failedAllocations.Load()
 		s.failures[1] += c.failedReallocations.Load()
 		s.failures[2] += c.failedFrees.Load()
@@ -127,6 +132,7 @@ func (s *snapshot) addReleased(c *Counter, b *bounds) {
 		s.ops[reallocatedFrom].add(counts, reallocatedFrom)
 		s.ops[freed].add(counts, freed)
 		s.requested += counts.requested.Load()
+		s.slackFreed += counts.slackFreed.Load()
 	})
 	var of bounds
 	of.addOwn(c)
@@ -149,6 +155,7 @@ func (s *snapshot) stats(c *Counter, b bounds) (stats Stats) {
 	stats.FreedBytes = from.bytes() + out.bytes()
 	stats.RequestedBytes = min(allocatedBytes-in.withSlack+s.requested, stats.AllocatedBytes)
 	stats.LiveBytes = max(0, stats.AllocatedBytes-stats.FreedBytes)
+	stats.LiveRequestedBytes = min(max(0, stats.RequestedBytes-(stats.FreedBytes-s.slackFreed)), stats.LiveBytes)
 	stats.LiveBlocks = max(0, stats.Allocations+moved.blocks()-stats.Reallocations-stats.Frees)
 	for i := range stats.Classes {
 		stats.Classes[i].Allocated = in.powers[i] + in.others[i] + moved.powers[i] + moved.others[i]

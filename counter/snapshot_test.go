@@ -41,39 +41,39 @@ func TestSnapshotUnderWay(t *testing.T) {
 	}{
 		"powers": {2, 2, 8192, func(a, _ *Counter) {
 			a.Allocate(4096, 4096)
-			a.Free(4096)
+			a.Free(4096, 4096)
 		}},
 		"others": {2, 2, 10000, func(a, _ *Counter) {
 			a.Allocate(5000, 5000)
-			a.Free(5000)
+			a.Free(5000, 5000)
 		}},
 		"reallocated": {1, 1, 8192, func(a, _ *Counter) { // its old block is released first
 			a.Allocate(4096, 4096)
-			a.Reallocate(4096, 8192, 8192)
-			a.Reallocate(8192, 4096, 4096)
-			a.Free(4096)
+			a.Reallocate(4096, 4096, 8192, 8192)
+			a.Reallocate(8192, 8192, 4096, 4096)
+			a.Free(4096, 4096)
 		}},
 		"slack": {2, 2, 8192, func(a, _ *Counter) {
 			a.Allocate(4000, 4096)
-			a.Free(4096)
+			a.Free(4000, 4096)
 		}},
 		"slack of odd sizes": {2, 2, 10000, func(a, _ *Counter) {
 			a.Allocate(4000, 5000)
-			a.Free(5000)
+			a.Free(4000, 5000)
 		}},
 		"slack of large blocks": {2, 2, 4 << 20, func(a, _ *Counter) {
 			a.Allocate(1, 2<<20)
-			a.Free(2 << 20)
+			a.Free(1, 2<<20)
 		}},
 		"slack of reallocations": {1, 1, 8192, func(a, _ *Counter) {
 			a.Allocate(4000, 4096)
-			a.Reallocate(4096, 5000, 8192)
-			a.Reallocate(8192, 4000, 5000)
-			a.Free(5000)
+			a.Reallocate(4000, 4096, 5000, 8192)
+			a.Reallocate(5000, 8192, 4000, 5000)
+			a.Free(4000, 5000)
 		}},
 		"two nodes": {1, 1, 4096, func(a, b *Counter) {
 			b.Allocate(4096, 4096)
-			a.Free(4096)
+			a.Free(4096, 4096)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,6 +93,8 @@ func TestSnapshotUnderWay(t *testing.T) {
 					t.Errorf("the peak falls from %d: %+v", last.PeakBytes, s)
 				case s.RequestedBytes < last.RequestedBytes:
 					t.Errorf("the requested bytes step back from %d: %+v", last.RequestedBytes, s)
+				case s.LiveRequestedBytes < 0 || s.LiveRequestedBytes > s.LiveBytes:
+					t.Errorf("%d bytes live of those requested: %+v", s.LiveRequestedBytes, s)
 				case s.RequestedBytes > s.AllocatedBytes:
 					t.Errorf("more was requested than granted: %+v", s)
 				case name == "slack" && s.RequestedBytes < 4000*s.Allocations:
@@ -101,6 +103,9 @@ func TestSnapshotUnderWay(t *testing.T) {
 				last = s
 				return !t.Failed()
 			})
+			if s := root.Stats(); s.LiveRequestedBytes != 0 || s.LiveBytes != 0 {
+				t.Errorf("in the end %d bytes live of those requested: %+v", s.LiveRequestedBytes, s)
+			}
 		})
 	}
 }
@@ -112,7 +117,7 @@ func TestPeakOfManyStays(t *testing.T) {
 	a := root.Child()
 	for range 4 * busy {
 		a.Allocate(5000, 5000)
-		a.Free(5000)
+		a.Free(5000, 5000)
 	}
 	for _, blocks := range []int64{2, 5, 3} {
 		before := root.Stats()
@@ -121,7 +126,7 @@ func TestPeakOfManyStays(t *testing.T) {
 		}
 		live := root.Stats()
 		for range blocks {
-			a.Free(5000)
+			a.Free(5000, 5000)
 		}
 		if s := root.Stats(); live.LiveBytes != 5000*blocks || s.PeakBytes < max(before.PeakBytes, 5000*blocks) || s.LiveBytes != 0 {
 			t.Errorf("with %d blocks %v, and then %v", blocks, live, s)
@@ -166,7 +171,7 @@ func TestRequestedBetweenPasses(t *testing.T) {
 			{100, 128}, {4096, 4096}, {1000, 1500}, {1500, 1500}, {1, unit}, {1, 2 * unit}, {1, unit + 1},
 		} {
 			c.Allocate(size.requested, size.granted)
-			c.Reallocate(size.granted, size.requested, size.granted)
+			c.Reallocate(size.requested, size.granted, size.requested, size.granted)
 			requested += 2 * int64(size.requested)
 		}
 	}
@@ -197,11 +202,12 @@ func TestSlackIsCountedOnce(t *testing.T) {
 			same.Allocate(size, size)
 		}
 		for range busy {
-			c.Free(size)
-			same.Free(size)
+			c.Free(size-1, size)
+			same.Free(size, size)
 		}
 		want := same.Stats()
 		want.RequestedBytes -= blocks
+		want.LiveRequestedBytes -= blocks - busy
 		if got := c.Stats(); got != want {
 			t.Errorf("size %d: %+v, want %+v", size, got, want)
 		}
@@ -253,8 +259,8 @@ func TestAcceptedSnapshot(t *testing.T) {
 	c.Allocate(5000, 5000)
 	operate := func() {
 		c.Allocate(5000, 5000)
-		c.Reallocate(5000, 9000, 9000)
-		c.Free(9000)
+		c.Reallocate(5000, 5000, 9000, 9000)
+		c.Free(9000, 9000)
 		for range 16 { // a pause that leaves room for several snapshots
 			c.released()
 		}
@@ -345,7 +351,8 @@ func TestPeakOfFreshCounters(t *testing.T) {
 			})
 			working.Go(func() {
 				for range each {
-					c.Free(<-blocks)
+					granted := <-blocks
+					c.Free(granted, granted)
 				}
 			})
 			watching.Go(func() {

@@ -24,6 +24,10 @@ type Stats struct {
 	LiveBytes      int64 `json:"live_bytes"`      // AllocatedBytes - FreedBytes; in a snapshot at least 0
 	LiveBlocks     int64 `json:"live_blocks"`     // in a snapshot at least 0
 
+	// LiveRequestedBytes is what was asked for of the blocks that are live: LiveBytes without their slack. A program's
+	// own figures can be compared to it. In a snapshot it is at least 0 and at most LiveBytes, and at rest it is exact.
+	LiveRequestedBytes int64 `json:"live_requested_bytes"`
+
 	// PeakBytes is the most that was live, give or take PeakBound. A block counts until its
 	// allocator has taken it back.
 	//
@@ -61,6 +65,7 @@ func (s Stats) Sub(t Stats) Stats {
 	s.AllocatedBytes -= t.AllocatedBytes
 	s.FreedBytes -= t.FreedBytes
 	s.LiveBytes = s.AllocatedBytes - s.FreedBytes
+	s.LiveRequestedBytes -= t.LiveRequestedBytes
 	s.LiveBlocks = 0
 	for i := range s.Classes {
 		s.Classes[i].Allocated -= t.Classes[i].Allocated
@@ -75,6 +80,7 @@ func (s Stats) Sub(t Stats) Stats {
 func (s Stats) Add(t Stats) Stats {
 	sum := s.Sub(Stats{}.Sub(t)) // all that adds up
 	sum.LiveBytes = s.LiveBytes + t.LiveBytes
+	sum.LiveRequestedBytes = s.LiveRequestedBytes + t.LiveRequestedBytes
 	sum.LiveBlocks = s.LiveBlocks + t.LiveBlocks
 	sum.PeakBytes = s.PeakBytes + t.PeakBytes
 	least := max(s.PeakBytes-s.PeakBound, t.PeakBytes-t.PeakBound, sum.LiveBytes)

@@ -12,14 +12,14 @@ func TestStatsSub(t *testing.T) {
 	c.Allocate(64, 64)
 	before := c.Stats()
 	c.Allocate(100, 128)
-	c.Free(64)
-	c.Free(128)
+	c.Free(64, 64)
+	c.Free(100, 128)
 	c.FailFree()
 	got := c.Stats().Sub(before)
 	want := Stats{
 		Allocations: 1, Frees: 2, FailedFrees: 1,
 		RequestedBytes: 100, AllocatedBytes: 128, FreedBytes: 192,
-		LiveBytes: -64, LiveBlocks: -1, PeakBytes: 192,
+		LiveBytes: -64, LiveBlocks: -1, LiveRequestedBytes: -64, PeakBytes: 192,
 	}
 	want.Classes[6] = Class{0, 1}
 	want.Classes[7] = Class{1, 1}
@@ -81,7 +81,7 @@ func TestStatsString(t *testing.T) {
 	child := c.Child()
 	c.Allocate(64<<10, 64<<10)
 	child.Allocate(96<<10, 96<<10)
-	child.Free(96 << 10)
+	child.Free(96<<10, 96<<10)
 	child.FailFree()
 	const want = "live 64 KiB in 1 block, peak 160 KiB (± 64 KiB); 2 allocations, 0 reallocations, 1 free, 1 failure; allocated 160 KiB, freed 96 KiB"
 	if got := c.Stats().String(); got != want {
@@ -104,13 +104,13 @@ func TestStatsJSON(t *testing.T) {
 	var c Counter
 	c.Allocate(4096, 4096)
 	c.Allocate(5000, 8192)
-	c.Free(4096)
+	c.Free(4096, 4096)
 	data, err := json.Marshal(c.Stats())
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `{"allocations":2,"reallocations":0,"frees":1,"failed_allocations":0,"failed_reallocations":0,"failed_frees":0,` +
-		`"requested_bytes":9096,"allocated_bytes":12288,"freed_bytes":4096,"live_bytes":8192,"live_blocks":1,"peak_bytes":12288,"peak_bound":0,` +
+		`"requested_bytes":9096,"allocated_bytes":12288,"freed_bytes":4096,"live_bytes":8192,"live_blocks":1,"live_requested_bytes":5000,"peak_bytes":12288,"peak_bound":0,` +
 		`"classes":[{"size":4096,"allocated":1,"freed":1},{"size":8192,"allocated":1,"freed":0}]}`
 	if string(data) != want {
 		t.Errorf("JSON = %s\nwant   %s", data, want)

@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -24,28 +25,28 @@ func TestFailureInContext(t *testing.T) {
 	_, bare := tracer.Start(t.Context(), "bare", blockalloc.Null{}, with)
 	for name, c := range map[string]struct {
 		view   *alloctrace.Proxy
-		parent *span
+		parent *spantest.Span
 		want   int
 	}{
-		"the Proxy in the region's context":  {p.WithContext(ctx), spans.spans[0], 1},
-		"another Proxy in that context":      {other.WithContext(ctx), spans.spans[0], 1},
-		"the region's child":                 {r.Allocator().Child("child"), spans.spans[0], 1},
-		"a view in another region's context": {bare.Allocator().WithContext(ctx), spans.spans[0], 1},
-		"a Proxy around the region's":        {alloctrace.Wrap(r.Allocator(), alloctrace.WithHooks(tracer.Failures(with))).WithContext(ctx), spans.spans[0], 1},
+		"the Proxy in the region's context":  {p.WithContext(ctx), spans.Spans[0], 1},
+		"another Proxy in that context":      {other.WithContext(ctx), spans.Spans[0], 1},
+		"the region's child":                 {r.Allocator().Child("child"), spans.Spans[0], 1},
+		"a view in another region's context": {bare.Allocator().WithContext(ctx), spans.Spans[0], 1},
+		"a Proxy around the region's":        {alloctrace.Wrap(r.Allocator(), alloctrace.WithHooks(tracer.Failures(with))).WithContext(ctx), spans.Spans[0], 1},
 		"the region's view in an empty one":  {r.Allocator().WithContext(context.Background()), nil, 1},
 		"a bare region's in an empty one":    {bare.Allocator().WithContext(context.Background()), nil, 0},
 		"a quiet one":                        {r.Allocator().Quiet(), nil, 0},
 	} {
-		before := len(spans.spans)
+		before := len(spans.Spans)
 		_, _ = c.view.Allocate(blockalloc.BlockLayout(64))
 		var want trace.SpanID
 		if c.parent != nil {
-			want = c.parent.context.SpanID()
+			want = c.parent.Context.SpanID()
 		}
-		if n := len(spans.spans) - before; n != c.want {
+		if n := len(spans.Spans) - before; n != c.want {
 			t.Errorf("%s: the failure has %d spans, want %d", name, n, c.want)
-		} else if n > 0 && spans.spans[before].parent != want {
-			t.Errorf("%s: the failure is below span %v, want %v", name, spans.spans[before].parent, want)
+		} else if n > 0 && spans.Spans[before].Parent != want {
+			t.Errorf("%s: the failure is below span %v, want %v", name, spans.Spans[before].Parent, want)
 		}
 	}
 }

@@ -47,20 +47,20 @@ func TestDo(t *testing.T) {
 			free(t, mem.WithContext(ctx), allocate(t, mem.WithContext(ctx), 300))
 			return c.err
 		}, tracer.WithAttributes(attribute.String("db.system.name", "sqlite")))
-		s := spans.spans[1]
+		s := spans.Spans[1]
 		status := codes.Unset
 		if c.err != nil {
 			status = codes.Error
 		}
-		if err != c.err || len(spans.spans) != 2 || s.name != "query" || s.ends != 1 || s.parent != outer.SpanContext().SpanID() ||
-			s.attributes["allocator.memory.allocated"].AsInt64() != 300 || s.attributes["db.system.name"].AsString() != "sqlite" {
+		if err != c.err || len(spans.Spans) != 2 || s.Name != "query" || s.Ends != 1 || s.Parent != outer.SpanContext().SpanID() ||
+			s.Attributes["allocator.memory.allocated"].AsInt64() != 300 || s.Attributes["db.system.name"].AsString() != "sqlite" {
 			t.Errorf("%s: error %v, span %+v", c.name, err, s)
 		}
-		if s.status != status || s.description != c.description || s.attributes["error.type"].AsString() != c.errorType {
-			t.Errorf("%s: the span has status %v %q, %v", c.name, s.status, s.description, s.attributes["error.type"])
+		if s.Status != status || s.Description != c.description || s.Attributes["error.type"].AsString() != c.errorType {
+			t.Errorf("%s: the span has status %v %q, %v", c.name, s.Status, s.Description, s.Attributes["error.type"])
 		}
-		if spans.spans[0].status != codes.Unset {
-			t.Errorf("%s: the outer span has status %v", c.name, spans.spans[0].status)
+		if spans.Spans[0].Status != codes.Unset {
+			t.Errorf("%s: the outer span has status %v", c.name, spans.Spans[0].Status)
 		}
 	}
 }
@@ -73,7 +73,7 @@ func TestDoPanics(t *testing.T) {
 		defer func() { got = recover() }()
 		_ = tracer.Do(t.Context(), "query", blockalloc.Null{}, func(context.Context) error { panic("oh") }, tracer.WithTracerProvider(&spans))
 	}()
-	if s := spans.spans[0]; got != "oh" || s.ends != 1 || len(s.panics) != 1 || s.panics[0] != "oh" {
+	if s := spans.Spans[0]; got != "oh" || s.Ends != 1 || len(s.Panics) != 1 || s.Panics[0] != "oh" {
 		t.Errorf("the panic is %v, the span %+v", got, s)
 	}
 }
@@ -84,8 +84,8 @@ func TestDoWithoutSpan(t *testing.T) {
 	ctx, _ := spans.Tracer("").Start(t.Context(), "outer")
 	failure := errors.New("no")
 	err := tracer.Do(ctx, "query", blockalloc.Null{}, func(context.Context) error { return failure }, tracer.WithTracerProvider(passing{}))
-	if err != failure || spans.spans[0].status != codes.Unset || len(spans.spans) != 1 {
-		t.Errorf("error %v, the outer span %+v", err, spans.spans[0])
+	if err != failure || spans.Spans[0].Status != codes.Unset || len(spans.Spans) != 1 {
+		t.Errorf("error %v, the outer span %+v", err, spans.Spans[0])
 	}
 }
 

@@ -3,6 +3,7 @@ package tracer
 import (
 	"context"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 type tag struct {
 	name       string
 	outer      *tag
-	attributes atomic.Pointer[[]attribute.KeyValue] // see Region.SetAttributes
+	attributes []attribute.KeyValue                 // see WithAttributes
+	given      atomic.Pointer[[]attribute.KeyValue] // see Region.SetAttributes
 	ended      atomic.Pointer[time.Time]            // nil until the region has ended
 
 	// What is live of the blocks that were sampled, weighted: blocks in units of 1/blockUnit, bytes, and
@@ -42,13 +44,11 @@ func tagOfRegion(inside *region.Region) *tag {
 	if t := r.tag.Load(); t != nil {
 		return t
 	}
-	t := &tag{name: r.name, outer: tagOfRegion(inside.Outer)}
-	if given := r.failures.config.attributes; len(given) > 0 {
-		t.attributes.Store(&given)
-	}
+	t := &tag{name: r.name, outer: tagOfRegion(inside.Outer), attributes: r.failures.config.attributes}
 	if !r.tag.CompareAndSwap(nil, t) {
 		return r.tag.Load()
 	}
+	t.take(r)           // SetAttributes looks for a tag after it has given
 	if r.ended.Load() { // it looks for a tag after it has ended
 		t.end()
 	}
@@ -76,10 +76,10 @@ func (t *tag) allEnded() (last time.Time) {
 
 // more returns the attributes that the region was given.
 func (t *tag) more() []attribute.KeyValue {
-	if a := t.attributes.Load(); a != nil {
-		return *a
+	if g := t.given.Load(); g != nil {
+		return append(slices.Clip(t.attributes), *g...)
 	}
-	return nil
+	return t.attributes
 }
 
 // add adds a block to what is live, or takes it out if times is -1, in the regions around as well.
@@ -130,22 +130,39 @@ func (r *Region) escaped(allocated int64) (e Escaped) {
 	return e
 }
 
-// SetAttributes sets attributes on the region's span, and on the spans of blocks that were
-// allocated in it, see [Lifetimes], and end later: such as the route of a request, which is known when it
-// has been served.
+// SetAttributes adds attributes to those of the region's span, which [Region.End] sets all at once, and to
+// the spans of blocks that were allocated in it, see [Lifetimes], and end later: such as the route of a request,
+// which is known when it has been served.
 func (r *Region) SetAttributes(attributes ...attribute.KeyValue) {
-	if r == nil {
+	if r == nil || len(attributes) == 0 || !r.span.IsRecording() && openLifetimes.Load() == 0 {
 		return
 	}
-	r.span.SetAttributes(attributes...)
-	if openLifetimes.Load() == 0 {
-		return
-	}
-	t := tagOfRegion(&r.inside) // a block may be sampled later
 	for {
-		old := t.attributes.Load()
-		all := append(t.more()[:len(t.more()):len(t.more())], attributes...)
-		if t.attributes.CompareAndSwap(old, &all) {
+		old := r.given.Load()
+		all := attributes
+		if old != nil {
+			all = append((*old)[:len(*old):len(*old)], attributes...)
+		} else {
+			all = slices.Clone(attributes)
+		}
+		if r.given.CompareAndSwap(old, &all) {
+			break
+		}
+	}
+	if t := r.tag.Load(); t != nil {
+		t.take(r)
+	}
+	if r.ended.Load() { // End may have been too early to see them
+		r.span.SetAttributes(attributes...)
+	}
+}
+
+// take has t take over what r is given. It ends with the newest, though several do it at once.
+func (t *tag) take(r *Region) {
+	for {
+		given := r.given.Load()
+		t.given.Store(given)
+		if r.given.Load() == given {
 			return
 		}
 	}

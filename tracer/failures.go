@@ -39,8 +39,9 @@ func Failures(opts ...Option) alloctrace.Hook {
 
 // failures makes spans of failures.
 type failures struct {
-	config *config
-	spans  atomic.Int32 // how many have a span, and more
+	config     *config
+	spans      atomic.Int32 // how many have a span, and more
+	suppressed atomic.Int32 // of a region: spans directly inside, of failures or not
 }
 
 func (f *failures) init(c *config) {

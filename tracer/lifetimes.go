@@ -22,6 +22,10 @@ type LifetimeOptions struct {
 	Rate      int // bytes allocated for each block that is sampled, as heapprofile.Options has it: 0 is 512 KiB, 1 every block
 	MaxBlocks int // how many live blocks are remembered, likewise: 0 is 262,144, or no bound if Rate is 1
 
+	// Skip are packages whose calls are left out of code.stacktrace and LiveBlock.Stack where they are the
+	// innermost, such as those of an adapter, as heapprofile.Options has it.
+	Skip []string
+
 	// Budget bounds how many spans are started in a second. Nil is a budget of 100 of its own.
 	Budget *Budget
 
@@ -54,7 +58,7 @@ type LiveBlock struct {
 	Proxy, Child string
 	Region       string              // the name of the region that it was allocated in, "" if none
 	RegionEnded  time.Duration       // how long ago it and all regions around it had ended; negative if one has not, or there is none
-	Stack        []heapprofile.Frame // from the function that allocated it outwards
+	Stack        []heapprofile.Frame // from the function that allocated it outwards; see LifetimeOptions.Skip
 }
 
 // Lifetimes is a Hook that makes a span of a block's life, from its allocation to its free: of
@@ -77,7 +81,7 @@ type LiveBlock struct {
 //	allocator.freed_by      string  the name of the region it was freed in, if that is another one
 //	allocator.leaked        bool    whether it is reported as leaked
 //	allocator.live          bool    true where the block is still live, and has another span later
-//	code.stacktrace         string  where it was allocated: a line a function, with file and line
+//	code.stacktrace         string  where it was allocated, without LifetimeOptions.Skip: a line a function, with file and line
 //
 // those of [Region.SetAttributes] and of LifetimeOptions.Attributes. A search for the tag
 // allocator.leaked=true finds leaks: at [Lifetimes.Close] each block that is still live and not
@@ -103,7 +107,7 @@ type Lifetimes struct {
 
 var _ alloctrace.Attacher = (*Lifetimes)(nil)
 
-// NewLifetimes returns Lifetimes. It panics if an option is negative.
+// NewLifetimes returns Lifetimes. It panics if an option is negative, or Skip has what is no import path.
 func NewLifetimes(o LifetimeOptions) *Lifetimes {
 	if o.OldAge < 0 || o.CheckpointEvery < 0 {
 		panic(fmt.Sprintf("tracer: NewLifetimes with OldAge %v and CheckpointEvery %v: use 0 for the defaults, or more", o.OldAge, o.CheckpointEvery))
@@ -117,7 +121,7 @@ func NewLifetimes(o LifetimeOptions) *Lifetimes {
 	if o.Budget == nil {
 		l.config.budget = NewBudget(100)
 	}
-	l.profile = heapprofile.New(heapprofile.Options{Rate: o.Rate, MaxBlocks: o.MaxBlocks, Watcher: (*watcher)(l)})
+	l.profile = heapprofile.New(heapprofile.Options{Rate: o.Rate, MaxBlocks: o.MaxBlocks, Skip: o.Skip, Watcher: (*watcher)(l)})
 	openLifetimes.Add(1)
 	if o.CheckpointEvery > 0 {
 		l.stopped.Go(l.checkpointEvery)

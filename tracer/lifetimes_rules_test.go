@@ -100,8 +100,8 @@ func TestAttributesBeforeBlocks(t *testing.T) {
 		b := allocate(t, r.Allocator(), 64)
 		r.End()
 		l.Close()
-		if s := spans.named(t, "block"); s[0].attributes["http.route"].AsString() != "/x" {
-			t.Errorf("%s: the leak has no route: %v", name, s[0].attributes)
+		if s := spans.named(t, "block"); s[0].Attributes["http.route"].AsString() != "/x" {
+			t.Errorf("%s: the leak has no route: %v", name, s[0].Attributes)
 		}
 		free(t, mem, b)
 	}

@@ -18,19 +18,21 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
+// recorder keeps spans.
+type recorder struct{ spantest.Recorder }
+
 // named returns the spans of a name, and checks that each has ended once.
-func (r *recorder) named(t *testing.T, name string) (list []*span) {
+func (r *recorder) named(t *testing.T, name string) []*spantest.Span {
 	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, s := range r.spans {
-		if s.name == name {
-			if list = append(list, s); s.ends != 1 {
-				t.Errorf("span %q has ended %d times", name, s.ends)
-			}
+	list := r.Named(name)
+	for _, s := range list {
+		if s.Ends != 1 {
+			t.Errorf("span %q has ended %d times", name, s.Ends)
 		}
 	}
 	return list
@@ -68,14 +70,14 @@ func TestLifetime(t *testing.T) {
 			t.Fatalf("%d spans of the block, want 1, and 1 of another", len(of))
 		}
 		s := of[0]
-		if s.parent.IsValid() || !s.start.Equal(start) || s.end.Sub(s.start) != 3*time.Second || s.status != codes.Unset {
-			t.Errorf("a span from %v to %v below %v of status %v, want 3 s and a root", s.start, s.end, s.parent, s.status)
+		if s.Parent.IsValid() || !s.From.Equal(start) || s.To.Sub(s.From) != 3*time.Second || s.Status != codes.Unset {
+			t.Errorf("a span from %v to %v below %v of status %v, want 3 s and a root", s.From, s.To, s.Parent, s.Status)
 		}
 		var linked []string
-		for _, link := range s.links {
+		for _, link := range s.Links {
 			linked = append(linked, link.Attributes[0].Value.AsString()+" "+link.SpanContext.SpanID().String())
 		}
-		if want := []string{"allocate " + spans.spans[0].context.SpanID().String(), "free " + spans.spans[1].context.SpanID().String()}; !slices.Equal(linked, want) {
+		if want := []string{"allocate " + spans.Spans[0].Context.SpanID().String(), "free " + spans.Spans[1].Context.SpanID().String()}; !slices.Equal(linked, want) {
 			t.Errorf("links %q, want %q", linked, want)
 		}
 		for name, want := range map[string]string{
@@ -83,11 +85,11 @@ func TestLifetime(t *testing.T) {
 			"allocator.name": "mem", "allocator.child": "cache", "allocator.region": "first", "allocator.freed_by": "second",
 			"allocator.leaked": "false", "allocator.live": "false", "of": "first", "http.route": "/pages", "more": "7",
 		} {
-			if got := s.attributes[attribute.Key(name)]; fmt.Sprint(got.AsInterface()) != want {
+			if got := s.Attributes[attribute.Key(name)]; fmt.Sprint(got.AsInterface()) != want {
 				t.Errorf("%s is %v, want %q", name, got.AsInterface(), want)
 			}
 		}
-		if stack := s.attributes["code.stacktrace"].AsString(); !strings.Contains(stack, "tracer_test.allocate\n\t") || !strings.Contains(stack, "_test.go:") {
+		if stack := s.Attributes["code.stacktrace"].AsString(); !strings.Contains(stack, "tracer_test.allocate\n\t") || !strings.Contains(stack, "_test.go:") {
 			t.Errorf("the stack is %q", stack)
 		}
 		if got := l.Stats(); got != (tracer.LifetimeStats{Sampled: 2, Spans: 2}) {
@@ -152,12 +154,12 @@ func TestClose(t *testing.T) {
 	if s := l.Stats(); len(of) != 3 || s != (tracer.LifetimeStats{Sampled: 6, Spans: 3, Suppressed: 3, Leaked: 3}) {
 		t.Fatalf("%d spans; %+v, want 3 of 6 blocks", len(of), s)
 	}
-	if sizes := of[0].attributes["allocator.block.size"].AsInt64() + of[1].attributes["allocator.block.size"].AsInt64(); sizes != 64+32 {
+	if sizes := of[0].Attributes["allocator.block.size"].AsInt64() + of[1].Attributes["allocator.block.size"].AsInt64(); sizes != 64+32 {
 		t.Errorf("the first two blocks have %d bytes, want one of each stack", sizes)
 	}
 	for _, s := range of {
-		if !s.attributes["allocator.leaked"].AsBool() || s.status != codes.Error || !strings.Contains(s.description, "still live") {
-			t.Errorf("%v, %v %q, want an error", s.attributes, s.status, s.description)
+		if !s.Attributes["allocator.leaked"].AsBool() || s.Status != codes.Error || !strings.Contains(s.Description, "still live") {
+			t.Errorf("%v, %v %q, want an error", s.Attributes, s.Status, s.Description)
 		}
 	}
 	if !slices.Equal(records, []string{"allocator.leak", "allocator.leak", "allocator.leak"}) {
@@ -187,7 +189,7 @@ func TestCloseWithACache(t *testing.T) {
 	b := allocate(t, cache, 64)
 	l.Close()
 	of := spans.named(t, "block cache")
-	if len(of) != 1 || of[0].attributes["allocator.leaked"].AsBool() || !of[0].attributes["allocator.live"].AsBool() || of[0].status != codes.Unset || l.Stats().Leaked != 0 {
+	if len(of) != 1 || of[0].Attributes["allocator.leaked"].AsBool() || !of[0].Attributes["allocator.live"].AsBool() || of[0].Status != codes.Unset || l.Stats().Leaked != 0 {
 		t.Errorf("%d spans; %+v", len(of), l.Stats())
 	}
 	free(t, cache, b)
@@ -217,13 +219,13 @@ func TestCheckpoint(t *testing.T) {
 		time.Sleep(9*time.Minute + 10*time.Second)
 		shown := map[int64][]time.Duration{}
 		for _, s := range append(spans.named(t, "block"), spans.named(t, "block cache")...) {
-			size := s.attributes["allocator.block.size"].AsInt64()
-			shown[size] = append(shown[size], s.end.Sub(s.start))
-			if leaked := s.attributes["allocator.leaked"].AsBool(); leaked != (size == 64) || !s.attributes["allocator.live"].AsBool() || leaked != (s.status == codes.Error) {
-				t.Errorf("a block of %d bytes: %v, %v", size, s.attributes, s.status)
+			size := s.Attributes["allocator.block.size"].AsInt64()
+			shown[size] = append(shown[size], s.To.Sub(s.From))
+			if leaked := s.Attributes["allocator.leaked"].AsBool(); leaked != (size == 64) || !s.Attributes["allocator.live"].AsBool() || leaked != (s.Status == codes.Error) {
+				t.Errorf("a block of %d bytes: %v, %v", size, s.Attributes, s.Status)
 			}
-			if size == 64 && s.attributes["http.route"].AsString() != "/leak" {
-				t.Errorf("the leak has no route: %v", s.attributes)
+			if size == 64 && s.Attributes["http.route"].AsString() != "/leak" {
+				t.Errorf("the leak has no route: %v", s.Attributes)
 			}
 		}
 		doubling := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute}
@@ -237,7 +239,7 @@ func TestCheckpoint(t *testing.T) {
 		if s := l.Stats(); s.Live != 0 || s.Leaked != 1 || s.Spans+s.Suppressed != 4 || s.Checkpoints != 13 {
 			t.Errorf("at the end %+v", s)
 		}
-		if of := spans.named(t, "block"); of[len(of)-1].attributes["allocator.leaked"].AsBool() {
+		if of := spans.named(t, "block"); of[len(of)-1].Attributes["allocator.leaked"].AsBool() {
 			t.Error("a block that was freed is called a leak")
 		}
 	})
@@ -288,8 +290,8 @@ func TestEscaped(t *testing.T) {
 	}
 	r.End()
 	for _, s := range spans.named(t, "request") {
-		if got, ok := s.attributes["allocator.escaped.bytes"]; got.AsInt64() != 128 || !ok || s.attributes["allocator.escaped.blocks"].AsInt64() != 1 {
-			t.Errorf("%v, want 128 bytes escaped", s.attributes)
+		if got, ok := s.Attributes["allocator.escaped.bytes"]; got.AsInt64() != 128 || !ok || s.Attributes["allocator.escaped.blocks"].AsInt64() != 1 {
+			t.Errorf("%v, want 128 bytes escaped", s.Attributes)
 		}
 	}
 	free(t, p, b)
@@ -380,5 +382,42 @@ func TestLifetimesStorm(t *testing.T) {
 	}
 	if n := int64(len(spans.named(t, "block"))); n != s.Spans+s.Checkpoints {
 		t.Errorf("%d spans, want %d of lives and %d of checkpoints", n, s.Spans, s.Checkpoints)
+	}
+}
+
+// TestMillionLifetimes: of a million blocks at the default rate, each that is
+// sampled is counted, spans stay within the budget, and the Go heap does not grow.
+func TestMillionLifetimes(t *testing.T) {
+	var spans recorder
+	l := tracer.NewLifetimes(tracer.LifetimeOptions{TracerProvider: &spans})
+	mem := alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(l))
+	began := time.Now()
+	_, grown := measure.HeapGrowth(func() *tracer.Lifetimes {
+		for range 1_000_000 {
+			b, err := mem.Allocate(blockalloc.BlockLayout(4096))
+			if err == nil {
+				err = mem.Free(b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l
+	})
+	seconds := time.Since(began)/time.Second + 2
+	s := l.Stats()
+	// 4 GB at a sample each 512 KiB, give or take six standard deviations.
+	if s.Sampled < 7200 || s.Sampled > 8400 || s.Live != 0 || s.Untracked != 0 || s.Spans+s.Suppressed != s.Sampled {
+		t.Errorf("%+v: what has become of some blocks is not counted", s)
+	}
+	if n := int64(len(spans.named(t, "block"))); n != s.Spans || n == 0 || n > 100*int64(seconds) {
+		t.Errorf("%d spans in less than %d s, want %d and at most 100 a second", n, seconds, s.Spans)
+	}
+	if perSpan := grown / max(1, s.Spans); perSpan > 16<<10 { // the recorder keeps them
+		t.Errorf("the Go heap has grown by %d bytes, %d for each of %d spans", grown, perSpan, s.Spans)
+	}
+	l.Close()
+	if after := l.Stats(); after != s {
+		t.Errorf("Close made spans: %+v", after)
 	}
 }

@@ -43,14 +43,14 @@ func TestFailureLogs(t *testing.T) {
 	ctx, outer := tracer.Start(t.Context(), "outer", mem, append(with, tracer.WithLogs(outerLogs.emit))...)
 	_, r := tracer.Start(ctx, "region", mem, append(with, tracer.WithLogs(logs.emit))...)
 	_, err := r.Allocator().Child("cache").Allocate(blockalloc.Layout{Size: 100, Align: 64})
-	if len(logs.records) != 1 || len(outerLogs.records) != 0 || len(spans.spans) != 3 {
-		t.Fatalf("%d and %d records, %d spans; want 1, 0 and 3", len(logs.records), len(outerLogs.records), len(spans.spans))
+	if len(logs.records) != 1 || len(outerLogs.records) != 0 || len(spans.Spans) != 3 {
+		t.Fatalf("%d and %d records, %d spans; want 1, 0 and 3", len(logs.records), len(outerLogs.records), len(spans.Spans))
 	}
-	got, region, failure := logs.records[0], spans.spans[1], spans.spans[2]
-	if id := logs.spans[0]; id.TraceID() != region.context.TraceID() || id.SpanID() != region.context.SpanID() {
-		t.Errorf("the record is of %v/%v, want that of the region, %v", id.TraceID(), id.SpanID(), region.context.SpanID())
+	got, region, failure := logs.records[0], spans.Spans[1], spans.Spans[2]
+	if id := logs.spans[0]; id.TraceID() != region.Context.TraceID() || id.SpanID() != region.Context.SpanID() {
+		t.Errorf("the record is of %v/%v, want that of the region, %v", id.TraceID(), id.SpanID(), region.Context.SpanID())
 	}
-	if got.Event != "allocator.failure" || got.Level != slog.LevelError || got.Body != err.Error() || got.Body != failure.description {
+	if got.Event != "allocator.failure" || got.Level != slog.LevelError || got.Body != err.Error() || got.Body != failure.Description {
 		t.Errorf("the record is %+v, and the error %v", got, err)
 	}
 	attributes := make(map[attribute.Key]attribute.Value)
@@ -64,8 +64,8 @@ func TestFailureLogs(t *testing.T) {
 		"allocator.align":     attribute.Int64Value(64),
 		"error.type":          attribute.StringValue("out_of_memory"),
 	}
-	if !maps.Equal(attributes, want) || !maps.Equal(failure.attributes, want) {
-		t.Errorf("the record has %v, its span %v, want %v", attributes, failure.attributes, want)
+	if !maps.Equal(attributes, want) || !maps.Equal(failure.Attributes, want) {
+		t.Errorf("the record has %v, its span %v, want %v", attributes, failure.Attributes, want)
 	}
 	r.End()
 	outer.End()
@@ -83,8 +83,8 @@ func TestFailureLogsBeyondSpans(t *testing.T) {
 		for range 5 {
 			_, _ = mem.WithContext(ctx).Allocate(blockalloc.BlockLayout(64))
 		}
-		if len(spans.spans) != wantSpans || len(logs.records) != 5 {
-			t.Errorf("at most %d spans: %d spans and %d records, want %d and 5", most, len(spans.spans), len(logs.records), wantSpans)
+		if len(spans.Spans) != wantSpans || len(logs.records) != 5 {
+			t.Errorf("at most %d spans: %d spans and %d records, want %d and 5", most, len(spans.Spans), len(logs.records), wantSpans)
 		}
 		for _, id := range logs.spans {
 			if id.SpanID() != span.SpanContext().SpanID() {

@@ -72,10 +72,10 @@ type Region struct {
 	mem      blockalloc.Allocator
 	view     atomic.Pointer[alloctrace.Proxy] // see Allocator; nil until it is needed
 
-	inside     region.Region
-	failures   failures
-	suppressed atomic.Int32        // spans directly inside
-	tag        atomic.Pointer[tag] // nil until a block is sampled
+	inside   region.Region
+	failures failures
+	tag      atomic.Pointer[tag]                  // nil until a block is sampled
+	given    atomic.Pointer[[]attribute.KeyValue] // by SetAttributes; nil if nothing is
 }
 
 var _ counter.Source = (*Region)(nil)
@@ -158,7 +158,7 @@ var noSpan = trace.SpanFromContext(context.Background())
 // suppressed counts a span in ctx that was not started.
 func suppressed(ctx context.Context) {
 	if r := FromContext(ctx); r != nil {
-		r.suppressed.Add(1)
+		r.failures.suppressed.Add(1)
 	}
 }
 
@@ -250,7 +250,16 @@ func (r *Region) End() {
 // attributes returns what the span says of the region.
 func (r *Region) attributes() []attribute.KeyValue {
 	t, shares := r.inside.Totals(), r.inside.Shares()
-	list := make([]attribute.KeyValue, 0, 9+2*len(shares))
+	var given []attribute.KeyValue
+	if g := r.given.Load(); g != nil {
+		given = *g
+	}
+	e := r.escaped(t.AllocatedBytes)
+	room := len(given) + 9 + 2*len(shares)
+	if e.Known {
+		room += 3
+	}
+	list := append(make([]attribute.KeyValue, 0, room), given...)
 	if p, ok := r.mem.(*alloctrace.Proxy); ok && p.Name() != "" {
 		list = append(list, attribute.String("allocator.name", text.Name(p.Name())))
 	}
@@ -270,13 +279,13 @@ func (r *Region) attributes() []attribute.KeyValue {
 	}{
 		{"allocator.memory.moved_in", t.MovedInBytes},
 		{"allocator.memory.moved_out", t.MovedOutBytes},
-		{"allocator.spans.suppressed", int64(r.suppressed.Load())},
+		{"allocator.spans.suppressed", int64(r.failures.suppressed.Load())},
 	} {
 		if more.value != 0 {
 			list = append(list, attribute.Int64(more.name, more.value))
 		}
 	}
-	if e := r.escaped(t.AllocatedBytes); e.Known {
+	if e.Known {
 		list = append(list,
 			attribute.Int64("allocator.escaped.blocks", e.Blocks),
 			attribute.Int64("allocator.escaped.bytes", e.Bytes),

@@ -65,7 +65,7 @@ func (r *Region) Summary() Summary {
 		MovedInBytes: t.MovedInBytes, MovedOutBytes: t.MovedOutBytes,
 		Waits: t.Waits, WaitTime: t.Waited,
 		Escaped:         r.escaped(t.AllocatedBytes),
-		SuppressedSpans: int64(r.suppressed.Load()),
+		SuppressedSpans: int64(r.failures.suppressed.Load()),
 	}
 	for _, share := range r.inside.Shares() {
 		s.Children = append(s.Children, ChildShare(share))

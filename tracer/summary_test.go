@@ -13,16 +13,17 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
-// want checks attributes of a span, of which 0 stands for one that it must not have.
-func (s *span) want(t *testing.T, want map[string]int64) {
+// wantNumbers checks attributes of a span, of which 0 stands for one that it must not have.
+func wantNumbers(t *testing.T, s *spantest.Span, want map[string]int64) {
 	t.Helper()
 	for name, value := range want {
-		got, ok := s.attributes[attribute.Key(name)]
+		got, ok := s.Attributes[attribute.Key(name)]
 		if got.AsInt64() != value || ok != (value != 0) {
-			t.Errorf("span %q: %s is %v (%t), want %d", s.name, name, got.AsInterface(), ok, value)
+			t.Errorf("span %q: %s is %v (%t), want %d", s.Name, name, got.AsInterface(), ok, value)
 		}
 	}
 }
@@ -58,8 +59,8 @@ func TestMove(t *testing.T) {
 	for _, r := range []*tracer.Region{from, to, server} {
 		r.End()
 	}
-	spans.spans[1].want(t, map[string]int64{"allocator.memory.moved_out": 4096, "allocator.memory.moved_in": 0, "allocator.memory.net": 4096})
-	spans.spans[2].want(t, map[string]int64{"allocator.memory.moved_out": 4096, "allocator.memory.moved_in": 8192, "allocator.memory.freed": 4096})
+	wantNumbers(t, spans.Spans[1], map[string]int64{"allocator.memory.moved_out": 4096, "allocator.memory.moved_in": 0, "allocator.memory.net": 4096})
+	wantNumbers(t, spans.Spans[2], map[string]int64{"allocator.memory.moved_out": 4096, "allocator.memory.moved_in": 8192, "allocator.memory.freed": 4096})
 }
 
 // TestChildren: what children do in a region's context stands on its span, whatever context the
@@ -83,7 +84,7 @@ func TestChildren(t *testing.T) {
 		t.Errorf("%+v, want %+v", s.Children, want)
 	}
 	r.End()
-	spans.spans[0].want(t, map[string]int64{
+	wantNumbers(t, spans.Spans[0], map[string]int64{
 		"allocator.child.cache.allocated": 4096, "allocator.child.parse.allocated": 64, "allocator.child.parse.freed": 64,
 		"allocator.memory.allocated": 4096 + 64 + 128, "allocator.memory.peak": 4096 + 128, "allocator.memory.moved_in": 0,
 	})
@@ -127,7 +128,7 @@ func TestWaits(t *testing.T) {
 				}
 				r.End()
 				server.End()
-				spans.spans[1].want(t, map[string]int64{"allocator.waits": 2, "allocator.wait_time": int64(3 * time.Second)})
+				wantNumbers(t, spans.Spans[1], map[string]int64{"allocator.waits": 2, "allocator.wait_time": int64(3 * time.Second)})
 				free(t, mem, b)
 			})
 		})
@@ -146,11 +147,11 @@ func TestInSpan(t *testing.T) {
 	free(t, r.Allocator(), allocate(t, mem.WithContext(ctx), 64))
 	r.End()
 	r.End()
-	s := spans.spans[0]
-	if s.ends != 0 || len(spans.spans) != 1 {
-		t.Errorf("the span has ended %d times, and there are %d, want 0 and 1", s.ends, len(spans.spans))
+	s := spans.Spans[0]
+	if s.Ends != 0 || len(spans.Spans) != 1 {
+		t.Errorf("the span has ended %d times, and there are %d, want 0 and 1", s.Ends, len(spans.Spans))
 	}
-	s.want(t, map[string]int64{"allocator.memory.allocated": 64, "allocator.frees": 1, "more": 1})
+	wantNumbers(t, s, map[string]int64{"allocator.memory.allocated": 64, "allocator.frees": 1, "more": 1})
 }
 
 // TestBudget: no more spans than that are started in any second, whatever asks for them. The
@@ -177,7 +178,7 @@ func TestBudget(t *testing.T) {
 				})
 			}
 			both.Wait()
-			for len(starts) < len(spans.spans)-1 {
+			for len(starts) < len(spans.Spans)-1 {
 				starts = append(starts, time.Now())
 			}
 			time.Sleep(300 * time.Millisecond)
@@ -203,7 +204,7 @@ func TestBudget(t *testing.T) {
 		if got := server.Summary().SuppressedSpans + inside; got != b.Suppressed() {
 			t.Errorf("regions say that %d spans were suppressed, the budget %d", got, b.Suppressed())
 		}
-		spans.spans[0].want(t, map[string]int64{"allocator.spans.suppressed": server.Summary().SuppressedSpans})
+		wantNumbers(t, spans.Spans[0], map[string]int64{"allocator.spans.suppressed": server.Summary().SuppressedSpans})
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/internal/text"
 	"github.com/alloctrace/alloctrace/internal/text/texttest"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -79,26 +80,26 @@ func TestRegion(t *testing.T) {
 	outer.End()
 	outer.End()
 
-	if len(spans.spans) != 2 {
-		t.Fatalf("%d spans, want 2", len(spans.spans))
+	if len(spans.Spans) != 2 {
+		t.Fatalf("%d spans, want 2", len(spans.Spans))
 	}
-	request, load := spans.spans[0], spans.spans[1]
+	request, load := spans.Spans[0], spans.Spans[1]
 	want := numbers(4100, 9100, 3100, 2, 1, 3, 0)
 	want["user"] = attribute.StringValue("7")
 	want["allocator.name"] = attribute.StringValue("cache")
-	if !maps.Equal(request.attributes, want) {
-		t.Errorf("attributes of request %v\nwant %v", request.attributes, want)
+	if !maps.Equal(request.Attributes, want) {
+		t.Errorf("attributes of request %v\nwant %v", request.Attributes, want)
 	}
 	want = numbers(4000, 6000, 3000, 1, 1, 1, 0)
 	want["allocator.name"] = attribute.StringValue("cache")
-	if !maps.Equal(load.attributes, want) {
-		t.Errorf("attributes of load %v\nwant %v", load.attributes, want)
+	if !maps.Equal(load.Attributes, want) {
+		t.Errorf("attributes of load %v\nwant %v", load.Attributes, want)
 	}
-	if request.name != "request" || load.name != "load" || load.parent != request.context.SpanID() || request.parent.IsValid() {
-		t.Errorf("spans %q below %v and %q below %v", request.name, request.parent, load.name, load.parent)
+	if request.Name != "request" || load.Name != "load" || load.Parent != request.Context.SpanID() || request.Parent.IsValid() {
+		t.Errorf("spans %q below %v and %q below %v", request.Name, request.Parent, load.Name, load.Parent)
 	}
-	if request.ends != 1 || load.ends != 1 || request.scope != tracer.ScopeName {
-		t.Errorf("ended %d and %d times, scope %q", request.ends, load.ends, request.scope)
+	if request.Ends != 1 || load.Ends != 1 || request.Scope != tracer.ScopeName {
+		t.Errorf("ended %d and %d times, scope %q", request.Ends, load.Ends, request.Scope)
 	}
 	if s := p.Stats(); s.AllocatedBytes != 9100 {
 		t.Errorf("the Proxy below: %v", s)
@@ -123,13 +124,13 @@ func TestRegionsRunningAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	var sum int64
-	for _, s := range spans.spans {
+	for _, s := range spans.Spans {
 		var i int64
-		if _, err := fmt.Sscan(s.name, &i); err != nil {
+		if _, err := fmt.Sscan(s.Name, &i); err != nil {
 			t.Fatal(err)
 		}
-		if want := numbers(steps*(100+i), steps*(100+i), 100+i, steps, 0, steps, 0); !maps.Equal(s.attributes, want) {
-			t.Errorf("attributes of region %d %v\nwant %v", i, s.attributes, want)
+		if want := numbers(steps*(100+i), steps*(100+i), 100+i, steps, 0, steps, 0); !maps.Equal(s.Attributes, want) {
+			t.Errorf("attributes of region %d %v\nwant %v", i, s.Attributes, want)
 		}
 		sum += steps * (100 + i)
 	}
@@ -146,37 +147,37 @@ func TestFailureHasOneSpan(t *testing.T) {
 	p := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(tracer.Failures(with)))
 	ctx, outer := tracer.Start(t.Context(), "outer", p, with)
 	_, inner := tracer.Start(ctx, "inner", outer.Allocator(), with)
-	fail := func(a blockalloc.Allocator) *span {
+	fail := func(a blockalloc.Allocator) *spantest.Span {
 		t.Helper()
-		n := len(spans.spans)
+		n := len(spans.Spans)
 		_, err := a.Allocate(blockalloc.BlockLayout(4096))
-		if len(spans.spans) != n+1 {
-			t.Fatalf("a failure made %d spans, want 1", len(spans.spans)-n)
+		if len(spans.Spans) != n+1 {
+			t.Fatalf("a failure made %d spans, want 1", len(spans.Spans)-n)
 		}
-		s := spans.spans[n]
+		s := spans.Spans[n]
 		want := map[attribute.Key]attribute.Value{
 			"allocator.operation": attribute.StringValue("allocate"),
 			"allocator.size":      attribute.Int64Value(4096),
 			"allocator.align":     attribute.Int64Value(4096),
 			"error.type":          attribute.StringValue("out_of_memory"),
 		}
-		if s.name != "allocate" || s.status != codes.Error || s.description != err.Error() || s.ends != 1 || !maps.Equal(s.attributes, want) {
-			t.Errorf("span %q, status %v %q, ended %d times, attributes %v", s.name, s.status, s.description, s.ends, s.attributes)
+		if s.Name != "allocate" || s.Status != codes.Error || s.Description != err.Error() || s.Ends != 1 || !maps.Equal(s.Attributes, want) {
+			t.Errorf("span %q, status %v %q, ended %d times, attributes %v", s.Name, s.Status, s.Description, s.Ends, s.Attributes)
 		}
 		return s
 	}
-	if s := fail(inner.Allocator()); s.parent != spans.spans[1].context.SpanID() {
+	if s := fail(inner.Allocator()); s.Parent != spans.Spans[1].Context.SpanID() {
 		t.Error("the failure in the inner region is not below its span")
 	}
-	if s := fail(outer.Allocator()); s.parent != spans.spans[0].context.SpanID() {
+	if s := fail(outer.Allocator()); s.Parent != spans.Spans[0].Context.SpanID() {
 		t.Error("the failure in the outer region is not below its span")
 	}
-	if s := fail(p); s.parent.IsValid() {
+	if s := fail(p); s.Parent.IsValid() {
 		t.Error("the failure outside of regions is below a span")
 	}
 	inner.End()
 	outer.End()
-	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(2) {
+	if got := spans.Spans[0].Attributes["allocator.failures"]; got != attribute.Int64Value(2) {
 		t.Errorf("allocator.failures of the outer region = %v, want 2", got.AsInterface())
 	}
 }
@@ -189,8 +190,8 @@ func TestRemoteParent(t *testing.T) {
 	remote := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
 	_, r := tracer.Start(trace.ContextWithRemoteSpanContext(t.Context(), remote), "request", &blockalloc.Heap{})
 	r.End()
-	if len(spans.spans) != 1 || spans.spans[0].parent != remote.SpanID() {
-		t.Errorf("%d spans below a remote parent, want 1 that is its child", len(spans.spans))
+	if len(spans.Spans) != 1 || spans.Spans[0].Parent != remote.SpanID() {
+		t.Errorf("%d spans below a remote parent, want 1 that is its child", len(spans.Spans))
 	}
 }
 
@@ -201,10 +202,10 @@ func TestFailureBudget(t *testing.T) {
 		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
 	}
 	r.End()
-	if len(spans.spans) != 4 {
-		t.Errorf("%d spans, want the region and 3 failures", len(spans.spans))
+	if len(spans.Spans) != 4 {
+		t.Errorf("%d spans, want the region and 3 failures", len(spans.Spans))
 	}
-	if got := spans.spans[0].attributes["allocator.failures"]; got != attribute.Int64Value(100) {
+	if got := spans.Spans[0].Attributes["allocator.failures"]; got != attribute.Int64Value(100) {
 		t.Errorf("allocator.failures = %v, want 100", got.AsInterface())
 	}
 }
@@ -220,14 +221,14 @@ func TestErrorTypes(t *testing.T) {
 		var spans recorder
 		h := tracer.Failures(tracer.WithTracerProvider(&spans))
 		h.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed}, err)
-		if got := spans.spans[0].attributes["error.type"].AsString(); got != want || spans.spans[0].name != "free" {
-			t.Errorf("error.type of %v = %q in span %q, want %q in free", err, got, spans.spans[0].name, want)
+		if got := spans.Spans[0].Attributes["error.type"].AsString(); got != want || spans.Spans[0].Name != "free" {
+			t.Errorf("error.type of %v = %q in span %q, want %q in free", err, got, spans.Spans[0].Name, want)
 		}
 	}
 	var spans recorder
 	p := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 4096), alloctrace.WithHooks(tracer.Failures(tracer.WithTracerProvider(&spans))))
 	_, _ = p.Allocate(blockalloc.BlockLayout(8192))
-	if got := spans.spans[0].attributes["error.type"].AsString(); got != "limit" {
+	if got := spans.Spans[0].Attributes["error.type"].AsString(); got != "limit" {
 		t.Errorf("error.type of a Limit's error = %q, want limit", got)
 	}
 }
@@ -246,9 +247,9 @@ func TestSizesBeyondInt64(t *testing.T) {
 		_, _ = p.Allocate(blockalloc.Layout{Size: size, Align: 8})
 		_, _ = p.Allocate(blockalloc.Layout{Size: 8, Align: size})
 		n := 0
-		for _, s := range spans.spans {
+		for _, s := range spans.Spans {
 			for _, key := range []attribute.Key{"allocator.size", "allocator.align"} {
-				switch got := s.attributes[key].AsInt64(); got {
+				switch got := s.Attributes[key].AsInt64(); got {
 				case 8:
 				case want:
 					n++
@@ -281,7 +282,7 @@ func TestFromContext(t *testing.T) {
 	b := allocate(t, r.Allocator(), 64)
 	r.End()
 	free(t, p, b)
-	if len(seen) != 2 || !seen[0].Equal(spans.spans[0].context) || seen[1].IsValid() {
+	if len(seen) != 2 || !seen[0].Equal(spans.Spans[0].Context) || seen[1].IsValid() {
 		t.Errorf("the hook below saw the spans %v", seen)
 	}
 	if s := r.Stats(); s.LiveBytes != 64 {
@@ -322,16 +323,16 @@ func TestPanics(t *testing.T) {
 			if err, ok := got.(runtime.Error); name == "a runtime" && !ok || c.want != nil && got != c.want && !(name == "a nil" && ok) {
 				t.Errorf("the panic goes on with %v, %v, want %v", got, err, c.want)
 			}
-			for _, s := range spans.spans {
-				if s.ends != 1 || got == nil && len(s.panics) > 0 || got != nil && (len(s.panics) != 1 || s.panics[0] != got) {
-					t.Errorf("span %s has ended %d times and recorded %v; the panic is %v", s.name, s.ends, s.panics, got)
+			for _, s := range spans.Spans {
+				if s.Ends != 1 || got == nil && len(s.Panics) > 0 || got != nil && (len(s.Panics) != 1 || s.Panics[0] != got) {
+					t.Errorf("span %s has ended %d times and recorded %v; the panic is %v", s.Name, s.Ends, s.Panics, got)
 				}
-				if _, ok := s.attributes["allocator.failures"]; !ok {
-					t.Errorf("span %s lacks its numbers", s.name)
+				if _, ok := s.Attributes["allocator.failures"]; !ok {
+					t.Errorf("span %s lacks its numbers", s.Name)
 				}
 			}
-			if len(spans.spans) != 2 || (name == "Goexit" || name == "no panic") != (got == nil) {
-				t.Errorf("%d spans, and the panic is %v", len(spans.spans), got)
+			if len(spans.Spans) != 2 || (name == "Goexit" || name == "no panic") != (got == nil) {
+				t.Errorf("%d spans, and the panic is %v", len(spans.Spans), got)
 			}
 		})
 	}
@@ -347,16 +348,16 @@ func TestUglyNames(t *testing.T) {
 		_, _ = r.Allocator().Allocate(blockalloc.BlockLayout(64))
 		r.End()
 		tracer.Failures(tracer.WithTracerProvider(&spans)).Observe(t.Context(), alloctrace.Event{Kind: alloctrace.FreeFailed, Addr: 64}, errors.New(ugly.Text))
-		for _, s := range spans.spans {
+		for _, s := range spans.Spans {
 			for what, got := range map[string]string{
-				"name": s.name, "description": s.description, "allocator.name": s.attributes["allocator.name"].AsString(),
+				"name": s.Name, "description": s.Description, "allocator.name": s.Attributes["allocator.name"].AsString(),
 			} {
 				if !utf8.ValidString(got) || len(got) > text.MaxText {
 					t.Errorf("%s: %s has %d bytes, valid: %t", ugly.Case, what, len(got), utf8.ValidString(got))
 				}
 			}
 		}
-		if name := spans.spans[0].name; utf8.ValidString(ugly.Text) && len(ugly.Text) <= text.MaxName && name != ugly.Text {
+		if name := spans.Spans[0].Name; utf8.ValidString(ugly.Text) && len(ugly.Text) <= text.MaxName && name != ugly.Text {
 			t.Errorf("%s: the name has become %q", ugly.Case, name)
 		}
 	}

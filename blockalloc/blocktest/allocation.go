@@ -153,25 +153,3 @@ func (s suite) outOfMemory(t *testing.T) {
 	s.accounts(t, a, "after refusals")
 	free(t, a, allocate(t, a, blockalloc.BlockLayout(s.size)))
 }
-
-// zeroed checks memory that may have been used before, whole and in parts.
-func (s suite) zeroed(t *testing.T) {
-	a := s.New(t)
-	for _, size := range []uintptr{64 << 10, 64 << 10, 64 << 10, 4 << 10, 64, 1, 100, 4 << 10, 64 << 10} {
-		blocks := make([]blockalloc.Block, 0, 4)
-		for range min(cap(blocks), s.MaxLive) {
-			if len(blocks) > 0 && size > s.size {
-				break
-			}
-			b := allocate(t, a, layout(min(size, s.MaxSize), 1))
-			if err := cleared(b); err != nil {
-				t.Fatal(err)
-			}
-			paint(b.Bytes(), 0xff)
-			blocks = append(blocks, b)
-		}
-		for _, b := range slices.Backward(blocks) {
-			free(t, a, b)
-		}
-	}
-}

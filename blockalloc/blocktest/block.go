@@ -18,6 +18,9 @@ func mismatch(b blockalloc.Block, l blockalloc.Layout) error {
 	if last := l.Align - 1; b.Addr()^last != b.Addr()+last {
 		return fmt.Errorf("the address %#x of the block for %v is not a multiple of the alignment", b.Addr(), l)
 	}
+	if b.Layout().Zeroed != l.Zeroed && l.Size > 0 {
+		return fmt.Errorf("for %v there is %v: make it by NewBlock with the layout that was asked for", l, b)
+	}
 	if b.Size() < l.Size || b.Align() != l.Align || uintptr(len(b.Bytes())) != b.Size() || b.IsZero() != (l.Size == 0) || uintptr(b.Pointer()) != b.Addr() {
 		return fmt.Errorf("for %v there is %v with %d bytes", l, b, len(b.Bytes()))
 	}
@@ -162,15 +165,18 @@ func sampled(b blockalloc.Block, seed int, rnd uint) error {
 }
 
 // cleared returns an error unless all of b is zero.
-func cleared(b blockalloc.Block) error {
-	for i := uintptr(0); i < b.Size(); i += uintptr(len(zeros)) {
+func cleared(b blockalloc.Block) error { return clearedFrom(b, 0) }
+
+// clearedFrom returns an error unless the bytes of b are zero from an offset on.
+func clearedFrom(b blockalloc.Block, from uintptr) error {
+	for i := from; i < b.Size(); i += uintptr(len(zeros)) {
 		mem := b.Bytes()[i:min(b.Size(), i+uintptr(len(zeros)))]
 		if bytes.Equal(mem, zeros[:len(mem)]) {
 			continue
 		}
 		for j, v := range mem {
 			if v != 0 {
-				return fmt.Errorf("byte %d of fresh %v is %#x", i+uintptr(j), b, v)
+				return fmt.Errorf("byte %d of %v is %#x, want 0", i+uintptr(j), b, v)
 			}
 		}
 	}

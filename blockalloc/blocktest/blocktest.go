@@ -102,7 +102,8 @@ type Config struct {
 	// nothing else is live, to the last byte. Zero means that it is not known.
 	Capacity uintptr
 
-	// Zeroed says that the allocator promises zeroed memory.
+	// Zeroed says that the allocator promises zeroed memory whether or not the layout asks for
+	// that.
 	Zeroed bool
 
 	// SingleThreaded says that several goroutines must not use the allocator at once. The
@@ -161,16 +162,22 @@ var clauses = []struct {
 	{"BadLayout", suite.badLayout, always},
 	{"OutOfMemory", suite.outOfMemory, always},
 	{"Zeroed", suite.zeroed, func(c Config) bool { return c.Zeroed }},
+	{"ZeroedLayout", suite.zeroedLayout, always},
+	{"ZeroedGrowth", suite.zeroedGrowth, always},
+	{"ZeroedRaw", suite.zeroedRaw, always},
 	{"ReallocateKeepsContent", suite.reallocateKeepsContent, always},
 	{"ReallocateToZero", suite.reallocateToZero, always},
 	{"FailedReallocate", suite.failedReallocate, always},
 	{"Neighbours", suite.neighbours, always},
+	{"Resize", suite.resizeInPlace, always},
 	{"DoubleFree", suite.doubleFree, always},
 	{"ForeignFree", suite.foreignFree, always},
 	{"WrongSizeFree", suite.wrongSizeFree, always},
 	{"InteriorFree", suite.interiorFree, always},
 	{"Raw", suite.raw, always},
+	{"RequestedSize", suite.requestedSize, always},
 	{"Owns", suite.owns, always},
+	{"Find", suite.find, always},
 	{"Mappings", suite.mappings, always},
 	{"PastTheEnd", suite.pastTheEnd, always},
 	{"Exhaustion", suite.exhaustion, bounded},
@@ -273,4 +280,8 @@ func (s suite) accounts(t testing.TB, a blockalloc.Allocator, when string, live 
 
 func layout(size, align uintptr) blockalloc.Layout {
 	return blockalloc.Layout{Size: size, Align: align}
+}
+
+func zeroedLayout(size, align uintptr) blockalloc.Layout {
+	return blockalloc.Layout{Size: size, Align: align, Zeroed: true}
 }

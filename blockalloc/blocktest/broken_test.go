@@ -13,6 +13,7 @@ type broken struct {
 	blockalloc.Heap
 	allocate   func(*blockalloc.Heap, blockalloc.Layout) (blockalloc.Block, error)
 	reallocate func(*blockalloc.Heap, blockalloc.Block, uintptr) (blockalloc.Block, error)
+	resize     func(*blockalloc.Heap, blockalloc.Block, uintptr) (blockalloc.Block, error)
 	free       func(*blockalloc.Heap, blockalloc.Block) error
 	owns       func(blockalloc.Block) bool
 	mappings   func([]blockalloc.Mapping) []blockalloc.Mapping
@@ -30,6 +31,13 @@ func (b *broken) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Bloc
 		return b.reallocate(&b.Heap, old, size)
 	}
 	return b.Heap.Reallocate(old, size)
+}
+
+func (b *broken) Resize(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if b.resize != nil {
+		return b.resize(&b.Heap, old, size)
+	}
+	return b.Heap.Resize(old, size)
 }
 
 func (b *broken) Free(old blockalloc.Block) error {
@@ -111,6 +119,12 @@ func brokenHeaps() map[string]*broken {
 			}
 			return n, err
 		}},
+		"Resize": {resize: func(h *blockalloc.Heap, b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+			if size > 8<<10 && h.Owns(b) {
+				return h.Reallocate(b, size) // moves it
+			}
+			return h.Resize(b, size)
+		}},
 		"ReallocateToZero": {reallocate: func(h *blockalloc.Heap, b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
 			if size == 0 && h.Owns(b) {
 				return blockalloc.Block{}, nil // leaks it
@@ -150,6 +164,17 @@ func brokenHeaps() map[string]*broken {
 				}
 			}
 			return list
+		}},
+		"ZeroedLayout": {allocate: func(h *blockalloc.Heap, l blockalloc.Layout) (blockalloc.Block, error) {
+			l.Zeroed = false
+			return h.Allocate(l)
+		}},
+		"ZeroedGrowth": {reallocate: func(h *blockalloc.Heap, b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+			n, err := h.Reallocate(b, size)
+			if err == nil && n.Size() > b.Size() {
+				n.Bytes()[n.Size()-1] = 1
+			}
+			return n, err
 		}},
 		"Zeroed": {allocate: func(h *blockalloc.Heap, l blockalloc.Layout) (blockalloc.Block, error) {
 			b, err := h.Allocate(l)

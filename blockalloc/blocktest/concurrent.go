@@ -182,6 +182,7 @@ func (s suite) someSize(rnd *rand.Rand) uintptr {
 // acquire allocates a block, or none if an arena has no more.
 func (s suite) acquire(t testing.TB, a blockalloc.Allocator, rnd *rand.Rand, seed int) filledBlock {
 	l := layout(s.someSize(rnd), 1<<rnd.IntN(bits.Len(uint(s.size))))
+	l.Zeroed = rnd.IntN(2) == 0
 	b, err := a.Allocate(l)
 	if err != nil {
 		if !s.Arena || !outOfRoom(err) {
@@ -190,6 +191,11 @@ func (s suite) acquire(t testing.TB, a blockalloc.Allocator, rnd *rand.Rand, see
 		return filledBlock{}
 	}
 	check(t, b, l)
+	if l.Zeroed {
+		if err := cleared(b); err != nil {
+			t.Error(err)
+		}
+	}
 	fill(b, l.Size, seed)
 	return filledBlock{b, l.Size, seed}
 }
@@ -207,6 +213,11 @@ func (s suite) resize(t testing.TB, a blockalloc.Allocator, h filledBlock, size 
 	}
 	if err := filled(b, min(h.size, size), h.seed); err != nil {
 		t.Errorf("Reallocate(%v, %d): %v", h.block, size, err)
+	}
+	if h.block.Layout().Zeroed {
+		if err := clearedFrom(b, h.block.Size()); err != nil {
+			t.Errorf("Reallocate(%v, %d): %v", h.block, size, err)
+		}
 	}
 	fill(b, size, h.seed)
 	return filledBlock{b, size, h.seed}

@@ -112,7 +112,7 @@ func (f *frames) count() int {
 // find returns where b is among the blocks of the newest frame, -1 if it is not there.
 func (f *frames) find(b blockalloc.Block) int {
 	for i := len(f.blocks) - 1; i >= f.first(); i-- {
-		if f.blocks[i] == b {
+		if b.Is(f.blocks[i]) {
 			return i
 		}
 	}

@@ -15,8 +15,9 @@ type model struct {
 	suite
 	make    func() (blockalloc.Allocator, error)
 	a       blockalloc.Allocator
-	owner   blockalloc.Owner // nil if a is none
-	parent  *parent          // nil if a has none of the suite's
+	owner   blockalloc.Owner  // nil if a is none
+	finder  blockalloc.Finder // likewise
+	parent  *parent           // nil if a has none of the suite's
 	foreign blockalloc.Block
 
 	live       []*modelBlock // in the order in which they were allocated or moved
@@ -37,13 +38,11 @@ type model struct {
 // modelBlock is a live block. All its bytes, granted ones too, are filled.
 type modelBlock struct {
 	blockalloc.Block
-	number int     // names the block and seeds its content
-	size   uintptr // that was asked for
+	number int // names the block and seeds its content
+	asked  blockalloc.Layout
 }
 
 func (b *modelBlock) String() string { return fmt.Sprintf("b%d", b.number) }
-
-func (b *modelBlock) layout() blockalloc.Layout { return layout(b.size, b.Align()) }
 
 const (
 	maxModelLive = 96
@@ -65,6 +64,7 @@ func (m *model) start() error {
 	}
 	m.a = a
 	m.owner, _ = blockalloc.OwnerOf(a)
+	m.finder, _ = blockalloc.FinderOf(a)
 	m.disordered, m.refusals = false, 0
 	if m.foreign.IsZero() {
 		m.foreign, err = new(blockalloc.Heap).Allocate(blockalloc.BlockLayout(m.size))
@@ -86,6 +86,11 @@ func (m *model) step(o operation) error {
 	}
 	if n := len(m.live); n > 0 {
 		b := m.live[m.steps%n]
+		if m.finder != nil {
+			if err := finds(m.finder, b.Block, uintptr(m.steps)*2654435761%b.Size()); err != nil {
+				return err
+			}
+		}
 		return sampled(b.Block, b.number, uint(m.steps)*2654435761)
 	}
 	return nil
@@ -165,7 +170,7 @@ func (m *model) failures() int {
 
 // add adds a new block as the newest.
 func (m *model) add(b *modelBlock) error {
-	if err := mismatch(b.Block, b.layout()); err != nil {
+	if err := mismatch(b.Block, b.asked); err != nil {
 		return err
 	}
 	if err := m.places.insert(b.Block, b); err != nil {
@@ -216,8 +221,8 @@ func (m *model) promised(l blockalloc.Layout, replaced *modelBlock) bool {
 	units, usual := m.units(l), max(l.Size, l.Align) <= m.size
 	for _, b := range m.live {
 		if b != replaced {
-			units += m.units(b.layout())
-			usual = usual && max(b.size, b.Align()) <= m.size
+			units += m.units(b.asked)
+			usual = usual && max(b.asked.Size, b.Align()) <= m.size
 		}
 	}
 	switch {

@@ -23,6 +23,7 @@ const (
 	allocateBad
 	allocateTooMuch
 	reallocateSome
+	reallocateRaw
 	reallocateZero
 	reallocateBad
 	reallocateEmpty
@@ -44,7 +45,7 @@ func verbs(steps []Step) (table []verb) {
 		verb   verb
 		weight int
 	}{
-		{allocateSome, 8}, {freeSome, 5}, {reallocateSome, 5},
+		{allocateSome, 8}, {freeSome, 5}, {reallocateSome, 4}, {reallocateRaw, 1},
 		{allocateZero, 1}, {allocateBad, 1}, {allocateTooMuch, 1}, {reallocateZero, 1}, {reallocateBad, 1}, {reallocateEmpty, 1},
 		{freeAll, 1}, {freeAgain, 1}, {freeForeign, 1}, {freeWrongSize, 1}, {freePart, 1}, {freePastTheEnd, 1}, {askOwner, 1}, {roundTrip, 1},
 	} {

@@ -1,10 +1,8 @@
 package blocktest
 
 import (
-	"runtime"
-	"runtime/debug"
+	"errors"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -57,7 +55,7 @@ func (s suite) foreignFree(t *testing.T) {
 func (s suite) wrongSizeFree(t *testing.T) {
 	a := s.New(t)
 	b := allocate(t, a, blockalloc.BlockLayout(s.size))
-	for _, size := range []uintptr{s.size / 2, b.Size() - 1, b.Size() + 1, 2 * b.Size()} {
+	for _, size := range []uintptr{b.Size() + 1, 2 * b.Size()} {
 		wrong, err := blockalloc.FromRaw(b.Pointer(), layout(size, s.size))
 		if err != nil {
 			t.Fatal(err)
@@ -106,13 +104,72 @@ func (s suite) raw(t *testing.T) {
 	}
 	free(t, a, given) // gives nothing back: the memory was given away
 	back, err := blockalloc.FromRaw(p, l)
-	if err != nil || back != b {
-		t.Fatalf("FromRaw = %v, %v; want %v", back, err, b)
+	if err != nil || back.Pointer() != b.Pointer() || back.Layout() != l || l.Size != s.size {
+		t.Fatalf("FromRaw(%#x, %v) = %v, %v; want %d bytes of %v", uintptr(p), l, back, err, s.size, b)
 	}
 	if err := filled(back, s.size, 5); err != nil {
 		t.Error(err)
 	}
-	free(t, a, back)
+	freeRaw(t, a, back, b)
+}
+
+// freeRaw frees raw, which FromRaw made of the pointer to whole. A wrapper of what is no Finder may say that it does not know
+// what was granted; then it frees whole.
+func freeRaw(t testing.TB, a blockalloc.Allocator, raw, whole blockalloc.Block) {
+	t.Helper()
+	err := a.Free(raw)
+	if _, isFinder := blockalloc.FinderOf(a); !isFinder && errors.Is(err, errors.ErrUnsupported) && errors.Is(err, blockalloc.ErrNotOwned) {
+		n, refused := a.Reallocate(raw, raw.Size())
+		if n != raw || !errors.Is(refused, errors.ErrUnsupported) || !errors.Is(refused, blockalloc.ErrNotOwned) {
+			t.Errorf("Reallocate(%v, %d) = %v, %v; want the block and the error of Free: %v", raw, raw.Size(), n, refused, err)
+		}
+		err = a.Free(whole)
+	}
+	if err != nil {
+		t.Errorf("Free(%v): %v", raw, err)
+	}
+}
+
+// requestedSize frees and reallocates blocks that are made of a pointer and a size from what was asked for to what was
+// granted.
+func (s suite) requestedSize(t *testing.T) {
+	a := s.New(t)
+	o, isOwner := blockalloc.OwnerOf(a)
+	made := func(size uintptr) (whole, raw blockalloc.Block) {
+		whole = allocate(t, a, layout(s.size-1, 1))
+		if whole.Requested() != s.size-1 {
+			t.Errorf("%v is of a request for %d bytes, want %d", whole, whole.Requested(), s.size-1)
+		}
+		fill(whole, s.size-1, 7)
+		raw, err := blockalloc.FromRaw(whole.Pointer(), layout(min(size, whole.Size()), 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if isOwner && !o.Owns(raw) {
+			t.Errorf("Owns(%v) = false; it is %v", raw, whole)
+		}
+		return whole, raw
+	}
+	for _, size := range []uintptr{s.size - 1, s.size, ^uintptr(0)} {
+		whole, raw := made(size)
+		freeRaw(t, a, raw, whole)
+		if isOwner && (o.Owns(raw) || o.Owns(whole)) {
+			t.Errorf("%v was freed, and is owned", raw)
+		}
+		whole, raw = made(size)
+		n, err := a.Reallocate(raw, s.size/2)
+		if _, isFinder := blockalloc.FinderOf(a); !isFinder && errors.Is(err, errors.ErrUnsupported) {
+			n, err = a.Reallocate(whole, s.size/2)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := filled(n, s.size/2, 7); err != nil || n.Requested() != s.size/2 {
+			t.Errorf("after Reallocate(%v, %d): %v of a request for %d bytes: %v", raw, s.size/2, n, n.Requested(), err)
+		}
+		free(t, a, n)
+	}
+	s.accounts(t, a, "after frees with the size that was asked for")
 }
 
 func (s suite) owns(t *testing.T) {
@@ -136,10 +193,6 @@ func (s suite) owns(t *testing.T) {
 	}
 }
 
-// noCollector is locked by the test that has the garbage collector off, so that a
-// concurrent one does not turn it on too early.
-var noCollector sync.Mutex
-
 // pastTheEnd frees blocks that begin where live ones end, the last of them at the end
 // of the allocator's memory.
 func (s suite) pastTheEnd(t *testing.T) {
@@ -156,12 +209,7 @@ func (s suite) pastTheEnd(t *testing.T) {
 	for _, b := range blocks {
 		live[b.Addr()] = b.Size()
 	}
-	// A pointer past the end of an object may point to memory that the garbage
-	// collector knows to be free. It ends the process when it finds one.
-	noCollector.Lock()
-	defer noCollector.Unlock()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	runtime.GC() // waits for a collection under way
+	defer withoutCollector()()
 	for _, b := range blocks {
 		s.checkPastTheEnd(t, a, b, live)
 	}
@@ -178,7 +226,7 @@ func (s suite) checkPastTheEnd(t *testing.T, a blockalloc.Allocator, b blockallo
 		if err != nil {
 			t.Fatal(err)
 		}
-		if live[past.Addr()] == size {
+		if size <= live[past.Addr()] { // it is taken for one of a request for less
 			continue
 		}
 		if isOwner && o.Owns(past) {

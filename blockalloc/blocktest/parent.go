@@ -27,7 +27,7 @@ const (
 
 // parent is the allocator below the one under test. It knows what is live, guards it
 // with bytes before and after, and fails on demand. It moves every block that it
-// reallocates, and overwrites what is freed.
+// reallocates, but resizes some in place, and overwrites what is freed.
 type parent struct {
 	heap   blockalloc.Heap
 	zeroed bool // fresh memory is zero, and not a pattern
@@ -65,6 +65,8 @@ const (
 var (
 	_ blockalloc.Allocator = (*parent)(nil)
 	_ blockalloc.Owner     = (*parent)(nil)
+	_ blockalloc.Resizer   = (*parent)(nil)
+	_ blockalloc.Finder    = (*parent)(nil)
 )
 
 func newParent(zeroed bool) *parent {
@@ -94,7 +96,7 @@ func (p *parent) allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err != nil {
 		return blockalloc.Block{}, err
 	}
-	b, err := blockalloc.FromRaw(unsafe.Add(whole.Pointer(), front), l)
+	b, err := blockalloc.NewBlock(unsafe.Add(whole.Pointer(), front), l.Size, l)
 	if err != nil {
 		return blockalloc.Block{}, err
 	}
@@ -102,7 +104,7 @@ func (p *parent) allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	before, after := g.guards()
 	paint(before, guardByte)
 	paint(after, guardByte)
-	if !p.zeroed {
+	if !p.zeroed && !l.Zeroed {
 		paint(b.Bytes(), freshByte)
 	}
 	if err := p.live.insert(b, g); err != nil {
@@ -122,7 +124,8 @@ func (p *parent) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block,
 	if err := p.check(b); err != nil {
 		return b, p.blame(err)
 	}
-	l := layout(size, b.Align())
+	l := b.Layout()
+	l.Size = size
 	if err := l.Check(); err != nil {
 		return b, err
 	}
@@ -138,6 +141,46 @@ func (p *parent) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block,
 		copy(n.Bytes(), b.Bytes())
 	}
 	return n, p.free(b)
+}
+
+// Resize shrinks b in place, and lets it grow to the size that it had before.
+func (p *parent) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	l := b.Layout()
+	l.Size = size
+	if err := l.Check(); err != nil || b.IsZero() || size == 0 {
+		return b, blockalloc.ErrBadLayout
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.check(b); err != nil {
+		return b, p.blame(err)
+	}
+	if err := p.count(callReallocate); err != nil {
+		return b, err
+	}
+	g, _ := p.live.at(b.Addr())
+	if b.Addr()-g.whole.Addr()+size+guardSize > g.whole.Size() {
+		return b, blockalloc.ErrWouldMove
+	}
+	n, err := blockalloc.NewBlock(b.Pointer(), size, l)
+	if err != nil {
+		return b, err
+	}
+	p.inspect(g)
+	old := g.block.Size()
+	g.block = n
+	if size > old {
+		added := byte(freshByte)
+		if p.zeroed || l.Zeroed {
+			added = 0
+		}
+		paintAll(n.Bytes()[old:], added)
+	}
+	_, after := g.guards()
+	paintAll(after, guardByte)
+	p.live.remove(b.Addr())
+	p.bytes += size - old
+	return n, p.live.insert(n, g)
 }
 
 // Free takes b back.
@@ -172,8 +215,16 @@ func (p *parent) Owns(b blockalloc.Block) bool {
 	return p.check(b) == nil
 }
 
+// Find returns the live block that holds the byte at ptr.
+func (p *parent) Find(ptr unsafe.Pointer) (blockalloc.Block, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, ok := p.live.holding(uintptr(ptr))
+	return g.block, ok
+}
+
 func (p *parent) check(b blockalloc.Block) error {
-	if g, ok := p.live.at(b.Addr()); !ok || g.block != b {
+	if g, ok := p.live.at(b.Addr()); !ok || !b.Is(g.block) {
 		return fmt.Errorf("the parent has no such %v: %w", b, blockalloc.ErrNotOwned)
 	}
 	return nil
@@ -271,6 +322,11 @@ func paint(mem []byte, v byte) {
 		paint(mem[:maxPainted], v)
 		mem = mem[len(mem)-maxPainted:]
 	}
+	paintAll(mem, v)
+}
+
+// paintAll sets every byte of mem.
+func paintAll(mem []byte, v byte) {
 	if len(mem) > 0 {
 		mem[0] = v
 	}

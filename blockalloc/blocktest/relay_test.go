@@ -3,6 +3,7 @@ package blocktest_test
 import (
 	"errors"
 	"testing"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
@@ -28,6 +29,13 @@ func relayConfig(defect string) blocktest.Config {
 func (r *relay) Unwrap() blockalloc.Allocator { return r.inner }
 
 func (r *relay) Owns(b blockalloc.Block) bool { return r.inner.(blockalloc.Owner).Owns(b) }
+
+func (r *relay) Find(p unsafe.Pointer) (blockalloc.Block, bool) {
+	if r.defect == "finds nothing" {
+		return blockalloc.Block{}, false
+	}
+	return r.inner.(blockalloc.Finder).Find(p)
+}
 
 func (r *relay) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if r.defect == "stays locked" {
@@ -58,7 +66,9 @@ func (r *relay) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if size == 0 || !r.Owns(b) {
 		return r.inner.Reallocate(b, size)
 	}
-	n, err := r.inner.Allocate(blockalloc.Layout{Size: size, Align: b.Align()})
+	l := b.Layout()
+	l.Size = size
+	n, err := r.inner.Allocate(l)
 	if err != nil {
 		if r.defect == "returns nothing" {
 			return blockalloc.Block{}, err

@@ -108,11 +108,15 @@ func (s *slots) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	}
 	s.yield("slot twice")
 	s.free = s.free[:min(last, len(s.free))]
-	b, err := blockalloc.FromRaw(unsafe.Add(s.mem.Pointer(), at*slotSize), blockalloc.Layout{Size: slotSize, Align: l.Align})
+	b, err := blockalloc.NewBlock(unsafe.Add(s.mem.Pointer(), at*slotSize), slotSize, l)
 	if err != nil {
 		return blockalloc.Block{}, err
 	}
-	if s.defect != "not zeroed again" {
+	switch s.defect {
+	case "not zeroed again":
+	case "slack is not zeroed":
+		clear(b.Bytes()[:l.Size])
+	default:
 		clear(b.Bytes())
 	}
 	s.live[at] = b
@@ -131,7 +135,9 @@ func (s *slots) find(b blockalloc.Block) (int, error) {
 	switch {
 	case s.live[at].IsZero():
 		return 0, blockalloc.ErrDoubleFree
-	case s.defect == "interior" || s.live[at] == b:
+	case s.defect == "wants the granted size" && b.Size() != slotSize:
+		return 0, blockalloc.ErrNotOwned
+	case s.defect == "interior" || b.Is(s.live[at]):
 		return at, nil
 	}
 	return 0, blockalloc.ErrNotOwned
@@ -147,7 +153,12 @@ func (s *slots) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if err != nil {
 		return b, err
 	}
-	if err := (blockalloc.Layout{Size: size, Align: b.Align()}).Check(); err != nil {
+	l := b.Layout()
+	l.Size = size
+	if s.defect == "forgets Zeroed" {
+		l.Zeroed = false
+	}
+	if err := l.Check(); err != nil {
 		return b, err
 	}
 	switch {
@@ -167,7 +178,17 @@ func (s *slots) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		s.release(at)
 		return blockalloc.Block{}, nil
 	}
-	return b, nil
+	if s.defect == "stays raw" && size == b.Size() {
+		return b, nil
+	}
+	n, err := blockalloc.NewBlock(b.Pointer(), slotSize, l)
+	if err == nil {
+		if l.Zeroed && s.defect != "slack is dirty" {
+			clear(n.Bytes()[b.Size():]) // it was used, if b is of a size that was asked for
+		}
+		s.live[at] = n
+	}
+	return n, err
 }
 
 func (s *slots) release(at int) {
@@ -197,6 +218,9 @@ func (s *slots) Free(b blockalloc.Block) error {
 	if err != nil {
 		return err
 	}
+	if s.defect == "counts what was given" {
+		s.bytes += slotSize - int64(b.Size())
+	}
 	s.yield("two frees")
 	s.yield("slot is lost beside others")
 	s.release(at)
@@ -211,6 +235,24 @@ func (s *slots) Owns(b blockalloc.Block) bool {
 	defer s.mu.Unlock()
 	_, err := s.find(b)
 	return err == nil && !b.IsZero()
+}
+
+func (s *slots) Find(p unsafe.Pointer) (blockalloc.Block, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	offset := uintptr(p) - s.mem.Addr()
+	if s.defect == "finds past the end" && offset%slotSize == 0 {
+		offset--
+	}
+	if offset >= slotSize*slotCount || s.defect == "finds no interior" && offset%slotSize != 0 {
+		return blockalloc.Block{}, false
+	}
+	at := offset / slotSize
+	b := s.live[at]
+	if s.defect == "finds free slots" || s.defect == "finds without the request" && !b.IsZero() {
+		b, _ = blockalloc.NewBlock(unsafe.Add(s.mem.Pointer(), at*slotSize), slotSize, blockalloc.Layout{Size: slotSize, Align: max(1, b.Align())})
+	}
+	return b, !b.IsZero()
 }
 
 // Close refuses while blocks are live.

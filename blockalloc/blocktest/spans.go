@@ -44,6 +44,19 @@ func (s spans[V]) at(addr uintptr) (V, bool) {
 	return s[i].value, true
 }
 
+// holding returns the value of the block that holds addr.
+func (s spans[V]) holding(addr uintptr) (V, bool) {
+	i, ok := s.find(addr)
+	if !ok {
+		i--
+	}
+	if i < 0 || addr >= s[i].end {
+		var none V
+		return none, false
+	}
+	return s[i].value, true
+}
+
 // remove removes the block that starts at addr.
 func (s *spans[V]) remove(addr uintptr) {
 	if i, ok := s.find(addr); ok {

@@ -75,9 +75,12 @@ func (s *stack) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if at+l.Size > stackSize || s.defect == "last byte" && at+l.Size == stackSize {
 		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
 	}
-	b, err := blockalloc.FromRaw(unsafe.Add(s.mem.Pointer(), at), l)
+	b, err := blockalloc.NewBlock(unsafe.Add(s.mem.Pointer(), at), l.Size, l)
 	if err != nil {
 		return blockalloc.Block{}, err
+	}
+	if l.Zeroed && s.defect != "ignores Zeroed" {
+		clear(b.Bytes())
 	}
 	s.blocks = append(s.blocks, stacked{b, s.used, false})
 	s.used = at + l.Size
@@ -87,7 +90,7 @@ func (s *stack) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 // find returns where the live block b is, or why there is none.
 func (s *stack) find(b blockalloc.Block) (int, error) {
 	for i, e := range s.blocks {
-		if e.Block == b && !e.freed {
+		if !e.freed && b.Is(e.Block) {
 			return i, nil
 		}
 	}
@@ -102,7 +105,8 @@ func (s *stack) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if err != nil {
 		return b, err
 	}
-	l := blockalloc.Layout{Size: size, Align: b.Align()}
+	l := b.Layout()
+	l.Size = size
 	if err := l.Check(); err != nil {
 		return b, err
 	}
@@ -114,9 +118,12 @@ func (s *stack) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 		if at+size > stackSize || s.defect == "last byte of a growing block" && size > b.Size() && at+size == stackSize {
 			return b, blockalloc.ErrOutOfMemory
 		}
-		n, err := blockalloc.FromRaw(b.Pointer(), l)
+		n, err := blockalloc.NewBlock(b.Pointer(), size, l)
 		if err != nil {
 			return b, err
+		}
+		if l.Zeroed && size > b.Size() && s.defect != "grows into dirty memory" {
+			clear(n.Bytes()[b.Size():])
 		}
 		s.blocks[i].Block = n
 		if s.used = at + size; s.defect == "shrinks too far" && size < b.Size() {

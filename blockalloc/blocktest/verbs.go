@@ -16,7 +16,7 @@ func (m *model) do(o operation) error {
 	}
 	var b *modelBlock
 	switch v {
-	case freeSome, reallocateSome, reallocateZero, reallocateBad, freeWrongSize, freePart, freePastTheEnd, askOwner, roundTrip:
+	case freeSome, reallocateSome, reallocateRaw, reallocateZero, reallocateBad, freeWrongSize, freePart, freePastTheEnd, askOwner, roundTrip:
 		free := m.live[m.frozen:]
 		if len(free) == 0 {
 			return nil
@@ -28,7 +28,9 @@ func (m *model) do(o operation) error {
 	}
 	switch v {
 	case allocateSome:
-		return m.allocate(layout(o.size(m.size, m.MaxSize), o.align(m.size, m.fit(64<<10))))
+		l := layout(o.size(m.size, m.MaxSize), o.align(m.size, m.fit(64<<10)))
+		l.Zeroed = o[1] < 64
+		return m.allocate(l)
 	case allocateZero:
 		return m.allocateZero(layout(0, o.align(m.size, m.fit(64<<10))))
 	case allocateBad:
@@ -39,7 +41,16 @@ func (m *model) do(o operation) error {
 		}
 		return m.allocateRefused(layout(tooMuch, o.align(m.size, m.size)), nil)
 	case reallocateSome:
-		return m.reallocate(b, o.size(m.size, m.MaxSize))
+		if r, ok := m.a.(blockalloc.Resizer); ok && o[4]%2 == 1 {
+			return m.resize(r, b, o.size(m.size, m.MaxSize))
+		}
+		return m.reallocate(b, b.Block, o.size(m.size, m.MaxSize))
+	case reallocateRaw:
+		raw, err := b.raw(uintptr(o[4]%3) * (b.Size() - b.Requested()) / 2)
+		if err != nil {
+			return err
+		}
+		return m.reallocate(b, raw, o.size(m.size, m.MaxSize))
 	case reallocateZero:
 		return m.release(b, true)
 	case reallocateBad:
@@ -62,7 +73,7 @@ func (m *model) do(o operation) error {
 	case freeForeign:
 		return m.refuse(m.foreign, o)
 	case freeWrongSize:
-		return m.refuseRaw(b, 0, max(1, o.size(m.size, b.Size()+1)), o)
+		return m.refuseRaw(b, 0, b.Size()+1+o.size(m.size, b.Size()), o)
 	case freePart:
 		return m.refuseRaw(b, min(o.size(m.size, m.size), b.Size()-1), o.align(m.size, m.size), o)
 	case freePastTheEnd:
@@ -101,13 +112,13 @@ func (m *model) allocate(l blockalloc.Layout) error {
 		}
 		return nil
 	}
-	if m.Zeroed {
+	if m.Zeroed || l.Zeroed {
 		if err := cleared(b); err != nil {
 			return err
 		}
 	}
 	m.number++
-	return m.add(&modelBlock{b, m.number, l.Size})
+	return m.add(&modelBlock{b, m.number, l})
 }
 
 func (m *model) allocateZero(l blockalloc.Layout) error {
@@ -129,27 +140,52 @@ func (m *model) allocateRefused(l blockalloc.Layout, want error) error {
 	return nil
 }
 
-func (m *model) reallocate(b *modelBlock, size uintptr) error {
+// raw makes the block of its pointer and a size: so many bytes more than were asked for.
+func (b *modelBlock) raw(more uintptr) (blockalloc.Block, error) {
+	given := b.Block
+	p, l := given.IntoRaw()
+	l.Size += more
+	return blockalloc.FromRaw(p, l)
+}
+
+// reallocate reallocates b, which is given as it is or raw.
+func (m *model) reallocate(b *modelBlock, given blockalloc.Block, size uintptr) error {
 	failures, newest := m.failures(), b == m.live[len(m.live)-1]
-	m.logf("Reallocate(%v, %d)", b, size)
-	n, err := m.a.Reallocate(b.Block, size)
+	if given.IsRaw() {
+		m.logf("Reallocate(FromRaw of %v with %d B, %d)", b, given.Size(), size)
+	} else {
+		m.logf("Reallocate(%v, %d)", b, size)
+	}
+	n, err := m.a.Reallocate(given, size)
 	if err != nil {
 		var replaced *modelBlock
 		if newest && m.Arena {
 			replaced = b
 		}
-		if err := m.excused(err, failures, layout(size, b.Align()), replaced); err != nil {
-			return fmt.Errorf("Reallocate(%v, %d): %w", b.Block, size, err)
+		// A wrapper of what is no Finder may say that it does not know what was granted: see freeRaw.
+		unknown := given.IsRaw() && m.finder == nil && errors.Is(err, errors.ErrUnsupported) && errors.Is(err, blockalloc.ErrNotOwned)
+		if err := m.excused(err, failures, layout(size, b.Align()), replaced); err != nil && !unknown {
+			return fmt.Errorf("Reallocate(%v, %d): %w", given, size, err)
 		}
 		m.logf("\trefused: %v", err)
-		return m.unchanged(b, n)
+		return m.unchanged(b, given, n)
 	}
-	if err := filled(n, min(b.Size(), size), b.number); err != nil {
-		return fmt.Errorf("Reallocate(%v, %d) lost content: %w", b.Block, size, err)
+	if err := filled(n, min(given.Size(), size), b.number); err != nil {
+		return fmt.Errorf("Reallocate(%v, %d) lost content: %w", given, size, err)
+	}
+	if n.IsRaw() {
+		return fmt.Errorf("Reallocate(%v, %d) = %v, which is as FromRaw made it: make it by NewBlock with the layout that was asked for", given, size, n)
+	}
+	asked := b.asked
+	asked.Size = size
+	if asked.Zeroed {
+		if err := clearedFrom(n, given.Size()); err != nil {
+			return fmt.Errorf("Reallocate(%v, %d): %w", given, size, err)
+		}
 	}
 	old, at := b.Block, slices.Index(m.live, b)
 	m.remove(b)
-	b = &modelBlock{n, b.number, size}
+	b = &modelBlock{n, b.number, asked}
 	if err := m.add(b); err != nil {
 		return err
 	}
@@ -167,14 +203,15 @@ func (m *model) reallocate(b *modelBlock, size uintptr) error {
 	return nil
 }
 
-// unchanged checks a block after an operation on it failed and returned n.
-func (m *model) unchanged(b *modelBlock, n blockalloc.Block) error {
-	if n != b.Block {
-		return fmt.Errorf("a failed Reallocate of %v returned %v", b.Block, n)
+// unchanged checks a block after an operation on it, given as it is or raw, failed and returned n.
+func (m *model) unchanged(b *modelBlock, given, n blockalloc.Block) error {
+	if n != given {
+		return fmt.Errorf("a failed Reallocate of %v returned %v", given, n)
 	}
-	if err := m.intact(b); err != nil {
-		return err
+	if err := filled(b.Block, given.Size(), b.number); err != nil {
+		return fmt.Errorf("%v was written over: %w", b, err)
 	}
+	fill(b.Block, b.Size(), b.number) // what lies behind a raw block may be cleared
 	return m.owns(b.Block, true)
 }
 
@@ -195,7 +232,7 @@ func (m *model) reallocateRefused(b *modelBlock, o operation) error {
 	if want == nil && !outOfRoom(err) || want != nil && !errors.Is(err, want) {
 		return fmt.Errorf("Reallocate(%v, %d) = %v, %v; want it refused", b.Block, size, n, err)
 	}
-	return m.unchanged(b, n)
+	return m.unchanged(b, b.Block, n)
 }
 
 // release frees b, by a reallocation to zero if reallocate is set.
@@ -218,7 +255,7 @@ func (m *model) release(b *modelBlock, reallocate bool) error {
 			return fmt.Errorf("free of %v: %w", b.Block, err)
 		}
 		m.logf("\trefused: %v", err)
-		return m.unchanged(b, n) // a block whose Free failed is live
+		return m.unchanged(b, b.Block, n) // a block whose Free failed is live
 	}
 	if reallocate && !n.IsZero() {
 		return fmt.Errorf("Reallocate(%v, 0) = %v, want the empty block", b.Block, n)
@@ -252,6 +289,11 @@ func (m *model) refuseRaw(b *modelBlock, offset, size uintptr, o operation) erro
 	if err != nil {
 		return err
 	}
+	for _, l := range m.live {
+		if l.Addr() == r.Addr() && r.Size() <= l.Size() { // it may be taken for one of a request for less
+			return nil
+		}
+	}
 	return m.refuse(r, o)
 }
 
@@ -266,9 +308,8 @@ func (m *model) roundTrip(b *modelBlock) error {
 		return fmt.Errorf("Free of the empty block: %w", err)
 	}
 	back, err := blockalloc.FromRaw(p, l)
-	if err != nil || back != b.Block {
-		return fmt.Errorf("FromRaw = %v, %v; want %v", back, err, b.Block)
+	if err != nil || back.Pointer() != p || back.Layout() != l || l.Size != b.Requested() {
+		return fmt.Errorf("FromRaw(%#x, %v) = %v, %v; want %d bytes of %v", uintptr(p), l, back, err, b.Requested(), b.Block)
 	}
-	b.Block = back
 	return m.owns(back, true)
 }

@@ -29,14 +29,19 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/spans"
 )
 
 // An Allocator finds misuse of its blocks. [New] makes one.
 //
 // A reallocation always moves the block, so that stale pointers are found. Blocks have
-// exactly the size that was asked for. If a block is damaged, Free and Reallocate
+// exactly the size that was asked for, whatever the parent would grant: all of Block.Size may be used by contract, so that
+// only a byte past it can be guarded. Code that keeps to Size, and frees by [blockalloc.FromRaw] with a size from what it
+// asked for to Size, works with this Allocator and with those that grant more. If a block is damaged, Free and Reallocate
 // return a report, write its canaries anew, and leave the block live: to free it again
 // succeeds. A block that was written to after it was freed is withheld from the parent,
 // so that it is not reused, until Close has reported it.
@@ -53,6 +58,7 @@ import (
 type Allocator struct {
 	parent  blockalloc.Allocator
 	options Options // with defaults in place
+	skip    callers.Skip
 
 	// gate is read-locked by operations and locked by Close, so that no block is on its
 	// way to the parent or into quarantine then.
@@ -63,6 +69,8 @@ type Allocator struct {
 
 	mu         sync.Mutex // guards what follows
 	blocks     map[uintptr]*record
+	byKey      map[uint64]*record // the same, by spans.Key
+	levels     spans.Levels
 	serial     uint64
 	liveBlocks int
 	liveBytes  int64
@@ -78,15 +86,22 @@ type Allocator struct {
 var (
 	_ blockalloc.Allocator = (*Allocator)(nil)
 	_ blockalloc.Owner     = (*Allocator)(nil)
+	_ blockalloc.Resizer   = (*Allocator)(nil)
+	_ blockalloc.Finder    = (*Allocator)(nil)
 	_ blockalloc.Mapper    = (*Allocator)(nil)
 )
 
-// New returns an Allocator that takes memory from parent. It panics if parent is nil.
+// New returns an Allocator that takes memory from parent. It panics if parent is nil, or
+// Options.Skip has what is no import path.
 func New(parent blockalloc.Allocator, options Options) *Allocator {
 	if parent == nil {
 		panic("debug: New(nil): pass an allocator, such as blockalloc.Default()")
 	}
-	return &Allocator{parent: parent, options: options.withDefaults(), blocks: make(map[uintptr]*record)}
+	skip, err := callers.NewSkip(options.Skip)
+	if err != nil {
+		panic("debug: New: Options." + err.Error())
+	}
+	return &Allocator{parent: parent, options: options.withDefaults(), skip: skip, blocks: make(map[uintptr]*record), byKey: make(map[uint64]*record)}
 }
 
 // Allocate returns a block of exactly l.Size bytes.
@@ -130,7 +145,7 @@ func (d *Allocator) allocate(op string, l blockalloc.Layout, now Stack) (blockal
 	defer d.mu.Unlock()
 	d.serial++
 	r.serial = d.serial
-	d.blocks[r.block.Addr()] = r
+	d.add(r)
 	d.liveBlocks++
 	d.liveBytes += int64(l.Size)
 	return r.block, nil
@@ -138,7 +153,8 @@ func (d *Allocator) allocate(op string, l blockalloc.Layout, now Stack) (blockal
 
 // prepare fills a fresh block as the options say.
 func (d *Allocator) prepare(op string, r *record, now Stack) error {
-	if d.options.Zeroed && !r.guarded() {
+	zeroed := d.options.Zeroed || r.block.Layout().Zeroed
+	if zeroed && !r.guarded() {
 		if damage := differs(r.block.Bytes(), 0); damage != nil {
 			report := d.report(NotZeroed, op, r, blockalloc.Block{}, now)
 			report.set(damage)
@@ -146,7 +162,7 @@ func (d *Allocator) prepare(op string, r *record, now Stack) error {
 			return errors.Join(report, d.release(r))
 		}
 	}
-	if !d.options.Zeroed && !d.options.NoPoison {
+	if !zeroed && !d.options.NoPoison {
 		fill(r.block.Bytes(), freshPoison)
 	}
 	r.writeCanaries()
@@ -158,7 +174,8 @@ func (d *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Blo
 	if b.IsZero() {
 		return b, reallocateError(b, size, errEmptyReallocate)
 	}
-	l := blockalloc.Layout{Size: size, Align: b.Align()}
+	l := b.Layout()
+	l.Size = size
 	if err := l.Check(); err != nil {
 		return b, reallocateError(b, size, err)
 	}
@@ -184,6 +201,26 @@ func (d *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Blo
 	d.retire(r)
 	returns = true
 	return made, nil
+}
+
+// Resize refuses with [blockalloc.ErrWouldMove]: see Reallocate. If b is not live, the error is a report.
+func (d *Allocator) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	if b.IsZero() || size == 0 {
+		return b, resizeError(b, size, errEmptyResize)
+	}
+	if err := (blockalloc.Layout{Size: size, Align: b.Align()}).Check(); err != nil {
+		return b, resizeError(b, size, err)
+	}
+	stack := d.stack()
+	defer d.deliver()
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := d.find("Resize", b, stack); err != nil {
+		return b, err
+	}
+	return b, resizeError(b, size, errMoves)
 }
 
 // allocateFor returns a block that is to replace r, which was claimed. If there is
@@ -275,7 +312,7 @@ func (d *Allocator) find(op string, b blockalloc.Block, now Stack) (*record, err
 		return nil, d.unknown(op, b, now)
 	case r.dead:
 		return nil, d.report(DoubleFree, op, r, b, now)
-	case r.block.Size() != b.Size():
+	case !b.Is(r.block):
 		return nil, d.report(WrongSize, op, r, b, now)
 	}
 	return r, nil
@@ -286,12 +323,10 @@ func (d *Allocator) unknown(op string, b blockalloc.Block, now Stack) *Report {
 	if r := d.released.find(func(r *record) bool { return r.place.Addr == b.Addr() }); r != nil {
 		return d.report(DoubleFree, op, r, b, now)
 	}
-	for _, r := range d.blocks {
-		if offset := b.Addr() - r.place.Addr; offset < r.place.Layout.Size {
-			report := d.report(Interior, op, r, b, now)
-			report.Offset = int(offset)
-			return report
-		}
+	if r := d.holding(b.Addr()); r != nil {
+		report := d.report(Interior, op, r, b, now)
+		report.Offset = int(b.Addr() - r.place.Addr)
+		return report
 	}
 	return d.report(Foreign, op, nil, b, now)
 }
@@ -304,7 +339,42 @@ func (d *Allocator) Owns(b blockalloc.Block) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.blocks[b.Addr()]
-	return r != nil && !r.dead && r.block.Size() == b.Size()
+	return r != nil && !r.dead && b.Is(r.block)
+}
+
+// add and remove keep the records by the places of their blocks. d.mu is held.
+func (d *Allocator) add(r *record) {
+	d.blocks[r.place.Addr] = r
+	d.levels.Add(r.place.Layout.Size)
+	d.byKey[spans.Key(r.place.Addr, r.place.Layout.Size)] = r
+}
+
+func (d *Allocator) remove(r *record) {
+	delete(d.blocks, r.place.Addr)
+	delete(d.byKey, spans.Key(r.place.Addr, r.place.Layout.Size))
+}
+
+// holding returns the record of the block, live or dead, that holds the byte at addr, nil if there is none. d.mu is
+// held.
+func (d *Allocator) holding(addr uintptr) *record {
+	for key := range d.levels.Around(addr) {
+		if r := d.byKey[key]; r != nil && addr-r.place.Addr < r.place.Layout.Size {
+			return r
+		}
+	}
+	return nil
+}
+
+// Find returns the live block of d that holds the byte at p: up to three look-ups for each power of two between the sizes
+// of the blocks. Canaries and guard pages are of no block.
+func (d *Allocator) Find(p unsafe.Pointer) (blockalloc.Block, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.holding(uintptr(p))
+	if r == nil || r.dead {
+		return blockalloc.Block{}, false
+	}
+	return r.block, true
 }
 
 // Parent returns the allocator that memory comes from.
@@ -361,9 +431,18 @@ func reallocateError(b blockalloc.Block, size uintptr, err error) error {
 	return fmt.Errorf("debug: Reallocate(%v, %d): %w", b, size, err)
 }
 
+func resizeError(b blockalloc.Block, size uintptr, err error) error {
+	return fmt.Errorf("debug: Resize(%v, %d): %w", b, size, err)
+}
+
 func closeError(blocks int, size int64) error {
 	return fmt.Errorf("debug: Close: %w: %d of them, %d bytes in all: free them first", blockalloc.ErrLive, blocks, size)
 }
+
+var (
+	errEmptyResize = fmt.Errorf("%w: pass a live block, and 1 byte or more", blockalloc.ErrBadLayout)
+	errMoves       = fmt.Errorf("%w: each reallocation moves the block, so that stale pointers are found: use Reallocate", blockalloc.ErrWouldMove)
+)
 
 var errEmptyReallocate = fmt.Errorf("%w: the alignment wanted is not known: use Allocate", blockalloc.ErrBadLayout)
 

@@ -1,6 +1,7 @@
 package debug_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -256,6 +257,41 @@ func TestHoldsParentToZeros(t *testing.T) {
 	mustClose(t, d)
 }
 
+// TestZeroedIsNotPoisoned: a block that is to be zeroed has no poison in it, has its canaries around it, and is
+// checked whether or not the options say that all memory is zeroed.
+func TestZeroedIsNotPoisoned(t *testing.T) {
+	l := blockalloc.Layout{Size: 64, Align: 8, Zeroed: true}
+	pool := new(blockalloc.Pool)
+	d := debug.New(pool, debug.Options{Quarantine: -1})
+	for range 2 { // the second has the memory of the first, poisoned
+		b, err := d.Allocate(l)
+		if err != nil || !bytes.Equal(b.Bytes(), make([]byte, 64)) {
+			t.Fatalf("Allocate(%v) = %x, %v", l, b.Bytes(), err)
+		}
+		b.Bytes()[63] = 7
+		n, err := d.Reallocate(b, 100)
+		if err != nil || !bytes.Equal(n.Bytes()[64:], make([]byte, 36)) || n.Bytes()[63] != 7 {
+			t.Fatalf("Reallocate(%v, 100) = %x, %v", b, n.Bytes(), err)
+		}
+		unsafe.Slice((*byte)(n.Pointer()), 101)[100]++
+		if err := d.Free(n); !errors.Is(err, blockalloc.ErrOverrun) {
+			t.Errorf("Free after a write past the end: %v", err)
+		}
+		mustFree(t, d, n)
+	}
+	mustClose(t, d)
+	if err := pool.Close(); err != nil {
+		t.Error(err)
+	}
+
+	dirty := debug.New(&soiled{at: 40}, debug.Options{})
+	if _, err := dirty.Allocate(l); !errors.Is(err, blockalloc.ErrNotZeroed) {
+		t.Errorf("Allocate(%v) of a parent that ignores it: error %v, want ErrNotZeroed", l, err)
+	}
+	mustFree(t, dirty, mustAllocate(t, dirty, 64, 8))
+	mustClose(t, dirty)
+}
+
 // soiled is a Heap that has written to one byte of its blocks.
 type soiled struct {
 	blockalloc.Heap
@@ -278,7 +314,7 @@ func (c *crooked) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err != nil {
 		return whole, err
 	}
-	return blockalloc.FromRaw(unsafe.Add(whole.Pointer(), 1), blockalloc.Layout{Size: l.Size, Align: 1})
+	return blockalloc.NewBlock(unsafe.Add(whole.Pointer(), 1), l.Size, blockalloc.Layout{Size: l.Size, Align: 1})
 }
 
 func (c *crooked) Free(blockalloc.Block) error { return nil }

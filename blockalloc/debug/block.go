@@ -49,7 +49,7 @@ func (d *Allocator) obtain(l blockalloc.Layout) (*record, error) {
 	}
 	canary := uintptr(d.options.Canary)
 	front := pages.RoundUp(canary, l.Align)
-	whole := blockalloc.Layout{Size: front + l.Size + canary, Align: l.Align}
+	whole := blockalloc.Layout{Size: front + l.Size + canary, Align: l.Align, Zeroed: l.Zeroed}
 	if whole.Check() != nil {
 		return nil, fmt.Errorf("%w: %d bytes with canaries are more than there are addresses", blockalloc.ErrOutOfMemory, whole.Size)
 	}
@@ -66,7 +66,7 @@ func (d *Allocator) obtain(l blockalloc.Layout) (*record, error) {
 
 // newRecord returns the record of a block that begins front bytes after from does.
 func newRecord(from blockalloc.Block, front uintptr, l blockalloc.Layout, canary int) (*record, error) {
-	b, err := blockalloc.FromRaw(unsafe.Add(from.Pointer(), front), l)
+	b, err := blockalloc.NewBlock(unsafe.Add(from.Pointer(), front), l.Size, l)
 	return &record{place: placeOf(b), block: b, from: from, canary: canary}, err
 }
 

@@ -3,7 +3,6 @@
 package debug_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,12 +12,13 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
+	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
 // TestWithoutMappings: where the operating system has no mapping for a block with guard
 // pages, the parent serves it. The limit is for a process of its own.
 func TestWithoutMappings(t *testing.T) {
-	if emulated() {
+	if measure.Emulated() {
 		t.Log("emulated: the limit would stop the emulator")
 		return
 	}
@@ -39,7 +39,7 @@ func TestWithoutMappings(t *testing.T) {
 	}
 	d := debug.New(parent, debug.Options{Guard: true, NoPoison: true, Quarantine: -1})
 	small := mustAllocate(t, d, 64, 16)
-	limit := uint64(virtual(t)) + 256<<20
+	limit := uint64(measure.Virtual(t)) + 256<<20
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		t.Fatal(err)
 	}
@@ -60,25 +60,4 @@ func TestWithoutMappings(t *testing.T) {
 	}
 	mustFree(t, &system, large)
 	t.Log("the parent has served")
-}
-
-// emulated says that another processor is emulated, whose /proc/self is that of
-// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
-func emulated() bool {
-	exe, err := os.Readlink("/proc/thread-self/exe")
-	return err != nil || strings.Contains(exe, "qemu")
-}
-
-// virtual returns the size of the process's address space in bytes.
-func virtual(t *testing.T) int64 {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pages int64
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
 }

@@ -1,7 +1,6 @@
 package debug_test
 
 import (
-	"flag"
 	"os"
 	"testing"
 	"unsafe"
@@ -10,16 +9,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/internal/pages"
+	_ "github.com/alloctrace/alloctrace/internal/short" // long tests
 )
-
-// Long tests run in their short form, as with -short, so that go test is quick on every
-// machine. They run longer with -short=false, and in full with ALLOCTRACE_REQUIRE_ALL=1.
-func init() {
-	testing.Init()
-	if !allModes {
-		_ = flag.Set("test.short", "true")
-	}
-}
 
 // allModes says to run the conformance suite in all modes, which takes a minute on some
 // machines: CI does so once. Otherwise it runs in those modes that include most of the
@@ -103,7 +94,7 @@ func (r *roomy) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err != nil {
 		return w, err
 	}
-	b, err := blockalloc.FromRaw(unsafe.Add(w.Pointer(), front), l)
+	b, err := blockalloc.NewBlock(unsafe.Add(w.Pointer(), front), l.Size, l)
 	if r.whole == nil {
 		r.whole = make(map[uintptr]blockalloc.Block)
 	}

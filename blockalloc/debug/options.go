@@ -45,13 +45,15 @@ type Options struct {
 	// at most 64 KiB. Zero means 16; a negative number means none.
 	Canary int
 
-	// NoPoison leaves memory as it is. Otherwise fresh blocks are filled with 0xcd, so that
-	// nobody takes them for zeroed. Freed blocks are filled with 0xdd, which is checked
-	// when they leave the quarantine.
+	// NoPoison leaves memory as it is. Otherwise fresh blocks that need not be zeroed are
+	// filled with 0xcd, so that nobody takes them for that. Freed blocks are filled with 0xdd,
+	// which is checked when they leave the quarantine.
 	NoPoison bool
 
-	// Zeroed says that the parent promises zeroed memory. Blocks are checked for that, and
-	// handed out zeroed, not poisoned: see [blockalloc.ErrNotZeroed].
+	// Zeroed says that the parent promises zeroed memory, also if that was not asked for.
+	// Blocks are checked for that, and handed out zeroed, not poisoned: see
+	// [blockalloc.ErrNotZeroed]. So are in any case those whose [blockalloc.Layout] has Zeroed
+	// set, which the parent is then asked for in the same way.
 	Zeroed bool
 
 	// ZeroFree clears freed blocks, whatever NoPoison says, so that no secret stays in
@@ -67,8 +69,13 @@ type Options struct {
 	QuarantineBlocks int
 
 	// Stack is how many frames are kept of who allocated and who freed a block, at most 64.
-	// Zero means 16; a negative number means none.
+	// Zero means 16, and 32 with Skip; a negative number means none.
 	Stack int
+
+	// Skip are packages whose calls reports leave out where they are the innermost, by import path,
+	// for who called them to be seen: such as an adapter's, or "example.com/adapter/..." for all
+	// below as well. A stack that would be empty stays as it is, as do calls in files of tests.
+	Skip []string
 
 	// OnReport, if not nil, is called with each report before the operation that made it
 	// returns, without a lock. Several goroutines may call it at once.
@@ -87,6 +94,9 @@ func (o Options) withDefaults() Options {
 	o.Canary = min(zeroMeans(o.Canary, 16), maxCanary)
 	o.Quarantine = zeroMeans(o.Quarantine, 16<<20)
 	o.QuarantineBlocks = zeroMeans(o.QuarantineBlocks, 1024)
+	if o.Stack == 0 && len(o.Skip) > 0 {
+		o.Stack = 32
+	}
 	o.Stack = min(zeroMeans(o.Stack, 16), maxStack)
 	return o
 }

@@ -108,7 +108,7 @@ func (d *Allocator) dismissAll() bool {
 // once the memory is back.
 func (d *Allocator) release(r *record) (err error) {
 	d.mu.Lock()
-	delete(d.blocks, r.place.Addr)
+	d.remove(r)
 	d.mu.Unlock()
 	released := false
 	defer func() {
@@ -118,7 +118,7 @@ func (d *Allocator) release(r *record) (err error) {
 			d.released.add(r)
 			return
 		}
-		d.blocks[r.place.Addr] = r
+		d.add(r)
 		d.quarantine.withheld = append(d.quarantine.withheld, r)
 	}()
 	err = d.giveBack(r)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // Kind is the misuse that a [Report] is about.
@@ -85,11 +86,13 @@ type Report struct {
 	Allocated Stack // who allocated Block
 	Freed     Stack // who freed or reallocated it, if it is not live
 	Now       Stack // who called Op; of Catch, who did the access
+
+	skip callers.Skip
 }
 
 // report begins a report on r, which may be nil.
 func (d *Allocator) report(kind Kind, op string, r *record, given blockalloc.Block, now Stack) *Report {
-	report := &Report{Kind: kind, Op: op, Now: now}
+	report := &Report{Kind: kind, Op: op, Now: now, skip: d.skip}
 	if !given.IsZero() {
 		report.Given = placeOf(given)
 	}
@@ -151,20 +154,25 @@ func (d *Allocator) abused(op string, r *record, now Stack) *Report {
 // maxLeaks is how many call stacks Close names.
 const maxLeaks = 20
 
-// leaks returns a report for each call stack that allocated live blocks, the largest
-// sum first. d.gate is locked.
+// leaks returns a report for each call stack that allocated live blocks, as reports show it, the
+// largest sum first. d.gate is locked.
 func (d *Allocator) leaks() []error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	sums := make(map[string]*Report)
+	sums := make(map[string]*Report) // by addresses and by calls: there is one for all addresses of the same calls
 	var all []*Report
 	for _, r := range d.live() {
 		key := fmt.Sprint([]uintptr(r.allocated))
 		leak := sums[key]
 		if leak == nil {
-			leak = &Report{Kind: Leak, Op: "Close", Block: r.place, Allocated: r.allocated}
+			calls := d.calls(r.allocated)
+			leak = sums[calls]
+			if leak == nil {
+				leak = &Report{Kind: Leak, Op: "Close", Block: r.place, Allocated: r.allocated, skip: d.skip}
+				sums[calls] = leak
+				all = append(all, leak)
+			}
 			sums[key] = leak
-			all = append(all, leak)
 		}
 		leak.Blocks++
 		leak.Bytes += int64(r.place.Layout.Size)
@@ -183,6 +191,15 @@ func (d *Allocator) leaks() []error {
 		errs = append(errs, fmt.Errorf("debug: Close: %w: allocated in %d more places", blockalloc.ErrLive, n))
 	}
 	return errs
+}
+
+// calls tells the calls of a stack that reports show from others.
+func (d *Allocator) calls(s Stack) string {
+	var calls strings.Builder
+	for _, f := range d.skip.Frames(s) {
+		fmt.Fprintf(&calls, "%q %q %d\n", f.Function, f.File, f.Line)
+	}
+	return calls.String()
 }
 
 func isReport(err error) bool {
@@ -216,7 +233,7 @@ func (d *Allocator) nextUndelivered() *Report {
 func (r *Report) Unwrap() error { return kinds[r.Kind].err }
 
 // Error returns all of the report: a line that says what was found, and below it the
-// known stacks.
+// known stacks, without the calls of Options.Skip.
 func (r *Report) Error() string {
 	var t strings.Builder
 	t.WriteString("debug: ")
@@ -227,24 +244,24 @@ func (r *Report) Error() string {
 		t.WriteString(r.Op + ": ")
 	}
 	fmt.Fprintf(&t, "%v: %s", r.Unwrap(), r.detail())
-	writeStack(&t, "allocated by", r.Allocated)
+	r.writeStack(&t, "allocated by", r.Allocated)
 	if r.Kind == DoubleFree {
-		writeStack(&t, "freed first by", r.Freed)
-		writeStack(&t, map[bool]string{true: "reallocated by", false: "freed again by"}[r.Op == "Reallocate"], r.Now)
+		r.writeStack(&t, "freed first by", r.Freed)
+		r.writeStack(&t, map[bool]string{true: "reallocated by", false: "freed again by"}[r.Op == "Reallocate"], r.Now)
 		return t.String()
 	}
-	writeStack(&t, "freed by", r.Freed)
+	r.writeStack(&t, "freed by", r.Freed)
 	switch {
 	case r.Fault && r.Op == "Catch":
-		writeStack(&t, "accessed by", r.Now)
+		r.writeStack(&t, "accessed by", r.Now)
 	case r.Op == "Free":
-		writeStack(&t, "freed now by", r.Now)
+		r.writeStack(&t, "freed now by", r.Now)
 	case r.Op == "Reallocate":
-		writeStack(&t, "reallocated now by", r.Now)
+		r.writeStack(&t, "reallocated now by", r.Now)
 	case r.Op == "Allocate":
-		writeStack(&t, "allocated now by", r.Now)
+		r.writeStack(&t, "allocated now by", r.Now)
 	default:
-		writeStack(&t, "found by", r.Now)
+		r.writeStack(&t, "found by", r.Now)
 	}
 	return t.String()
 }
@@ -276,8 +293,8 @@ func (r *Report) detail() string {
 	return fmt.Sprintf("at byte %d of %v: %d B %s wrong, % x instead of % x", r.Offset, r.Block, r.Length, verb, r.Found, r.Want)
 }
 
-func writeStack(t *strings.Builder, who string, s Stack) {
-	if text := s.String(); text != "" {
+func (r *Report) writeStack(t *strings.Builder, who string, s Stack) {
+	if text := callers.Lines(r.skip.Frames(s)); text != "" {
 		fmt.Fprintf(t, "\n\t%s\n\t\t%s", who, strings.ReplaceAll(text, "\n", "\n\t\t"))
 	}
 }

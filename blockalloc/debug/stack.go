@@ -1,11 +1,8 @@
 package debug
 
 import (
-	"path"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/alloctrace/alloctrace/internal/callers"
 )
@@ -30,10 +27,4 @@ func (s Stack) Frames() []runtime.Frame { return callers.Frames(s) }
 // String returns a line for each of the Frames, without a newline at the end: the
 // file's base name, the line, and the function after its package's name, as in
 // "cache_test.go:31 cache.TestEvict".
-func (s Stack) String() string {
-	var lines []string
-	for _, f := range s.Frames() {
-		lines = append(lines, path.Base(f.File)+":"+strconv.Itoa(f.Line)+" "+path.Base(f.Function))
-	}
-	return strings.Join(lines, "\n")
-}
+func (s Stack) String() string { return callers.Lines(s.Frames()) }

@@ -6,6 +6,7 @@ package failing
 import (
 	"fmt"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/injected"
@@ -42,7 +43,7 @@ func (o Op) String() string {
 type Call struct {
 	Op     Op
 	Layout blockalloc.Layout // what is asked for; of Free, the block's
-	Block  blockalloc.Block  // what is to be reallocated or freed; of Allocate, empty
+	Block  blockalloc.Block  // what is to be reallocated or freed, as it was granted; of Allocate, empty
 }
 
 // An Allocator makes some operations of an inner one fail. [After], [Every] and [If]
@@ -76,6 +77,8 @@ type plan struct {
 var (
 	_ blockalloc.Allocator = (*Allocator)(nil)
 	_ blockalloc.Owner     = (*Allocator)(nil)
+	_ blockalloc.Resizer   = (*Allocator)(nil)
+	_ blockalloc.Finder    = (*Allocator)(nil)
 	_ blockalloc.Rewrapper = (*Allocator)(nil)
 )
 
@@ -129,19 +132,40 @@ func (f *Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 
 // Reallocate fails or reallocates b by the inner allocator.
 func (f *Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	l := blockalloc.Layout{Size: size, Align: b.Align()}
+	l := b.Layout()
+	l.Size = size
 	if size > 0 && !b.IsZero() && l.Check() == nil {
-		if err := f.inject(Call{OpReallocate, l, b}); err != nil {
+		live, err := blockalloc.Granted(f.inner, b)
+		if err != nil {
+			return b, fmt.Errorf("%s.Reallocate(%v, %d): %w", f.plan.name, b, size, err)
+		}
+		if err := f.inject(Call{OpReallocate, l, live}); err != nil {
 			return b, fmt.Errorf("%s.Reallocate(%v, %d): %w", f.plan.name, b, size, err)
 		}
 	}
 	return f.inner.Reallocate(b, size)
 }
 
+// Resize fails as Reallocate does, or resizes b in place by the inner allocator, if that is a
+// [blockalloc.Resizer]. It counts as Reallocate.
+func (f *Allocator) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	l := blockalloc.Layout{Size: size, Align: b.Align()}
+	if size > 0 && !b.IsZero() && l.Check() == nil {
+		if err := f.inject(Call{OpReallocate, l, b}); err != nil {
+			return b, fmt.Errorf("%s.Resize(%v, %d): %w", f.plan.name, b, size, err)
+		}
+	}
+	return blockalloc.Resize(f.inner, b, size)
+}
+
 // Free fails or frees b in the inner allocator.
 func (f *Allocator) Free(b blockalloc.Block) error {
 	if f.plan.frees && !b.IsZero() {
-		if err := f.inject(Call{OpFree, b.Layout(), b}); err != nil {
+		live, err := blockalloc.Granted(f.inner, b)
+		if err != nil {
+			return fmt.Errorf("%s.Free(%v): %w", f.plan.name, b, err)
+		}
+		if err := f.inject(Call{OpFree, live.Layout(), live}); err != nil {
 			return fmt.Errorf("%s.Free(%v): %w", f.plan.name, b, err)
 		}
 	}
@@ -169,6 +193,14 @@ func (f *Allocator) Injected() int64 { return f.plan.injected.Load() }
 
 // Owns reports whether the inner allocator owns b, false if that is no Owner.
 func (f *Allocator) Owns(b blockalloc.Block) bool { return f.owner != nil && f.owner.Owns(b) }
+
+// Find returns what the inner allocator finds, nothing if that is no [blockalloc.Finder].
+func (f *Allocator) Find(p unsafe.Pointer) (blockalloc.Block, bool) {
+	if finder, ok := f.inner.(blockalloc.Finder); ok {
+		return finder.Find(p)
+	}
+	return blockalloc.Block{}, false
+}
 
 // Unwrap returns the inner allocator.
 func (f *Allocator) Unwrap() blockalloc.Allocator { return f.inner }

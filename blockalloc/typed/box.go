@@ -23,7 +23,7 @@ type Box[T any] struct {
 // NewBox returns a Box over mem with v in it. It panics if mem is nil or T holds Go
 // pointers.
 func NewBox[T any](mem blockalloc.Allocator, v T) (Box[T], error) {
-	b, err := newBox[T]("NewBox", mem)
+	b, err := newBox[T]("NewBox", mem, false)
 	if err == nil {
 		*b.Pointer() = v
 	}
@@ -39,7 +39,7 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 	if fill == nil {
 		panic("blockalloc/typed: NewBoxFunc: fill is nil: pass a function, or use NewBox")
 	}
-	b, err := newBox[T]("NewBoxFunc", mem)
+	b, err := newBox[T]("NewBoxFunc", mem, true)
 	if err != nil {
 		return b, err
 	}
@@ -51,7 +51,6 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 			}
 		}
 	}()
-	clear(b.block.Bytes())
 	if err := fill(b.Pointer()); err != nil {
 		return Box[T]{}, err
 	}
@@ -59,11 +58,11 @@ func NewBoxFunc[T any](mem blockalloc.Allocator, fill func(place *T) error) (box
 	return b, nil
 }
 
-func newBox[T any](function string, mem blockalloc.Allocator) (Box[T], error) {
+func newBox[T any](function string, mem blockalloc.Allocator, zeroed bool) (Box[T], error) {
 	needAllocator(function, mem)
 	needPointerFree[T](function)
 	var v T
-	block, err := mem.Allocate(blockalloc.Layout{Size: unsafe.Sizeof(v), Align: unsafe.Alignof(v)})
+	block, err := mem.Allocate(blockalloc.Layout{Size: unsafe.Sizeof(v), Align: unsafe.Alignof(v), Zeroed: zeroed})
 	if err != nil {
 		return Box[T]{}, err
 	}

@@ -170,11 +170,17 @@ func (b *bump) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
 	}
 	b.used = at + l.Size
-	return blockalloc.FromRaw(unsafe.Add(b.base.Pointer(), at), l)
+	n, err := blockalloc.FromRaw(unsafe.Add(b.base.Pointer(), at), l)
+	if l.Zeroed {
+		clear(n.Bytes())
+	}
+	return n, err
 }
 
 func (b *bump) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	n, err := b.Allocate(blockalloc.Layout{Size: size, Align: old.Align()})
+	l := old.Layout()
+	l.Size = size
+	n, err := b.Allocate(l)
 	if err != nil {
 		return old, err
 	}

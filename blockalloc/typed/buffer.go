@@ -340,7 +340,7 @@ func (b *Buffer) room(function string, n int) error {
 		return b.vec.grow(function, n)
 	}
 	// To slide for every few bytes would be slow: take more, if there is more.
-	err := b.vec.extend(function, n)
+	err := b.vec.extend(function, n, false)
 	if n <= cap(b.vec.items)-len(b.vec.items) {
 		return nil
 	}

@@ -20,8 +20,8 @@ import (
 // takes no memory. Several goroutines may read it at once.
 type String struct {
 	_    [0]func() // no ==
-	addr uintptr   // of a block of size bytes, aligned to 1, which begins with the len bytes of the string
-	size uintptr   // freedString after Free
+	addr uintptr   // of a block aligned to 1, which begins with the len bytes of the string
+	size uintptr   // that was asked for of the block; freedString after Free
 	len  int
 }
 
@@ -43,7 +43,7 @@ func NewString[S ~string | ~[]byte](mem blockalloc.Allocator, s S) (String, erro
 
 // stringIn returns the String of the first n bytes of b.
 func stringIn(b blockalloc.Block, n int) String {
-	return String{addr: b.Addr(), size: b.Size(), len: n}
+	return String{addr: b.Addr(), size: b.Requested(), len: n}
 }
 
 // pointer returns the address of the first byte. The garbage collector need not know

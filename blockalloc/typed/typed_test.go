@@ -50,7 +50,8 @@ func (a *checked) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err := a.call(l.Size); err != nil {
 		return blockalloc.Block{}, err
 	}
-	b, err := a.Proxy.Allocate(blockalloc.Layout{Size: l.Size + a.slack, Align: l.Align})
+	l.Size += a.slack
+	b, err := a.Proxy.Allocate(l)
 	if err == nil {
 		a.live++
 		a.size += b.Size()
@@ -88,10 +89,13 @@ func (a *checked) Free(b blockalloc.Block) error {
 		a.refused[b] = true
 		return a.free
 	}
-	err := a.Proxy.Free(b)
+	granted, err := blockalloc.Granted(a.Proxy, b)
+	if err == nil {
+		err = a.Proxy.Free(b)
+	}
 	if err == nil {
 		a.live--
-		a.size -= b.Size()
+		a.size -= granted.Size()
 		delete(a.refused, b)
 	}
 	return err

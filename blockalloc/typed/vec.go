@@ -143,18 +143,26 @@ func (v *Vec[T]) Truncate(n int) {
 // Clear removes all elements.
 func (v *Vec[T]) Clear() { v.Truncate(0) }
 
-// Resize sets the length to n: it keeps the first n elements, or adds zero ones.
+// Resize sets the length to n: it keeps the first n elements, or adds zero ones. A Vec without a block asks for
+// zeroed memory, for which an allocator need not touch fresh pages; what such a block grows by is zero too.
 func (v *Vec[T]) Resize(n int) error {
-	length := v.Len()
+	length, used := v.Len(), v.block.Size()
 	if n <= length {
 		v.Truncate(n)
 		return nil
 	}
-	if err := v.grow("Vec.Resize", n-length); err != nil {
-		return err
+	if n > cap(v.items) {
+		if err := v.extend("Vec.Resize", n-length, true); err != nil {
+			return err
+		}
 	}
+	dirty := v.items[length:n]
 	v.items = v.items[:n]
-	clear(v.items[length:])
+	if v.block.Layout().Zeroed { // what lies behind the bytes that there were is zero
+		size := unsafe.Sizeof(v.items[0])
+		dirty = dirty[:min(n, int((used+size-1)/size))-length]
+	}
+	clear(dirty)
 	return nil
 }
 
@@ -265,12 +273,12 @@ func (v *Vec[T]) grow(function string, n int) error {
 	if n <= cap(v.items)-len(v.items) {
 		return nil
 	}
-	return v.extend(function, n)
+	return v.extend(function, n, false)
 }
 
 // extend enlarges the block so that n more elements fit, and at least as much as a full
-// Vec grows.
-func (v *Vec[T]) extend(function string, n int) error {
+// Vec grows. A first block is zeroed if that is asked for.
+func (v *Vec[T]) extend(function string, n int, zeroed bool) error {
 	l, err := layoutOf[T](function, uint(len(v.items))+uint(n))
 	if err != nil {
 		return err
@@ -285,6 +293,7 @@ func (v *Vec[T]) extend(function string, n int) error {
 		size += size / 4
 	}
 	l.Size = max(l.Size, size)
+	l.Zeroed = zeroed
 	return v.reallocate(l)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -317,4 +318,35 @@ func TestVecsShareAnAllocator(t *testing.T) {
 	}
 	wg.Wait()
 	must(t, shared.Free())
+}
+
+// TestVecResizeIsZeroed: only the first block of a Vec that Resize makes is asked for as zeroed, and it stays so. What was
+// used, given back by Shrink and had again is zero.
+func TestVecResizeIsZeroed(t *testing.T) {
+	var asked []bool
+	mem := failing.If(alloctest.New(t), func(c failing.Call) bool {
+		asked = append(asked, c.Op != failing.OpFree && c.Layout.Zeroed)
+		return false
+	})
+	resized, appended := typed.NewVec[[3]uint16](mem), typed.NewVec[[3]uint16](mem)
+	must(t, resized.Resize(10))
+	must(t, resized.Resize(1000))
+	must(t, appended.Append([3]uint16{1, 2, 3}))
+	must(t, appended.Resize(1000))
+	if want := []bool{true, true, false, false}; !slices.Equal(asked, want) {
+		t.Errorf("zeroed memory is asked for %v, want %v", asked, want)
+	}
+	for i := range resized.Len() {
+		resized.Set(i, [3]uint16{7, 7, 7})
+	}
+	resized.Truncate(2)
+	must(t, resized.Shrink())
+	must(t, resized.Resize(2000))
+	for i, x := range resized.All() {
+		if want := ([3]uint16{7, 7, 7}); i < 2 && x != want || i >= 2 && x != [3]uint16{} {
+			t.Fatalf("element %d is %v", i, x)
+		}
+	}
+	must(t, resized.Free())
+	must(t, appended.Free())
 }

@@ -15,7 +15,7 @@ import (
 // TestJaeger finds the trace of a run in a real Jaeger, by its service name.
 func TestJaeger(t *testing.T) {
 	dir := writeCorpus(t)
-	j := startJaeger(t)
+	j := jaegertest.Start(t)
 	out := t.TempDir()
 	r := runJSON(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + j.HTTPEndpoint()}, "-dir", dir, "-leak", "-out", out)
 	if r.Trace.Warning != "" || r.Trace.File != filepath.Join(out, traceName) || r.Trace.Endpoint != j.HTTPEndpoint() {
@@ -98,13 +98,4 @@ func TestJaegerDown(t *testing.T) {
 			}
 		})
 	}
-}
-
-// startJaeger runs a Jaeger. That takes seconds: only a run with ALLOCTRACE_REQUIRE_ALL=1 does.
-func startJaeger(t *testing.T) *jaegertest.Jaeger {
-	t.Helper()
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
-		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
-	}
-	return jaegertest.Start(t)
 }

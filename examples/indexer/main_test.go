@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 )
 
 // The tests run the program as a process of its own: the test binary, told by
@@ -37,13 +39,8 @@ func program(t *testing.T, settings []string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a hang fails, and does not hang the tests
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "OTEL_") {
-			cmd.Env = append(cmd.Env, setting)
-		}
-	}
 	temp := t.TempDir()
-	cmd.Env = append(cmd.Env, beProgram+"=1", "TMPDIR="+temp, "TMP="+temp)
+	cmd.Env = append(jaegertest.Environ(), beProgram+"=1", "TMPDIR="+temp, "TMP="+temp)
 	cmd.Env = append(cmd.Env, settings...)
 	return cmd
 }

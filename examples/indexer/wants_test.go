@@ -14,21 +14,7 @@ import (
 
 func wantTraceFile(t *testing.T, r report) {
 	t.Helper()
-	data, err := os.ReadFile(r.Trace.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var trace jaegertest.Trace
-	for line := range strings.Lines(string(data)) {
-		traces, err := jaegertest.Decode([]byte(line))
-		if err != nil {
-			t.Fatalf("%v in %s", err, line)
-		}
-		for _, part := range traces {
-			trace = append(trace, part...)
-		}
-	}
-	wantTrace(t, trace, r)
+	wantTrace(t, jaegertest.ReadFile(t, r.Trace.File), r)
 }
 
 // wantProfile checks that the profile has Go's heap, and outside it the whole index.

@@ -46,13 +46,8 @@ func runProgram(t *testing.T, setting string, args ...string) result {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a hang fails, and does not hang the tests
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	for _, s := range os.Environ() {
-		if !strings.HasPrefix(s, "OTEL_") {
-			cmd.Env = append(cmd.Env, s)
-		}
-	}
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(cmd.Env, beProgram+"=1", setting)
+	cmd.Env = append(jaegertest.Environ(), beProgram+"=1", setting)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err, exit := cmd.Run(), (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
@@ -294,9 +289,6 @@ func TestCollector(t *testing.T) {
 
 // TestJaeger finds the trace in a real Jaeger, under the name that the program says.
 func TestJaeger(t *testing.T) {
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
-		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
-	}
 	source := filepath.Join(t.TempDir(), "a.go")
 	if err := os.WriteFile(source, []byte("package a\n"), 0o666); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ require (
 	github.com/alloctrace/alloctrace/exporters v0.1.0
 	github.com/alloctrace/alloctrace/exporters/otlp v0.1.0
 	github.com/alloctrace/alloctrace/exporters/prometheus v0.1.0
+	github.com/alloctrace/alloctrace/exporters/tracegrpc v0.1.0
 	github.com/google/pprof v0.0.0-20241101162523-b92577c0c142
 	github.com/prometheus/client_golang v1.24.1
 	go.opentelemetry.io/otel v1.47.0
@@ -14,6 +15,8 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0
 	go.opentelemetry.io/otel/sdk/metric v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0
+	google.golang.org/grpc v1.83.2
+	google.golang.org/protobuf v1.36.12
 )
 
 require (
@@ -42,6 +45,4 @@ require (
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
-	google.golang.org/grpc v1.83.2 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 )

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,15 +111,10 @@ func serve(t *testing.T, leak bool, long time.Duration) (*service, map[string]re
 	defer server.Close()
 
 	var outside int64
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for n := uintptr(1); ; n = n%5000 + 1 {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for n := uintptr(1); !stop.Load(); n = n%5000 + 1 {
 			m := &meter{inner: s.cache} // of which requests allocate too
 			b, err := m.Allocate(blockalloc.Layout{Size: n, Align: 8})
 			if err == nil {
@@ -132,7 +128,7 @@ func serve(t *testing.T, leak bool, long time.Duration) (*service, map[string]re
 	})
 	answers := load(t, server.URL, long)
 	server.Close() // waits for the ends of the requests
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 	t.Logf("%d requests in %v, %d bytes outside", len(answers), long, outside)
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -102,12 +101,7 @@ func startProgram(t *testing.T, collector string, args ...string) *program {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // a hang fails, and does not hang the tests
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-addr=127.0.0.1:0"}, args...)...)
-	for _, s := range os.Environ() {
-		if !strings.HasPrefix(s, "OTEL_") {
-			cmd.Env = append(cmd.Env, s)
-		}
-	}
-	cmd.Env = append(cmd.Env, beProgram+"=1", "OTEL_EXPORTER_OTLP_PROTOCOL=http/json", "OTEL_EXPORTER_OTLP_ENDPOINT="+collector)
+	cmd.Env = append(jaegertest.Environ(), beProgram+"=1", "OTEL_EXPORTER_OTLP_PROTOCOL=http/json", "OTEL_EXPORTER_OTLP_ENDPOINT="+collector)
 	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -130,29 +124,8 @@ func startProgram(t *testing.T, collector string, args ...string) *program {
 
 // TestProgram: the program does what it says, its spans have the bytes of its answers, and it shuts down clean.
 func TestProgram(t *testing.T) {
-	var mu sync.Mutex
-	spans := make(map[string]jaegertest.Span) // by trace
-	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		traces, err := jaegertest.Decode(body)
-		if err != nil {
-			t.Error(err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, trace := range traces {
-			if !strings.HasPrefix(trace[0].Name, "block") { // the life of a block that was sampled
-				spans[trace[0].TraceID] = trace[0]
-			}
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, "{}")
-	}))
-	defer collector.Close()
-	p := startProgram(t, collector.URL)
+	collector, sent := jaegertest.Collect(t)
+	p := startProgram(t, collector)
 	requests := make(map[string]answer) // by trace
 	for _, c := range []struct{ method, path, body, want, name string }{
 		{"PUT", "/pages/7", "what a cache keeps", "", "PUT /pages/{n}"},
@@ -188,6 +161,12 @@ func TestProgram(t *testing.T) {
 	if err := p.end(); err != nil {
 		t.Errorf("%v: %s", err, p.stderr)
 	}
+	spans := make(map[string]jaegertest.Span) // by trace
+	for _, s := range sent() {
+		if s.ParentID == "" && !strings.HasPrefix(s.Name, "block") { // the life of a block that was sampled
+			spans[s.TraceID] = s
+		}
+	}
 	for id, a := range requests {
 		if s := spans[id]; s.Name != a.body || s.Attributes["allocator.memory.allocated"] != a.allocated || s.Resource["service.name"] != "service" {
 			t.Errorf("the span of %s is %+v, want %d bytes", a.body, s, a.allocated)
@@ -200,9 +179,6 @@ func TestProgram(t *testing.T) {
 
 // TestJaeger finds a request in a real Jaeger by the id that its answer has.
 func TestJaeger(t *testing.T) {
-	if !requireAll {
-		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
-	}
 	j := jaegertest.Start(t)
 	p := startProgram(t, j.HTTPEndpoint())
 	a := send(t, "POST", p.url+"/sort", strings.Repeat("line\n", 1000))

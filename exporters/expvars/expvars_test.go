@@ -52,7 +52,7 @@ func TestPublish(t *testing.T) {
 	want := counter.Stats{
 		Allocations: 3, Reallocations: 1, Frees: 1, FailedAllocations: 1,
 		RequestedBytes: 4096 + 100 + 1 + 5000, AllocatedBytes: 4096 + 100 + 1 + 5000, FreedBytes: 4096 + 100,
-		LiveBytes: 5001, LiveBlocks: 2, PeakBytes: 5101,
+		LiveBytes: 5001, LiveBlocks: 2, LiveRequestedBytes: 5001, PeakBytes: 5101,
 	}
 	want.Classes[0] = counter.Class{Allocated: 1}
 	want.Classes[7] = counter.Class{Allocated: 1, Freed: 1}
@@ -86,7 +86,7 @@ func TestPublish(t *testing.T) {
 		}
 	}
 	const wantText = `{"allocations":3,"reallocations":1,"frees":1,"failed_allocations":1,"failed_reallocations":0,"failed_frees":0,` +
-		`"requested_bytes":9197,"allocated_bytes":9197,"freed_bytes":4196,"live_bytes":5001,"live_blocks":2,"peak_bytes":5101,"peak_bound":0,` +
+		`"requested_bytes":9197,"allocated_bytes":9197,"freed_bytes":4196,"live_bytes":5001,"live_blocks":2,"live_requested_bytes":5001,"peak_bytes":5101,"peak_bound":0,` +
 		`"classes":[{"size":1,"allocated":1,"freed":0},{"size":128,"allocated":1,"freed":1},{"size":4096,"allocated":1,"freed":1},{"size":8192,"allocated":1,"freed":0}]}`
 	if got := expvars.Func(mem).String(); got != wantText || got != string(vars[a]) {
 		t.Errorf("Func is %s\nwant    %s\nand what was published is %s", got, wantText, vars[a])

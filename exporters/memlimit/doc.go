@@ -1,10 +1,13 @@
 // Package memlimit makes Go's garbage collector take account of off-heap memory. A [Limiter]
 // has a budget for the whole process. It sets the memory limit of the Go runtime to the budget
 // less the off-heap bytes of its sources, and keeps it so. GOMEMLIMIT sets the same limit once,
-// at start.
+// at start. A [Pacer] keeps collections as rare as if off-heap memory were on the Go heap: see
+// below.
 //
 //	l, err := memlimit.New(memlimit.Options{}, mem)
 //	defer l.Close()
+//	p, err := memlimit.NewPacer(memlimit.PacerOptions{}, mem)
+//	defer p.Close()
 //
 // As off-heap memory grows, the limit falls and the collector runs more often, before the
 // container is killed. As it shrinks, the limit rises again. The budget is Options.Budget. If
@@ -51,9 +54,40 @@
 // limit, the Limiter therefore allocates 64 KiB, which makes the runtime compare heap and limit
 // and start a collection if one is due.
 //
+// # The Pacer
+//
+// Without a memory limit the runtime collects when the heap reaches
+//
+//	live + (live + roots) * GOGC/100, but 4 MiB * GOGC/100 at least
+//
+// where live is what the last collection found alive, and roots are stacks and globals. Memory
+// that moves off the heap leaves live, and the program that made 16 MiB of garbage between two
+// collections makes 4 MiB. After each collection a Pacer raises the GC percentage, to the highest
+// by which this goal is no higher than that with the off-heap bytes in live, less these bytes. So
+// heap and off-heap memory together are what the heap would be: with them, at most 1 + GOGC/100
+// times what is live, as ever. What grows between two collections is seen after the second.
+//
+// The percentage is never below what [NewPacer] found, so that no collection is added. It is not
+// raised where the budget has no room: live heap, garbage, off-heap memory and what the runtime
+// has beside its heap stay below PacerOptions.Budget, GOMEMLIMIT or 0.9 times the cgroup's
+// limit, as far as off-heap memory does not grow meanwhile. While a Limiter runs, its limit is in
+// force: the runtime goes by the lower goal. The two can be started and closed in any order.
+//
+// A Pacer does not fight. If somebody else sets the percentage, the Pacer leaves it alone, Close
+// does too, and PacerStats.Yielded says so. When the Pacer's own value is restored, as by code
+// that switches collections off for a while, it goes on. For another GOGC, close the Pacer, set
+// it, and start a new one. If GOGC is off, there is no pace, and the Pacer does nothing. While it
+// runs, GOGC as the runtime reports it is what the Pacer has set: PacerStats.Base is the program's.
+//
+// It learns of collections from the finalizer of an object that each of them finds unreachable.
+// Because a program can block finalizers, it also looks each second. Each time it reads the sources
+// and runtime/metrics, and sets the percentage if it has changed: about 4 µs with a Proxy, a
+// goroutine, and no other allocation. Between collections it costs nothing. Until the new percentage
+// is set, in a millisecond or so, the old one applies to the new live heap.
+//
 // # Cost and platforms
 //
-// A tick reads each source once and takes about 3 µs with a Proxy, and 20 µs when it sets
+// A tick of the Limiter reads each source once and takes about 3 µs with a Proxy, and 20 µs when it sets
 // the limit, most of it for the 64 KiB: 0.1 % of a processor at most. A Pool's Stats visit all
 // of its memory: with gigabytes of small blocks, tick less often. Unless Options.Budget is set,
 // the cgroup's files are read again every 10 s, because limits of running containers can be

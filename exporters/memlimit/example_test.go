@@ -47,3 +47,23 @@ func ExamplePool() {
 	fmt.Println(l.Stats().OffHeap)
 	// Output: 0
 }
+
+// With 60 MiB off-heap, 60 MiB more of garbage may be made until the next collection.
+func ExampleNewPacer() {
+	mem := alloctrace.Wrap(new(blockalloc.System))
+	block, err := mem.Allocate(blockalloc.Layout{Size: 60 << 20, Align: 4096})
+	if err != nil {
+		log.Fatal(err)
+	}
+	p, err := memlimit.NewPacer(memlimit.PacerOptions{}, mem)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close()
+	s := p.Stats()
+	fmt.Println(s.OffHeap>>20, "MiB off-heap:", s.Percent > s.Base)
+	if err := mem.Free(block); err != nil {
+		log.Fatal(err)
+	}
+	// Output: 60 MiB off-heap: true
+}

@@ -40,6 +40,8 @@ type Options struct {
 	Interval time.Duration
 }
 
+const defaultHeadroom = 0.9
+
 // Bytes is a [counter.Source] of a number of live bytes. It is for memory that no Proxy
 // counts, such as that of a C library. It must not count memory in the Go heap. One goroutine
 // calls it at every tick. For a [blockalloc.Pool] there is [Pool].
@@ -55,8 +57,9 @@ type Limiter struct {
 	root    fs.FS
 	sources []counter.Source
 	found   int64 // the limit before New
-	stop    func()
-	ended   chan struct{}
+	ticks   ticks
+
+	budgetAt time.Time // when the budget was found
 
 	mu    sync.Mutex
 	law   law
@@ -116,7 +119,7 @@ func newLimiter(o Options, root fs.FS, sources []counter.Source) (*Limiter, erro
 		return nil, errors.New("memlimit: New: a Limiter is running already: close it first, or give it all sources")
 	}
 	sources = slices.DeleteFunc(slices.Clone(sources), onGoHeap)
-	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), ended: make(chan struct{})}
+	l := &Limiter{options: o, root: root, sources: sources, found: debug.SetMemoryLimit(-1), budgetAt: time.Now()}
 	err := l.budget()
 	if err == nil && o.Floor > l.law.budget {
 		err = fmt.Errorf("Options.Floor is %d bytes, more than the budget of %d bytes from %s: lower the one or raise the other", o.Floor, l.law.budget, l.stats.From)
@@ -127,16 +130,14 @@ func newLimiter(o Options, root fs.FS, sources []counter.Source) (*Limiter, erro
 	}
 	off := l.offHeap()
 	l.set(l.law.target(off), off)
-	stop := make(chan struct{})
-	l.stop = sync.OnceFunc(func() { close(stop) })
-	go l.run(stop)
+	l.ticks = every(l.options.Interval, l.tick)
 	return l, nil
 }
 
 // complete checks o and replaces what is zero by its default.
 func (o *Options) complete(sources []counter.Source) error {
 	if o.Headroom == 0 {
-		o.Headroom = 0.9
+		o.Headroom = defaultHeadroom
 	}
 	if o.Interval == 0 {
 		o.Interval = 20 * time.Millisecond
@@ -207,9 +208,11 @@ func resolve(o Options, found int64, root fs.FS) (int64, string, error) {
 }
 
 // offHeap is what the sources have in all.
-func (l *Limiter) offHeap() int64 {
+func (l *Limiter) offHeap() int64 { return sumLive(l.sources) }
+
+func sumLive(sources []counter.Source) int64 {
 	var sum int64
-	for _, s := range l.sources {
+	for _, s := range sources {
 		sum += max(0, s.Stats().LiveBytes)
 	}
 	return sum
@@ -217,24 +220,14 @@ func (l *Limiter) offHeap() int64 {
 
 const budgetAge = 10 * time.Second
 
-func (l *Limiter) run(stop <-chan struct{}) {
-	defer close(l.ended)
-	ticker := time.NewTicker(l.options.Interval)
-	defer ticker.Stop()
-	read := time.Now()
-	for {
-		select {
-		case <-stop:
-			return
-		case now := <-ticker.C:
-			if l.options.Budget == 0 && now.Sub(read) >= budgetAge {
-				read = now
-				_ = l.budget() // what cannot be read leaves the one before in force
-			}
-			off := l.offHeap()
-			l.set(l.next(off), off)
-		}
+// tick sets the limit, and finds the budget anew now and then.
+func (l *Limiter) tick(now time.Time) {
+	if l.options.Budget == 0 && now.Sub(l.budgetAt) >= budgetAge {
+		l.budgetAt = now
+		_ = l.budget() // what cannot be read leaves the one before in force
 	}
+	off := l.offHeap()
+	l.set(l.next(off), off)
 }
 
 // nudge is where set allocates, so that the compiler does not drop it.
@@ -278,8 +271,7 @@ func (l *Limiter) Stats() Stats {
 
 // Close ends l and restores the limit that New found. Later calls do nothing. The error is always nil.
 func (l *Limiter) Close() error {
-	l.stop()
-	<-l.ended
+	l.ticks.end()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.found >= 0 {

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,15 +288,10 @@ func TestFileSurvivesTruncation(t *testing.T) {
 func TestFileTruncatedWhileItIsWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.json")
 	p := newTestProvider(t, Options{File: path})
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for !stop.Load() {
 			if err := os.Truncate(path, 0); err != nil {
 				t.Error(err)
 				return
@@ -309,7 +305,7 @@ func TestFileTruncatedWhileItIsWritten(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 	emit(p, 1)
 	if err := p.Shutdown(within(t, time.Minute)); err != nil {

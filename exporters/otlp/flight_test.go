@@ -7,6 +7,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 	"github.com/alloctrace/alloctrace/tracer"
 	"github.com/alloctrace/alloctrace/tracer/flight"
 )
@@ -14,7 +15,7 @@ import (
 // TestJaegerShowsFlightRecords: the record of a failure is a trace in a real Jaeger, with a root of status error that
 // leads to the trace of the request.
 func TestJaegerShowsFlightRecords(t *testing.T) {
-	j := startJaeger(t)
+	j := jaegertest.Start(t)
 	p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, GRPC), Protocol: GRPC, ServiceName: "flight"})
 	recorder := flight.New(flight.Options{TracerProvider: p})
 	mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithName("search"), alloctrace.WithHooks(recorder))

@@ -188,7 +188,7 @@ func checkWork(t *testing.T, tr jaegertest.Trace, service string, want map[strin
 
 func TestJaegerShowsRegions(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
-		j := startJaeger(t)
+		j := jaegertest.Start(t)
 		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "regions"})
 		id, want := work(t, p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
@@ -203,7 +203,7 @@ func TestJaegerShowsRegions(t *testing.T) {
 }
 
 func TestJaegerTakesTheFile(t *testing.T) {
-	j := startJaeger(t)
+	j := jaegertest.Start(t)
 	path := filepath.Join(t.TempDir(), "trace.json")
 	p := newTestProvider(t, Options{File: path, ServiceName: "file"})
 	id, want := work(t, p)
@@ -250,7 +250,7 @@ func region(ctx context.Context, mem blockalloc.Allocator, tp trace.TracerProvid
 func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const spans = 10_000
-		j := startJaeger(t)
+		j := jaegertest.Start(t)
 		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "burst"})
 		mem := alloctest.New(t)
 		ctx, all := tracer.Start(t.Context(), "all", mem, tracer.WithTracerProvider(p))
@@ -290,7 +290,7 @@ func TestJaegerLosesNoneOfTenThousand(t *testing.T) {
 func TestJaegerKilledMidway(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
 		const before, after, queue = 500, 10_000, 1000
-		j := startJaeger(t)
+		j := jaegertest.Start(t)
 		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "killed", QueueSize: queue, Timeout: time.Minute})
 		mem := alloctest.New(t)
 		run := func(n int) {
@@ -342,13 +342,4 @@ func TestJaegerKilledMidway(t *testing.T) {
 			t.Errorf("the allocator's numbers are %v", m)
 		}
 	})
-}
-
-// startJaeger runs a Jaeger. That takes seconds: only a run with ALLOCTRACE_REQUIRE_ALL=1 does.
-func startJaeger(t *testing.T, opts ...jaegertest.Option) *jaegertest.Jaeger {
-	t.Helper()
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
-		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
-	}
-	return jaegertest.Start(t, opts...)
 }

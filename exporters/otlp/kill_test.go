@@ -191,7 +191,7 @@ func TestKilled(t *testing.T) {
 
 // TestJaegerTakesFilesOfTheKilled, half lines and all.
 func TestJaegerTakesFilesOfTheKilled(t *testing.T) {
-	j := startJaeger(t)
+	j := jaegertest.Start(t)
 	path := filepath.Join(t.TempDir(), "trace.json")
 	written := killStorms(t, path, 5)
 	files, err := otlpfile.Files(path)

@@ -11,13 +11,14 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/jaegertest"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
 // TestJaegerFindsTheLeak: of a service that runs, a search for the tag allocator.leaked=true finds the
 // blocks that requests have left behind, with route, child and stack, and no block of its cache.
 func TestJaegerFindsTheLeak(t *testing.T) {
-	j := startJaeger(t)
+	j := jaegertest.Start(t)
 	p := newTestProvider(t, Options{Endpoint: j.HTTPEndpoint(), Protocol: HTTP, ServiceName: "leaky"})
 	l := tracer.NewLifetimes(tracer.LifetimeOptions{Rate: 1, TracerProvider: p, OldAge: time.Nanosecond, LongLived: []string{"cache"}, Budget: tracer.NewBudget(10_000)})
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("mem"), alloctrace.WithHooks(l))

@@ -98,7 +98,7 @@ func TestJaegerAsksForCertificates(t *testing.T) {
 	ca.issueClient("expired", time.Now().Add(-time.Hour))
 	newAuthority(t, dir, "other-ca.pem").issueClient("stranger", time.Time{})
 
-	j := startJaeger(t, jaegertest.WithConfig(strings.ReplaceAll(guideBlocks(t, "yaml")[1], "/etc/collector", filepath.ToSlash(dir))),
+	j := jaegertest.Start(t, jaegertest.WithConfig(strings.ReplaceAll(guideBlocks(t, "yaml")[1], "/etc/collector", filepath.ToSlash(dir))),
 		jaegertest.WithConfig(loopback))
 	settings := strings.ReplaceAll(strings.ReplaceAll(guideBlocks(t, "sh")[0], "export ", ""), "/etc/search", dir)
 	eachProtocol(t, func(t *testing.T, proto Protocol) {

@@ -61,7 +61,7 @@ func inGuidesOnePercent(t *testing.T, id string) bool {
 // TestTailSampling: the collector of docs/collector.md sends on the traces with a leak, an error or a high peak, and 1 % of the
 // rest, whole and no other.
 func TestTailSampling(t *testing.T) {
-	storage := startJaeger(t)
+	storage := jaegertest.Start(t)
 	// What a test has to change: addresses, the time that it waits, and that traces arrive in the order of the choices.
 	collector := jaegertest.StartCollector(t, guideBlocks(t, "yaml")[0], loopback, fmt.Sprintf(`processors:
   tail_sampling:

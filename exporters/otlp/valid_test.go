@@ -219,7 +219,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 		}
 	}
 	eachProtocol(t, func(t *testing.T, proto Protocol) {
-		j := startJaeger(t)
+		j := jaegertest.Start(t)
 		p := newTestProvider(t, Options{Endpoint: jaegerEndpoint(j, proto), Protocol: proto, ServiceName: "caf\xe9"})
 		id, spans := emitUgly(p)
 		if err := p.Shutdown(within(t, time.Minute)); err != nil {
@@ -229,7 +229,7 @@ func TestJaegerTakesUglyStrings(t *testing.T) {
 		check(t, j, id, spans)
 	})
 	t.Run("file", func(t *testing.T) {
-		j := startJaeger(t)
+		j := jaegertest.Start(t)
 		path := filepath.Join(t.TempDir(), "trace.json")
 		p := newTestProvider(t, Options{File: path, ServiceName: "caf\xe9"})
 		id, spans := emitUgly(p)

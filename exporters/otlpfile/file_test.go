@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -349,15 +350,10 @@ func TestConcurrency(t *testing.T) {
 // At whatever moment it is truncated, the file holds whole lines.
 func TestTruncatedWhileItIsWritten(t *testing.T) {
 	e, path := createIn(t)
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for !stop.Load() {
 			if err := os.Truncate(path, 0); err != nil {
 				t.Error(err)
 				return
@@ -368,7 +364,7 @@ func TestTruncatedWhileItIsWritten(t *testing.T) {
 	for range 200 {
 		export(t, e, 5)
 	}
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 	export(t, e, 1)
 	if _, n := countSpans(t, readFile(t, path)); n == 0 {

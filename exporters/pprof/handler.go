@@ -1,6 +1,7 @@
 package pprof
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,6 +22,10 @@ import (
 //	debug=1     returns a text, the most bytes in use first
 //	combined=1  returns Go's heap profile and p as one, as WriteCombined does
 //	seconds=30  returns what changes within that time, 3600 seconds at most
+//	older=1h    returns what is live and was allocated so long ago, or earlier; what was allocated is what is live
+//	since=1h    returns what is live and was allocated since; also since=2006-01-02T15:04:05Z, and with older what is between both
+//	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
+//	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; it needs Lifetimes of heapprofile.Options
 //
 // With seconds the handler extends the deadline of the server's WriteTimeout, by
 // [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
@@ -44,6 +49,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o, err := parseOptions(r.URL.RawQuery)
+	if err == nil && o.peak && h.profile.Peak() == nil {
+		err = errors.New("at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options")
+	}
 	if err == nil && o.wait > 0 {
 		err = extendDeadline(w, r, o)
 	}
@@ -51,8 +59,15 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
+	var lifetimes []heapprofile.Lifetime
+	if o.lifetimes {
+		if lifetimes = h.profile.Lifetimes(); lifetimes == nil {
+			fail(w, http.StatusBadRequest, errors.New("lifetimes=1: this profile does not know them: have the program set Lifetimes in heapprofile.Options"))
+			return
+		}
+	}
 	var taken *profile.Profile
-	if r.Method == http.MethodGet && !o.text {
+	if r.Method == http.MethodGet && !o.text && !o.lifetimes {
 		if taken, err = h.take(r, o); err != nil {
 			fail(w, http.StatusInternalServerError, err)
 			return
@@ -61,9 +76,12 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil {
 		return // nobody waits for it any more
 	}
-	if o.text {
+	switch {
+	case o.text:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	} else {
+	case o.lifetimes:
+		w.Header().Set("Content-Type", "application/json")
+	default:
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Disposition", `attachment; filename="offheap.pb.gz"`)
 	}
@@ -71,6 +89,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodHead:
 	case o.text:
 		h.text(w, r)
+	case o.lifetimes:
+		_ = json.NewEncoder(w).Encode(lifetimes) // the client has gone
 	default:
 		_ = taken.Write(w) // the client has gone
 	}
@@ -84,9 +104,19 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // options are a request's parameters.
 type options struct {
-	text, combined bool
-	seconds        string
-	wait           time.Duration
+	text, combined, peak, lifetimes bool
+
+	seconds string
+	wait    time.Duration
+
+	older, since time.Time // zero if they are not given
+}
+
+// keeps reports whether only a part of the live blocks is asked for.
+func (o *options) keeps() bool { return !o.older.IsZero() || !o.since.IsZero() }
+
+func (o *options) keep(b heapprofile.Block) bool {
+	return (o.older.IsZero() || !b.Allocated.After(o.older)) && !b.Allocated.Before(o.since)
 }
 
 const (
@@ -119,10 +149,53 @@ func parseOptions(query string) (o options, err error) {
 			return o, fmt.Errorf("seconds=%s: use a number above 0, up to %d", o.seconds, maxSeconds)
 		}
 	}
+	switch v := values.Get("at"); v {
+	case "", "now":
+	case "peak":
+		o.peak = true
+	default:
+		return o, fmt.Errorf("at=%s: use peak, or now", text.Line(v, maxValue))
+	}
+	if v := values.Get("lifetimes"); v != "" {
+		if o.lifetimes, err = strconv.ParseBool(v); err != nil {
+			return o, fmt.Errorf("lifetimes=%s: use 1 for how long blocks live, or 0", text.Line(v, maxValue))
+		}
+	}
+	if o.older, err = parseTime(values, "older"); err != nil {
+		return o, err
+	}
+	if o.since, err = parseTime(values, "since"); err != nil {
+		return o, err
+	}
+	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
+		return o, errors.New("lifetimes=1 is of all blocks, and JSON: leave out at, older, since, debug, combined and seconds")
+	}
+	if o.keeps() && (o.text || o.combined || o.peak || o.wait > 0) {
+		return o, errors.New("older and since are of what is live now: leave out at, debug, combined and seconds")
+	}
+	if o.peak && (o.text || o.combined || o.wait > 0) {
+		return o, errors.New("at=peak is of off-heap memory alone, and of one moment: leave out debug, combined and seconds")
+	}
 	if o.text && (o.combined || o.wait > 0) {
 		return o, errors.New("debug=1 is for text, which is of now and of off-heap memory alone: leave out combined and seconds, or debug")
 	}
 	return o, nil
+}
+
+// parseTime returns the time that a parameter says, zero if it is not there: as RFC 3339 has it, or so long ago.
+func parseTime(values url.Values, name string) (time.Time, error) {
+	v := values.Get(name)
+	if v == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(v); err == nil && ago >= 0 {
+		return time.Now().Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, v)
+	if err != nil {
+		return at, fmt.Errorf("%s=%s: use how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z", name, text.Line(v, maxValue))
+	}
+	return at, nil
 }
 
 // extendDeadline lets an answer be written that begins after o.wait, by which the server's
@@ -147,7 +220,12 @@ func extendDeadline(w http.ResponseWriter, r *http.Request, o options) error {
 // returns what there is.
 func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
 	now := func() (*profile.Profile, error) { return build(h.profile), nil }
-	if o.combined {
+	switch {
+	case o.peak:
+		return buildPeak(h.profile.Peak()), nil
+	case o.keeps():
+		return buildOf(h.profile.SamplesOf(o.keep), h.profile.Rate(), time.Now()), nil
+	case o.combined:
 		now = func() (*profile.Profile, error) { return combine(h.profile) }
 	}
 	before, err := now()

@@ -57,6 +57,16 @@ func WriteFile(path string, p *heapprofile.Profile) error {
 	return errors.Join(Write(f, p), f.Close())
 }
 
+// WritePeak writes what was live at the peak k, in the same form: what was allocated is what was live. The time of the
+// profile is that of the peak. It panics if k is nil.
+func WritePeak(w io.Writer, k *heapprofile.Peak) error {
+	require("WritePeak", k != nil)
+	if err := buildPeak(k).Write(w); err != nil {
+		return fmt.Errorf("pprof: WritePeak: %w", err)
+	}
+	return nil
+}
+
 // WriteCombined writes Go's heap profile and what p has sampled so far as one profile.
 // Samples have the label "memory" with the value "heap" or "offheap", which go tool pprof
 // puts at the root with -tagroot=memory. Go's are as old as the last garbage collection,
@@ -113,6 +123,15 @@ func combineWith(onHeap, off *profile.Profile) (*profile.Profile, error) {
 
 // build makes a profile of p's samples.
 func build(p *heapprofile.Profile) *profile.Profile {
+	return buildOf(p.Samples(), p.Rate(), time.Now())
+}
+
+func buildPeak(k *heapprofile.Peak) *profile.Profile {
+	at := k.Get()
+	return buildOf(at.Samples, k.Profile().Rate(), at.Time)
+}
+
+func buildOf(samples []heapprofile.Sample, rate int, at time.Time) *profile.Profile {
 	// All symbols are found here, and nobody needs the program's file to find them.
 	program, _ := os.Executable()
 	here := &profile.Mapping{ID: 1, File: program, HasFunctions: true, HasFilenames: true, HasLineNumbers: true, HasInlineFrames: true}
@@ -126,12 +145,12 @@ func build(p *heapprofile.Profile) *profile.Profile {
 			},
 			DefaultSampleType: "inuse_space",
 			PeriodType:        &profile.ValueType{Type: "space", Unit: "bytes"},
-			Period:            int64(p.Rate()),
-			TimeNanos:         time.Now().UnixNano(),
+			Period:            int64(rate),
+			TimeNanos:         at.UnixNano(),
 			Mapping:           []*profile.Mapping{here},
 		},
 	}
-	for _, s := range p.Samples() {
+	for _, s := range samples {
 		b.add(s)
 	}
 	clean(b.profile)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -287,16 +288,11 @@ func TestStorm(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(allocprom.NewCollector(proxy, "index", allocprom.Options{Children: true}), allocprom.NewCollector(mem, "exact", allocprom.Options{}))
 
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for i, a := range []*alloctrace.Proxy{proxy, child, child} {
 		wg.Go(func() {
-			for n := uintptr(0); ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for n := uintptr(0); !stop.Load(); n++ {
 				b, err := a.Allocate(blockalloc.Layout{Size: 1 + n*uintptr(i+7)%5000, Align: 8})
 				if err == nil && n%3 == 0 {
 					b, err = a.Reallocate(b, 1+n%7000)
@@ -346,7 +342,7 @@ func TestStorm(t *testing.T) {
 		}
 		before = got
 	}
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 	if got, want := gather(t, r)["allocator_memory_requested_bytes_total index"], proxy.Stats(); want.RequestedBytes == want.AllocatedBytes || got != float64(want.RequestedBytes) {
 		t.Errorf("%v bytes were requested, want those of %+v, of which some are slack", got, want)

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,16 +50,11 @@ func TestPrometheus(t *testing.T) {
 
 	held := allocate(t, child, 300_000)
 	defer free(t, child, held)
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for _, p := range []*alloctrace.Proxy{mem, child} {
 		wg.Go(func() {
-			for n := uintptr(0); ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for n := uintptr(0); !stop.Load(); n++ {
 				b := allocate(t, p, 1<<(n%16)+n%3)
 				if n%5 == 0 {
 					var err error
@@ -77,7 +73,7 @@ func TestPrometheus(t *testing.T) {
 		}
 		return nil
 	})
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 	if _, err := mem.Allocate(blockalloc.BlockLayout(128 << 20)); err == nil {
 		t.Fatal("the limit allows twice of it")

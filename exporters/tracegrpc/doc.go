@@ -36,6 +36,12 @@
 // to the trace of a call that was sampled. Calls to a [grpc.UnknownServiceHandler] have neither attribute, nor the method in
 // the name of their span, because any client can make up methods.
 //
+// # Live bytes by method
+//
+// Histograms have calls that have ended. With [WithChildren] the Proxy has a child for each method, whose counts have
+// what is live now. gRPC's own buffers are in neither: it asks for them without a context, and for what it receives
+// in the goroutine of a connection, which serves many calls at once. Package blockalloc/grpcmem counts them by server and client.
+//
 // # What belongs to a call
 //
 // The region begins before the handler and ends when the handler returns or panics, with streams too: all

@@ -2,7 +2,9 @@ package tracegrpc
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -52,7 +54,8 @@ type stream struct {
 func (s *stream) Context() context.Context { return s.ctx }
 
 type interceptor struct {
-	mem        blockalloc.Allocator
+	mem        *alloctrace.Proxy
+	byMethod   *sync.Map // of children of mem by their names, nil if there are none
 	options    []tracer.Option
 	histograms *requests.Histograms
 }
@@ -61,14 +64,34 @@ func newInterceptor(name string, mem blockalloc.Allocator, opts []Option) *inter
 	if mem == nil {
 		panic("tracegrpc: " + name + "(nil): pass an allocator, such as a Proxy of alloctrace.Wrap(blockalloc.Default())")
 	}
-	if _, ok := mem.(*alloctrace.Proxy); !ok {
-		mem = alloctrace.Wrap(mem) // once, and not in each call
-	}
 	var c config
 	for _, o := range opts {
 		o.apply(&c)
 	}
-	return &interceptor{mem, c.region, requests.NewHistograms(ScopeName, c.meters)}
+	proxy, ok := mem.(*alloctrace.Proxy)
+	if !ok {
+		if c.children {
+			panic(fmt.Sprintf("tracegrpc: %s(%T): WithChildren: pass a Proxy, whose children can be seen, such as alloctrace.Wrap(blockalloc.Default())", name, mem))
+		}
+		proxy = alloctrace.Wrap(mem) // once, and not in each call
+	}
+	i := &interceptor{mem: proxy, options: c.region, histograms: requests.NewHistograms(ScopeName, c.meters)}
+	if c.children {
+		i.byMethod = new(sync.Map)
+	}
+	return i
+}
+
+// allocator returns what the calls of a method are regions of.
+func (i *interceptor) allocator(method string) *alloctrace.Proxy {
+	if i.byMethod == nil {
+		return i.mem
+	}
+	child, ok := i.byMethod.Load(method)
+	if !ok { // of several calls at once one makes the child
+		child, _ = i.byMethod.LoadOrStore(method, sync.OnceValue(func() *alloctrace.Proxy { return i.mem.Child(text.Name(method)) }))
+	}
+	return child.(func() *alloctrace.Proxy)()
 }
 
 // start begins the region of a call. A method that is not known is what a client says it is, true or not.
@@ -81,10 +104,11 @@ func (i *interceptor) start(ctx context.Context, fullMethod string, known bool) 
 		attributes = []attribute.KeyValue{attribute.String("rpc.service", text.Name(service)), attribute.String("rpc.method", text.Name(method))}
 	}
 	var r *tracer.Region
+	mem := i.allocator(name)
 	if s := trace.SpanContextFromContext(ctx); s.IsValid() && !s.IsRemote() {
-		ctx, r = tracer.InSpan(ctx, i.mem, i.options...)
+		ctx, r = tracer.InSpan(ctx, mem, i.options...)
 	} else {
-		ctx, r = tracer.Start(ctx, name, i.mem, i.options...)
+		ctx, r = tracer.Start(ctx, name, mem, i.options...)
 	}
 	return ctx, r, attributes
 }

@@ -25,7 +25,9 @@ type ForeignFree struct {
 type Call struct {
 	Proxy string  `json:"proxy,omitempty"` // its name, "" if it has none
 	Child string  `json:"child,omitempty"` // likewise; "" if it is no child
-	Stack []Frame `json:"stack"`           // from the function that called this library outwards, 32 frames at most
+	Stack []Frame `json:"stack"`           // from the function that called this library outwards, 32 frames at most; see Options.Skip
+
+	shown int // how many of them String shows
 }
 
 // maxForeign is how many foreign frees are kept.
@@ -93,11 +95,32 @@ func (p *Profile) ForeignFrees() []ForeignFree {
 		}
 		list = append(list, free)
 	}
+	distinguishFrees(list)
 	return list
 }
 
+// distinguishFrees sets how many calls the lines of foreign frees show: each call as many as tell it
+// from those of other lines.
+func distinguishFrees(list []ForeignFree) {
+	for _, of := range []func(*ForeignFree) *Call{
+		func(f *ForeignFree) *Call { return f.Allocated },
+		func(f *ForeignFree) *Call { return &f.Freed },
+	} {
+		var known []*Call
+		var stacks [][]Frame
+		for i := range list {
+			if c := of(&list[i]); c != nil {
+				known, stacks = append(known, c), append(stacks, c.Stack)
+			}
+		}
+		for i, most := range shown(stacks) {
+			known[i].shown = most
+		}
+	}
+}
+
 func callOf(p *part, s *stack) Call {
-	return Call{text.Name(p.proxy), text.Name(p.child), s.frames()}
+	return Call{text.Name(p.proxy), text.Name(p.child), s.frames(), 0}
 }
 
 // String returns a line, for example
@@ -125,7 +148,7 @@ func (c Call) String() string {
 	if len(c.Stack) == 0 {
 		return through + " by unknown calls"
 	}
-	return through + " by " + calls(c.Stack, false)
+	return through + " by " + calls(c.Stack, c.shown, false)
 }
 
 // writeForeign writes the foreign frees of which there are so many.

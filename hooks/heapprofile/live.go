@@ -28,6 +28,8 @@ type liveTable struct {
 	shards [liveShards]liveShard
 
 	complete atomic.Bool // it has all live blocks, but those that no Proxy has allocated
+
+	end func(b *block) ending // called for a block that is released, if it is not nil
 }
 
 const (
@@ -49,14 +51,15 @@ type liveShard struct {
 
 // A block is what is known of a live block beside its address.
 type block struct {
-	size    uintptr
-	by      *part // that has observed the allocation
-	site    *site
-	since   time.Duration // from Profile.start to its allocation
-	serial  uint64        // by the order in which blocks were sampled, which clocks may be too coarse to tell
-	sampler *sampler      // by which it was chosen
-	align   uint8         // its binary logarithm
-	watched *Watched      // nil without a Watcher
+	size        uintptr
+	by          *part // that has observed the allocation
+	site        *site
+	since       time.Duration // from Profile.start to its allocation
+	serial      uint64        // by the order in which blocks were sampled, which clocks may be too coarse to tell
+	sampler     *sampler      // by which it was chosen
+	align       uint8         // its binary logarithm
+	allocatedBy uint32        // of the number of the goroutine that allocated it; 0 if that is not known
+	watched     *Watched      // nil without a Watcher
 }
 
 // weight returns how many blocks of its size b stands for.
@@ -72,6 +75,7 @@ type releasing struct {
 	inner     bool // an outer Proxy, which takes memory from this one, releases the block of this one
 	repeated  bool // this goroutine releases it through another part too, which says where it comes from
 	block          // if it is known
+	ending         // then how it ended
 }
 
 func (r *releasing) of(addr, size uintptr) bool { return r.addr == addr && r.size == size }
@@ -167,6 +171,9 @@ func (t *liveTable) release(addr, size uintptr, through *part) (b block, ok, wai
 	r.size = size
 	if ok {
 		r.block = s.live.at[i].block
+		if t.end != nil {
+			r.ending = t.end(&r.block)
+		}
 		s.live.remove(i)
 		b = r.block
 	}
@@ -267,7 +274,7 @@ func (t *liveTable) ended(addr, size uintptr, through *part) (foreign *releasing
 	r := &s.releasing[found]
 	if !r.known {
 		if other := s.rival(found, true); other != nil {
-			r.known, r.block = true, other.block
+			r.known, r.block, r.ending = true, other.block, other.ending
 			other.known, other.repeated = false, true
 		}
 	}
@@ -305,9 +312,12 @@ func (t *liveTable) failed(addr, size uintptr, through *part) (b block, ok, kept
 	}
 	if r := &s.releasing[found]; r.known {
 		if other := s.rival(found, false); other != nil {
-			other.known, other.block = true, r.block
+			other.known, other.block, other.ending = true, r.block, r.ending
 		} else if !s.live.has(addr, size, r.by.id) {
 			b, ok = r.block, true
+			if t.end != nil {
+				b.site.unend(&b, r.ending)
+			}
 			s.live.put(addr, &b)
 			t.filter[filterOf(addr)].Add(1)
 		} else {

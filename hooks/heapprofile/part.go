@@ -53,7 +53,10 @@ func (p *part) acquire(ctx context.Context, addr, size, align uintptr, drawn uin
 		since: time.Since(p.start), serial: p.serial.Add(1),
 		sampler: s,
 	}
-	b.site.allocate(&b)
+	if p.live.end != nil {
+		b.allocatedBy = goroutine32()
+	}
+	p.begin(&b)
 	if p.inUse.Add(1) > p.maxBlocks {
 		p.live.setIncomplete()
 		p.untracked.Add(1)
@@ -81,7 +84,7 @@ func (p *part) site(ctx context.Context, of *stack) *site {
 
 // forget takes a block out of what is in use.
 func (p *Profile) forget(b *block) {
-	b.site.free(b, 1)
+	p.leave(b, 1)
 	p.inUse.Add(-1)
 }
 
@@ -90,7 +93,7 @@ func (p *part) release(ctx context.Context, e alloctrace.Event) {
 	if e.Kind.Failed() {
 		b, ok, kept := p.live.failed(e.Addr, e.Size, p)
 		if ok {
-			b.site.free(&b, -1)
+			p.leave(&b, -1)
 			p.inUse.Add(1)
 		} else {
 			p.freed(b.watched)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/hooks"
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // DefaultRate is the rate of a [Profile] unless another is set, as it is for Go's heap profile: see
@@ -44,6 +45,20 @@ type Options struct {
 	// MaxBlocks is how many live blocks are remembered. Those beyond are counted as
 	// [Stats].Untracked. 0 is 262,144, or no bound if Rate is 1.
 	MaxBlocks int
+
+	// Skip are packages whose calls reports leave out where they are the innermost, by import path:
+	// such as "github.com/apache/arrow-go/..." for that and all packages below. Who called such an adapter is
+	// then shown, and blocks are put together by that. A stack that would be empty stays as it is, as do
+	// calls in files of tests. [Profile.Samples] and listings have whole stacks.
+	Skip []string
+
+	// Lifetimes has [Profile.Lifetimes] know how long blocks live. It costs a reading of the clock and a stack for each
+	// sampled block that is freed, and 800 bytes for each site of which one was.
+	Lifetimes bool
+
+	// Peak has [Profile.Peak] know what was live when most was, and allows [Profile.NewPeak]. Blocks that are sampled, and
+	// their frees, take one lock then.
+	Peak bool
 
 	// Watcher is called for each block that is sampled and remembered. If it is nil, nobody is.
 	Watcher Watcher
@@ -75,7 +90,8 @@ type Profile struct {
 	sites   *sites
 	live    liveTable
 	foreign foreignFrees
-	direct  *part // observes the events that no Proxy delivers
+	peaks   *peaks // nil unless Options.Peak says so
+	direct  *part  // observes the events that no Proxy delivers
 
 	serial           atomic.Uint64 // of the block that was sampled last, from 1 on
 	inUse, untracked atomic.Int64
@@ -86,17 +102,21 @@ var (
 	_ hooks.UsageSource   = (*Profile)(nil)
 )
 
-// New returns a Profile. It panics if an option is negative.
+// New returns a Profile. It panics if an option is negative, or Skip has what is no import path.
 func New(o Options) *Profile {
 	if o.Rate < 0 || o.MaxBlocks < 0 {
 		panic(fmt.Sprintf("heapprofile: New with rate %d and %d blocks: use 0 for the defaults, or more", o.Rate, o.MaxBlocks))
+	}
+	skip, err := callers.NewSkip(o.Skip)
+	if err != nil {
+		panic("heapprofile: New: Options." + err.Error())
 	}
 	p := &Profile{
 		owner:     o.Owner,
 		maxBlocks: int64(cmp.Or(o.MaxBlocks, defaultMaxBlocks)),
 		watcher:   o.Watcher,
 		start:     time.Now(),
-		stacks:    newStacks(),
+		stacks:    newStacks(skip),
 		sites:     newSites(),
 	}
 	if o.Rate == 1 {
@@ -104,6 +124,13 @@ func New(o Options) *Profile {
 			p.maxBlocks = math.MaxInt64
 		}
 		p.live.setComplete()
+	}
+	if o.Lifetimes {
+		p.live.end = p.end
+	}
+	if o.Peak {
+		p.peaks = new(peaks)
+		p.peaks.whole = p.NewPeak()
 	}
 	p.setSampler(newSampler(int64(cmp.Or(o.Rate, DefaultRate))))
 	p.direct = p.newPart(nil)
@@ -151,22 +178,33 @@ type Block struct {
 	Addr, Size, Align uintptr // as in the event that delivered it
 	Allocated         time.Time
 	Owner             string  // see Options; "" if it is nobody's
-	Stack             []Frame // from the function that allocated it outwards, 32 frames at most
+	Stack             []Frame // from the function that allocated it outwards, 32 frames at most; see Options.Skip
 }
 
 // Blocks returns the sampled blocks that are live, the oldest first.
 func (p *Profile) Blocks() []Block {
+	var list []Block
+	p.kept(func(b Block) bool {
+		list = append(list, b)
+		return true
+	})
+	return list
+}
+
+// kept returns the blocks for which keep returns true, the oldest first.
+func (p *Profile) kept(keep func(Block) bool) []placed {
 	all := p.blocks()
-	list := make([]Block, len(all))
+	if keep == nil {
+		return all
+	}
 	frames := make(map[*stack][]Frame)
-	for i, b := range all {
+	return slices.DeleteFunc(all, func(b placed) bool {
 		stack := b.site.stack
 		if frames[stack] == nil {
 			frames[stack] = stack.frames()
 		}
-		list[i] = Block{b.addr, b.size, 1 << b.align, p.start.Add(b.since), p.ownerOf(&b.block), frames[stack]}
-	}
-	return list
+		return !keep(Block{b.addr, b.size, 1 << b.align, p.start.Add(b.since), p.ownerOf(&b.block), frames[stack]})
+	})
 }
 
 // A placed is a block with its address.
@@ -215,6 +253,6 @@ func (p *Profile) Usage() hooks.Usage {
 		Sampled: int64(p.serial.Load()),
 		Dropped: p.untracked.Load(),
 		Bytes: int64(unsafe.Sizeof(*p)+unsafe.Sizeof(sampler{})+unsafe.Sizeof(part{})) +
-			p.stacks.bytes() + p.sites.bytes() + p.live.bytes() + p.foreign.bytes(),
+			p.stacks.bytes() + p.sites.bytes() + p.live.bytes() + p.foreign.bytes() + p.peaks.bytes(),
 	}
 }

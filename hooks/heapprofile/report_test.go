@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -149,7 +151,7 @@ func TestUglyOwners(t *testing.T) {
 		want[text.Name(ugly.Text)] += 64
 	}
 	r := l.Report()
-	r.Sites[0].Stack = []Frame{{"a.b\n\xff\x00", "c\nd.go", 7}}
+	r.Sites[0].Stack, r.Sites[0].whole = []Frame{{"a.b\n\xff\x00", "c\nd.go", 7}}, nil
 	asJSON, err := json.Marshal(r)
 	if err != nil || !utf8.Valid(asJSON) {
 		t.Fatalf("%v: %.200q", err, asJSON)
@@ -183,6 +185,77 @@ func TestReportOfMany(t *testing.T) {
 	text := manyBlocks(60).Report().String()
 	if n := strings.Count(text, "\n"); n != 52 || !strings.HasPrefix(text, "6.1 MiB in 100000 blocks are live:\n") || !strings.HasSuffix(text, " at 10 more sites\n") {
 		t.Errorf("%d lines:\n%s", n, text)
+	}
+}
+
+// TestReportError: what a report says that is live differs from what is live as its standard error says, and does not where every block
+// is known.
+func TestReportError(t *testing.T) {
+	const trials, blocks = 400, 2000
+	sizes := rand.New(rand.NewPCG(1, 2))
+	squares := 0.0
+	for range trials {
+		p := New(Options{Rate: 64 << 10})
+		var live int64
+		for range blocks {
+			size := 100 + uintptr(sizes.UintN(5000))
+			p.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: uintptr(live + 1), Size: size, Align: 1}, nil)
+			live += int64(size)
+		}
+		r := p.Report()
+		if len(r.Sites) != 1 || r.Error == 0 || r.Sites[0].Error != r.Error {
+			t.Fatalf("the standard error is %d, of the sites %v", r.Error, r.Sites)
+		}
+		if s := p.Samples(); len(s) != 1 || max(s[0].LiveError, r.Error)-min(s[0].LiveError, r.Error) > 1 || max(s[0].LiveBytes, r.Bytes)-min(s[0].LiveBytes, r.Bytes) > r.Blocks {
+			t.Fatalf("the report has %d ± %d, the samples %+v", r.Bytes, r.Error, s)
+		}
+		z := float64(r.Bytes-live) / float64(r.Error)
+		squares += z * z / trials
+	}
+	if squares < 0.6 || squares > 1.6 { // 1, with a standard deviation of a fourteenth
+		t.Errorf("the squares of the differences are %.2f times those of the standard errors, want 1", squares)
+	}
+	text := Report{Blocks: 70, Bytes: 3 << 20, Error: 300 << 10, Rate: DefaultRate, Sites: []Site{{Blocks: 70, Bytes: 3 << 20, Error: 300 << 10, Smallest: 64, Largest: 64}}}.String()
+	for _, want := range []string{"about 3 MiB ± 300 KiB in 70 blocks are live:\n", "  about 3 MiB ± 300 KiB in 70 blocks of 64 B: "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if r := manyBlocks(3).Report(); r.Error != 0 || r.Sites[0].Error != 0 || strings.Contains(r.String(), "±") {
+		t.Errorf("where every block is known, the standard error is %d: %v", r.Error, r)
+	}
+}
+
+// TestReportOf: a report of some blocks has these, and the block that is asked about is as in Blocks.
+func TestReportOf(t *testing.T) {
+	p := New(Options{Rate: 1})
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
+	siteA(mem, 64)
+	index := mem.Child("index")
+	for _, size := range []uintptr{100, 200} {
+		siteB(index, size)
+	}
+	var asked []Block
+	large := func(b Block) bool {
+		asked = append(asked, b)
+		return b.Size >= 100
+	}
+	r := p.ReportOf(large)
+	if r.Blocks != 2 || r.Bytes != 300 || len(r.Sites) != 1 || r.Sites[0].Owner != "index" || r.Sites[0].Smallest != 100 {
+		t.Errorf("of the large blocks: %v", r)
+	}
+	if want := p.Blocks(); !reflect.DeepEqual(asked, want) {
+		t.Errorf("asked about %v, want %v", asked, want)
+	}
+	if all := p.ReportOf(func(Block) bool { return true }); all.Blocks != 3 || all.Bytes != 364 || len(all.Sites) != 2 {
+		t.Errorf("all blocks are %v", all)
+	}
+	if none := p.ReportOf(func(Block) bool { return false }).String(); none != "nothing is live\n" {
+		t.Errorf("no block is %q", none)
+	}
+	s := p.SamplesOf(large)
+	if len(s) != 1 || s[0].LiveBytes != 300 || s[0].AllocatedBytes != 300 || s[0].LiveBlocks != 2 || fmt.Sprint(s[0].Labels) != "[{allocator index}]" {
+		t.Errorf("samples of the large blocks: %+v", s)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
+	"iter"
+	"math"
 	"runtime/pprof"
 	"slices"
 	"sync/atomic"
@@ -16,12 +18,16 @@ type site struct {
 	stack  *stack
 	text   string // the labels: length-prefixed keys and values
 	labels []Label
-	owner  string // by Options.Owner
+	owner  string // by Options.Owner, or else the name of the child Proxy
 	hash   uint64
 	next   *site // in its bucket
 
 	allocated, freed           atomic.Int64 // blocks, in units of 1/blockUnit
 	allocatedBytes, freedBytes atomic.Int64
+
+	endings atomic.Pointer[endings] // nil until a block was freed; see Options.Lifetimes
+
+	variance atomic.Uint64 // of the live bytes, as far as they are an estimate: the bits of a float64
 }
 
 const blockUnit = 1 << 16
@@ -34,6 +40,7 @@ func (s *site) allocate(b *block) {
 	blocks, bytes := b.weighted()
 	s.allocated.Add(blocks)
 	s.allocatedBytes.Add(bytes)
+	s.vary(b.variance())
 }
 
 // free takes out a block, weighted, or takes that back if times is -1.
@@ -41,6 +48,45 @@ func (s *site) free(b *block, times int64) {
 	blocks, bytes := b.weighted()
 	s.freed.Add(times * blocks)
 	s.freedBytes.Add(times * bytes)
+	s.vary(-float64(times) * b.variance())
+}
+
+// vary adds to the variance of the live bytes.
+func (s *site) vary(by float64) {
+	for by != 0 {
+		bits := s.variance.Load()
+		if s.variance.CompareAndSwap(bits, math.Float64bits(math.Float64frombits(bits)+by)) {
+			return
+		}
+	}
+}
+
+// live returns what is live of s. Others may allocate and free between its numbers, unless peaks.mu is held and counts.
+func (s *site) live() liveSums {
+	freed, freedBytes := s.freed.Load(), s.freedBytes.Load() // before what was allocated, so as not to be more
+	allocated, allocatedBytes := s.allocated.Load(), s.allocatedBytes.Load()
+	return liveSums{allocated - freed, allocatedBytes - freedBytes, math.Float64frombits(s.variance.Load())}
+}
+
+// liveSums are what is live of one site, or in all.
+type liveSums struct {
+	blocks, bytes int64 // blocks in units of 1/blockUnit
+	variance      float64
+}
+
+func (s *liveSums) add(other liveSums, times int64) {
+	s.blocks += times * other.blocks
+	s.bytes += times * other.bytes
+	s.variance += float64(times) * other.variance
+}
+
+// standardError returns that of the bytes. The variance of what has come and gone may be less than nothing by a rounding.
+func (s *liveSums) standardError() int64 { return int64(math.Sqrt(max(0, s.variance)) + 0.5) }
+
+// variance returns that of the bytes which b stands for, where the blocks that were chosen stand for all (Horvitz and Thompson).
+func (b *block) variance() float64 {
+	weight, size := b.weight(), float64(b.size)
+	return weight * (weight - 1) * size * size
 }
 
 // weighted returns what b stands for: blocks in units of 1/blockUnit, and bytes.
@@ -54,6 +100,7 @@ type sites struct {
 	seed    maphash.Seed
 	buckets [1 << 10]atomic.Pointer[site]
 	kept    atomic.Int64
+	ended   atomic.Int64 // of them have endings
 	texts   atomic.Int64 // bytes that labels take
 }
 
@@ -86,11 +133,11 @@ func (t *sites) of(stack *stack, ctx context.Context, child string, owner *strin
 	if owner != nil {
 		labels = appendText(appendText(labels, ownerLabel), *owner)
 	}
-	return t.keep(stack, labels, owner != nil)
+	return t.keep(stack, labels, child != "" || owner != nil)
 }
 
 // keep returns the site of a stack and labels, which may be a new one. If it is owned, the last
-// label is the owner.
+// label says by whom.
 func (t *sites) keep(stack *stack, labels []byte, owned bool) *site {
 	hash := stack.hash
 	if len(labels) > 0 {
@@ -124,9 +171,22 @@ func (t *sites) keep(stack *stack, labels []byte, owned bool) *site {
 	}
 }
 
+// all yields each site.
+func (t *sites) all() iter.Seq[*site] {
+	return func(yield func(*site) bool) {
+		for i := range t.buckets {
+			for s := t.buckets[i].Load(); s != nil; s = s.next {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // bytes returns what t holds on the Go heap.
 func (t *sites) bytes() int64 {
-	return int64(unsafe.Sizeof(*t)) + t.kept.Load()*int64(unsafe.Sizeof(site{})) + t.texts.Load()
+	return int64(unsafe.Sizeof(*t)) + t.kept.Load()*int64(unsafe.Sizeof(site{})) + t.ended.Load()*int64(unsafe.Sizeof(endings{})) + t.texts.Load()
 }
 
 // appendText appends a text in a form that labelsOf finds the end of.
@@ -155,6 +215,9 @@ type Sample struct {
 	Labels                      []Label   // of the context, the name of the child Proxy as "allocator", and the owner as "owner", see Options
 	AllocatedBlocks, LiveBlocks int64
 	AllocatedBytes, LiveBytes   int64
+	LiveError                   int64 // the standard error of LiveBytes: two times in three, what is live differs by less
+
+	from *stack
 }
 
 // Samples returns all that was sampled since the Profile was made, the most live bytes
@@ -162,21 +225,45 @@ type Sample struct {
 // exact.
 func (p *Profile) Samples() []Sample {
 	samples := make([]Sample, 0, p.sites.kept.Load())
-	for i := range p.sites.buckets {
-		for s := p.sites.buckets[i].Load(); s != nil; s = s.next {
-			freed, freedBytes := s.freed.Load(), s.freedBytes.Load() // before what was allocated, so as not to be more
-			allocated, allocatedBytes := s.allocated.Load(), s.allocatedBytes.Load()
-			samples = append(samples, Sample{
-				Stack: s.stack.pcs, Labels: s.labels,
-				AllocatedBlocks: rounded(allocated), LiveBlocks: rounded(allocated - freed),
-				AllocatedBytes: allocatedBytes, LiveBytes: allocatedBytes - freedBytes,
-			})
-		}
+	for s := range p.sites.all() {
+		live := s.live() // before what was allocated, so as not to be more
+		sample := s.sample(live)
+		sample.AllocatedBlocks, sample.AllocatedBytes = rounded(s.allocated.Load()), s.allocatedBytes.Load()
+		samples = append(samples, sample)
 	}
+	sortSamples(samples)
+	return samples
+}
+
+// SamplesOf returns the live blocks for which keep returns true, by site, the most bytes first: what was allocated is what is live.
+// keep is as in [Profile.ReportOf].
+func (p *Profile) SamplesOf(keep func(b Block) bool) []Sample {
+	sites := make(map[*site]*liveSums)
+	for _, b := range p.kept(keep) {
+		if sites[b.site] == nil {
+			sites[b.site] = new(liveSums)
+		}
+		blocks, bytes := b.weighted()
+		sites[b.site].add(liveSums{blocks, bytes, b.variance()}, 1)
+	}
+	samples := make([]Sample, 0, len(sites))
+	for s, live := range sites {
+		samples = append(samples, s.sample(*live))
+	}
+	sortSamples(samples)
+	return samples
+}
+
+// sample returns what is live of s as a Sample of which nothing more was allocated.
+func (s *site) sample(live liveSums) Sample {
+	blocks := rounded(live.blocks)
+	return Sample{s.stack.pcs, s.labels, blocks, blocks, live.bytes, live.bytes, live.standardError(), s.stack}
+}
+
+func sortSamples(samples []Sample) {
 	slices.SortFunc(samples, func(a, b Sample) int {
 		return cmp.Or(cmp.Compare(b.LiveBytes, a.LiveBytes), cmp.Compare(b.AllocatedBytes, a.AllocatedBytes), slices.Compare(a.Stack, b.Stack))
 	})
-	return samples
 }
 
 func rounded(blocks int64) int64 { return (blocks + blockUnit/2) / blockUnit }

@@ -2,6 +2,7 @@ package heapprofile
 
 import (
 	"hash/maphash"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"unsafe"
@@ -23,6 +24,7 @@ type stack struct {
 	pcs  []uintptr
 	hash uint64
 	next *stack // in its bucket
+	skip callers.Skip
 
 	named atomic.Pointer[[]Frame] // its frames, once somebody has asked for them; see Watched
 }
@@ -39,13 +41,14 @@ const maxStacks = 1 << 16
 // bucket points to it.
 type stacks struct {
 	seed    maphash.Seed
+	skip    callers.Skip
 	buckets [1 << 10]atomic.Pointer[stack]
 	kept    atomic.Int64
 	frames  atomic.Int64 // that there is room for in those kept
 	other   stack        // of those beyond maxStacks
 }
 
-func newStacks() *stacks { return &stacks{seed: maphash.MakeSeed()} }
+func newStacks(skip callers.Skip) *stacks { return &stacks{seed: maphash.MakeSeed(), skip: skip} }
 
 // caller returns the stack of who called it.
 func (s *stacks) caller() *stack {
@@ -65,7 +68,7 @@ func (s *stacks) caller() *stack {
 			if s.kept.Load() >= maxStacks {
 				return &s.other
 			}
-			added = &stack{pcs: slices.Clone(pcs), hash: hash}
+			added = &stack{pcs: slices.Clone(pcs), hash: hash, skip: s.skip}
 		}
 		added.next = first
 		if bucket.CompareAndSwap(first, added) {
@@ -84,10 +87,13 @@ func (s *stacks) bytes() int64 {
 	return int64(unsafe.Sizeof(*s)) + s.kept.Load()*int64(unsafe.Sizeof(stack{})) + s.frames.Load()*int64(unsafe.Sizeof(uintptr(0)))
 }
 
-// frames returns the frames of s, from the one that asked this library for memory.
-func (s *stack) frames() []Frame {
+// frames returns the frames of s, from the one that asked this library for memory, without those
+// that are skipped.
+func (s *stack) frames() []Frame { return framesOf(s.skip.Frames(s.pcs)) }
+
+func framesOf(frames []runtime.Frame) []Frame {
 	var list []Frame
-	for _, f := range callers.Frames(s.pcs) {
+	for _, f := range frames {
 		list = append(list, Frame{text.Name(f.Function), text.Name(f.File), f.Line})
 	}
 	return list

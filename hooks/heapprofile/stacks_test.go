@@ -3,11 +3,13 @@ package heapprofile
 import (
 	"sync"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/callers"
 )
 
 // TestStacksAreKeptOnce: the same calls have the same stack, however often.
 func TestStacksAreKeptOnce(t *testing.T) {
-	s := newStacks()
+	s := newStacks(callers.Skip{})
 	var all []*stack
 	for range 3 {
 		all = append(all, s.caller())
@@ -20,7 +22,7 @@ func TestStacksAreKeptOnce(t *testing.T) {
 
 // TestStacksOfOneHash: stacks whose hashes are the same are told apart.
 func TestStacksOfOneHash(t *testing.T) {
-	s := newStacks()
+	s := newStacks(callers.Skip{})
 	var all []*stack
 	for range 2 {
 		first := s.caller()
@@ -37,7 +39,7 @@ func TestStacksOfOneHash(t *testing.T) {
 // one for each way.
 func TestStacksTogether(t *testing.T) {
 	const goroutines, ways = 8, 200
-	s := newStacks()
+	s := newStacks(callers.Skip{})
 	var found [goroutines][ways]*stack
 	var wg sync.WaitGroup
 	start := make(chan bool)

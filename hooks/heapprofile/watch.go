@@ -28,8 +28,8 @@ type Watched struct {
 }
 
 // Stack returns where the block was allocated: from the function that asked this library for memory
-// outwards, 32 frames at most. All blocks of one site share it, and it must not be changed. The first
-// call for a site costs some microseconds.
+// outwards, those of Options.Skip left out, 32 frames at most. All blocks of one site share it, and it
+// must not be changed. The first call for a site costs some microseconds.
 func (w *Watched) Stack() []Frame {
 	if f := w.site.stack.named.Load(); f != nil {
 		return *f

@@ -38,12 +38,14 @@ func (m *Memory) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 		return blockalloc.Block{}, blockalloc.ErrOutOfMemory
 	}
 	m.used = end
-	return blockalloc.FromRaw(unsafe.Add(arena, start), l)
+	return blockalloc.NewBlock(unsafe.Add(arena, start), l.Size, l)
 }
 
 // Reallocate always moves.
 func (m *Memory) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	n, err := m.Allocate(blockalloc.Layout{Size: size, Align: b.Align()})
+	l := b.Layout()
+	l.Size = size
+	n, err := m.Allocate(l)
 	if err != nil {
 		return b, err
 	}

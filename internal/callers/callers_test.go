@@ -40,6 +40,8 @@ func TestOurs(t *testing.T) {
 		{module + ".(*Proxy).Free", "proxy.go", true},
 		{module + ".TestProxy", "proxy_test.go", false},
 		{module + "/blockalloc.(*Pool).Free", "pool.go", true},
+		{module + "/blockalloc/backstop.(*Backstop).Allocate", "backstop.go", true},
+		{module + "/blockalloc/grpcmem.(*Pool).Get", "grpcmem.go", true},
 		{module + "/blockalloc/debug.(*Allocator).Free", "allocator.go", true},
 		{module + "/blockalloc/typed.(*Vec[...]).Grow", "vec.go", true},
 		{module + "/blockalloc/blocktest.Run", "run.go", false},

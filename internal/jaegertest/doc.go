@@ -16,10 +16,9 @@
 //     alloctrace in the user's cache folder, and there
 //     jaeger-v1.76.0/<GOOS>-<GOARCH>/jaeger.
 //
-// Without any of them the test is skipped, unless ALLOCTRACE_REQUIRE_ALL is
-// 1: then Start builds one into the cache from the Go module of Jaeger. That
-// takes from 4 to 10 minutes the first time, more than go test allows by
-// default, so do it before:
+// Without any of them Start builds one into the cache from the Go module of
+// Jaeger. That takes from 4 to 10 minutes the first time, more than go test
+// allows by default, so do it before:
 //
 //	go run ./internal/jaegertest/buildjaeger
 package jaegertest

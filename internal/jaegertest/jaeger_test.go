@@ -64,7 +64,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestJaeger(t *testing.T) {
-	a, b := Start(t), Start(t) // two can run at once
+	a, b := startAnyway(t), startAnyway(t) // two can run at once
 	request, want := oneSpan("svc", time.Now())
 	resp, err := http.Post(a.HTTPEndpoint()+"/v1/traces", "application/json", bytes.NewReader(request))
 	if err != nil {
@@ -107,7 +107,7 @@ func TestRun(t *testing.T) {
 	if program == "" {
 		return
 	}
-	j := Start(t, WithUI(os.Getenv("JAEGER_UI_ASSETS")))
+	j := startAnyway(t, WithUI(os.Getenv("JAEGER_UI_ASSETS")))
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Env = append(os.Environ(), "JAEGERTEST_RUN=", "JAEGER_URL="+j.QueryURL(), "OTEL_EXPORTER_OTLP_ENDPOINT="+j.HTTPEndpoint())
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -121,7 +121,7 @@ func TestWithUI(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte("<html><head></head>mine</html>"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	j := Start(t, WithUI(dir))
+	j := startAnyway(t, WithUI(dir))
 	resp, err := http.Get(j.QueryURL() + "/search")
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,8 @@
 //
 // Map maps accessible, zeroed pages. Reserve takes address space without access. Commit makes
 // part of it accessible, and Seal makes that inaccessible again. Purge gives back the memory of
-// accessible pages, and Unmap the address space. Sizes and alignments are whole pages.
+// accessible pages, whose content is lost, and [PurgeZeroes] says whether they are zero then. Unmap
+// gives back the address space. Sizes and alignments are whole pages.
 package pages
 
 import "os"

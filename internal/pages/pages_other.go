@@ -10,6 +10,9 @@ import (
 // Supported reports whether the platform has pages.
 const Supported = false
 
+// PurgeZeroes reports whether pages are zero after Purge.
+const PurgeZeroes = false
+
 // CanShrink reports whether part of a mapping can be unmapped.
 const CanShrink = false
 

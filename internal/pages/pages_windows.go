@@ -15,6 +15,10 @@ const Supported = true
 // regions only.
 const CanShrink = false
 
+// PurgeZeroes reports whether pages are zero after Purge. Those that MEM_RESET was called for are not
+// defined, and may keep their content.
+const PurgeZeroes = false
+
 // granularity is the alignment of every region that VirtualAlloc reserves.
 const granularity = 64 << 10
 

@@ -6,8 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Purge gives back the memory of accessible pages, which stay accessible. Their
-// content is lost. MADV_DONTNEED frees it at once, and the resident size falls.
+// PurgeZeroes reports whether pages are zero after Purge.
+const PurgeZeroes = true
+
+// Purge gives back the memory of accessible pages, which stay accessible and are zero then.
+// MADV_DONTNEED frees it at once, and the resident size falls.
 func Purge(p unsafe.Pointer, size uintptr) error {
 	mem := unsafe.Slice((*byte)(p), size)
 	err := unix.Madvise(mem, unix.MADV_DONTNEED)

@@ -27,11 +27,11 @@ import (
 var counters = []contender{
 	counts("counter", func(testing.TB) (func(uintptr), func(uintptr)) {
 		c := new(counter.Counter)
-		return func(size uintptr) { c.Allocate(size, size) }, c.Free
+		return func(size uintptr) { c.Allocate(size, size) }, func(size uintptr) { c.Free(size, size) }
 	}),
 	counts("counter_exact", func(testing.TB) (func(uintptr), func(uintptr)) {
 		c := counter.Exact()
-		return func(size uintptr) { c.Allocate(size, size) }, c.Free
+		return func(size uintptr) { c.Allocate(size, size) }, func(size uintptr) { c.Free(size, size) }
 	}),
 	counts("atomics", func(testing.TB) (func(uintptr), func(uintptr)) {
 		var allocations, bytes, frees, live, peak atomic.Int64

@@ -6,60 +6,15 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/math"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/arrowmem"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
-
-// arrowMemory is an Allocator as Arrow wants one. A slice's capacity is its block's
-// size.
-type arrowMemory struct{ mem blockalloc.Allocator }
-
-const arrowAlign = 64
-
-func (a arrowMemory) Allocate(size int) []byte {
-	b, err := a.mem.Allocate(blockalloc.Layout{Size: uintptr(size), Align: arrowAlign})
-	if err != nil {
-		panic(err) // Arrow has no other way
-	}
-	return b.Bytes()[:size]
-}
-
-func (a arrowMemory) Reallocate(size int, old []byte) []byte {
-	if size <= cap(old) {
-		return old[:size]
-	}
-	if cap(old) == 0 {
-		return a.Allocate(size)
-	}
-	b, err := a.mem.Reallocate(block(old), uintptr(size))
-	if err != nil {
-		panic(err)
-	}
-	return b.Bytes()[:size]
-}
-
-func (a arrowMemory) Free(old []byte) {
-	if cap(old) == 0 {
-		return
-	}
-	if err := a.mem.Free(block(old)); err != nil {
-		panic(err)
-	}
-}
-
-func block(bytes []byte) blockalloc.Block {
-	b, err := blockalloc.FromRaw(unsafe.Pointer(unsafe.SliceData(bytes)), blockalloc.Layout{Size: uintptr(cap(bytes)), Align: arrowAlign})
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
 
 // sumBatches builds n columns of as many rows as a row group of Parquet often has,
 // page by page as a reader does, and adds each up with Arrow's kernel.
@@ -85,7 +40,7 @@ func TestWorkload(t *testing.T) {
 	want := sumBatches(memory.NewGoAllocator(), page, 2)
 	pool := &blockalloc.Pool{}
 	for name, mem := range map[string]blockalloc.Allocator{"pool": pool, "everything": everything(pool), "heap": &blockalloc.Heap{}} {
-		if got := sumBatches(arrowMemory{mem}, page, 2); got != want {
+		if got := sumBatches(arrowmem.New(mem), page, 2); got != want {
 			t.Errorf("%s: the sum is %v, want %v", name, got, want)
 		}
 	}
@@ -113,8 +68,8 @@ func BenchmarkWorkload(b *testing.B) {
 		times := measure.Run(301, []measure.Subject{
 			measure.Atomic(),
 			{Name: "go", Turn: 2, Run: workload(memory.NewGoAllocator())},
-			{Name: "bare", Turn: 2, Run: workload(arrowMemory{&blockalloc.Pool{}})},
-			{Name: "everything", Turn: 2, Run: workload(arrowMemory{everything(&blockalloc.Pool{})})},
+			{Name: "bare", Turn: 2, Run: workload(arrowmem.New(&blockalloc.Pool{}))},
+			{Name: "everything", Turn: 2, Run: workload(arrowmem.New(everything(&blockalloc.Pool{})))},
 		})
 		fmt.Println()
 		measure.Row(os.Stdout, b, "arrow_sum_bare_over_go", times.Ratio("bare", "go"), "x", 1)

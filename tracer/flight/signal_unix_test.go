@@ -9,6 +9,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer/flight"
 	"os"
 )
@@ -17,7 +18,7 @@ import (
 // record has what was before it and nothing else, however much happens until then.
 func TestSignal(t *testing.T) {
 	written, goOn := make(chan string), make(chan bool)
-	r := flight.New(flight.Options{Events: 64, Signals: []os.Signal{syscall.SIGUSR1}, TracerProvider: new(spans), Writer: writerFunc(func(p []byte) (int, error) {
+	r := flight.New(flight.Options{Events: 64, Signals: []os.Signal{syscall.SIGUSR1}, TracerProvider: new(spantest.Recorder), Writer: writerFunc(func(p []byte) (int, error) {
 		written <- string(p)
 		<-goOn
 		return len(p), nil

@@ -21,6 +21,7 @@ const (
 	spanBlocks   = 64
 	spanFailures = 16
 	spanHolders  = 10
+	maxHolder    = 4 << 10 // bytes, for up to 16 calls
 
 	shortest = time.Microsecond // Jaeger takes a span without a length for a mistake
 )
@@ -132,7 +133,7 @@ func (rec *record) attributes() []attribute.KeyValue {
 	if rec.holders != nil {
 		var holders []string
 		for _, s := range rec.holders.Sites[:min(len(rec.holders.Sites), spanHolders)] {
-			holders = append(holders, text.Name(s.String()))
+			holders = append(holders, text.Valid(s.String(), maxHolder))
 		}
 		add(attribute.StringSlice("allocator.flight.holders", holders))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/ring"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer/flight"
 )
 
@@ -45,7 +46,7 @@ func TestStorm(t *testing.T) {
 	const goroutines, failures = 8, 10_000
 	synctest.Test(t, func(t *testing.T) {
 		var out texts
-		all := new(spans)
+		all := new(spantest.Recorder)
 		r := flight.New(flight.Options{Writer: &out, TracerProvider: all, Clock: ring.PreciseClock()})
 		mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithHooks(r))
 		r.Watch(mem)
@@ -88,8 +89,8 @@ func TestStorm(t *testing.T) {
 			t.Fatalf("records %q", got)
 		}
 		var suppressed int64
-		for _, root := range all.named("allocator flight record") {
-			suppressed += root.attributes["allocator.flight.suppressed"].AsInt64()
+		for _, root := range all.Named("allocator flight record") {
+			suppressed += root.Attributes["allocator.flight.suppressed"].AsInt64()
 		}
 		if suppressed != 2*failures-1 || !strings.Contains(out.list[1], " triggers since the record before made none\n") {
 			t.Errorf("%d suppressed; the second record is\n%s", suppressed, out.list[1])
@@ -171,7 +172,7 @@ func TestWriterAllocates(t *testing.T) {
 		free(t, mem.Child("writer"), allocate(t, mem.Child("writer"), 64))
 		free(t, mem, b)
 		return out.Write(p)
-	}), TracerProvider: new(spans)})
+	}), TracerProvider: new(spantest.Recorder)})
 	mem = alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithHooks(r))
 	r.Watch(mem)
 	_, _ = mem.Allocate(blockalloc.BlockLayout(2 << 20))
@@ -190,7 +191,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // TestWriterFails: the error is returned where somebody waits for it, else counted, and the first one is Close's.
 func TestWriterFails(t *testing.T) {
 	full := errors.New("disk full")
-	r := flight.New(flight.Options{Writer: writerFunc(func([]byte) (int, error) { return 0, full }), TracerProvider: new(spans)})
+	r := flight.New(flight.Options{Writer: writerFunc(func([]byte) (int, error) { return 0, full }), TracerProvider: new(spantest.Recorder)})
 	mem := alloctrace.Wrap(blockalloc.Null{}, alloctrace.WithHooks(r))
 	if err := r.Dump(t.Context()); !errors.Is(err, full) {
 		t.Error(err)
@@ -212,7 +213,7 @@ func TestWriterFails(t *testing.T) {
 
 // TestAfterClose: what was kept can still be read, and nothing is kept any more.
 func TestAfterClose(t *testing.T) {
-	r := flight.New(flight.Options{TracerProvider: new(spans)})
+	r := flight.New(flight.Options{TracerProvider: new(spantest.Recorder)})
 	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(r))
 	b := allocate(t, mem, 4096)
 	if err := r.Close(); err != nil {
@@ -234,7 +235,7 @@ func TestAfterClose(t *testing.T) {
 // TestConcurrent: records are made while goroutines allocate, free and fail, and children come and go.
 func TestConcurrent(t *testing.T) {
 	var out texts
-	r := flight.New(flight.Options{Events: 256, Writer: &out, TracerProvider: new(spans), Rearm: time.Microsecond, LiveBytes: 4096, Growth: 4096})
+	r := flight.New(flight.Options{Events: 256, Writer: &out, TracerProvider: new(spantest.Recorder), Rearm: time.Microsecond, LiveBytes: 4096, Growth: 4096})
 	mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithHooks(r))
 	r.Watch(mem)
 	var running sync.WaitGroup

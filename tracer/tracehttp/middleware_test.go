@@ -67,15 +67,15 @@ func get(t *testing.T, url string) string {
 // wantRequest checks a span of a request that allocated so many bytes, and its two records.
 func (r *recorder) wantRequest(t *testing.T, i int, name, route, attributes string, bytes int64) {
 	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.spans[i]
-	if s.name != name || s.attributes["allocator.memory.allocated"].AsInt64() != bytes || s.attributes["http.route"].AsString() != route {
-		t.Errorf("span %q has %v, want %q and %d bytes", s.name, s.attributes, name, bytes)
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
+	s := r.Spans[i]
+	if s.Name != name || s.Attributes["allocator.memory.allocated"].AsInt64() != bytes || s.Attributes["http.route"].AsString() != route {
+		t.Errorf("span %q has %v, want %q and %d bytes", s.Name, s.Attributes, name, bytes)
 	}
 	for _, want := range []record{
-		{"allocator.request.allocated", bytes, attributes, s.context.SpanID()},
-		{"allocator.request.peak", bytes, attributes, s.context.SpanID()},
+		{"allocator.request.allocated", bytes, attributes, s.Context.SpanID()},
+		{"allocator.request.peak", bytes, attributes, s.Context.SpanID()},
 	} {
 		if !slices.Contains(r.records, want) {
 			t.Errorf("%v is not among the records %v", want, r.records)
@@ -99,8 +99,8 @@ func TestOwnSpan(t *testing.T) {
 	get(t, s.URL+"/items/7")
 	s.Close()
 	r.wantRequestOf(t, "GET /items/{id}", 1024, 1000)
-	if kind := r.spans[0].attributes["http.request.method"].AsString(); kind != "GET" || r.spans[0].ends != 1 || r.spans[0].parent.IsValid() {
-		t.Errorf("the span is %+v", r.spans[0])
+	if kind := r.Spans[0].Attributes["http.request.method"].AsString(); kind != "GET" || r.Spans[0].Ends != 1 || r.Spans[0].Parent.IsValid() {
+		t.Errorf("the span is %+v", r.Spans[0])
 	}
 }
 
@@ -110,11 +110,11 @@ func (r *recorder) wantRequestOf(t *testing.T, name string, allocated, peak int6
 	method, route, _ := strings.Cut(name, " ")
 	attributes := "http.request.method=" + method + ",http.route=" + route
 	want := []record{
-		{"allocator.request.allocated", allocated, attributes, r.spans[0].context.SpanID()},
-		{"allocator.request.peak", peak, attributes, r.spans[0].context.SpanID()},
+		{"allocator.request.allocated", allocated, attributes, r.Spans[0].Context.SpanID()},
+		{"allocator.request.peak", peak, attributes, r.Spans[0].Context.SpanID()},
 	}
-	if len(r.spans) != 1 || r.spans[0].name != name || !slices.Equal(r.records, want) || r.spans[0].attributes["allocator.memory.allocated"] != attribute.Int64Value(allocated) {
-		t.Errorf("span %q with %v, records %v, want %v", r.spans[0].name, r.spans[0].attributes, r.records, want)
+	if len(r.Spans) != 1 || r.Spans[0].Name != name || !slices.Equal(r.records, want) || r.Spans[0].Attributes["allocator.memory.allocated"] != attribute.Int64Value(allocated) {
+		t.Errorf("span %q with %v, records %v, want %v", r.Spans[0].Name, r.Spans[0].Attributes, r.records, want)
 	}
 }
 
@@ -146,17 +146,17 @@ func TestServersSpan(t *testing.T) {
 			outer := trace.SpanContextFromContext(q.Context()).SpanID()
 			switch {
 			case c.own:
-				if len(r.spans) != 1 || r.spans[0].parent != outer {
-					t.Fatalf("%d spans, want one below that of the other process", len(r.spans))
+				if len(r.Spans) != 1 || r.Spans[0].Parent != outer {
+					t.Fatalf("%d spans, want one below that of the other process", len(r.Spans))
 				}
 				r.wantRequestOf(t, "POST /items", 64, 64)
 			case name == "recorded":
-				if len(r.spans) != 1 || r.spans[0].ends != 0 {
-					t.Fatalf("%d spans; the server's has ended %d times", len(r.spans), r.spans[0].ends)
+				if len(r.Spans) != 1 || r.Spans[0].Ends != 0 {
+					t.Fatalf("%d spans; the server's has ended %d times", len(r.Spans), r.Spans[0].Ends)
 				}
 				r.wantRequest(t, 0, "server", "/items", "http.request.method=POST,http.route=/items", 64)
-			case len(r.spans) != 0 || len(r.records) != 2 || r.records[0].span != outer:
-				t.Errorf("%d spans, records %v; want none and two", len(r.spans), r.records)
+			case len(r.Spans) != 0 || len(r.records) != 2 || r.records[0].span != outer:
+				t.Errorf("%d spans, records %v; want none and two", len(r.Spans), r.records)
 			}
 		})
 	}
@@ -177,8 +177,8 @@ func TestRoutes(t *testing.T) {
 		mux.HandleFunc(c.pattern, func(http.ResponseWriter, *http.Request) {})
 		q := httptest.NewRequest(c.method, "http://example.com"+c.path, nil)
 		r.middleware(alloctest.New(t))(mux).ServeHTTP(httptest.NewRecorder(), q)
-		if len(r.spans) != 1 || len(r.records) != 2 || r.spans[0].name != c.name || r.records[0].attributes != c.attributes {
-			t.Errorf("%s %s by %q: span %q, records %v; want %q, %q", c.method, c.path, c.pattern, r.spans[0].name, r.records, c.name, c.attributes)
+		if len(r.Spans) != 1 || len(r.records) != 2 || r.Spans[0].Name != c.name || r.records[0].attributes != c.attributes {
+			t.Errorf("%s %s by %q: span %q, records %v; want %q, %q", c.method, c.path, c.pattern, r.Spans[0].Name, r.records, c.name, c.attributes)
 		}
 	}
 }
@@ -225,8 +225,8 @@ func TestPanics(t *testing.T) {
 				t.Error("the connection lives on")
 			}
 			s.Close()
-			if got != value || len(r.spans) != 1 || !slices.Equal(r.spans[0].panics, []any{value}) || r.spans[0].ends != 1 {
-				t.Errorf("the panic is %v; the spans are %+v", got, r.spans)
+			if got != value || len(r.Spans) != 1 || !slices.Equal(r.Spans[0].Panics, []any{value}) || r.Spans[0].Ends != 1 {
+				t.Errorf("the panic is %v; the spans are %+v", got, r.Spans)
 			}
 			r.wantRequestOf(t, "GET /panic", 16, 16)
 			if value != http.ErrAbortHandler && !strings.Contains(logged.String(), "tracehttp_test.panicking(") {
@@ -300,8 +300,8 @@ func TestWriterIsUntouched(t *testing.T) {
 	}
 	s.Close()
 	attributes := "http.request.method=GET,http.route="
-	if !slices.Contains(r.records, record{"allocator.request.peak", 100, attributes + "/stream", r.spans[0].context.SpanID()}) ||
-		!slices.Contains(r.records, record{"allocator.request.allocated", 300, attributes + "/stream", r.spans[0].context.SpanID()}) {
+	if !slices.Contains(r.records, record{"allocator.request.peak", 100, attributes + "/stream", r.Spans[0].Context.SpanID()}) ||
+		!slices.Contains(r.records, record{"allocator.request.allocated", 300, attributes + "/stream", r.Spans[0].Context.SpanID()}) {
 		t.Errorf("the stream is not one region of 300 bytes: %v", r.records)
 	}
 	r.wantRequest(t, 1, "GET /hijack", "/hijack", attributes+"/hijack", 50)
@@ -385,8 +385,8 @@ func TestRequestsAtOnce(t *testing.T) {
 	wg.Wait()
 	seen := make(map[int64]int)
 	var sum int64
-	for _, s := range r.spans {
-		n := s.attributes["allocator.memory.allocated"].AsInt64()
+	for _, s := range r.Spans {
+		n := s.Attributes["allocator.memory.allocated"].AsInt64()
 		seen[n]++
 		sum += n
 	}

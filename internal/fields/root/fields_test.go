@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,7 +19,6 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -30,6 +30,7 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/sloghook"
 	"github.com/alloctrace/alloctrace/hooks/zlog"
 	"github.com/alloctrace/alloctrace/internal/fields"
+	"github.com/alloctrace/alloctrace/internal/spantest"
 	"github.com/alloctrace/alloctrace/tracer"
 	"github.com/alloctrace/alloctrace/tracer/flight"
 )
@@ -68,7 +69,7 @@ func TestRoot(t *testing.T) {
 		t.Error(err)
 	}
 
-	kept := &spanKeeper{attributes: make(map[string]string)}
+	kept := new(spantest.Recorder)
 	var records []string
 	useRegion(t, kept, tracer.WithLogs(func(_ context.Context, r tracer.LogRecord) {
 		records = []string{r.Event + " event", r.Level.String() + " severity", "body string"}
@@ -76,28 +77,16 @@ func TestRoot(t *testing.T) {
 			records = append(records, string(a.Key)+" "+strings.ToLower(a.Value.Type().String()))
 		}
 	}))
-	var attributes []string
-	for name, kind := range kept.attributes {
-		attributes = append(attributes, name+" "+kind)
-	}
-	compare("tracer", attributes)
+	compare("tracer", attributesOf(kept))
 
-	kept = &spanKeeper{attributes: make(map[string]string)}
+	kept = new(spantest.Recorder)
 	leak(t, kept)
-	var lifetimes []string
-	for name, kind := range kept.attributes {
-		lifetimes = append(lifetimes, name+" "+kind)
-	}
-	compare("lifetimes", lifetimes)
+	compare("lifetimes", attributesOf(kept))
 	compare("logs", records)
 
-	flown := &spanKeeper{attributes: make(map[string]string)}
+	flown := new(spantest.Recorder)
 	useFlight(t, flown)
-	attributes = nil
-	for name, kind := range flown.attributes {
-		attributes = append(attributes, name+" "+kind)
-	}
-	compare("flight", attributes)
+	compare("flight", attributesOf(flown))
 
 	ctx, region := tracer.Start(t.Context(), "region", failing.Child("child"), tracer.WithTracerProvider(noop.NewTracerProvider()), tracer.WithProfilerLabels())
 	var labels []string
@@ -198,49 +187,24 @@ func writerFields(line string) (list []string) {
 	return list
 }
 
-// leakFields returns those of the report of leaks. Two fields are left out if they have nothing to say.
+// leakFields returns those of the report of leaks. Some fields are left out if they have nothing to say.
 func leakFields(t *testing.T, mem *alloctrace.Proxy) []string {
 	r := alloctest.Profile(mem).Report()
 	r.Sites[0].Owner, r.Sites[0].Cut = "owner", true
+	r.Error, r.Sites[0].Error = 1, 1
 	return fields.JSON(t, r)
 }
 
-// A spanKeeper is a TracerProvider that keeps the types of all spans' attributes.
-type spanKeeper struct {
-	noop.TracerProvider
-	attributes map[string]string
-}
-
-func (k *spanKeeper) Tracer(string, ...trace.TracerOption) trace.Tracer {
-	return keepingTracer{keeper: k}
-}
-
-func (k *spanKeeper) keep(list []attribute.KeyValue) {
-	for _, a := range list {
-		k.attributes[string(a.Key)] = strings.ToLower(a.Value.Type().String())
+// attributesOf returns the attributes of all spans, with their types.
+func attributesOf(r *spantest.Recorder) []string {
+	kinds := make(map[string]bool)
+	for _, s := range r.Spans {
+		for key, value := range s.Attributes {
+			kinds[string(key)+" "+strings.ToLower(value.Type().String())] = true
+		}
 	}
+	return slices.Collect(maps.Keys(kinds))
 }
-
-type keepingTracer struct {
-	noop.Tracer
-	keeper *spanKeeper
-}
-
-func (t keepingTracer) Start(ctx context.Context, _ string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
-	config := trace.NewSpanStartConfig(opts...)
-	t.keeper.keep(config.Attributes())
-	s := keptSpan{keeper: t.keeper}
-	return trace.ContextWithSpan(ctx, s), s
-}
-
-type keptSpan struct {
-	noop.Span
-	keeper *spanKeeper
-}
-
-func (s keptSpan) IsRecording() bool                        { return true }
-func (s keptSpan) SetAttributes(list ...attribute.KeyValue) { s.keeper.keep(list) }
-func (s keptSpan) TracerProvider() trace.TracerProvider     { return s.keeper }
 
 // TestTables compares each golden file with the table of docs/fields.md that names it. Files of other modules are there in a
 // clone alone.

@@ -28,7 +28,7 @@ type Allocator struct{}
 
 var _ blockalloc.Allocator = Allocator{}
 
-// Allocate calls posix_memalign. The block is not zeroed.
+// Allocate calls posix_memalign, and clears the block if that was asked for.
 func (Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if err := l.Check(); err != nil {
 		return blockalloc.Block{}, err
@@ -40,7 +40,11 @@ func (Allocator) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 	if p == nil {
 		return blockalloc.Block{}, fmt.Errorf("cmalloc: Allocate(%v): %w", l, blockalloc.ErrOutOfMemory)
 	}
-	return blockalloc.FromRaw(unsafe.Pointer(p), l)
+	b, err := blockalloc.NewBlock(unsafe.Pointer(p), l.Size, l)
+	if l.Zeroed {
+		clear(b.Bytes())
+	}
+	return b, err
 }
 
 // Reallocate allocates, copies and frees: C's realloc does not keep an alignment.
@@ -48,7 +52,9 @@ func (a Allocator) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Bloc
 	if b.IsZero() {
 		return b, fmt.Errorf("cmalloc: Reallocate of the empty block: %w", blockalloc.ErrBadLayout)
 	}
-	n, err := a.Allocate(blockalloc.Layout{Size: size, Align: b.Align()})
+	l := b.Layout()
+	l.Size = size
+	n, err := a.Allocate(l)
 	if err != nil {
 		return b, err
 	}

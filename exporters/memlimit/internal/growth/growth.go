@@ -20,7 +20,7 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/memlimit"
 )
 
-// Mode is who sets Go's memory limit.
+// Mode is who sets Go's memory limit and GC percentage.
 type Mode string
 
 // The modes.
@@ -28,6 +28,9 @@ const (
 	Limiter Mode = "limiter" // a memlimit.Limiter with Config.Budget
 	Static  Mode = "static"  // nobody: it is Config.Budget all the time
 	Ideal   Mode = "ideal"   // somebody who knows the future: Config.Budget less all that will be off-heap
+	Unpaced Mode = "unpaced" // nobody: there is none
+	Paced   Mode = "paced"   // nobody, and a memlimit.Pacer sets the GC percentage
+	OnHeap  Mode = "heap"    // nobody, and the memory that is off-heap in other modes is on the Go heap
 )
 
 // Config says what is done. Sizes are in bytes.
@@ -62,6 +65,7 @@ type Result struct {
 	Cycles  uint64         // collections at the top
 	GaveUp  uint64         // the last collection at which the runtime let the limit go, not to take more than half of the processor time; 0 if none
 	Limit   memlimit.Stats // of the Limiter
+	Pace    memlimit.PacerStats
 }
 
 // node has a pointer, so that the collector looks into it.
@@ -73,7 +77,11 @@ type node struct {
 // Run runs the program. It must have the process for itself.
 func Run(c Config) (r Result, err error) {
 	var pool blockalloc.Pool
-	mem := alloctrace.Wrap(&pool)
+	inner := blockalloc.Allocator(&pool)
+	if c.Mode == OnHeap {
+		inner = new(blockalloc.Heap)
+	}
+	mem := alloctrace.Wrap(inner)
 	switch c.Mode {
 	case Limiter:
 		l, err := memlimit.New(memlimit.Options{Budget: c.Budget, Interval: c.Interval}, memlimit.Pool(&pool))
@@ -86,8 +94,16 @@ func Run(c Config) (r Result, err error) {
 		debug.SetMemoryLimit(c.Budget)
 	case Ideal:
 		debug.SetMemoryLimit(c.Budget - c.OffHeap)
+	case Paced:
+		p, err := memlimit.NewPacer(memlimit.PacerOptions{Budget: c.Budget}, memlimit.Pool(&pool))
+		if err != nil {
+			return r, err
+		}
+		defer p.Close()
+		defer func() { r.Pace = p.Stats() }()
+	case Unpaced, OnHeap:
 	default:
-		return r, fmt.Errorf("growth: mode %q: want limiter, static or ideal", c.Mode)
+		return r, fmt.Errorf("growth: mode %q: want limiter, static, ideal, unpaced, paced or heap", c.Mode)
 	}
 
 	stop := make(chan struct{})
@@ -105,7 +121,7 @@ func Run(c Config) (r Result, err error) {
 	}
 	var blocks []blockalloc.Block
 	for range c.OffHeap / stepSize {
-		b, err := mem.Allocate(blockalloc.BlockLayout(stepSize))
+		b, err := mem.Allocate(blockalloc.Layout{Size: stepSize, Align: 4096})
 		if err != nil {
 			return r, err
 		}

@@ -196,7 +196,7 @@ type collector struct{ otlp, prometheus string }
 // it passes on to next before it answers.
 func startCollector(t *testing.T, next string) *collector {
 	t.Helper()
-	startJaeger(t).Kill() // skips the test where there is no Jaeger, or builds one
+	jaegertest.Start(t).Kill() // skips the test where there is no Jaeger, or builds one
 	path, err := jaegertest.Binary(t.Context(), t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -311,13 +311,4 @@ func (c *collector) scrape(t *testing.T) []string {
 	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "# HELP ") })
 	slices.Sort(lines)
 	return lines
-}
-
-// startJaeger runs a Jaeger. That takes seconds: only a run with ALLOCTRACE_REQUIRE_ALL=1 does.
-func startJaeger(t *testing.T) *jaegertest.Jaeger {
-	t.Helper()
-	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
-		t.Skip("needs a real Jaeger: set ALLOCTRACE_REQUIRE_ALL=1, which builds one where there is none")
-	}
-	return jaegertest.Start(t)
 }

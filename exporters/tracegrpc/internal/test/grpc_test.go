@@ -75,32 +75,62 @@ func (s *service) FullDuplexCall(stream pb.TestService_FullDuplexCallServer) err
 
 // start runs a server on the loopback until stop is called, and returns a client of it.
 func start(t *testing.T, mem *alloctrace.Proxy, opts ...grpc.ServerOption) (client pb.TestServiceClient, stop func()) {
+	return serve(t, func(s *grpc.Server) {
+		if mem != nil {
+			pb.RegisterTestServiceServer(s, &service{mem: mem})
+		}
+	}, opts...)
+}
+
+// serve does so with the services that register adds.
+func serve(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) (client pb.TestServiceClient, stop func()) {
+	t.Helper()
+	s := listen(t, register, opts...)
+	return s.dial(t), s.stop
+}
+
+// A server is one on the loopback, with its clients.
+type server struct {
+	target  string
+	clients []*grpc.ClientConn
+	stop    func() // closes the connections, and waits for what ends after the answer, spans too
+}
+
+func listen(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(opts...)
-	if mem != nil {
-		pb.RegisterTestServiceServer(s, &service{mem: mem})
-	}
+	g := grpc.NewServer(opts...)
+	register(g)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop = sync.OnceFunc(func() {
-		if err := conn.Close(); err != nil {
-			t.Error(err)
+	go func() { served <- g.Serve(l) }()
+	s := &server{target: l.Addr().String()}
+	s.stop = sync.OnceFunc(func() {
+		for _, c := range s.clients {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		s.GracefulStop() // which waits for what ends after the answer, spans too
+		g.GracefulStop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(stop)
-	return pb.NewTestServiceClient(conn), stop
+	t.Cleanup(s.stop)
+	return s
+}
+
+// dial returns another client.
+func (s *server) dial(t *testing.T, opts ...grpc.DialOption) pb.TestServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient(s.target, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.clients = append(s.clients, conn)
+	return pb.NewTestServiceClient(conn)
 }
 
 // interceptors are those of mem, whose spans and records go to s.

@@ -41,8 +41,8 @@ func Do(c *counter.Counter, n int) error {
 func Count(c *counter.Counter, n int) error {
 	for i := range n {
 		c.Allocate(4096, 4096)
-		c.Reallocate(4096, 100, 128)
-		c.Free(128)
+		c.Reallocate(4096, 4096, 100, 128)
+		c.Free(100, 128)
 		if i%64 != 0 {
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 type onArrow struct{ memory *memory.CheckedAllocator }
 
 func (a onArrow) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
-	return blockalloc.FromRaw(unsafe.Pointer(unsafe.SliceData(a.memory.Allocate(int(l.Size)))), l)
+	return blockalloc.NewBlock(unsafe.Pointer(unsafe.SliceData(a.memory.Allocate(int(l.Size)))), l.Size, l)
 }
 
 func (onArrow) Reallocate(b blockalloc.Block, _ uintptr) (blockalloc.Block, error) { return b, nil }

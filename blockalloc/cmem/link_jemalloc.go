@@ -1,0 +1,6 @@
+//go:build cgo && unix && jemalloc
+
+package cmem
+
+// #cgo LDFLAGS: -ljemalloc
+import "C"

@@ -1,0 +1,6 @@
+//go:build cgo && unix && mimalloc
+
+package cmem
+
+// #cgo LDFLAGS: -lmimalloc
+import "C"

@@ -1,0 +1,62 @@
+;; Control: generators by continuations, exceptions, dynamic-wind, promises, and string ports.
+
+(define (tree->generator tree)
+  (define return #f)
+  (define (resume)
+    (let loop ((t tree))
+      (cond ((null? t) 'skip)
+            ((pair? t) (loop (car t)) (loop (cdr t)))
+            (else (call/cc (lambda (k)
+                             (set! resume (lambda () (k #f)))
+                             (return t))))))
+    (return 'end))
+  (lambda () (call/cc (lambda (r) (set! return r) (resume)))))
+
+(define (same-fringe? a b)
+  (let ((next-a (tree->generator a)) (next-b (tree->generator b)))
+    (let loop ()
+      (let* ((x (next-a)) (y (next-b)))
+        (cond ((not (eqv? x y)) #f) ((eq? x 'end) #t) (else (loop)))))))
+
+(write (list (same-fringe? '(1 (2 3) ((4))) '((1 2) (3 (4)))) (same-fringe? '(1 2 3) '(1 3 2))))
+(newline)
+
+(define log '())
+(define (note x) (set! log (cons x log)))
+(define (try n)
+  (guard (e ((symbol? e) (note e) e)
+            ((error-object? e) (note (error-object-message e)) 'error))
+    (dynamic-wind
+      (lambda () (note 'in))
+      (lambda () (case n ((0) 'fine) ((1) (raise 'thrown)) ((2) (error "broken" n)) (else (vector-ref (vector) n))))
+      (lambda () (note 'out)))))
+(write (map try '(0 1 2 3)))
+(newline)
+(write (reverse log))
+(newline)
+
+(define primes
+  (letrec ((from (lambda (n) (delay-force (delay (cons n (from (+ n 1)))))))
+           (sieve (lambda (s)
+                    (delay-force
+                     (let ((p (car (force s))))
+                       (delay (cons p (sieve (without p (cdr (force s)))))))))) 
+           (without (lambda (p s)
+                      (delay-force
+                       (let ((x (force s)))
+                         (if (= 0 (modulo (car x) p))
+                             (without p (cdr x))
+                             (delay (cons (car x) (without p (cdr x))))))))))
+    (sieve (from 2))))
+(define (take s n) (if (= n 0) '() (let ((x (force s))) (cons (car x) (take (cdr x) (- n 1))))))
+(write (take primes 15))
+(newline)
+
+(define (show . all)
+  (let ((port (open-output-string)))
+    (for-each (lambda (x) (write x port)) all)
+    (get-output-string port)))
+(write (show 1 #\a "b" '(c . d) #(1.5 #u8(1 2))))
+(newline)
+(write (list-sort < (map (lambda (n) (modulo (* n 7919) 101)) (take primes 20))))
+(newline)

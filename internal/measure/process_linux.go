@@ -1,0 +1,42 @@
+package measure
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// Virtual returns the size of the process's address space in bytes.
+func Virtual(t *testing.T) int64 {
+	t.Helper()
+	virtual, _ := statm(t)
+	return virtual
+}
+
+// Resident returns how many bytes of the process are in memory, as the kernel sums them up.
+func Resident(t *testing.T) int64 {
+	t.Helper()
+	_, resident := statm(t)
+	return resident
+}
+
+func statm(t *testing.T) (virtual, resident int64) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(data), &virtual, &resident); err != nil {
+		t.Fatal(err)
+	}
+	page := int64(os.Getpagesize())
+	return virtual * page, resident * page
+}
+
+// Emulated says that another processor is emulated, whose /proc/self is that of
+// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
+func Emulated() bool {
+	exe, err := os.Readlink("/proc/thread-self/exe")
+	return err != nil || strings.Contains(exe, "qemu")
+}
