@@ -1,7 +1,7 @@
 // Constructs prints what ways to write a line, and the parts of this library, allocate on the Go heap: before main, at the first
 // call, and at each further one. What runs inside of an allocator should allocate nothing.
 //
-// Each row is measured in processes of its own, where nobody has filled a pool before.
+// Each row is measured in a process of its own, where nobody has filled a pool before.
 package main
 
 import (
@@ -37,13 +37,13 @@ func table(out io.Writer) error {
 	fmt.Fprintf(out, "%-*s %8s %8s %8s %8s %8s %8s\n", nameWidth, "allocated on the Go heap", "bytes", "objects", "bytes", "objects", "bytes", "objects")
 	before, err := measured(beforeMainRow)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", beforeMainRow, err)
 	}
 	fmt.Fprintf(out, "%-*s %8v %8v\n", nameWidth, beforeMainRow, before.First.Bytes, before.First.Objects)
 	for _, c := range constructs() {
 		r, err := measured(c.name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		fmt.Fprintf(out, "%-*s %8v %8v %8v %8v %8v %8v\n", nameWidth, c.name,
 			r.First.Bytes, r.First.Objects, r.Next.Bytes, r.Next.Objects, r.Each.Bytes, r.Each.Objects)
@@ -51,30 +51,10 @@ func table(out io.Writer) error {
 	return nil
 }
 
-// processes is how often a row is measured. The runtime allocates what describes a thread when it needs one more, which it may
-// do while a row is measured on a busy machine. So the least is right.
-const processes = 3
-
-func measured(name string) (least result, err error) {
-	for i := range processes {
-		r, err := inProcess(name)
-		if err != nil {
-			return result{}, fmt.Errorf("%s: %w", name, err)
-		}
-		if i == 0 {
-			least = r
-		}
-		least = result{smaller(least.First, r.First), smaller(least.Next, r.Next), smaller(least.Each, r.Each)}
-	}
-	return least, nil
-}
-
-func smaller(a, b cost) cost { return cost{min(a.Bytes, b.Bytes), min(a.Objects, b.Objects)} }
-
-// inProcess runs this program to measure a row. Its environment is bare, for the runtime keeps a list of it: that, and the number
+// measured runs this program to measure a row. Its environment is bare, for the runtime keeps a list of it: that, and the number
 // of processors, would change what is allocated before main. No time zone is loaded from a file, and the race detector, where it
 // is linked in, does not wait for a second at the end.
-func inProcess(name string) (r result, err error) {
+func measured(name string) (r result, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return result{}, err

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
+	"time"
 )
 
 // A cost is what was allocated on the Go heap. Bytes are those of size classes: 24 for 20 that were asked for. Objects without
@@ -45,6 +47,7 @@ func measureRow(name string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	settle()
 	runtime.GC()
 	runtime.GC() // the pools of package sync are empty, whatever has used them before main
 	var r result
@@ -64,4 +67,28 @@ func measureRow(name string) (result, error) {
 	r.Each.Bytes /= warm
 	r.Each.Objects /= warm
 	return r, nil
+}
+
+// settle makes the runtime allocate now what it would allocate when the machine is busy, in the middle of a row. It makes a thread
+// when a write to a file takes long, and has a list of timers, in which the collector's scavenger waits for its turn.
+func settle() {
+	const enough = 8 // threads, and timers at once: the only goroutine of this program needs two or three
+	var running, end sync.WaitGroup
+	running.Add(enough)
+	for range enough {
+		end.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			running.Done()
+			running.Wait()
+		})
+	}
+	end.Wait()
+	var timers [enough]*time.Timer
+	for i := range timers {
+		timers[i] = time.AfterFunc(time.Hour, func() {})
+	}
+	for _, t := range timers {
+		t.Stop()
+	}
 }
