@@ -64,8 +64,10 @@ type Pool struct {
 	hand    int    // the chunk from which memory was given back last
 
 	// What was live at most since tick last ran, and in the second before, while it runs.
-	ticking bool
-	peaks   [2]int64
+	ticking    bool
+	peaks      [2]int64
+	ticks      int // how often a tick was planned
+	tickBubble int // the synctest bubble that the next one is planned in
 
 	//lint:ignore U1000 used on platforms that have only the Go heap
 	heap                    poolHeap

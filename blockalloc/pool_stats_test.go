@@ -308,3 +308,31 @@ func TestPoolKeepsWhatIsNeeded(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolOutlivesBubble: a Pool forgets demand although the bubble that its timer ran in has ended.
+func TestPoolOutlivesBubble(t *testing.T) {
+	const maxCached, size, n = 1 << 20, 64 << 10, 64
+	p := poolOver(t, &blockalloc.PoolPages{}, maxCached)
+	burst := func(t *testing.T) {
+		var blocks []blockalloc.Block
+		for range n {
+			blocks = append(blocks, poolAllocate(t, p, blockalloc.BlockLayout(size)))
+		}
+		for _, b := range blocks {
+			poolFree(t, p, b)
+		}
+		if !blockalloc.PoolTicks(p) {
+			t.Error("the Pool has no timer although it keeps more than MaxCached")
+		}
+	}
+	synctest.Test(t, burst) // its timer ends here
+	synctest.Test(t, func(t *testing.T) {
+		shardtest.Stay(t)
+		burst(t)
+		time.Sleep(blockalloc.PoolForgets)
+		synctest.Wait()
+		if s := p.Stats(); s.Cached > maxCached || blockalloc.PoolTicks(p) {
+			t.Errorf("without demand %d B are cached, want at most %d; the Pool's timer runs: %t", s.Cached, maxCached, blockalloc.PoolTicks(p))
+		}
+	})
+}

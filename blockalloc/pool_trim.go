@@ -25,12 +25,13 @@ func (p *Pool) liveBytes() int64 { return p.live + p.largeBytes.Load() }
 // demand is called when a block of r has been freed, or when r has none left for somebody who wants one: with that block
 // more is live than has been reported. It begins to tick when more than maxCached is kept. p.mu is held.
 func (p *Pool) demand(r *run) {
-	if !p.ticking {
+	// The timer of a testing/synctest bubble may have ended with the bubble.
+	if !p.ticking || p.tickBubble != 0 && p.tickBubble != bubble() {
 		if p.MaxCached < 0 || p.cached <= p.maxCached() {
 			return
 		}
-		p.ticking = true
-		time.AfterFunc(demandPeriod, p.tick) // not a timer that is set again: that panics between synctest's bubbles
+		p.ticking, p.tickBubble = true, bubble()
+		p.tickAgain()
 	}
 	p.peaks[0] = max(p.peaks[0], p.liveBytes()+1<<r.shift)
 }
@@ -38,10 +39,21 @@ func (p *Pool) demand(r *run) {
 // demandPeriod is how long what was live counts as demand, at least; at most twice as long.
 const demandPeriod = time.Second
 
+// tickAgain calls tick after demandPeriod. What an earlier call has planned becomes void. p.mu is held.
+func (p *Pool) tickAgain() {
+	p.ticks++
+	n := p.ticks
+	time.AfterFunc(demandPeriod, func() { p.tick(n) }) // not a timer that is set again: that panics between bubbles
+}
+
 // tick forgets what was live more than demandPeriod ago, and gives back what was kept for that. It ends
-// when there is nothing more to forget, and nothing can be given back.
-func (p *Pool) tick() {
+// when there is nothing more to forget, and nothing can be given back. It is tick number n.
+func (p *Pool) tick(n int) {
 	p.mu.Lock()
+	if n != p.ticks {
+		p.mu.Unlock()
+		return
+	}
 	p.peaks[0], p.peaks[1] = p.liveBytes(), p.peaks[0]
 	before, chunks := p.cached, slices.Clone(p.chunks)
 	p.mu.Unlock()
@@ -55,12 +67,15 @@ func (p *Pool) tick() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if n != p.ticks {
+		return
+	}
 	forgotten := max(p.peaks[0], p.peaks[1]) <= p.liveBytes()
 	if p.closed || forgotten && (p.cached <= p.maxCached() || p.cached >= before) {
 		p.ticking, p.peaks = false, [2]int64{}
 		return
 	}
-	time.AfterFunc(demandPeriod, p.tick)
+	p.tickAgain()
 }
 
 // Trim gives the memory of all freed blocks back to the operating system, and the
