@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,7 +22,7 @@ import (
 //
 //	debug=1     returns a text, the most bytes in use first
 //	combined=1  returns Go's heap profile and p as one, as WriteCombined does
-//	seconds=30  returns what changes within that time, 3600 seconds at most
+//	seconds=30  returns what changes within that time, 3600 seconds at most; with debug=1 what grows, as heapprofile.Growth says
 //	older=1h    returns what is live and was allocated so long ago, or earlier; what was allocated is what is live
 //	since=1h    returns what is live and was allocated since; also since=2006-01-02T15:04:05Z, and with older what is between both
 //	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
@@ -73,6 +74,12 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	var growth string
+	if r.Method == http.MethodGet && o.text && o.wait > 0 {
+		mark := h.profile.Mark()
+		wait(r, o.wait)
+		growth = mark.Growth().String()
+	}
 	if r.Context().Err() != nil {
 		return // nobody waits for it any more
 	}
@@ -87,6 +94,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Method == http.MethodHead:
+	case o.text && o.wait > 0:
+		_, _ = io.WriteString(w, growth) // the client has gone
 	case o.text:
 		h.text(w, r)
 	case o.lifetimes:
@@ -176,8 +185,8 @@ func parseOptions(query string) (o options, err error) {
 	if o.peak && (o.text || o.combined || o.wait > 0) {
 		return o, errors.New("at=peak is of off-heap memory alone, and of one moment: leave out debug, combined and seconds")
 	}
-	if o.text && (o.combined || o.wait > 0) {
-		return o, errors.New("debug=1 is for text, which is of now and of off-heap memory alone: leave out combined and seconds, or debug")
+	if o.text && o.combined {
+		return o, errors.New("debug=1 is for text, which is of off-heap memory alone: leave out combined, or debug")
 	}
 	return o, nil
 }
@@ -232,11 +241,7 @@ func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
 	if err != nil || o.wait == 0 {
 		return before, err
 	}
-	wait := time.NewTimer(o.wait)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-r.Context().Done():
+	if wait(r, o.wait); r.Context().Err() != nil {
 		return before, nil
 	}
 	after, err := now()
@@ -249,6 +254,16 @@ func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
 		taken.TimeNanos, taken.DurationNanos = before.TimeNanos, after.TimeNanos-before.TimeNanos
 	}
 	return taken, err
+}
+
+// wait returns after d, or when the client goes away.
+func wait(r *http.Request, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
 }
 
 // text writes what is in use, and in brackets what was allocated, with its calls. It ends

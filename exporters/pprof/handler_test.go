@@ -267,7 +267,7 @@ func TestHead(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	h := Handler(heapprofile.New(heapprofile.Options{Rate: 1}))
 	const seconds = ": use a number above 0, up to 3600"
-	const apart = "debug=1 is for text, which is of now and of off-heap memory alone: leave out combined and seconds, or debug"
+	const apart = "debug=1 is for text, which is of off-heap memory alone: leave out combined, or debug"
 	for query, want := range map[string]string{
 		"seconds=soon":                         "seconds=soon" + seconds,
 		"seconds=0":                            "seconds=0" + seconds,
@@ -282,7 +282,7 @@ func TestBadRequests(t *testing.T) {
 		"combined=heap":                        "combined=heap: use 1 for Go's heap profile too, or 0",
 		"debug=yes":                            "debug=yes: use 1 for text, or 0",
 		"debug=-1":                             "debug=-1: use 1 for text, or 0",
-		"debug=1&seconds=1":                    apart,
+		"debug=1&seconds=1&combined=1":         apart,
 		"debug=1&combined=1":                   apart,
 		"seconds=1;combined=1":                 `query seconds=1;combined=1: invalid semicolon separator in query: escape it as URLs are`,
 		"seconds=%zz":                          `query seconds=%zz: invalid URL escape "%zz": escape it as URLs are`,

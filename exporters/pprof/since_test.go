@@ -1,12 +1,14 @@
 package pprof
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +74,35 @@ func TestOlderAndSince(t *testing.T) {
 			if err := mem.Free(b); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+}
+
+// TestGrowthText: with debug and seconds the answer is what has grown meanwhile.
+func TestGrowthText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hook := heapprofile.New(heapprofile.Options{Rate: 1})
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(hook))
+		allocate(t, mem, 100)
+		get := func(method string, d time.Duration) *httptest.ResponseRecorder {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			w := httptest.NewRecorder()
+			Handler(hook).ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, "/?debug=1&seconds=60", nil))
+			return w
+		}
+		go func() {
+			time.Sleep(30 * time.Second)
+			allocate(t, mem, 2000)
+		}()
+		w := get("GET", time.Hour)
+		const want = "1.95 KiB more is live than 1m0s before: of 100 B then nothing freed, 1.95 KiB added in 1 block, the newest 30s ago\n"
+		if got := w.Body.String(); w.Code != http.StatusOK || !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 2 || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+			t.Errorf("%d, %v, %s\nwant %s", w.Code, w.Header(), got, want)
+		}
+		begin := time.Now()
+		if w := get("HEAD", time.Hour); w.Code != http.StatusOK || w.Body.Len() > 0 || time.Since(begin) > 0 {
+			t.Errorf("HEAD: %d, %q after %v", w.Code, w.Body, time.Since(begin))
 		}
 	})
 }

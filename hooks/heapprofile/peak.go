@@ -80,8 +80,7 @@ func (p *peaks) before(s *site) {
 
 // after counts that b is live, or is no longer if times is -1.
 func (p *peaks) after(b *block, times int64) {
-	blocks, bytes := b.weighted()
-	change := liveSums{blocks, bytes, b.variance()}
+	change := b.sums()
 	for _, peak := range p.list {
 		if !peak.counts(b.site) {
 			continue

@@ -95,6 +95,12 @@ func (b *block) weighted() (blocks, bytes int64) {
 	return int64(weight*blockUnit + 0.5), int64(weight*float64(b.size) + 0.5)
 }
 
+// sums returns what b adds to what is live.
+func (b *block) sums() liveSums {
+	blocks, bytes := b.weighted()
+	return liveSums{blocks, bytes, b.variance()}
+}
+
 // sites keeps each site once, and for ever. Sites are found as stacks are, without a lock.
 type sites struct {
 	seed    maphash.Seed
@@ -243,8 +249,7 @@ func (p *Profile) SamplesOf(keep func(b Block) bool) []Sample {
 		if sites[b.site] == nil {
 			sites[b.site] = new(liveSums)
 		}
-		blocks, bytes := b.weighted()
-		sites[b.site].add(liveSums{blocks, bytes, b.variance()}, 1)
+		sites[b.site].add(b.sums(), 1)
 	}
 	samples := make([]Sample, 0, len(sites))
 	for s, live := range sites {
