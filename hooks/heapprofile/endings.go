@@ -22,6 +22,7 @@ func longest(class int) time.Duration { return time.Microsecond << class }
 // endings is how the blocks of a site ended, by how long they lived: estimates, as those of a site are.
 type endings struct {
 	blocks, bytes [timeClasses]atomic.Int64
+	variance      variance     // of the bytes
 	elsewhere     atomic.Int64 // blocks that another goroutine freed
 	by            [freeStacks]atomic.Pointer[freeStack]
 }
@@ -68,6 +69,7 @@ func (all *endings) add(b *block, e ending, times int64) {
 	blocks, bytes := b.weighted()
 	all.blocks[e.class].Add(times * blocks)
 	all.bytes[e.class].Add(times * bytes)
+	all.variance.add(float64(times) * b.variance())
 	if e.elsewhere {
 		all.elsewhere.Add(times * blocks)
 	}

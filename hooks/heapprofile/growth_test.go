@@ -3,7 +3,6 @@ package heapprofile
 import (
 	"encoding/json"
 	"errors"
-	"math"
 	"math/rand/v2"
 	"regexp"
 	"strings"
@@ -112,13 +111,9 @@ func TestGrowthOfSample(t *testing.T) {
 			placeA(t, mem, size)
 		}
 		g := mark.Growth().Total
-		z := float64(g.Change()-n/2*size) / float64(g.Error)
-		squares += z * z
+		squares += square(g.Change(), n/2*size, g.Error)
 	}
-	// The sum of so many squares is trials on average, and its standard deviation is 14: a right one is outside once in 10^6.
-	if deviation := math.Sqrt(2 * trials); math.Abs(squares-trials) > 6*deviation {
-		t.Errorf("the squares of %d changes in standard errors add up to %.0f", trials, squares)
-	}
+	checkSquares(t, "what has grown", squares, trials)
 }
 
 // TestGrowthText: a line for the whole and one for each site that has changed, with the age of the newest block.

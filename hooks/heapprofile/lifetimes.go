@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -33,7 +32,8 @@ type Lifetime struct {
 type Lived struct {
 	Blocks int64   `json:"blocks"`
 	Bytes  int64   `json:"bytes"`
-	Times  []Times `json:"times"` // from the shortest to the longest, without those that no block has
+	Error  int64   `json:"bytes_error,omitempty"` // the standard error of Bytes
+	Times  []Times `json:"times"`                 // from the shortest to the longest, without those that no block has
 }
 
 // Times is the blocks that have lived at most so long, and longer than half of that. The first class goes up to a
@@ -77,8 +77,10 @@ func (p *Profile) Lifetimes() []Lifetime {
 	}
 	now := time.Since(p.start)
 	for _, b := range p.blocks() {
+		live := &of(b.site, p.ownerOf(&b.block)).live
 		blocks, bytes := b.weighted()
-		of(b.site, p.ownerOf(&b.block)).live.add(timeClass(now-b.since), blocks, bytes)
+		live.add(timeClass(now-b.since), blocks, bytes)
+		live.variance += b.variance()
 	}
 	lifetimes := make([]Lifetime, len(list))
 	for i, l := range list {
@@ -99,7 +101,10 @@ type lives struct {
 	freedBy     map[string]*FreedBy
 }
 
-type histogram struct{ blocks, bytes [timeClasses]int64 }
+type histogram struct {
+	blocks, bytes [timeClasses]int64
+	variance      float64 // of the bytes
+}
 
 func (h *histogram) add(class int, blocks, bytes int64) {
 	h.blocks[class] += blocks
@@ -117,6 +122,7 @@ func (h *histogram) lived() (l Lived) {
 		}
 	}
 	l.Blocks = rounded(blocks)
+	l.Error = (&liveSums{variance: h.variance}).standardError()
 	return l
 }
 
@@ -125,6 +131,7 @@ func (l *lives) ends(all *endings) {
 	for class := range all.blocks {
 		l.ended.add(class, all.blocks[class].Load(), all.bytes[class].Load())
 	}
+	l.ended.variance += all.variance.load()
 	l.elsewhere += all.elsewhere.Load()
 	for i := range all.by {
 		by := all.by[i].Load()
@@ -213,8 +220,8 @@ func takeClass(times *[]Times, most time.Duration) (blocks float64) {
 //	64 MiB in 16384 blocks have ended, 4 KiB in 1 block is live: index.(*Index).query (index.go:42), main.run (main.go:7);
 //	half live up to 64µs, 99% up to 1.024ms; 16384 were freed by index.(*Index).query (index.go:50)
 func (l Lifetime) String() string {
-	line := fmt.Sprintf("%s in %s have ended, %s in %s are live: %s", counter.FormatBytes(l.Ended.Bytes), number(l.Ended.Blocks, "block"),
-		counter.FormatBytes(l.Live.Bytes), number(l.Live.Blocks, "block"), calls(l.Stack, callsShown, l.Cut))
+	line := fmt.Sprintf("%s in %s have ended, %s in %s are live: %s", estimate(l.Ended.Bytes, l.Ended.Error), number(l.Ended.Blocks, "block"),
+		estimate(l.Live.Bytes, l.Live.Error), number(l.Live.Blocks, "block"), calls(l.Stack, callsShown, l.Cut))
 	if l.Owner != "" {
 		line += fmt.Sprintf(" of %q", l.Owner)
 	}

@@ -235,7 +235,7 @@ func TestLifetimeText(t *testing.T) {
 	stack := []Frame{{"example.com/index.(*Index).query", "/src/index.go", 42}, {"main.run", "/src/main.go", 7}}
 	frees := []FreedBy{{16384, []Frame{{"example.com/index.(*Index).query", "/src/index.go", 50}}}}
 	short := Lifetime{
-		Ended:   Lived{16384, 64 << 20, []Times{{64 * time.Microsecond, 10000, 40 << 20}, {1024 * time.Microsecond, 6384, 24 << 20}}},
+		Ended:   Lived{16384, 64 << 20, 0, []Times{{64 * time.Microsecond, 10000, 40 << 20}, {1024 * time.Microsecond, 6384, 24 << 20}}},
 		FreedBy: frees, Stack: stack,
 	}
 	const line = "64 MiB in 16384 blocks have ended, 0 B in 0 blocks are live: index.(*Index).query (index.go:42), main.run (main.go:7); " +
@@ -247,10 +247,14 @@ func TestLifetimeText(t *testing.T) {
 	if got := short.Advice(); got != advice {
 		t.Errorf("Advice() = %q, want %q", got, advice)
 	}
+	sampled := short
+	if sampled.Ended.Error = 1 << 20; !strings.HasPrefix(sampled.String(), "64 MiB ± 1 MiB in 16384 blocks have ended, ") {
+		t.Error(sampled)
+	}
 	for name, change := range map[string]func(*Lifetime){
 		"few":       func(l *Lifetime) { l.Ended.Blocks, l.Ended.Times = 99, []Times{{time.Microsecond, 99, 99}} },
 		"long":      func(l *Lifetime) { l.Ended.Times = []Times{{2048 * time.Microsecond, 16384, 64 << 20}} },
-		"live":      func(l *Lifetime) { l.Live = Lived{1000, 1000, []Times{{time.Hour, 1000, 1000}}} },
+		"live":      func(l *Lifetime) { l.Live = Lived{1000, 1000, 0, []Times{{time.Hour, 1000, 1000}}} },
 		"elsewhere": func(l *Lifetime) { l.Elsewhere = 1 },
 		"others":    func(l *Lifetime) { l.FreedBy = []FreedBy{{16384, stack[1:]}} },
 		"unknown":   func(l *Lifetime) { l.FreedBy = nil },
@@ -268,6 +272,43 @@ func TestLifetimeText(t *testing.T) {
 	}
 	if err != nil || !reflect.DeepEqual(back, short) {
 		t.Errorf("%s comes back as %+v, %v", text, back, err)
+	}
+}
+
+// TestLifetimesOfSample: what has ended, and what is live, differ from the truth as their standard errors say.
+func TestLifetimesOfSample(t *testing.T) {
+	const trials, rate, size, n = 100, 4096, 1024, 400
+	var ended, live float64
+	for range trials {
+		p := New(Options{Rate: rate, Lifetimes: true})
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
+		var blocks []blockalloc.Block
+		for range 2 * n {
+			blocks = append(blocks, placeA(t, mem, size))
+		}
+		for _, b := range blocks[n:] {
+			giveBack(t, mem, b)
+		}
+		l := p.Lifetimes()[0]
+		ended += square(l.Ended.Bytes, n*size, l.Ended.Error)
+		live += square(l.Live.Bytes, n*size, l.Live.Error)
+	}
+	checkSquares(t, "what has ended", ended, trials)
+	checkSquares(t, "what is live", live, trials)
+}
+
+// square is that of a difference in standard errors.
+func square(got, want, standardError int64) float64 {
+	z := float64(got-want) / float64(standardError)
+	return z * z
+}
+
+// checkSquares fails for a sum of squares that a right standard error has once in a million times: it is the number of trials on
+// average, and its standard deviation is the root of twice that.
+func checkSquares(t *testing.T, of string, sum float64, trials int) {
+	t.Helper()
+	if deviation := math.Sqrt(2 * float64(trials)); math.Abs(sum-float64(trials)) > 6*deviation {
+		t.Errorf("the squares of %d differences of %s, in standard errors, add up to %.0f", trials, of, sum)
 	}
 }
 

@@ -27,7 +27,7 @@ type site struct {
 
 	endings atomic.Pointer[endings] // nil until a block was freed; see Options.Lifetimes
 
-	variance atomic.Uint64 // of the live bytes, as far as they are an estimate: the bits of a float64
+	variance variance // of the live bytes
 }
 
 const blockUnit = 1 << 16
@@ -40,7 +40,7 @@ func (s *site) allocate(b *block) {
 	blocks, bytes := b.weighted()
 	s.allocated.Add(blocks)
 	s.allocatedBytes.Add(bytes)
-	s.vary(b.variance())
+	s.variance.add(b.variance())
 }
 
 // free takes out a block, weighted, or takes that back if times is -1.
@@ -48,24 +48,28 @@ func (s *site) free(b *block, times int64) {
 	blocks, bytes := b.weighted()
 	s.freed.Add(times * blocks)
 	s.freedBytes.Add(times * bytes)
-	s.vary(-float64(times) * b.variance())
+	s.variance.add(-float64(times) * b.variance())
 }
 
-// vary adds to the variance of the live bytes.
-func (s *site) vary(by float64) {
+// A variance is one of bytes that are an estimate. Goroutines may add to it at once.
+type variance struct{ bits atomic.Uint64 } // of a float64
+
+func (v *variance) add(by float64) {
 	for by != 0 {
-		bits := s.variance.Load()
-		if s.variance.CompareAndSwap(bits, math.Float64bits(math.Float64frombits(bits)+by)) {
+		bits := v.bits.Load()
+		if v.bits.CompareAndSwap(bits, math.Float64bits(math.Float64frombits(bits)+by)) {
 			return
 		}
 	}
 }
 
+func (v *variance) load() float64 { return math.Float64frombits(v.bits.Load()) }
+
 // live returns what is live of s. Others may allocate and free between its numbers, unless peaks.mu is held and counts.
 func (s *site) live() liveSums {
 	freed, freedBytes := s.freed.Load(), s.freedBytes.Load() // before what was allocated, so as not to be more
 	allocated, allocatedBytes := s.allocated.Load(), s.allocatedBytes.Load()
-	return liveSums{allocated - freed, allocatedBytes - freedBytes, math.Float64frombits(s.variance.Load())}
+	return liveSums{allocated - freed, allocatedBytes - freedBytes, s.variance.load()}
 }
 
 // liveSums are what is live of one site, or in all.
