@@ -26,7 +26,8 @@ import (
 //	older=1h    returns what is live and was allocated so long ago, or earlier; what was allocated is what is live
 //	since=1h    returns what is live and was allocated since; also since=2006-01-02T15:04:05Z, and with older what is between both
 //	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
-//	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; it needs Lifetimes of heapprofile.Options
+//	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
+//	            it needs Lifetimes of heapprofile.Options
 //
 // With seconds the handler extends the deadline of the server's WriteTimeout, by
 // [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
@@ -39,6 +40,8 @@ func Handler(p *heapprofile.Profile) http.Handler {
 	require("Handler", p != nil)
 	return handler{p}
 }
+
+var errNoLifetimes = errors.New("this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options")
 
 type handler struct{ profile *heapprofile.Profile }
 
@@ -63,12 +66,16 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var lifetimes []heapprofile.Lifetime
 	if o.lifetimes {
 		if lifetimes = h.profile.Lifetimes(); lifetimes == nil {
-			fail(w, http.StatusBadRequest, errors.New("lifetimes=1: this profile does not know them: have the program set Lifetimes in heapprofile.Options"))
+			fail(w, http.StatusBadRequest, errNoLifetimes)
 			return
 		}
 	}
 	var taken *profile.Profile
-	if r.Method == http.MethodGet && !o.text && !o.lifetimes {
+	switch {
+	case r.Method != http.MethodGet || o.text:
+	case o.lifetimes && o.asProfile:
+		taken = buildLifetimes(lifetimes, h.profile.Rate())
+	case !o.lifetimes:
 		if taken, err = h.take(r, o); err != nil {
 			fail(w, http.StatusInternalServerError, err)
 			return
@@ -86,7 +93,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case o.text:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	case o.lifetimes:
+	case o.lifetimes && !o.asProfile:
 		w.Header().Set("Content-Type", "application/json")
 	default:
 		w.Header().Set("Content-Type", "application/octet-stream")
@@ -98,7 +105,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, growth) // the client has gone
 	case o.text:
 		h.text(w, r)
-	case o.lifetimes:
+	case taken == nil:
 		_ = json.NewEncoder(w).Encode(lifetimes) // the client has gone
 	default:
 		_ = taken.Write(w) // the client has gone
@@ -114,6 +121,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 // options are a request's parameters.
 type options struct {
 	text, combined, peak, lifetimes bool
+	asProfile                       bool // lifetimes are wanted as one
 
 	seconds string
 	wait    time.Duration
@@ -165,9 +173,11 @@ func parseOptions(query string) (o options, err error) {
 	default:
 		return o, fmt.Errorf("at=%s: use peak, or now", text.Line(v, maxValue))
 	}
-	if v := values.Get("lifetimes"); v != "" {
+	if v := values.Get("lifetimes"); v == "pprof" {
+		o.lifetimes, o.asProfile = true, true
+	} else if v != "" {
 		if o.lifetimes, err = strconv.ParseBool(v); err != nil {
-			return o, fmt.Errorf("lifetimes=%s: use 1 for how long blocks live, or 0", text.Line(v, maxValue))
+			return o, fmt.Errorf("lifetimes=%s: use 1 for how long blocks live, pprof for that as a profile, or 0", text.Line(v, maxValue))
 		}
 	}
 	if o.older, err = parseTime(values, "older"); err != nil {
@@ -177,7 +187,7 @@ func parseOptions(query string) (o options, err error) {
 		return o, err
 	}
 	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
-		return o, errors.New("lifetimes=1 is of all blocks, and JSON: leave out at, older, since, debug, combined and seconds")
+		return o, errors.New("lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds")
 	}
 	if o.keeps() && (o.text || o.combined || o.peak || o.wait > 0) {
 		return o, errors.New("older and since are of what is live now: leave out at, debug, combined and seconds")

@@ -132,24 +132,8 @@ func buildPeak(k *heapprofile.Peak) *profile.Profile {
 }
 
 func buildOf(samples []heapprofile.Sample, rate int, at time.Time) *profile.Profile {
-	// All symbols are found here, and nobody needs the program's file to find them.
-	program, _ := os.Executable()
-	here := &profile.Mapping{ID: 1, File: program, HasFunctions: true, HasFilenames: true, HasLineNumbers: true, HasInlineFrames: true}
-	b := builder{
-		functions: make(map[functionKey]*profile.Function),
-		locations: make(map[uintptr]*profile.Location),
-		profile: &profile.Profile{
-			SampleType: []*profile.ValueType{
-				{Type: "alloc_objects", Unit: "count"}, {Type: "alloc_space", Unit: "bytes"},
-				{Type: "inuse_objects", Unit: "count"}, {Type: "inuse_space", Unit: "bytes"},
-			},
-			DefaultSampleType: "inuse_space",
-			PeriodType:        &profile.ValueType{Type: "space", Unit: "bytes"},
-			Period:            int64(rate),
-			TimeNanos:         at.UnixNano(),
-			Mapping:           []*profile.Mapping{here},
-		},
-	}
+	b := newBuilder(rate, at, "alloc_objects", "alloc_space", "inuse_objects", "inuse_space")
+	b.profile.DefaultSampleType = "inuse_space"
 	for _, s := range samples {
 		b.add(s)
 	}
@@ -161,6 +145,29 @@ type builder struct {
 	profile   *profile.Profile
 	functions map[functionKey]*profile.Function
 	locations map[uintptr]*profile.Location
+	byName    map[heapprofile.Frame]*profile.Location
+}
+
+// newBuilder returns a builder of a profile with these types of samples, in pairs of a number of blocks and their bytes.
+func newBuilder(rate int, at time.Time, types ...string) *builder {
+	// All symbols are found here, and nobody needs the program's file to find them.
+	program, _ := os.Executable()
+	here := &profile.Mapping{ID: 1, File: program, HasFunctions: true, HasFilenames: true, HasLineNumbers: true, HasInlineFrames: true}
+	b := &builder{
+		functions: make(map[functionKey]*profile.Function),
+		locations: make(map[uintptr]*profile.Location),
+		byName:    make(map[heapprofile.Frame]*profile.Location),
+		profile: &profile.Profile{
+			PeriodType: &profile.ValueType{Type: "space", Unit: "bytes"},
+			Period:     int64(rate),
+			TimeNanos:  at.UnixNano(),
+			Mapping:    []*profile.Mapping{here},
+		},
+	}
+	for i, name := range types {
+		b.profile.SampleType = append(b.profile.SampleType, &profile.ValueType{Type: name, Unit: []string{"count", "bytes"}[i%2]})
+	}
+	return b
 }
 
 type functionKey struct{ name, file string }
@@ -196,19 +203,19 @@ func (b *builder) location(frames []runtime.Frame) *profile.Location {
 	}
 	l := &profile.Location{ID: uint64(len(b.profile.Location) + 1), Address: uint64(pc), Mapping: b.profile.Mapping[0]}
 	for _, f := range frames {
-		l.Line = append(l.Line, profile.Line{Function: b.function(f), Line: int64(f.Line)})
+		l.Line = append(l.Line, profile.Line{Function: b.function(f.Function, f.File), Line: int64(f.Line)})
 	}
 	b.locations[pc] = l
 	b.profile.Location = append(b.profile.Location, l)
 	return l
 }
 
-func (b *builder) function(f runtime.Frame) *profile.Function {
-	key := functionKey{f.Function, f.File}
+func (b *builder) function(name, file string) *profile.Function {
+	key := functionKey{name, file}
 	if of := b.functions[key]; of != nil {
 		return of
 	}
-	of := &profile.Function{ID: uint64(len(b.profile.Function) + 1), Name: f.Function, SystemName: f.Function, Filename: f.File}
+	of := &profile.Function{ID: uint64(len(b.profile.Function) + 1), Name: name, SystemName: name, Filename: file}
 	b.functions[key] = of
 	b.profile.Function = append(b.profile.Function, of)
 	return of

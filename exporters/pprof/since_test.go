@@ -124,11 +124,11 @@ func TestLifetimes(t *testing.T) {
 		{hook, "lifetimes=1", http.StatusOK, "application/json", new([]heapprofile.Lifetime), new(hook.Lifetimes())},
 		{heapprofile.New(heapprofile.Options{Lifetimes: true}), "lifetimes=true", http.StatusOK, "application/json", new([]heapprofile.Lifetime), &[]heapprofile.Lifetime{}},
 		{hook, "lifetimes=0", http.StatusOK, "application/octet-stream", nil, nil},
-		{hook, "lifetimes=some", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes=some: use 1 for how long blocks live, or 0"},
-		{hook, "lifetimes=1&at=peak", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes=1 is of all blocks, and JSON: leave out at, older, since, debug, combined and seconds"},
+		{hook, "lifetimes=some", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes=some: use 1 for how long blocks live, pprof for that as a profile, or 0"},
+		{hook, "lifetimes=1&at=peak", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds"},
 		{
 			heapprofile.New(heapprofile.Options{}), "lifetimes=1", http.StatusBadRequest, "text/plain; charset=utf-8", nil,
-			"lifetimes=1: this profile does not know them: have the program set Lifetimes in heapprofile.Options",
+			"this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options",
 		},
 	} {
 		w := httptest.NewRecorder()
