@@ -12,11 +12,12 @@ import (
 
 // WriteLifetimes writes how long blocks live, as p.Lifetimes has it, in the form that go tool pprof reads: those that were freed as
 // ended_objects and ended_space, and those that are live as inuse_objects and inuse_space. A sample is the blocks of one class of
-// times. Its tag "lifetime" or "age" is the longest time of the class. So
+// times, each of which goes up to twice the one before. Its tag "lifetime" is how long they have lived at most, or "age" how long they have
+// been live at least. So
 //
 //	go tool pprof -sample_index=inuse_space -tagfocus=age=1hr: lifetimes.pb.gz
 //
-// shows what has been live for an hour or two, and longer, and -tags how the times are distributed. It panics if p is nil.
+// shows what has been live for more than an hour, and -tags how the times are distributed. It panics if p is nil.
 // An error says that Lifetimes of [heapprofile.Options] was not set, or is of w.
 func WriteLifetimes(w io.Writer, p *heapprofile.Profile) error {
 	require("WriteLifetimes", p != nil)
@@ -39,16 +40,16 @@ func buildLifetimes(lifetimes []heapprofile.Lifetime, rate int) *profile.Profile
 			labels = map[string][]string{"owner": {l.Owner}}
 		}
 		stack := b.named(l.Stack)
-		add := func(tag string, times []heapprofile.Times, values func(t heapprofile.Times) []int64) {
+		add := func(tag string, times []heapprofile.Times, part time.Duration, values func(t heapprofile.Times) []int64) {
 			for _, t := range times {
 				b.profile.Sample = append(b.profile.Sample, &profile.Sample{
 					Value: values(t), Location: stack, Label: labels,
-					NumLabel: map[string][]int64{tag: {int64(t.Most)}}, NumUnit: map[string][]string{tag: {"nanoseconds"}},
+					NumLabel: map[string][]int64{tag: {int64(t.Most / part)}}, NumUnit: map[string][]string{tag: {"nanoseconds"}},
 				})
 			}
 		}
-		add("lifetime", l.Ended.Times, func(t heapprofile.Times) []int64 { return []int64{t.Blocks, t.Bytes, 0, 0} })
-		add("age", l.Live.Times, func(t heapprofile.Times) []int64 { return []int64{0, 0, t.Blocks, t.Bytes} })
+		add("lifetime", l.Ended.Times, 1, func(t heapprofile.Times) []int64 { return []int64{t.Blocks, t.Bytes, 0, 0} })
+		add("age", l.Live.Times, 2, func(t heapprofile.Times) []int64 { return []int64{0, 0, t.Blocks, t.Bytes} })
 	}
 	clean(b.profile)
 	return b.profile
