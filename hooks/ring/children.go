@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/stored"
 )
 
 // children are the names of child Proxies that a Ring observes, by number. Children of one
@@ -13,6 +14,7 @@ type children struct {
 	mu      sync.Mutex
 	names   []string
 	numbers map[string]uint64
+	storage stored.Storage // nil if nobody else keeps the names
 }
 
 // number returns the number of name, 0 if there are too many names.
@@ -20,7 +22,7 @@ func (c *children) number(name string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, ok := c.numbers[name]
-	if !ok && len(c.names) < 1<<childBits-1 {
+	if !ok && len(c.names) < 1<<childBits-1 && (c.storage == nil || c.storage.Name(name)) {
 		if c.numbers == nil {
 			c.numbers = make(map[string]uint64)
 		}

@@ -1,6 +1,9 @@
 package ring
 
-import "github.com/alloctrace/alloctrace/internal/goroutine"
+import (
+	"github.com/alloctrace/alloctrace/internal/goroutine"
+	"github.com/alloctrace/alloctrace/internal/stored"
+)
 
 // An epoch is a number, in the lower half, and the shard that has it. Who writes in
 // another shard begins an epoch of that shard, so that the numbers give the order of records
@@ -10,7 +13,7 @@ import "github.com/alloctrace/alloctrace/internal/goroutine"
 const (
 	goroutineBits = 9
 
-	epochShift  = 32
+	epochShift  = stored.EpochShift
 	epochNumber = 1<<epochShift - 1
 	unordered   = 1<<31 - 1 // in place of a shard
 

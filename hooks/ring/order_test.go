@@ -109,7 +109,7 @@ func (*stuck) Now() int64 { return 1 }
 func TestOrderOfNewShard(t *testing.T) {
 	for round := range 40_000 {
 		r := handmade(8, 2, nil)
-		shards := []*ringShard{r.newShard(false), r.newShard(false)}
+		shards := []*ringShard{r.newShard(0, false), r.newShard(1, false)}
 		write := func(i int, number uint64) {
 			s := shards[i]
 			r.shards[i].Store(s)

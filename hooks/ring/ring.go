@@ -12,6 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/stored"
 )
 
 // A Ring is a Hook that keeps the last events. [Ring.Records] returns them, and a [Drainer]
@@ -42,6 +43,7 @@ type Ring struct {
 	short    atomic.Int32 // epochs that were short
 	overflow overflow
 	children children
+	storage  stored.Storage // nil if it is on the Go heap
 
 	// For each goroutine, by hash: the unordered epoch in which it last wrote, and the number of
 	// the shard, plus one, in the lower half.
@@ -63,6 +65,14 @@ func New(events int, clock Clock) *Ring {
 		clock:  clock,
 		size:   1 << bits.Len(uint(events-1)),
 		shards: make([]atomic.Pointer[ringShard], shard.NumProcs),
+	}
+}
+
+func init() {
+	stored.NewRing = func(events int, clock any, s stored.Storage) any {
+		r := New(events, clock.(Clock))
+		r.storage, r.overflow.storage, r.children.storage = s, s, s
+		return r
 	}
 }
 
@@ -138,11 +148,14 @@ func (r *Ring) Observed() uint64 {
 // is no loss: what a [Drainer] misses of them, that one has dropped.
 func (r *Ring) Usage() hooks.Usage {
 	observed := int64(r.Observed())
-	shards := r.all()
+	perShard := unsafe.Sizeof(ringShard{})
+	if r.storage == nil {
+		perShard += uintptr(r.size) * unsafe.Sizeof(record{})
+	}
 	return hooks.Usage{
 		Events:  observed,
 		Sampled: observed,
 		Bytes: int64(unsafe.Sizeof(*r)) + int64(len(r.shards))*int64(unsafe.Sizeof(r.others)) +
-			int64(len(shards))*int64(unsafe.Sizeof(ringShard{})+uintptr(r.size)*unsafe.Sizeof(record{})),
+			int64(len(r.all()))*int64(perShard),
 	}
 }

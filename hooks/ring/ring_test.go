@@ -41,7 +41,7 @@ func one(r *Ring) *Ring {
 // put writes an event as shard i does in its epoch of this number.
 func put(r *Ring, i int, epoch uint32, at uint64, e alloctrace.Event) {
 	if r.shards[i].Load() == nil {
-		r.shards[i].Store(r.newShard(false))
+		r.shards[i].Store(r.newShard(i, false))
 	}
 	if later := epoch - uint32(r.epoch.Load()); int32(later) > 0 {
 		r.epoch.Store(uint64(epoch))
@@ -236,7 +236,7 @@ func TestRingLosses(t *testing.T) {
 // unordered, and long ones do not matter.
 func TestRingEpochs(t *testing.T) {
 	r := handmade(1, 2, nil)
-	shards := []*ringShard{r.newShard(false), r.newShard(false)}
+	shards := []*ringShard{r.newShard(0, false), r.newShard(1, false)}
 	begin := func(i, events int) uint64 {
 		shards[i%2].head.Add(int64(events))
 		return r.begin(i%2, shards[i%2])

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/stored"
 )
 
 // ringShard is where one writes at a time: who is on its processor, or if it is
@@ -28,24 +29,24 @@ type ringShard struct {
 }
 
 // record is an event as it lies in a ring.
-type record [4]atomic.Uint64
+type record = stored.Record
 
 const (
 	recordAddr = iota
-	recordRest // from the highest bits: size, number of the child, binary logarithm of the alignment, kind
+	recordRest // see stored.Record
 	recordTime
 	recordNumber // lower half, and that of its epoch
 )
 
 const (
-	kindBits   = 4
-	alignBits  = 7
-	childBits  = 13
-	alignShift = kindBits
-	childShift = alignShift + alignBits
-	sizeShift  = childShift + childBits
+	kindBits   = stored.KindBits
+	alignBits  = stored.AlignBits
+	childBits  = stored.ChildBits
+	alignShift = stored.AlignShift
+	childShift = stored.ChildShift
+	sizeShift  = stored.SizeShift
 
-	overflowed = 1<<kindBits - 1 // a kind: the event is number rest>>kindBits of Ring.overflow
+	overflowed = stored.Overflowed // a kind: the event is number rest>>kindBits of Ring.overflow
 )
 
 // needsOverflow reports whether e does not fit into a record.
@@ -73,9 +74,9 @@ func unpacked(addr uintptr, rest uint64) (e alloctrace.Event, child uint64) {
 // or if the shard is shared in the possession of its lock.
 func (r *Ring) enter(p shard.Proc) (shard.Proc, *ringShard) {
 	for {
-		own := &r.others
+		own, i := &r.others, len(r.shards)
 		if p.Index < len(r.shards) {
-			own = &r.shards[p.Index]
+			own, i = &r.shards[p.Index], p.Index
 		}
 		s := own.Load()
 		if s != nil && !s.shared {
@@ -83,7 +84,7 @@ func (r *Ring) enter(p shard.Proc) (shard.Proc, *ringShard) {
 		}
 		p.Unpin()
 		if s == nil {
-			own.CompareAndSwap(nil, r.newShard(own == &r.others || !shard.Pinned))
+			own.CompareAndSwap(nil, r.newShard(i, own == &r.others || !shard.Pinned))
 			s = own.Load()
 		}
 		if s.shared {
@@ -94,8 +95,14 @@ func (r *Ring) enter(p shard.Proc) (shard.Proc, *ringShard) {
 	}
 }
 
-func (r *Ring) newShard(shared bool) *ringShard {
-	return &ringShard{mask: r.size - 1, records: &make([]record, r.size)[0], shared: shared}
+func (r *Ring) newShard(i int, shared bool) *ringShard {
+	s := &ringShard{mask: r.size - 1, shared: shared}
+	if r.storage != nil {
+		s.records = r.storage.Shard(i)
+	} else {
+		s.records = &make([]record, r.size)[0]
+	}
+	return s
 }
 
 // all returns the shards there are. None is ever removed.

@@ -5,7 +5,7 @@
 // Map maps accessible, zeroed pages. Reserve takes address space without access. Commit makes
 // part of it accessible, and Seal makes that inaccessible again. Purge gives back the memory of
 // accessible pages, whose content is lost, and [PurgeZeroes] says whether they are zero then. Unmap
-// gives back the address space. Sizes and alignments are whole pages.
+// gives back the address space. MapFile maps a file, and DetachFile ends that. Sizes and alignments are whole pages.
 package pages
 
 import "os"

@@ -4,6 +4,7 @@ package pages
 
 import (
 	"errors"
+	"os"
 	"unsafe"
 )
 
@@ -27,3 +28,7 @@ func Purge(unsafe.Pointer, uintptr) error { return errors.ErrUnsupported }
 func Seal(unsafe.Pointer, uintptr) error { return errors.ErrUnsupported }
 
 func Unmap(unsafe.Pointer, uintptr) error { return errors.ErrUnsupported }
+
+func MapFile(*os.File, uintptr) (unsafe.Pointer, error) { return nil, errors.ErrUnsupported }
+
+func DetachFile(unsafe.Pointer, uintptr) error { return errors.ErrUnsupported }

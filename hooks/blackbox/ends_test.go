@@ -1,0 +1,39 @@
+package blackbox
+
+import (
+	"runtime/debug"
+	"sync"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+)
+
+// lock is a mutex whose misuse go vet does not see.
+type lock struct{ mu sync.Mutex }
+
+// unlock is a fatal error of the Go runtime if nobody has locked it.
+func (l *lock) unlock() { l.mu.Unlock() }
+
+// overflow needs more stack than there is.
+func overflow(n int) int {
+	if n == 0 {
+		debug.SetMaxStack(1 << 20)
+	}
+	return overflow(n+1) + 1
+}
+
+// fillForever allocates, and writes to, more than there is.
+//
+//go:noinline
+func fillForever(mem *alloctrace.Proxy) error {
+	for {
+		block, err := mem.Allocate(blockalloc.BlockLayout(1 << 20))
+		if err != nil {
+			return err
+		}
+		clear(block.Bytes())
+		for i := 0; i < len(block.Bytes()); i += 4096 {
+			block.Bytes()[i] = 1
+		}
+	}
+}
