@@ -316,7 +316,16 @@ func TestNoAllocations(t *testing.T) {
 			_ = a.Free(block)
 		})
 	}
-	if u := b.Usage(); u.Events < 4000 || u.Bytes < 1000 || u.Bytes > 100_000 {
+}
+
+// TestUsage: the file is not in what is on the Go heap.
+func TestUsage(t *testing.T) {
+	b := onHeap(t, Options{Period: time.Hour})
+	for n := range 4000 {
+		e, err := numbered(0, n)
+		b.Observe(t.Context(), e, err)
+	}
+	if u := b.Usage(); u.Events != 4000 || u.Bytes < 1000 || u.Bytes > 100_000 {
 		t.Errorf("the usage is %+v", u)
 	}
 }

@@ -37,6 +37,9 @@ const (
 	bigEndian = 1 << 0 // a flag: the words of records are big-endian
 )
 
+// order is that of all numbers but the words of records.
+var order = binary.LittleEndian
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // hostBig is whether this machine is big-endian.
@@ -94,7 +97,6 @@ func newLayout(size int64, shards int) (l layout, err error) {
 // header returns the first bytes of the file.
 func (l *layout) header() []byte {
 	b := append(make([]byte, 0, headerSize), magic...)
-	order := binary.LittleEndian
 	b = order.AppendUint32(b, version)
 	b = order.AppendUint32(b, l.flags)
 	b = order.AppendUint64(b, l.size)
@@ -110,9 +112,12 @@ func (l *layout) header() []byte {
 	b = order.AppendUint32(b, l.overflowLen)
 	b = order.AppendUint64(b, l.tablesAt)
 	b = order.AppendUint64(b, l.tableLen)
-	b = order.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = order.AppendUint32(b, headerSum(b))
 	return b[:headerSize]
 }
+
+// headerSum returns the checksum of a header.
+func headerSum(b []byte) uint32 { return crc32.Checksum(b[:headerCRC], castagnoli) }
 
 // parseHeader returns the layout of a file that begins with b, and whether its checksum is right.
 func parseHeader(b []byte) (l layout, whole bool, err error) {
@@ -122,7 +127,6 @@ func parseHeader(b []byte) (l layout, whole bool, err error) {
 	if string(b[:8]) != magic {
 		return l, false, fmt.Errorf("it begins with %q, a black box with %q", b[:8], magic)
 	}
-	order := binary.LittleEndian
 	if v := order.Uint32(b[8:]); v != version {
 		return l, false, fmt.Errorf("its format is version %d, and this package reads version %d", v, version)
 	}
@@ -150,5 +154,5 @@ func parseHeader(b []byte) (l layout, whole bool, err error) {
 			return l, false, fmt.Errorf("its header is damaged: the %s are %d bytes at %d of %d", part.name, part.len, part.at, l.size)
 		}
 	}
-	return l, order.Uint32(b[headerCRC:]) == crc32.Checksum(b[:headerCRC], castagnoli), nil
+	return l, order.Uint32(b[headerCRC:]) == headerSum(b), nil
 }

@@ -259,7 +259,7 @@ func checkStorm(t *testing.T, path string, c *Contents) {
 	all := len(c.Events)-c.Gapless < eventsOf(t, path)-1 // nothing was overwritten
 	for g := range last {
 		completed := int(l.words[g][0].Load())
-		if last[g] >= 0 || all {
+		if first[g] >= 0 || all { // else others have overwritten its last events since
 			if last[g]+1 != completed && last[g] != completed {
 				t.Errorf("goroutine %d has completed %d events, the last in the box is %d", g, completed, last[g]+1)
 			}

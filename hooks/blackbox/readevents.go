@@ -10,9 +10,6 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// order is that of all numbers but the words of records.
-var order = binary.LittleEndian
-
 func (r *reader) readNames() {
 	names := part(r.second, r.namesAt, r.namesLen)
 	if len(names) < 8 {

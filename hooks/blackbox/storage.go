@@ -1,7 +1,6 @@
 package blackbox
 
 import (
-	"encoding/binary"
 	"hash/crc32"
 	"sync/atomic"
 	"unsafe"
@@ -39,7 +38,7 @@ func (s *storage) Name(name string) bool {
 	if n+2+uint64(len(name)) > uint64(len(names)) {
 		return false
 	}
-	binary.LittleEndian.PutUint16(names[n:], uint16(len(name)))
+	order.PutUint16(names[n:], uint16(len(name)))
 	copy(names[n+2:], name)
 	used.Store(little(n + 2 + uint64(len(name))))
 	return true
@@ -53,7 +52,6 @@ func (s *storage) Keep(number uint64, o stored.Overflow) {
 	b := s.mem[at : at+overflowSize]
 	child := text.Valid(o.Child, maxName)
 	failure := text.Valid(o.Err, overflowSize-overflowText-len(child))
-	order := binary.LittleEndian
 	order.PutUint16(b[8:], uint16(o.Kind))
 	order.PutUint16(b[10:], uint16(len(child)))
 	order.PutUint16(b[12:], uint16(len(failure)))
@@ -71,16 +69,16 @@ func (s *storage) writeTable(generation uint64, at int64, content []byte) {
 	written := s.word(begin)
 	written.Store(0)
 	b := s.mem[begin : begin+s.tableLen]
-	binary.LittleEndian.PutUint64(b[8:], uint64(at))
-	binary.LittleEndian.PutUint32(b[16:], uint32(len(content)))
+	order.PutUint64(b[8:], uint64(at))
+	order.PutUint32(b[16:], uint32(len(content)))
 	copy(b[tableHeader:], content)
-	binary.LittleEndian.PutUint32(b[20:], tableSum(generation, b[8:20], content))
+	order.PutUint32(b[20:], tableSum(generation, b[8:20], content))
 	written.Store(little(generation))
 }
 
 // tableSum returns the checksum of a table: of its generation, the rest of its header, and its content.
 func tableSum(generation uint64, header, content []byte) uint32 {
-	sum := crc32.Checksum(binary.LittleEndian.AppendUint64(nil, generation), castagnoli)
+	sum := crc32.Checksum(order.AppendUint64(nil, generation), castagnoli)
 	sum = crc32.Update(sum, castagnoli, header)
 	return crc32.Update(sum, castagnoli, content)
 }
