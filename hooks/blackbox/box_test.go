@@ -338,7 +338,7 @@ func TestBuildID(t *testing.T) {
 	}
 	want, err := exec.Command("go", "tool", "buildid", path).Output()
 	if err != nil {
-		if requireAll && runtime.GOOS == "linux" && !measure.Emulated() {
+		if requireAll && runtime.GOOS == "linux" && !emulated() {
 			t.Fatalf("the build ID is asked for with the go command: %v", err)
 		}
 		t.Skip("the build ID is asked for with the go command: put it on PATH")

@@ -18,7 +18,6 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
-	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 // program returns a command that runs one of programs.
 func program(t *testing.T, name, path string) *exec.Cmd {
 	t.Helper()
-	if runtime.GOOS == "linux" && measure.Emulated() {
+	if emulated() {
 		t.Skip("the processor is emulated: the emulator would be killed")
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0])

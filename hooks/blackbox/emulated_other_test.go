@@ -1,0 +1,5 @@
+//go:build !linux
+
+package blackbox
+
+func emulated() bool { return false }
