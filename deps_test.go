@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"internal/shard":                  {},
 	"internal/shard/shardtest":        {},
 	"internal/short":                  {},
+	"internal/stored":                 {},
 	"internal/sources":                {module + "/blockalloc", module + "/counter"},
 	"internal/spans":                  {},
 	"internal/spantest":               {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/trace/noop"},
@@ -58,11 +59,15 @@ var allowed = map[string][]string{
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
 	"hooks":                           {module, module + "/internal/random", module + "/internal/text"},
 	"hooks/heapprofile":               {module, module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/text"},
-	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard"},
-	"alloctest":                       {module, module + "/blockalloc", module + "/blockalloc/backstop", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile", module + "/internal/callers"},
-	"internal/instructions":           {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
-	"hooks/sloghook":                  {module, module + "/internal/text"},
-	"hooks/zlog":                      {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
+	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard", module + "/internal/stored"},
+	"hooks/blackbox": {
+		module, module + "/counter", module + "/hooks", module + "/hooks/heapprofile", module + "/hooks/ring", module + "/internal/callers",
+		module + "/internal/pages", module + "/internal/shard", module + "/internal/stored", module + "/internal/text", "golang.org/x/sys/...",
+	},
+	"alloctest":             {module, module + "/blockalloc", module + "/blockalloc/backstop", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile", module + "/internal/callers"},
+	"internal/instructions": {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
+	"hooks/sloghook":        {module, module + "/internal/text"},
+	"hooks/zlog":            {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
@@ -97,6 +102,7 @@ var below = []string{
 // the kernel, is shown by two, and otlp writes its files with otlpfile. Nor do tests. Tracegrpc is a middleware on top of tracer,
 // and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
+	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", module + "/hooks/blackbox"},
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
@@ -117,7 +123,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/typed", "blockalloc/cmem", "counter",
+	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/typed", "blockalloc/cmem", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 

@@ -221,8 +221,8 @@ func (b *Box) Usage() hooks.Usage {
 }
 
 // Close writes all once more, says in the file that the process ended well, and ends the Box. Events that come later are in no file;
-// on Windows, where the file cannot be removed until the process ends, they may still be. The Box keeps its address space. A
-// second call does nothing.
+// on Windows they may still be: there the file is in use until the process ends. The Box keeps its address space. A second call does
+// nothing.
 func (b *Box) Close() error {
 	b.mu.Lock()
 	closed := b.closed

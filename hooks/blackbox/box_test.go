@@ -166,7 +166,7 @@ func TestCreate(t *testing.T) {
 	if _, err := Create(path, Options{}); !errors.Is(err, ErrInUse) || !strings.HasPrefix(err.Error(), "blackbox: Create: ") {
 		t.Errorf("a second Box of a file: %v, want ErrInUse", err)
 	}
-	for size := uintptr(1); size <= 3; size++ {
+	for size := uintptr(1); size <= 3 && runtime.GOOS != "windows"; size++ { // where a path is in use until the process ends
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -288,6 +288,25 @@ func eventsOf(t *testing.T, path string) int {
 	return int(l.events)
 }
 
+// TestOld: the box of the process before is kept, once.
+func TestOld(t *testing.T) {
+	path := newPath(t)
+	before := 0
+	for range 3 {
+		cmd := program(t, "exit", path)
+		_ = cmd.Run()
+		if got := mustOpen(t, path).PID; got != cmd.Process.Pid && runtime.GOOS != "windows" { // Wine has numbers of its own
+			t.Errorf("the box is of process %d, want %d", got, cmd.Process.Pid)
+		}
+		if before != 0 {
+			if old := mustOpen(t, path+".old"); old.PID != before || len(old.Events) != 2 {
+				t.Errorf("the old box is of process %d with %d events, want %d with 2", old.PID, len(old.Events), before)
+			}
+		}
+		before = mustOpen(t, path).PID
+	}
+}
+
 // TestEnds: however a program ends by itself, the box has its last event and what is live.
 func TestEnds(t *testing.T) {
 	for _, name := range []string{"exit", "panic", "fatal", "overflow"} {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"io"
+	"os"
+
+	"github.com/alloctrace/alloctrace/hooks/blackbox"
+)
+
+func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error) {
+	asJSON := f.Bool("json", false, "print all as JSON: docs/fields.md has the names")
+	asPprof := f.String("pprof", "", "write what was live to this `FILE`, for go tool pprof; - is the standard output")
+	peak := f.Bool("peak", false, "with -pprof: what was live at the peak")
+	events := f.Int("events", 50, "print the last `N` events, or all if it is less than 0")
+	return func(args []string, out io.Writer) (int, error) {
+		if len(args) != 1 || *asJSON && *asPprof != "" || *peak && *asPprof == "" {
+			return failed, errUsage
+		}
+		c, err := blackbox.Open(args[0])
+		if err != nil {
+			return failed, err
+		}
+		switch {
+		case *asJSON:
+			e := json.NewEncoder(out)
+			e.SetIndent("", "  ")
+			err = e.Encode(c)
+		case *asPprof == "-":
+			err = profileOf(c, *peak).Write(out)
+		case *asPprof != "":
+			err = writeFile(*asPprof, profileOf(c, *peak).Write)
+		default:
+			err = writeText(out, c, *events)
+		}
+		switch {
+		case err != nil:
+			return failed, err
+		case len(c.Damage) > 0:
+			return damaged, nil
+		}
+		return whole, nil
+	}
+}
+
+// writeFile makes a file of what write writes.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := write(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,97 @@
+// Alloctrace reads what programs that use this library leave behind:
+//
+//	alloctrace blackbox FILE    what a black box has: what was live, by whom, the peak, and the last events
+//
+// alloctrace help COMMAND says what a command's flags are.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// What the program exits with.
+const (
+	whole   = 0 // all was read
+	damaged = 1 // some of it was damaged, and the rest was read
+	failed  = 2 // nothing could be read or written, or the arguments are wrong
+)
+
+// A command is one of the program's.
+type command struct {
+	name, args string
+	does       string // what it does, a line
+	flags      func(f *flag.FlagSet) func(args []string, out io.Writer) (status int, err error)
+}
+
+var commands = []command{
+	{"blackbox", "[-json | -pprof FILE [-peak]] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
+}
+
+// errUsage is the error of a command that has not the arguments it needs.
+var errUsage = errors.New("wrong arguments")
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run runs the command of args, and returns what the program exits with.
+func run(args []string, out, errOut io.Writer) int {
+	if len(args) == 0 {
+		usage(errOut)
+		return failed
+	}
+	name, args := args[0], args[1:]
+	help := name == "help" || name == "-h" || name == "-help" || name == "--help"
+	if help && len(args) > 0 {
+		name = args[0]
+	} else if help {
+		usage(out)
+		return whole
+	}
+	for _, c := range commands {
+		if c.name == name {
+			if help {
+				args = []string{"-help"}
+			}
+			return c.run(args, out, errOut)
+		}
+	}
+	fmt.Fprintf(errOut, "alloctrace: there is no command %q\n", name)
+	usage(errOut)
+	return failed
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: alloctrace COMMAND ...")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.does)
+	}
+	fmt.Fprintln(w, "alloctrace help COMMAND has a command's flags")
+}
+
+func (c *command) run(args []string, out, errOut io.Writer) int {
+	f := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	f.SetOutput(errOut)
+	f.Usage = func() {
+		fmt.Fprintf(f.Output(), "usage: alloctrace %s %s\n%s\n", c.name, c.args, c.does)
+		f.PrintDefaults()
+	}
+	do := c.flags(f)
+	if len(args) == 1 && args[0] == "-help" { // asked for, and no mistake
+		f.SetOutput(out)
+	}
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return whole
+	} else if err != nil {
+		return failed
+	}
+	status, err := do(f.Args(), out)
+	if errors.Is(err, errUsage) {
+		f.Usage()
+	} else if err != nil {
+		fmt.Fprintf(errOut, "alloctrace: %s: %v\n", c.name, err)
+	}
+	return status
+}
