@@ -81,8 +81,9 @@ var (
 )
 
 // Create makes the file at path, of which all bytes are allocated, so that a disk that is full is an error now. A black box that is
-// there is kept as path.old, in place of the one that was there before; a file with other content is an error. So is one that is in
-// use: [ErrInUse]. Where memory cannot be shared with files, as on js/wasm, the error is [errors.ErrUnsupported].
+// there is kept as path.old, in place of the one that was there before; a file with other content is an error. So is one that another
+// Box has, [ErrInUse]: until it is closed, and on Windows until its process ends. Where memory cannot be shared with files, as on
+// js/wasm, the error is [errors.ErrUnsupported].
 //
 // The file can be read by its owner alone. It has names and addresses, and nothing of what is in blocks.
 func Create(path string, o Options) (*Box, error) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -49,6 +50,7 @@ func TestDamage(t *testing.T) {
 	for bytes.Equal(whole[first:][:recordSize], make([]byte, recordSize)) {
 		first += uint64(l.events) * recordSize
 	}
+	record8 := func(b []byte) *words { return (*words)(unsafe.Pointer(&b[first+8*recordSize])) }
 	newest := l.tablesAt // of two tables, of generations 1 and 2
 	for name, c := range map[string]struct {
 		damage func(b []byte) []byte
@@ -70,15 +72,15 @@ func TestDamage(t *testing.T) {
 			func(c *Contents) bool { return len(c.Events) == len(good.Events) && c.Build.Go == "" },
 		},
 		"record": {
-			func(b []byte) []byte { b[first+8*recordSize+24] ^= 1; return b }, "place 8 of processor ",
+			func(b []byte) []byte { record8(b)[3] ^= 1; return b }, "place 8 of processor ",
 			func(c *Contents) bool { return len(c.Events) == len(good.Events)-1 },
 		},
 		"round of a record": {
-			func(b []byte) []byte { b[first+8*recordSize+26] ^= 0x40; return b }, "has record ",
+			func(b []byte) []byte { record8(b)[3] ^= 0x40 << 16; return b }, "has record ",
 			func(c *Contents) bool { return len(c.Events) == len(good.Events)-1 },
 		},
 		"kind": {
-			func(b []byte) []byte { b[first+8*recordSize+8] |= 12; return b }, "is of kind ",
+			func(b []byte) []byte { record8(b)[1] |= 12; return b }, "is of kind ",
 			func(c *Contents) bool { return len(c.Events) == len(good.Events)-1 },
 		},
 		"names": {

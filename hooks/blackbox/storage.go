@@ -18,15 +18,14 @@ type storage struct {
 // word returns the eight bytes at an offset, which is a multiple of eight. What is stored there is seen after what was written
 // before, by whoever reads the file once the process is dead.
 func (s *storage) word(at uint64) *atomic.Uint64 {
-	_ = s.mem[at+7]
-	return (*atomic.Uint64)(unsafe.Pointer(&s.mem[at]))
+	return (*atomic.Uint64)(unsafe.Pointer(&s.mem[at : at+8][0]))
 }
 
 // Shard implements [stored.Storage].
 func (s *storage) Shard(i int) *stored.Record {
-	at := s.eventsAt + uint64(i)*uint64(s.events)*recordSize
-	_ = s.mem[at+uint64(s.events)*recordSize-1]
-	return (*stored.Record)(unsafe.Pointer(&s.mem[at]))
+	size := uint64(s.events) * recordSize
+	at := s.eventsAt + uint64(i)*size
+	return (*stored.Record)(unsafe.Pointer(&s.mem[at : at+size][0]))
 }
 
 // Name implements [stored.Storage]: it appends the name, and then says how far the names go.
