@@ -29,7 +29,7 @@ func BenchmarkTable(b *testing.B) {
 			}
 			defer box.Close()
 			boxes = append(boxes, alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(box)))
-			rings = append(rings, alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(ring.New(int(box.events), clock))))
+			rings = append(rings, alloctrace.Wrap(measure.NewInner(), alloctrace.WithHooks(ring.New(int(box.shared.events), clock))))
 		}
 		times := measure.Run(301, []measure.Subject{
 			measure.Atomic(),

@@ -58,7 +58,7 @@ type Options struct {
 //
 // A Box may be used by several goroutines at once, and by several Proxies.
 type Box struct {
-	storage
+	shared  storage
 	ring    *ring.Ring
 	file    *os.File
 	options Options
@@ -123,13 +123,13 @@ func newBox(s storage, f *os.File, o Options) *Box {
 	if o.Period <= 0 {
 		o.Period = time.Second
 	}
-	b := &Box{storage: s, file: f, options: o, build: thisBuild(), symbols: make(symbols), stop: make(chan struct{})}
+	b := &Box{shared: s, file: f, options: o, build: thisBuild(), symbols: make(symbols), stop: make(chan struct{})}
 	clock := o.Clock
 	if clock == nil {
 		b.coarse = ring.NewCoarseClock(time.Millisecond)
 		clock = b.coarse
 	}
-	b.ring = stored.NewRing(int(s.events), clock, &b.storage).(*ring.Ring)
+	b.ring = stored.NewRing(int(s.events), clock, &b.shared).(*ring.Ring)
 	b.Flush()
 	b.done.Go(b.run)
 	return b
@@ -184,7 +184,7 @@ func (b *Box) Flush() {
 }
 
 func (b *Box) flush() {
-	t := table{room: int(b.tableLen) - tableHeader - omittedRoom, frames: make(map[Frame]int)}
+	t := table{room: int(b.shared.tableLen) - tableHeader - omittedRoom, frames: make(map[Frame]int)}
 	t.add(t.room/4, line{Build: &b.build})
 	for _, p := range b.proxies {
 		t.addProxy(p)
@@ -206,7 +206,7 @@ func (b *Box) flush() {
 		t.add(t.room+omittedRoom, line{Omitted: &t.omitted})
 	}
 	b.generation++
-	b.writeTable(b.generation, time.Now().UnixNano(), t.content)
+	b.shared.writeTable(b.generation, time.Now().UnixNano(), t.content)
 }
 
 // Usage returns what b has done and takes on the Go heap. The file is not in it.
@@ -240,11 +240,11 @@ func (b *Box) Close() error {
 	if b.coarse != nil {
 		_ = b.coarse.Close()
 	}
-	b.word(closedAt).Store(little(uint64(time.Now().UnixNano())))
+	b.shared.word(closedAt).Store(little(uint64(time.Now().UnixNano())))
 	if b.file == nil {
 		return nil
 	}
-	err := pages.DetachFile(unsafe.Pointer(&b.mem[0]), uintptr(len(b.mem)))
+	err := pages.DetachFile(unsafe.Pointer(&b.shared.mem[0]), uintptr(len(b.shared.mem)))
 	if err = errors.Join(err, b.file.Close()); err != nil {
 		return fmt.Errorf("blackbox: Close: %w", err)
 	}

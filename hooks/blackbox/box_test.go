@@ -288,7 +288,7 @@ func TestTooMuch(t *testing.T) {
 			}
 		}
 	}
-	if roomy := b.events > children+failures; forgotten < failures-64 || roomy && len(names) < 80 {
+	if roomy := b.shared.events > children+failures; forgotten < failures-64 || roomy && len(names) < 80 {
 		t.Errorf("%d names and %d forgotten events", len(names), forgotten)
 	}
 }

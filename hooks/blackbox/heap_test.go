@@ -32,7 +32,7 @@ func (b *Box) read(t testing.TB) *Contents {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c, err := parse(b.mem, b.mem)
+	c, err := parse(b.shared.mem, b.shared.mem)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestAgainstRing(t *testing.T) {
 			number++
 		}
 		gapless := c.Events[c.Gapless:]
-		if len(gapless) > number || len(c.Events) < number-int(b.shards) || len(gapless) == 0 {
+		if len(gapless) > number || len(c.Events) < number-int(b.shared.shards) || len(gapless) == 0 {
 			t.Fatalf("%d events, %d of them without gaps; the Ring has %d", len(c.Events), len(gapless), number)
 		}
 		got := make(map[uint64][]Event)
@@ -105,7 +105,7 @@ func TestHalfWritten(t *testing.T) {
 		b := onHeapOf(t, minSize, Options{Period: time.Hour, Clock: ring.PreciseClock()})
 		n := before % 4
 		if before >= 4 {
-			n = before/4*int(b.events) + before%4 - 2 // around the place where the next round begins
+			n = before/4*int(b.shared.events) + before%4 - 2 // around the place where the next round begins
 		}
 		number := 0
 		next := func() {
@@ -115,12 +115,12 @@ func TestHalfWritten(t *testing.T) {
 		for range n {
 			next()
 		}
-		was := slices.Clone(b.mem)
+		was := slices.Clone(b.shared.mem)
 		next()
 		for words := range 4 { // that the process has written of the next one
 			half := slices.Clone(was)
-			for at := b.eventsAt; at < b.size; at += recordSize {
-				if record := b.mem[at:][:recordSize]; string(half[at:][:recordSize]) != string(record) {
+			for at := b.shared.eventsAt; at < b.shared.size; at += recordSize {
+				if record := b.shared.mem[at:][:recordSize]; string(half[at:][:recordSize]) != string(record) {
 					copy(half[at:], record[:8*words])
 				}
 			}
@@ -133,7 +133,7 @@ func TestHalfWritten(t *testing.T) {
 					t.Errorf("after %d events and %d words: event %d is %+v, want number %d", n, words, i, e, want)
 				}
 			}
-			if least := min(n, int(b.events)-1); shard.Pinned && len(c.Events) < least {
+			if least := min(n, int(b.shared.events)-1); shard.Pinned && len(c.Events) < least {
 				t.Errorf("after %d events and %d words: %d events, want %d", n, words, len(c.Events), least)
 			}
 		}

@@ -31,12 +31,12 @@ func sample(t testing.TB) ([]byte, layout) {
 		}
 		_, _ = mem.Child(child).Allocate(blockalloc.BlockLayout(2 << 20))
 	}
-	for n := range 3 * int(b.events) {
+	for n := range 3 * int(b.shared.events) {
 		e, err := numbered(0, n)
 		b.Observe(t.Context(), e, err)
 	}
 	b.Flush()
-	return slices.Clone(b.mem), b.layout
+	return slices.Clone(b.shared.mem), b.shared.layout
 }
 
 // TestDamage: what is damaged is said, and the rest is read.
