@@ -103,6 +103,9 @@ func poolAgrees(a blockalloc.Allocator, live []blockalloc.Block) error {
 	if p.done++; p.done%p.each != 0 {
 		return nil
 	}
+	if err := poolSpansAgree(p.Pool, live); err != nil {
+		return err
+	}
 	return blockalloc.CheckPool(p.Pool)
 }
 
