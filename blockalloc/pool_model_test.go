@@ -103,7 +103,7 @@ func poolAgrees(a blockalloc.Allocator, live []blockalloc.Block) error {
 	if p.done++; p.done%p.each != 0 {
 		return nil
 	}
-	if err := poolSpansAgree(p.Pool, live); err != nil {
+	if err := poolSpansAgree(p.Pool, asSpans(live)); err != nil {
 		return err
 	}
 	return blockalloc.CheckPool(p.Pool)

@@ -115,7 +115,7 @@ func slabStats(a blockalloc.Allocator, live []blockalloc.Block) error {
 	if p, ok := slab.Parent().(*slabParent); ok && (int(st.Blocks+st.LargeBlocks) != p.blocks() || int(st.BlockBytes+st.LargeBytes) != p.size) {
 		return fmt.Errorf("the parent has lent %d blocks of %d bytes, but %+v", p.blocks(), p.size, st)
 	}
-	return slabSpansAgree(slab, live)
+	return slabSpansAgree(slab, asSpans(live))
 }
 
 func slabConfig(c blocktest.Config) blocktest.Config {

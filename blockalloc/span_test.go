@@ -8,19 +8,23 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
+// asSpans returns blocks as what they take of the spans that they are in.
+func asSpans(blocks []blockalloc.Block) (list []blockalloc.Span) {
+	for _, b := range blocks {
+		list = append(list, blockalloc.Span{Addr: b.Addr(), Size: b.Size()})
+	}
+	return list
+}
+
 // spansAgree holds the spans of an allocator at rest against its live blocks, and against what Stats says of them:
 // spans do not overlap, and what is not free of each is the live blocks in it.
-func spansAgree(a blockalloc.Spanner, live []blockalloc.Block, size, free int64) error {
-	var spans []blockalloc.Span
-	for s := range a.Spans {
-		spans = append(spans, s)
-	}
+func spansAgree(a blockalloc.Spanner, live []blockalloc.Span, size, free int64) error {
+	spans := slices.Collect(a.Spans)
 	slices.SortFunc(spans, func(a, b blockalloc.Span) int { return cmp.Compare(a.Addr, b.Addr) })
 	used := make([]uintptr, len(spans))
 	var end uintptr
@@ -37,17 +41,17 @@ func spansAgree(a blockalloc.Spanner, live []blockalloc.Block, size, free int64)
 		return fmt.Errorf("the spans have %d B less than Stats says, %d B less of them free", size, free)
 	}
 	for _, b := range live {
-		i, found := slices.BinarySearchFunc(spans, b.Addr(), func(s blockalloc.Span, addr uintptr) int { return cmp.Compare(s.Addr, addr) })
+		i, found := slices.BinarySearchFunc(spans, b.Addr, func(s blockalloc.Span, addr uintptr) int { return cmp.Compare(s.Addr, addr) })
 		if !found {
 			i--
 		}
-		if i < 0 || b.Addr() >= spans[i].Addr+spans[i].Size {
+		if i < 0 || b.Addr >= spans[i].Addr+spans[i].Size {
 			continue // straight from System, or the parent
 		}
-		if b.Size() > used[i] {
-			return fmt.Errorf("%v is in %+v, of which other live blocks have more than it leaves", b, spans[i])
+		if b.Size > used[i] {
+			return fmt.Errorf("%+v is in %+v, of which other live blocks have more than it leaves", b, spans[i])
 		}
-		used[i] -= b.Size()
+		used[i] -= b.Size
 	}
 	if i := slices.IndexFunc(used, func(n uintptr) bool { return n != 0 }); i >= 0 {
 		return fmt.Errorf("%+v has %d B in live blocks that nobody has", spans[i], used[i])
@@ -55,18 +59,18 @@ func spansAgree(a blockalloc.Spanner, live []blockalloc.Block, size, free int64)
 	return nil
 }
 
-func poolSpansAgree(p *blockalloc.Pool, live []blockalloc.Block) error {
+func poolSpansAgree(p *blockalloc.Pool, live []blockalloc.Span) error {
 	s := p.Stats()
 	var large int64
 	for _, b := range live {
-		if b.Size() > blockalloc.PoolChunkSize {
-			large += int64(b.Size())
+		if b.Size > blockalloc.PoolChunkSize {
+			large += int64(b.Size)
 		}
 	}
 	return spansAgree(p, live, s.Carved-large, s.Carved-s.LiveBytes)
 }
 
-func slabSpansAgree(s *blockalloc.Slab, live []blockalloc.Block) error {
+func slabSpansAgree(s *blockalloc.Slab, live []blockalloc.Span) error {
 	st := s.Stats()
 	return spansAgree(s, live, st.BlockBytes, st.BlockBytes-st.LiveSlotBytes)
 }
@@ -158,19 +162,16 @@ func TestSpansStorm(t *testing.T) {
 	storm.Wait()
 	over.Store(true)
 	watch.Wait()
-	if err := slabSpansAgree(s, kept); err != nil {
+	if err := slabSpansAgree(s, asSpans(kept)); err != nil {
 		t.Error(err)
 	}
-	var large []blockalloc.Block
-	for span := range s.Spans {
-		large = append(large, raw(t, unsafe.Add(unsafe.Pointer(nil), span.Addr), span.Size, 1))
-	}
+	lent := slices.Collect(s.Spans)
 	for _, b := range kept {
 		if b.Size() > 16<<10/8 { // straight from the parent
-			large = append(large, b)
+			lent = append(lent, asSpans([]blockalloc.Block{b})...)
 		}
 	}
-	if err := poolSpansAgree(p, large); err != nil {
+	if err := poolSpansAgree(p, lent); err != nil {
 		t.Error(err)
 	}
 	slabFree(t, s, kept...)
