@@ -213,10 +213,15 @@ type placed struct {
 	block
 }
 
+// placed returns the blocks, in no order.
+func (p *Profile) placed() (list []placed) {
+	p.live.each(func(addr uintptr, b *block) { list = append(list, placed{addr, *b}) })
+	return list
+}
+
 // blocks returns the blocks, the oldest first.
 func (p *Profile) blocks() []placed {
-	var list []placed
-	p.live.each(func(addr uintptr, b *block) { list = append(list, placed{addr, *b}) })
+	list := p.placed()
 	slices.SortFunc(list, func(a, b placed) int { return cmp.Compare(a.serial, b.serial) })
 	return list
 }
