@@ -95,7 +95,7 @@ func (p *Profile) Pinned(of ...blockalloc.Allocator) (PinnedReport, error) {
 		spans = append(spans, own...)
 	}
 	nest(spans)
-	c := charges{of: p, byStack: make(map[calledBy]*PinnedSite), byCalls: make(map[string]*PinnedSite), bySite: make(map[*site]float64)}
+	c := newCharges(p)
 	c.chargeAll(&r, spans, p.placed())
 	c.finish(&r)
 	return r, nil

@@ -25,6 +25,10 @@ type charges struct {
 	sorted   []*placed
 }
 
+func newCharges(of *Profile) *charges {
+	return &charges{of: of, byStack: make(map[calledBy]*PinnedSite), byCalls: make(map[string]*PinnedSite), bySite: make(map[*site]float64)}
+}
+
 // calledBy is a stack, and for whom.
 type calledBy struct {
 	stack *stack
@@ -69,12 +73,13 @@ func (c *charges) chargeTo(s *span, in []placed) int64 {
 	first := c.sorted[0]
 	rate := first.sampler.rate
 	to := c.siteOf(first)
-	s.charge = charge{to, 1, float64(s.Free)}
+	s.charge = charge{to: to, chance: 1, share: 1, bytes: float64(s.Free)}
 	if rate > 1 {
 		live := max(float64(s.live()), sampled) // while others allocate and free, more may be known than was there
 		s.chance = -math.Expm1(-live / float64(rate))
 		s.bytes /= s.chance
-		to.variance += s.bytes * s.bytes * (1 - c.share(to, live-sampled, float64(rate)))
+		s.share = c.share(to, live-sampled, float64(rate))
+		to.variance += s.bytes * s.bytes * (1 - s.share)
 		c.variance += s.bytes * s.bytes * (1 - s.chance)
 		c.covary(s)
 	}
@@ -94,10 +99,10 @@ func (c *charges) covary(s *span) {
 		if outer.to == nil { // nothing is free
 			continue
 		}
-		twice := 2 * s.bytes * outer.bytes * (1 - outer.chance)
-		c.variance += twice
+		twice := 2 * s.bytes * outer.bytes
+		c.variance += twice * (1 - outer.chance)
 		if outer.to == s.to {
-			s.to.variance += twice
+			s.to.variance += twice * (1 - outer.share)
 		}
 	}
 }

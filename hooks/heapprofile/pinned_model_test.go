@@ -18,6 +18,7 @@ type pinProgram struct {
 	pool    *blockalloc.Pool
 	slab    *blockalloc.Slab
 	ways    []way
+	least   uintptr // of the sizes
 	live    []pin
 	serial  int
 }
@@ -107,7 +108,9 @@ func (g *pinProgram) ask(p pin, q pinRequest) (pin, bool) {
 	return p, ok
 }
 
-func (g *pinProgram) size(way int) uintptr { return 1 + uintptr(g.r.IntN(1<<g.r.IntN(g.ways[way].maxShift))) }
+func (g *pinProgram) size(way int) uintptr {
+	return max(g.least, 1+uintptr(g.r.IntN(1<<g.r.IntN(g.ways[way].maxShift))))
+}
 
 // step allocates, most often, or changes or frees a block.
 func (g *pinProgram) step(most int) {

@@ -23,6 +23,7 @@ type span struct {
 type charge struct {
 	to     *PinnedSite // nil if none of the blocks was sampled
 	chance float64     // that one was
+	share  float64     // that one was, and the oldest one is the site's, as far as that is known
 	bytes  float64     // what is free over that
 }
 
