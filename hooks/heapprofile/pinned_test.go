@@ -68,17 +68,15 @@ func TestPinned(t *testing.T) {
 }
 
 // An off is how far estimates are off in many programs, and how far they say that they may be.
-type off struct{ sum, squares, variance float64 }
+type off struct{ sum, variance float64 }
 
 func (o *off) add(estimate int64, want float64, standardError int64) {
-	d := float64(estimate) - want
-	o.sum += d
-	o.squares += d * d
+	o.sum += float64(estimate) - want
 	o.variance += float64(standardError) * float64(standardError)
 }
 
-// TestPinnedSampled: over many programs, the estimates are right on average for what their comment says, and as far off as they say.
-// What is no fault and yet far off is not so three times.
+// TestPinnedSampled: over many programs, the estimates are right for what their comment says, within the errors that they state. What is
+// no fault and yet far off is not so three times.
 func TestPinnedSampled(t *testing.T) {
 	programs := uint64(300)
 	if testing.Short() {
@@ -93,9 +91,9 @@ func TestPinnedSampled(t *testing.T) {
 			}
 			failed = ""
 			for name, o := range offs {
-				standardErrors, calibration := o.sum/math.Sqrt(o.variance), math.Sqrt(o.squares/o.variance)
-				t.Logf("rate %d, %s: off by %.2f standard errors, each by %.2f", rate, name, standardErrors, calibration)
-				if math.Abs(standardErrors) > 4 || calibration < 0.5 || calibration > 2 {
+				standardErrors := o.sum / math.Sqrt(o.variance)
+				t.Logf("rate %d, %s: off by %.2f standard errors", rate, name, standardErrors)
+				if math.Abs(standardErrors) > 4 {
 					failed = name
 				}
 			}
