@@ -7,12 +7,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
 	"github.com/google/pprof/profile"
 
+	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/internal/callers"
 	"github.com/alloctrace/alloctrace/internal/text"
@@ -28,6 +30,9 @@ import (
 //	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
+//	pinned=1    returns who pins memory of the allocators, as WritePinned does; with debug=1 as a text; pinned=json is a heapprofile.PinnedReport
+//
+// The allocators are those whose memory pinned=1 is of: pass the Proxies that p observes.
 //
 // With seconds the handler extends the deadline of the server's WriteTimeout, by
 // [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
@@ -35,15 +40,21 @@ import (
 // right.
 //
 // The profile has the names of functions and labels: serve it only where net/http/pprof is
-// served. Several goroutines may call the handler at once. Handler panics if p is nil.
-func Handler(p *heapprofile.Profile) http.Handler {
+// served. Several goroutines may call the handler at once. Handler panics if p or an allocator is nil.
+func Handler(p *heapprofile.Profile, of ...blockalloc.Allocator) http.Handler {
 	require("Handler", p != nil)
-	return handler{p}
+	if slices.Contains(of, nil) {
+		panic("pprof: Handler: an allocator is nil: pass the Proxy that the profile observes")
+	}
+	return handler{p, slices.Clone(of)}
 }
 
 var errNoLifetimes = errors.New("this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options")
 
-type handler struct{ profile *heapprofile.Profile }
+type handler struct {
+	profile *heapprofile.Profile
+	of      []blockalloc.Allocator // for pinned=1
+}
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -61,6 +72,10 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	if o.pinned {
+		h.servePinned(w, r, o)
 		return
 	}
 	var lifetimes []heapprofile.Lifetime
@@ -90,15 +105,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil {
 		return // nobody waits for it any more
 	}
-	switch {
-	case o.text:
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	case o.lifetimes && !o.asProfile:
-		w.Header().Set("Content-Type", "application/json")
-	default:
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Content-Disposition", `attachment; filename="offheap.pb.gz"`)
-	}
+	setType(w, o.text, o.lifetimes && !o.asProfile)
 	switch {
 	case r.Method == http.MethodHead:
 	case o.text && o.wait > 0:
@@ -112,6 +119,19 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// setType says what the answer is: a text, JSON or a profile.
+func setType(w http.ResponseWriter, isText, isJSON bool) {
+	switch {
+	case isText:
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	case isJSON:
+		w.Header().Set("Content-Type", "application/json")
+	default:
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Disposition", `attachment; filename="offheap.pb.gz"`)
+	}
+}
+
 // fail answers with an error that go tool pprof shows.
 func fail(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("X-Go-Pprof", "1")
@@ -120,8 +140,9 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // options are a request's parameters.
 type options struct {
-	text, combined, peak, lifetimes bool
-	asProfile                       bool // lifetimes are wanted as one
+	text, combined, peak, lifetimes, pinned, json bool
+
+	asProfile bool // lifetimes are wanted as one
 
 	seconds string
 	wait    time.Duration
@@ -180,11 +201,21 @@ func parseOptions(query string) (o options, err error) {
 			return o, fmt.Errorf("lifetimes=%s: use 1 for how long blocks live, pprof for that as a profile, or 0", text.Line(v, maxValue))
 		}
 	}
+	if v := values.Get("pinned"); v == "json" {
+		o.pinned, o.json = true, true
+	} else if v != "" {
+		if o.pinned, err = strconv.ParseBool(v); err != nil {
+			return o, fmt.Errorf("pinned=%s: use 1 or json for who pins memory, or 0", text.Line(v, maxValue))
+		}
+	}
 	if o.older, err = parseTime(values, "older"); err != nil {
 		return o, err
 	}
 	if o.since, err = parseTime(values, "since"); err != nil {
 		return o, err
+	}
+	if o.pinned && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
+		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out at, older, since, lifetimes, combined and seconds, and debug with json")
 	}
 	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
 		return o, errors.New("lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds")

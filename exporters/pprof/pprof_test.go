@@ -136,9 +136,9 @@ func parse(t testing.TB, content []byte) *profile.Profile {
 }
 
 // serve starts a server of p, and returns where.
-func serve(t testing.TB, p *heapprofile.Profile) string {
+func serve(t testing.TB, p *heapprofile.Profile, of ...blockalloc.Allocator) string {
 	mux := http.NewServeMux()
-	mux.Handle("GET /debug/pprof/offheap", Handler(p))
+	mux.Handle("GET /debug/pprof/offheap", Handler(p, of...))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL + "/debug/pprof/offheap"
@@ -336,7 +336,7 @@ func TestDifference(t *testing.T) {
 	p := heapprofile.New(heapprofile.Options{Rate: 1})
 	mem := alloctest.New(t, alloctest.WithProxy(alloctrace.WithHooks(p)))
 	before := buildIndex(t, mem)
-	h := handler{p}
+	h := handler{profile: p}
 	request := httptest.NewRequest("GET", "/?seconds=0.05", nil)
 	var held blockalloc.Block
 	taken := make(chan *profile.Profile)

@@ -135,7 +135,7 @@ func buildOf(samples []heapprofile.Sample, rate int, at time.Time) *profile.Prof
 	b := newBuilder(rate, at, "alloc_objects", "alloc_space", "inuse_objects", "inuse_space")
 	b.profile.DefaultSampleType = "inuse_space"
 	for _, s := range samples {
-		b.add(s)
+		b.add(s.Stack, s.Labels, s.AllocatedBlocks, s.AllocatedBytes, s.LiveBlocks, s.LiveBytes)
 	}
 	clean(b.profile)
 	return b.profile
@@ -172,9 +172,9 @@ func newBuilder(rate int, at time.Time, types ...string) *builder {
 
 type functionKey struct{ name, file string }
 
-func (b *builder) add(s heapprofile.Sample) {
-	sample := &profile.Sample{Value: []int64{s.AllocatedBlocks, s.AllocatedBytes, s.LiveBlocks, s.LiveBytes}}
-	for _, l := range s.Labels {
+func (b *builder) add(stack []uintptr, labels []heapprofile.Label, values ...int64) {
+	sample := &profile.Sample{Value: values}
+	for _, l := range labels {
 		if sample.Label == nil {
 			sample.Label = make(map[string][]string)
 		}
@@ -182,7 +182,7 @@ func (b *builder) add(s heapprofile.Sample) {
 	}
 	// Functions that were inlined come first, and then the one that has their address.
 	var inlined []runtime.Frame
-	for _, f := range callers.Frames(s.Stack) {
+	for _, f := range callers.Frames(stack) {
 		inlined = append(inlined, f)
 		if f.Func != nil {
 			sample.Location = append(sample.Location, b.location(inlined))
