@@ -18,6 +18,7 @@
 //	allocator.memory.allocated  Counter        By              bytes granted to allocations and reallocations, in all
 //	allocator.memory.peak       Gauge          By              the most bytes that were live, as exactly as counter.Stats has it
 //	allocator.memory.reserved   UpDownCounter  By              address space that the Pool below has reserved, if there is one
+//	allocator.memory.pinned     UpDownCounter  By              free in runs of the Pool and blocks of the Slab below, if there is one: see blockalloc.Span
 //	allocator.memory.limit      UpDownCounter  By              the lowest bound of the Limits below the source, if there is one
 //	allocator.block.count       UpDownCounter  {block}         live blocks
 //	allocator.allocations       Counter        {allocation}    allocations that succeeded

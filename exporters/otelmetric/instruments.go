@@ -10,7 +10,7 @@ import (
 
 // instruments are those of one meter. The meter returns the same ones each time.
 type instruments struct {
-	used, allocated, peak, reserved, limit                            metric.Int64Observable
+	used, allocated, peak, reserved, pinned, limit                    metric.Int64Observable
 	blocks, allocations, reallocations, frees, failures, readFailures metric.Int64Observable
 
 	all []metric.Observable
@@ -23,6 +23,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	i.allocated = add.int64(metrics.MemoryAllocated)
 	i.peak = add.int64(metrics.MemoryPeak)
 	i.reserved = add.int64(metrics.MemoryReserved)
+	i.pinned = add.int64(metrics.MemoryPinned)
 	i.limit = add.int64(metrics.MemoryLimit)
 	i.blocks = add.int64(metrics.BlockCount)
 	i.allocations = add.int64(metrics.Allocations)

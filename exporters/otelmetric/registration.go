@@ -41,6 +41,7 @@ var version = sync.OnceValue(func() string {
 type Registration struct {
 	source          counter.Source
 	limit, reserved func() int64 // nil if there is none
+	pinned          func() int64 // likewise
 	instruments     *instruments
 	attributes      attribute.Set
 	common          []metric.ObserveOption    // the attributes
@@ -63,7 +64,7 @@ func Register(mem counter.Source, opts ...Option) (*Registration, error) {
 		panic("otelmetric: Register(nil): pass a Proxy or another counter.Source")
 	}
 	below := sources.LookBelow(mem)
-	r := &Registration{source: mem, limit: below.Limit(), reserved: below.Reserved(), start: time.Now()}
+	r := &Registration{source: mem, limit: below.Limit(), reserved: below.Reserved(), pinned: below.Pinned(), start: time.Now()}
 	c := config{backend: below.Backend}
 	if named, ok := mem.(interface{ Name() string }); ok {
 		c.name = named.Name()
@@ -120,6 +121,10 @@ func (r *Registration) observe(_ context.Context, o metric.Observer) error {
 	}
 	if r.reserved != nil {
 		o.ObserveInt64(i.reserved, r.reserved(), r.common...)
+	}
+	var pinned int64
+	if r.pinned != nil && r.try(func() error { pinned = r.pinned(); return nil }) {
+		o.ObserveInt64(i.pinned, pinned, r.common...)
 	}
 	if r.limit != nil {
 		o.ObserveInt64(i.limit, r.limit(), r.common...)

@@ -44,10 +44,11 @@ type Collector struct {
 	source          counter.Source
 	children        bool
 	limit, reserved func() int64 // nil if not known
+	pinned          func() int64 // likewise
 
-	values                                []*prometheus.Desc // of each in values
-	limitDesc, reservedDesc, failed, size *prometheus.Desc
-	unread                                unread
+	values                                            []*prometheus.Desc // of each in values
+	limitDesc, reservedDesc, pinnedDesc, failed, size *prometheus.Desc
+	unread                                            unread
 }
 
 var _ prometheus.Collector = (*Collector)(nil)
@@ -92,8 +93,10 @@ func NewCollector(source counter.Source, name string, o Options) *Collector {
 		children:     o.Children,
 		limit:        o.Limit,
 		reserved:     o.Reserved,
+		pinned:       below.Pinned(),
 		limitDesc:    shared(metrics.MemoryLimit),
 		reservedDesc: shared(metrics.MemoryReserved),
+		pinnedDesc:   shared(metrics.MemoryPinned),
 		failed:       shared(metrics.Failures, "allocator_operation"),
 		size:         shared(metrics.AllocationSize),
 		unread:       unread{desc: shared(metrics.ReadFailures)},
@@ -132,6 +135,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- c.limitDesc
 	ch <- c.reservedDesc
+	ch <- c.pinnedDesc
 	ch <- c.failed
 	ch <- c.size
 	ch <- c.unread.desc
@@ -153,6 +157,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.sendValue(ch, c.limitDesc, c.limit)
 	c.sendValue(ch, c.reservedDesc, c.reserved)
+	c.sendValue(ch, c.pinnedDesc, c.pinned)
 	c.unread.send(ch, "")
 }
 

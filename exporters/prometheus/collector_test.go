@@ -87,11 +87,18 @@ func free(t testing.TB, a blockalloc.Allocator, blocks ...blockalloc.Block) {
 	}
 }
 
+// carved is a Heap that says that it has spans.
+type carved struct{ blockalloc.Heap }
+
+func (*carved) Spans(yield func(blockalloc.Span) bool) {
+	_ = yield(blockalloc.Span{Addr: 1 << 20, Size: 64 << 10, Free: 48 << 10}) && yield(blockalloc.Span{Addr: 2 << 20, Size: 64 << 10, Free: 64 << 10})
+}
+
 // registered returns a registry with a Collector of all that can be shown: of a proxy
 // that allocates at most 1 MiB, and of its child, in which something has happened.
 func registered(t testing.TB) (*prometheus.Registry, *alloctrace.Proxy) {
 	t.Helper()
-	limit := blockalloc.NewLimit(new(blockalloc.Heap), 1<<20)
+	limit := blockalloc.NewLimit(new(carved), 1<<20)
 	mem := alloctest.New(t, alloctest.WithAllocator(limit))
 	child := mem.Child("parser")
 	for _, size := range []uintptr{1, 16, 17, 4096, 4097} {

@@ -16,6 +16,7 @@
 //	allocator_memory_peak_bound_bytes       gauge      bytes       how far off the peak may be; 0 if it is exact
 //	allocator_memory_limit_bytes            gauge      bytes       the most that may be live: the lowest bound of the Limits below the source, if there is one
 //	allocator_memory_reserved_bytes         gauge      bytes       of address space that the Pool below has reserved, if there is one
+//	allocator_memory_pinned_bytes           gauge      bytes       free in runs of the Pool and blocks of the Slab below, if there is one: see blockalloc.Span
 //	allocator_memory_allocated_bytes_total  counter    bytes       granted to allocations and reallocations
 //	allocator_memory_freed_bytes_total      counter    bytes       given back by frees and reallocations
 //	allocator_memory_requested_bytes_total  counter    bytes       that allocations and reallocations asked for; the rest of the allocated is slack

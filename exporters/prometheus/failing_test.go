@@ -118,8 +118,9 @@ func TestBelow(t *testing.T) {
 	if reserved == 0 {
 		t.Fatal("the Pool has reserved nothing")
 	}
+	stats := pool.Stats()
 	for key, want := range map[string]float64{
-		"limit found": 1 << 20, "reserved found": reserved,
+		"limit found": 1 << 20, "reserved found": reserved, "pinned found": float64(stats.Carved - stats.LiveBytes),
 		"limit options": 7, "reserved options": 8,
 		"limit half": 1 << 20, "reserved half": 8,
 	} {
@@ -130,7 +131,7 @@ func TestBelow(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"none", "counter"} {
-		for _, metric := range []string{"limit", "reserved"} {
+		for _, metric := range []string{"limit", "reserved", "pinned"} {
 			if v, ok := got["allocator_memory_"+metric+"_bytes "+name]; ok {
 				t.Errorf("%s of %s is %v, and there is none", metric, name, v)
 			}

@@ -27,6 +27,7 @@ var (
 	MemoryAllocated = Metric{"allocator.memory.allocated", "By", "allocator_memory_allocated_bytes_total", Counter, "Bytes granted to allocations and reallocations."}
 	MemoryPeak      = Metric{"allocator.memory.peak", "By", "allocator_memory_peak_bytes", Gauge, "The most bytes that were live."}
 	MemoryReserved  = Metric{"allocator.memory.reserved", "By", "allocator_memory_reserved_bytes", UpDownCounter, "Bytes of address space reserved from the system."}
+	MemoryPinned    = Metric{"allocator.memory.pinned", "By", "allocator_memory_pinned_bytes", UpDownCounter, "Bytes carved for blocks that are free, and serve blocks of other sizes only once all beside them are."}
 	MemoryLimit     = Metric{"allocator.memory.limit", "By", "allocator_memory_limit_bytes", UpDownCounter, "The most bytes that may be live."}
 	BlockCount      = Metric{"allocator.block.count", "{block}", "allocator_block_count", UpDownCounter, "Live blocks."}
 	Allocations     = Metric{"allocator.allocations", "{allocation}", "allocator_allocations_total", Counter, "Allocations that succeeded."}
@@ -50,7 +51,7 @@ var (
 
 // All are all of them.
 var All = []Metric{
-	MemoryUsed, MemoryAllocated, MemoryPeak, MemoryReserved, MemoryLimit, BlockCount, Allocations, Reallocations, Frees, Failures, ReadFailures, AllocationSize,
+	MemoryUsed, MemoryAllocated, MemoryPeak, MemoryReserved, MemoryPinned, MemoryLimit, BlockCount, Allocations, Reallocations, Frees, Failures, ReadFailures, AllocationSize,
 	HookEvents, HookSampled, HookDropped, HookMemory, HookTime, HookReadFailures,
 	RSS, MemoryResident, RSSReadFailures,
 }

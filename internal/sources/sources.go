@@ -13,9 +13,10 @@ import (
 
 // Below is what there is to know of the allocators below a source.
 type Below struct {
-	Backend string // the type of the last one, as "Pool"; "" if the source is no allocator
-	pool    *blockalloc.Pool
-	limits  []*blockalloc.Limit
+	Backend  string // the type of the last one, as "Pool"; "" if the source is no allocator
+	pool     *blockalloc.Pool
+	limits   []*blockalloc.Limit
+	spanners []blockalloc.Spanner
 }
 
 // LookBelow goes down as long as there is one inner allocator, and not several.
@@ -29,6 +30,9 @@ func LookBelow(s counter.Source) Below {
 			b.limits = append(b.limits, a)
 		case *blockalloc.Pool:
 			b.pool = a
+		}
+		if s, ok := a.(blockalloc.Spanner); ok {
+			b.spanners = append(b.spanners, s)
 		}
 		inner := slices.Collect(blockalloc.Inner(a))
 		if len(inner) != 1 {
@@ -63,6 +67,23 @@ func (b *Below) Reserved() func() int64 {
 		return nil
 	}
 	return func() int64 { return pool.Stats().Reserved }
+}
+
+// Pinned returns a function that returns how many bytes of the spans of the allocators below are free, and nil if none has
+// spans. A call costs a walk through them, see [blockalloc.Spanner].
+func (b *Below) Pinned() func() int64 {
+	if len(b.spanners) == 0 {
+		return nil
+	}
+	spanners := b.spanners
+	return func() (bytes int64) {
+		for _, s := range spanners {
+			for span := range s.Spans {
+				bytes += int64(span.Free)
+			}
+		}
+		return bytes
+	}
 }
 
 // Require panics if one of sources is nil. call names the function that they were passed to.

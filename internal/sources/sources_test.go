@@ -50,12 +50,36 @@ func TestBelow(t *testing.T) {
 		if reserved != nil && reserved() != pool.Stats().Reserved {
 			t.Errorf("below %s %d bytes are reserved, want %d", test.what, reserved(), pool.Stats().Reserved)
 		}
+		if pinned := b.Pinned(); (pinned != nil) != test.reserved || pinned != nil && pinned() != 0 {
+			t.Errorf("below %s, where nothing is carved, something is pinned, or it is not known", test.what)
+		}
 	}
 	b := sources.LookBelow(alloctrace.Wrap(low))
 	limit := b.Limit()
 	low.SetMax(9 << 20)
 	if got := limit(); got != 2<<20 {
 		t.Errorf("once the lower one was raised the limit is %d, want that of the other", got)
+	}
+}
+
+// TestPinned: what is pinned is what the figures of a Pool, and of a Slab on it, say is free.
+func TestPinned(t *testing.T) {
+	pool := new(blockalloc.Pool)
+	slab, err := blockalloc.NewSlab(pool, 64<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := slab.Allocate(blockalloc.Layout{Size: 100, Align: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := sources.LookBelow(alloctrace.Wrap(slab))
+	carved, in := pool.Stats(), slab.Stats()
+	if got, want := below.Pinned()(), carved.Carved-carved.LiveBytes+in.BlockBytes-in.LiveSlotBytes; got != want || want == 0 {
+		t.Errorf("%d bytes are pinned, want %d", got, want)
+	}
+	if err := errors.Join(slab.Free(block), slab.Close(), pool.Close()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -158,6 +158,11 @@ func TestTable(t *testing.T) {
 	if !slices.Contains(lines, reserved) || pool.Stats().Reserved == 0 {
 		t.Errorf("no %q in\n%s", reserved, strings.Join(lines, "\n"))
 	}
+	carved, in := pool.Stats(), slab.Stats()
+	pinned := fmt.Sprintf("allocator.memory.pinned By UpDownCounter {allocator.backend=Pool,allocator.name=a} %d", carved.Carved-carved.LiveBytes+in.BlockBytes-in.LiveSlotBytes)
+	if !slices.Contains(lines, pinned) {
+		t.Errorf("no %q in\n%s", pinned, strings.Join(lines, "\n"))
+	}
 	for _, l := range lines {
 		f := strings.Fields(l)
 		got = append(got, fmt.Sprint(f[0], " ", strings.TrimPrefix(f[2], "Exponential"), " ", f[1]))
