@@ -48,7 +48,7 @@ func (c *charges) chargeAll(r *PinnedReport, spans []span, blocks []placed) {
 		if s.Free == 0 {
 			continue
 		}
-		in := blocks[before(s.Addr):before(s.Addr+s.Size)]
+		in := blocks[before(s.Addr):before(max(s.Addr, s.Addr+s.Size))]
 		switch {
 		case len(in) > 0:
 			r.Known += int64(s.Free)
