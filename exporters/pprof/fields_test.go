@@ -6,6 +6,7 @@ import (
 	"flag"
 	"runtime/pprof"
 	"testing"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -35,6 +36,9 @@ func TestFields(t *testing.T) {
 				list = append(list, key+" label")
 			}
 		}
+	}
+	for _, sample := range buildPinned(heapprofile.PinnedReport{}, time.Now()).SampleType {
+		list = append(list, sample.Type+" "+sample.Unit)
 	}
 	fields.Compare(t, "testdata/fields.txt", list)
 }

@@ -95,8 +95,7 @@ func pinnedIn(s blockalloc.Spanner, spans []span) PinnedIn {
 // nest finds which spans are inside of others. It puts them in the order of their addresses, outer ones first.
 func nest(spans []span) {
 	slices.SortFunc(spans, func(a, b span) int {
-		// Of two that are one block, nothing is free in the outer one.
-		return cmp.Or(cmp.Compare(a.Addr, b.Addr), cmp.Compare(b.Size, a.Size), cmp.Compare(a.Free, b.Free))
+		return cmp.Or(cmp.Compare(a.Addr, b.Addr), cmp.Compare(b.Size, a.Size)) // of two of one size, nothing is free in the outer one
 	})
 	var last *span
 	for i := range spans {

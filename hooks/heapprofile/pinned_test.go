@@ -4,8 +4,10 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"slices"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 )
 
@@ -231,6 +233,26 @@ func TestPinnedOnAverage(t *testing.T) {
 				t.Errorf("rate %d, site %d: on average %g, want %g; off by %g, stated %g", rate, i, mean[i], want[i], math.Sqrt(square[i]), math.Sqrt(stated[i]))
 			}
 		}
+	}
+}
+
+// moving is a Heap that yields memory twice, as it may while others allocate and free.
+type moving struct{ blockalloc.Heap }
+
+func (*moving) Spans(yield func(blockalloc.Span) bool) {
+	for _, s := range []blockalloc.Span{{Addr: 0x20000, Size: 0x1000, Free: 0x1000}, {Addr: 0x10000, Size: 0x8000, Free: 0x7000}, {Addr: 0x14000, Size: 0x4000, Free: 0x4000}} {
+		if !yield(s) {
+			return
+		}
+	}
+}
+
+// TestPinnedTwice: memory that is in two spans of an allocator counts as the later one, and an allocator that is there twice once.
+func TestPinnedTwice(t *testing.T) {
+	a := new(moving)
+	r, err := New(Options{Rate: 1}).Pinned(alloctrace.Wrap(a), a)
+	if want := []PinnedIn{{"heapprofile.moving", 2, 0x5000, 0x5000}}; err != nil || r.Bytes != 0x5000 || r.Empty != 0x5000 || !slices.Equal(r.Allocators, want) {
+		t.Errorf("%+v, %v, want %+v", r, err, want)
 	}
 }
 
