@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -147,7 +148,7 @@ func TestSpansStorm(t *testing.T) {
 	}
 	for _, a := range []blockalloc.Spanner{p, s} {
 		watch.Go(func() {
-			for !over.Load() {
+			for ; !over.Load(); runtime.Gosched() {
 				seen := make(map[uintptr]bool)
 				for s := range a.Spans {
 					if s.Free > s.Size || s.Size == 0 || a == blockalloc.Spanner(p) && seen[s.Addr] {

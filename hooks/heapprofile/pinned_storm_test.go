@@ -3,6 +3,7 @@ package heapprofile
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,7 +90,7 @@ func TestPinnedStorm(t *testing.T) {
 			})
 		}
 		watch.Go(func() {
-			for !over.Load() {
+			for ; !over.Load(); runtime.Gosched() {
 				report()
 			}
 		})
