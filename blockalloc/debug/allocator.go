@@ -33,6 +33,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/canary"
 	"github.com/alloctrace/alloctrace/internal/spans"
 )
 
@@ -155,7 +156,7 @@ func (d *Allocator) allocate(op string, l blockalloc.Layout, now Stack) (blockal
 func (d *Allocator) prepare(op string, r *record, now Stack) error {
 	zeroed := d.options.Zeroed || r.block.Layout().Zeroed
 	if zeroed && !r.guarded() {
-		if damage := differs(r.block.Bytes(), 0); damage != nil {
+		if damage := canary.Differs(r.block.Bytes(), 0); damage != nil {
 			report := d.report(NotZeroed, op, r, blockalloc.Block{}, now)
 			report.set(damage)
 			r.dead = true

@@ -1,12 +1,12 @@
 package debug
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/canary"
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
@@ -32,12 +32,6 @@ const (
 	freshPoison = 0xcd
 	freedPoison = 0xdd
 )
-
-// canaryPattern is what is written around blocks: byte i%16 at offset i from the
-// block's start. None of its bytes is likely to be written by accident.
-var canaryPattern = [16]byte{0x9b, 0xb7, 0xe5, 0x8f, 0xd3, 0xa9, 0xf1, 0xc7, 0x95, 0xbb, 0xed, 0x87, 0xd9, 0xa3, 0xf5, 0xcb}
-
-func canaryAt(offset int) byte { return canaryPattern[offset&(len(canaryPattern)-1)] }
 
 func (r *record) guarded() bool { return !r.region.IsZero() }
 
@@ -90,94 +84,25 @@ func (r *record) margins() (before, after []byte) {
 	return before[len(before)-min(len(before), r.canary):], after[:min(len(after), r.canary)]
 }
 
-// canaries is the pattern repeated.
-var canaries = [256]byte(bytes.Repeat(canaryPattern[:], 256/len(canaryPattern)))
-
-// canariesFrom returns the bytes of the pattern from an offset on, at most n.
-func canariesFrom(offset, n int) []byte {
-	at := canaries[offset&(len(canaryPattern)-1):]
-	return at[:min(n, len(at))]
-}
-
 // writeCanaries writes what inspect expects.
 func (r *record) writeCanaries() {
 	r.unpoison()
 	defer r.poison()
 	before, after := r.margins()
-	for at := -len(before); at < 0; {
-		at += copy(before[len(before)+at:], canariesFrom(at, -at))
-	}
-	for at := 0; at < len(after); {
-		at += copy(after[at:], canariesFrom(int(r.block.Size())+at, len(after)-at))
-	}
+	canary.Write(before, -len(before))
+	canary.Write(after, int(r.block.Size()))
 }
-
-// intact reports whether mem, which is offset bytes after a block's start, has its
-// canaries.
-func intact(mem []byte, offset int) bool {
-	for len(mem) > 0 {
-		want := canariesFrom(offset, len(mem))
-		if !bytes.Equal(mem[:len(want)], want) {
-			return false
-		}
-		mem, offset = mem[len(want):], offset+len(want)
-	}
-	return true
-}
-
-// A mismatch is memory from the first wrong byte to the last.
-type mismatch struct {
-	offset      int // from the start of the block
-	length      int
-	found, want []byte // the first few
-}
-
-const maxDamageBytes = 8
 
 // inspect returns what is wrong with the canaries after the block, or else before it,
 // or nil.
-func (r *record) inspect() *mismatch {
+func (r *record) inspect() *canary.Mismatch {
 	r.unpoison()
 	defer r.poison()
 	before, after := r.margins()
-	if !intact(after, int(r.block.Size())) {
-		return compare(after, int(r.block.Size()), canaryAt)
+	if damage := canary.Inspect(after, int(r.block.Size())); damage != nil {
+		return damage
 	}
-	if !intact(before, -len(before)) {
-		return compare(before, -len(before), canaryAt)
-	}
-	return nil
-}
-
-// differs returns where mem has other bytes than v, or nil.
-func differs(mem []byte, v byte) *mismatch {
-	if n := len(mem); n == 0 || mem[0] == v && bytes.Equal(mem[1:], mem[:n-1]) {
-		return nil
-	}
-	return compare(mem, 0, func(int) byte { return v })
-}
-
-// compare returns where mem, which is offset bytes after a block's start, is not as
-// wanted, or nil.
-func compare(mem []byte, offset int, want func(offset int) byte) *mismatch {
-	var damage *mismatch
-	for i, v := range mem {
-		if v == want(offset+i) {
-			continue
-		}
-		if damage == nil {
-			damage = &mismatch{offset: offset + i}
-			for j := i; j < min(i+maxDamageBytes, len(mem)); j++ {
-				damage.found = append(damage.found, mem[j])
-				damage.want = append(damage.want, want(offset+j))
-			}
-		}
-		damage.length = offset + i + 1 - damage.offset
-	}
-	if damage != nil && damage.length < len(damage.found) {
-		damage.found, damage.want = damage.found[:damage.length], damage.want[:damage.length]
-	}
-	return damage
+	return canary.Inspect(before, -len(before))
 }
 
 // fill sets every byte of mem.

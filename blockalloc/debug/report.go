@@ -9,6 +9,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/canary"
 )
 
 // Kind is the misuse that a [Report] is about.
@@ -62,8 +63,9 @@ func placeOf(b blockalloc.Block) Place { return Place{b.Addr(), b.Layout()} }
 // String returns the same as Block.String.
 func (p Place) String() string { return fmt.Sprintf("block %#x of %v", p.Addr, p.Layout) }
 
-// A Report is the error for misuse that an [Allocator] found. Get it by [errors.As].
+// A Report is the error for misuse that an [Allocator] found, or one of package guard. Get it by [errors.As].
 type Report struct {
+	By    string // the package that found it, "debug" or "guard"
 	Kind  Kind
 	Op    string // the method that found it, "" when a block left the quarantine
 	Block Place  // the block concerned, zero for Foreign; of a leak the first
@@ -85,14 +87,14 @@ type Report struct {
 
 	Allocated Stack // who allocated Block
 	Freed     Stack // who freed or reallocated it, if it is not live
-	Now       Stack // who called Op; of Catch, who did the access
+	Now       Stack // who called Op; of Catch and Describe, who did the access
 
 	skip callers.Skip
 }
 
 // report begins a report on r, which may be nil.
 func (d *Allocator) report(kind Kind, op string, r *record, given blockalloc.Block, now Stack) *Report {
-	report := &Report{Kind: kind, Op: op, Now: now, skip: d.skip}
+	report := &Report{By: "debug", Kind: kind, Op: op, Now: now, skip: d.skip}
 	if !given.IsZero() {
 		report.Given = placeOf(given)
 	}
@@ -107,8 +109,8 @@ func (d *Allocator) report(kind Kind, op string, r *record, given blockalloc.Blo
 	return report
 }
 
-func (r *Report) set(damage *mismatch) {
-	r.Offset, r.Length, r.Found, r.Want = damage.offset, damage.length, damage.found, damage.want
+func (r *Report) set(damage *canary.Mismatch) {
+	r.Offset, r.Length, r.Found, r.Want = damage.Offset, damage.Length, damage.Found, damage.Want
 }
 
 // damaged returns a report if the canaries of a live block were overwritten, or nil.
@@ -118,7 +120,7 @@ func (d *Allocator) damaged(op string, r *record, now Stack) *Report {
 		return nil
 	}
 	kind := Overrun
-	if damage.offset < 0 {
+	if damage.Offset < 0 {
 		kind = Underrun
 	}
 	report := d.report(kind, op, r, blockalloc.Block{}, now)
@@ -133,12 +135,12 @@ func (d *Allocator) abused(op string, r *record, now Stack) *Report {
 	}
 	r.unpoison()
 	defer r.poison()
-	var damage *mismatch
+	var damage *canary.Mismatch
 	switch {
 	case d.options.ZeroFree:
-		damage = differs(r.block.Bytes(), 0)
+		damage = canary.Differs(r.block.Bytes(), 0)
 	case !d.options.NoPoison:
-		damage = differs(r.block.Bytes(), freedPoison)
+		damage = canary.Differs(r.block.Bytes(), freedPoison)
 	}
 	if damage == nil {
 		damage = r.inspect()
@@ -168,7 +170,7 @@ func (d *Allocator) leaks() []error {
 			calls := d.calls(r.allocated)
 			leak = sums[calls]
 			if leak == nil {
-				leak = &Report{Kind: Leak, Op: "Close", Block: r.place, Allocated: r.allocated, skip: d.skip}
+				leak = &Report{By: "debug", Kind: Leak, Op: "Close", Block: r.place, Allocated: r.allocated, skip: d.skip}
 				sums[calls] = leak
 				all = append(all, leak)
 			}
@@ -236,7 +238,7 @@ func (r *Report) Unwrap() error { return kinds[r.Kind].err }
 // known stacks, without the calls of Options.Skip.
 func (r *Report) Error() string {
 	var t strings.Builder
-	t.WriteString("debug: ")
+	t.WriteString(r.By + ": ")
 	switch {
 	case r.Given.Addr != 0:
 		fmt.Fprintf(&t, "%s(%v): ", r.Op, r.Given)
@@ -252,7 +254,7 @@ func (r *Report) Error() string {
 	}
 	r.writeStack(&t, "freed by", r.Freed)
 	switch {
-	case r.Fault && r.Op == "Catch":
+	case r.Fault && (r.Op == "Catch" || r.Op == "Describe"):
 		r.writeStack(&t, "accessed by", r.Now)
 	case r.Op == "Free":
 		r.writeStack(&t, "freed now by", r.Now)

@@ -3,6 +3,7 @@ package root_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io/fs"
@@ -25,6 +26,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/sloghook"
@@ -58,6 +60,7 @@ func TestRoot(t *testing.T) {
 	compare("zlog", fields.Object(t, zlogLine.Bytes()))
 	compare("sloghook", fields.Object(t, slogLine.Bytes()))
 	compare("writer", writerFields(writerLine.String()))
+	compare("report", append(reportFields(t, debug.UseAfterFree), reportFields(t, debug.Leak)...))
 
 	block, err := mem.Allocate(blockalloc.BlockLayout(64))
 	if err != nil {
@@ -185,6 +188,19 @@ func writerFields(line string) (list []string) {
 		list = append(list, f[1]+" "+kind)
 	}
 	return list
+}
+
+// reportFields returns those of a line of slog about an error with memory.
+func reportFields(t *testing.T, kind debug.Kind) []string {
+	stack := make(debug.Stack, 8)
+	stack = stack[:runtime.Callers(1, stack)]
+	var line bytes.Buffer
+	slog.New(slog.NewJSONHandler(&line, nil)).Error("", "report", &debug.Report{Kind: kind, Op: "Free", Allocated: stack, Freed: stack, Now: stack})
+	var fieldsOf struct{ Report map[string]any }
+	if err := json.Unmarshal(line.Bytes(), &fieldsOf); err != nil {
+		t.Fatal(err)
+	}
+	return fields.JSON(t, fieldsOf.Report)
 }
 
 // leakFields returns those of the report of leaks. Some fields are left out if they have nothing to say.
