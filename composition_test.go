@@ -8,7 +8,9 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 )
 
 // newRoot returns a new allocator with memory of its own: a System, or a Heap where
@@ -78,6 +80,10 @@ var compositions = []struct {
 			t.Fatal(err)
 		}
 		return slab
+	}},
+	{"Limit(Locked(guard(Root)))", zeroed, false, func(t testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
+		silent := func(*debug.Report) {}
+		return blockalloc.NewLimit(blockalloc.NewLocked(guard.New(root, guard.Options{Rate: 4 << 10, OnReport: silent})), 256<<20)
 	}},
 	{"failing.Every(Proxy(Limit(Proxy(Root))))", zeroed, true, func(_ testing.TB, root blockalloc.Allocator) blockalloc.Allocator {
 		return failing.Every(alloctrace.Wrap(blockalloc.NewLimit(alloctrace.Wrap(root), 256<<20)), 1<<40)

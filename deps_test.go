@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"internal/adapter.v2/inner":       {module + "/blockalloc"},
 	"internal/bugs":                   {module + "/blockalloc"},
 	"internal/callers":                {},
+	"internal/canary":                 {},
 	"internal/fields":                 {},
 	"internal/fields/root":            {},
 	"internal/goroutine":              {},
@@ -51,9 +52,10 @@ var allowed = map[string][]string{
 	"blockalloc/arrowmem":             {module + "/blockalloc", module + "/internal/shard"},
 	"blockalloc/backstop":             {module + "/blockalloc", module + "/internal/callers", module + "/internal/text"},
 	"blockalloc/blocktest":            {module + "/blockalloc", module + "/blockalloc/failing"},
-	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/pages", module + "/internal/spans"},
+	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/canary", module + "/internal/pages", module + "/internal/spans"},
 	"blockalloc/failing":              {module + "/blockalloc", module + "/internal/injected"},
 	"blockalloc/grpcmem":              {module + "/blockalloc", module + "/blockalloc/backstop"},
+	"blockalloc/guard":                {module + "/blockalloc", module + "/blockalloc/debug", module + "/internal/callers", module + "/internal/canary", module + "/internal/pages", module + "/internal/random"},
 	"blockalloc/typed":                {module + "/blockalloc"},
 	"internal/region":                 {module + "/internal/shard", module + "/internal/waits"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
@@ -123,7 +125,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/typed", "blockalloc/cmem", "counter",
+	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/guard", "blockalloc/typed", "blockalloc/cmem", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 

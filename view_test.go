@@ -10,6 +10,7 @@ import (
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/internal/measure"
 )
 
@@ -19,6 +20,7 @@ var wrappers = map[string]func(blockalloc.Allocator) blockalloc.Allocator{
 	"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
 	"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
 	"failing.After": func(a blockalloc.Allocator) blockalloc.Allocator { return failing.After(a, 1<<40) },
+	"guard":         func(a blockalloc.Allocator) blockalloc.Allocator { return guard.New(a, guard.Options{Rate: -1}) },
 	"Fallback, first": func(a blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewFallback(a, blockalloc.Null{})
 	},

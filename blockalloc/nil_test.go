@@ -6,6 +6,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
 )
 
@@ -30,6 +31,7 @@ func TestNilAllocator(t *testing.T) {
 		"failing: After(nil)":                     func() { failing.After(nil, 1) },
 		"failing: Every(nil)":                     func() { failing.Every(nil, 1) },
 		"failing: If(nil)":                        func() { failing.If(nil, func(failing.Call) bool { return true }) },
+		"guard: New(nil)":                         func() { guard.New(nil, guard.Options{}) },
 		"blockalloc/typed: NewBox(nil)":           func() { _, _ = typed.NewBox(nil, 1) },
 		"blockalloc/typed: NewBoxFunc(nil)":       func() { _, _ = typed.NewBoxFunc(nil, func(*int) error { return nil }) },
 		"blockalloc/typed: NewBuffer(nil)":        func() { typed.NewBuffer(nil) },

@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
 	"github.com/alloctrace/alloctrace/blockalloc/failing"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 )
 
 // shy is an allocator that is no Owner, whatever it is made of.
@@ -147,6 +148,7 @@ func TestWrappersDoNotAllocate(t *testing.T) {
 		"Locked":           blockalloc.NewLocked(o),
 		"failing.After":    failing.After(o, 1<<40),
 		"failing.Every":    failing.Every(o, 1<<40),
+		"guard":            guard.New(o, guard.Options{Rate: -1}),
 		"failing.If":       failing.If(o, never),
 		"nested":           blockalloc.NewFallback(blockalloc.NewSegregate(blockalloc.NewFallback(o, refusal{}), refusal{}, 4096), refusal{}),
 	} {
@@ -184,6 +186,7 @@ func TestWrappersKeepErrors(t *testing.T) {
 		"Limit":         func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 1<<20) },
 		"Locked":        func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLocked(a) },
 		"failing.After": func(a blockalloc.Allocator) blockalloc.Allocator { return failing.After(a, 1<<40) },
+		"guard":         func(a blockalloc.Allocator) blockalloc.Allocator { return guard.New(a, guard.Options{Rate: -1}) },
 	} {
 		inner := &moody{Allocator: alloctest.New(t)}
 		a := wrap(inner)

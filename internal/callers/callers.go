@@ -9,7 +9,7 @@ import (
 const module = "github.com/alloctrace/alloctrace"
 
 // own are the packages through which memory is asked for.
-var own = []string{".", "/hooks.", "/hooks/heapprofile.", "/hooks/ring.", "/blockalloc.", "/blockalloc/backstop.", "/blockalloc/debug.", "/blockalloc/grpcmem.", "/blockalloc/typed.", "/alloctest."}
+var own = []string{".", "/hooks.", "/hooks/heapprofile.", "/hooks/ring.", "/blockalloc.", "/blockalloc/backstop.", "/blockalloc/debug.", "/blockalloc/grpcmem.", "/blockalloc/guard.", "/blockalloc/typed.", "/alloctest."}
 
 // Frames returns the frames of a stack that [runtime.Callers] has filled, but for those of
 // this library, its tests excepted, those that the compiler has made, and those of the Go
