@@ -17,7 +17,7 @@ var heapMax = func() uintptr {
 
 // Heap is an [Allocator] on the Go heap. It works on every platform, the race detector
 // and the Go heap profile see its memory, and its blocks are always zeroed. To align a block
-// it asks the runtime for up to Size+Align-1 bytes.
+// it asks the runtime for Size+Align bytes.
 //
 // When memory runs out, the Go runtime ends the process: Heap cannot return an error. A
 // request of more than 1 TiB (512 MiB with 32-bit addresses) is [ErrOutOfMemory]. Heap
@@ -29,7 +29,7 @@ var heapMax = func() uintptr {
 // The zero Heap is ready, and must not be copied. Several goroutines may use it at
 // once.
 type Heap struct {
-	live registry[[]byte]
+	live registry[unsafe.Pointer] // to the last byte of what was asked of the runtime, which is behind the block
 }
 
 var (
@@ -49,10 +49,10 @@ func (h *Heap) Allocate(l Layout) (Block, error) {
 	if l.Size+l.Align-1 > heapMax {
 		return Block{}, allocateError("Heap", l, ErrOutOfMemory)
 	}
-	mem := make([]byte, l.Size+l.Align-1)
+	mem := make([]byte, l.Size+l.Align)
 	p := unsafe.Pointer(unsafe.SliceData(mem))
 	b := grant(unsafe.Add(p, roundUp(uintptr(p), l.Align)-uintptr(p)), l.Size, l)
-	h.live.add(b, mem)
+	h.live.add(b, unsafe.Pointer(&mem[len(mem)-1]))
 	return b, nil
 }
 

@@ -64,7 +64,7 @@ func (r *registry[V]) mappings() (list []Mapping) {
 		s := &r.shards[i]
 		s.mu.Lock()
 		for _, e := range s.live {
-			list = append(list, Mapping{e.block.Addr(), e.block.size})
+			list = append(list, Mapping{e.block.addr.Addr(), e.block.size})
 		}
 		s.mu.Unlock()
 	}

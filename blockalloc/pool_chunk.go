@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/hidden"
 )
 
 // A chunk is the unit in which a Pool carves runs out of address space. It is
@@ -18,6 +20,7 @@ const (
 // A chunk's runs are found by address, without a lock; the rest is guarded by
 // Pool.mu.
 type chunk struct {
+	mark  hidden.Mark                   // it knows blocks, and does not hold them
 	runs  [granules]atomic.Pointer[run] // by granule; nil where there is no run
 	base  unsafe.Pointer
 	arena *arena
@@ -33,6 +36,7 @@ func (c *chunk) run(addr uintptr) *run { return c.runs[addr%chunkSize/granule].L
 
 // An arena is a range of address space that was reserved in one call.
 type arena struct {
+	mark   hidden.Mark // it knows blocks, and does not hold them
 	base   unsafe.Pointer
 	chunks []*chunk
 }
@@ -86,6 +90,7 @@ func (p *Pool) carve(shift int) (*run, error) {
 		}
 	}
 	r := &run{runData: runData{
+		mark:  hidden.Knowing(),
 		base:  unsafe.Add(c.base, uintptr(first)*granule),
 		all:   ^uint64(0) >> (64 - runBlocks(shift)),
 		shift: uint8(shift),
@@ -216,9 +221,9 @@ func (p *Pool) reserve() error {
 	if err != nil {
 		return err
 	}
-	a := &arena{base: base}
+	a := &arena{mark: hidden.Knowing(), base: base}
 	for i := range n {
-		c := &chunk{base: unsafe.Add(base, i*chunkSize), arena: a, index: len(p.chunks)}
+		c := &chunk{mark: hidden.Knowing(), base: unsafe.Add(base, i*chunkSize), arena: a, index: len(p.chunks)}
 		a.chunks = append(a.chunks, c)
 		p.chunks = append(p.chunks, c)
 		p.room = append(p.room, int8(bits.Len(granules)-1))

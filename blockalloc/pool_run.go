@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/hidden"
 )
 
 // A run is up to 64 blocks of one size side by side. One word says which of them are
@@ -18,6 +20,7 @@ type run struct {
 }
 
 type runData struct {
+	mark     hidden.Mark   // it knows blocks, and does not hold them
 	free     atomic.Uint64 // bit i: block i is free and anybody's to take
 	frozen   atomic.Uint64 // bit i: who takes block i, or finds it taken, waits for Pool.mu and looks again
 	clean    atomic.Uint64 // bit i: block i has no memory behind it, as far as this Pool knows; meant for free blocks

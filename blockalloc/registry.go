@@ -5,6 +5,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/spans"
 )
 
@@ -22,15 +23,25 @@ type registry[V any] struct {
 type registryShard[V any] struct {
 	mu    sync.Mutex
 	live  map[uint64]registered[V] // by spans.Key
-	freed [64]uintptr              // the addresses freed last, a ring: it distinguishes a second free from a foreign one
+	freed [64]hidden.Addr          // the addresses freed last, a ring: it distinguishes a second free from a foreign one
 	next  int
 	_     [64]byte // keeps the locks of neighbouring shards off one cache line
 }
 
 type registered[V any] struct {
-	block Block
+	block hiddenBlock
 	value V
 }
+
+// A hiddenBlock is a Block in a table that knows it and does not hold it: see package hidden.
+type hiddenBlock struct {
+	addr                   hidden.Addr
+	size, requested, align uintptr
+}
+
+func hide(b Block) hiddenBlock { return hiddenBlock{hidden.Of(b.ptr), b.size, b.requested, b.align} }
+
+func (h hiddenBlock) block() Block { return Block{h.addr.Pointer(), h.size, h.requested, h.align} }
 
 func (b Block) key() uint64 { return spans.Key(b.Addr(), b.size) }
 
@@ -49,7 +60,7 @@ func (r *registry[V]) add(b Block, v V) {
 	if s.live == nil {
 		s.live = make(map[uint64]registered[V])
 	}
-	s.live[b.key()] = registered[V]{b, v}
+	s.live[b.key()] = registered[V]{hide(b), v}
 }
 
 // resized replaces a live block by n, which has its address and its size.
@@ -57,7 +68,7 @@ func (r *registry[V]) resized(n Block) {
 	s := r.shard(n.key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live[n.key()] = registered[V]{n, s.live[n.key()].value}
+	s.live[n.key()] = registered[V]{hide(n), s.live[n.key()].value}
 }
 
 // take ends b's life, and returns the block as it was added. If the error is nil, only the caller may
@@ -110,7 +121,10 @@ func (s *registryShard[V]) load(key uint64) (Block, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.live[key]
-	return e.block, ok
+	if !ok {
+		return Block{}, false
+	}
+	return e.block.block(), true
 }
 
 // look returns the live block of a key, if it begins where b does. If b is that block and take is set, it ends the block's life.
@@ -118,22 +132,23 @@ func (s *registryShard[V]) look(key uint64, b Block, take bool) (Block, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.live[key]
-	if !ok || e.block.ptr != b.ptr {
+	if !ok || e.block.addr != hidden.Of(b.ptr) {
 		return Block{}, false
 	}
-	if take && b.Is(e.block) {
+	live := e.block.block()
+	if take && b.Is(live) {
 		delete(s.live, key)
-		s.freed[s.next] = b.Addr()
+		s.freed[s.next] = e.block.addr
 		s.next = (s.next + 1) % len(s.freed)
 	}
-	return e.block, true
+	return live, true
 }
 
 func (s *registryShard[V]) hasFreed(addr uintptr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.freed {
-		if a == addr {
+		if a == hidden.OfAddr(addr) {
 			return true
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/hidden"
 )
 
 // A slabBlock is the header of a block of the parent's that is cut into slots of one
@@ -21,6 +23,8 @@ import (
 // Memory ordering: Go's atomics are sequentially consistent, and what follows needs
 // that. The race detector sees them, and so the order of a slot's users.
 type slabBlock struct {
+	mark hidden.Mark // it knows slots, and holds mem alone
+
 	// These do not change.
 	base  unsafe.Pointer // of slot 0: the block's address
 	free  []slabWord     // a bit for each slot
@@ -78,6 +82,7 @@ const slabMagicShift = 42
 func newSlabBlock(c *slabClass, mem Block) *slabBlock {
 	n := (c.slots + slabWordSlots - 1) / slabWordSlots
 	h := &slabBlock{
+		mark: hidden.Holding(),
 		base: mem.ptr, mem: mem, class: c, slots: c.slots, size: c.size,
 		magic: (1<<slabMagicShift + uint64(c.size) - 1) / uint64(c.size),
 		free:  make([]slabWord, n, roundUp(uintptr(n), 8)), // in cache lines of their own

@@ -28,6 +28,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 )
 
 // Options configure [New]. The zero value is right for most.
@@ -93,7 +94,7 @@ func New(inner blockalloc.Allocator, o Options) *Backstop {
 	made.Store(true)
 	s.owner, _ = blockalloc.OwnerOf(inner)
 	for i := range s.shards {
-		s.shards[i].live = make(map[uintptr]record)
+		s.shards[i].live = make(map[hidden.Addr]record)
 	}
 	return s
 }
@@ -115,11 +116,11 @@ func (s *Backstop) Allocate(l blockalloc.Layout) (*[]byte, error) {
 	}
 	handle := new([]byte)
 	*handle = b.Bytes()[:l.Size]
-	r := record{block: b, handle: addrOf(handle), since: time.Since(s.start), serial: s.serial.Add(1)}
+	r := record{addr: hidden.Of(b.Pointer()), size: b.Size(), asked: l, handle: addrOf(handle), since: time.Since(s.start), serial: s.serial.Add(1)}
 	if !s.noStacks {
 		r.stack = caller()
 	}
-	r.cleanup = runtime.AddCleanup(handle, dropped, key{s, b.Addr(), r.serial})
+	r.cleanup = runtime.AddCleanup(handle, dropped, key{s, r.addr, r.serial})
 	s.put(r)
 	return handle, nil
 }
@@ -165,7 +166,7 @@ func (s *Backstop) Owns(memory []byte) bool {
 	h := s.shardOf(addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, ok := h.live[addr]
+	_, ok := h.live[hidden.OfAddr(addr)]
 	return ok
 }
 
@@ -187,11 +188,11 @@ func (s *Backstop) free(op string, memory []byte, handle uintptr) error {
 	}
 	returned := false
 	defer func() { // also if the inner allocator panics
-		if !returned && (s.owner == nil || s.owner.Owns(r.block)) {
+		if !returned && (s.owner == nil || s.owner.Owns(r.block())) {
 			s.put(r)
 		}
 	}()
-	err := s.inner.Free(r.block)
+	err := s.inner.Free(r.block())
 	returned = true
 	if err != nil {
 		s.put(r)
@@ -241,7 +242,9 @@ const shards = 64
 // A record is what is known of a block whose handle is neither freed nor collected. Nothing in it
 // leads to the handle, or that would never be collected.
 type record struct {
-	block   blockalloc.Block
+	addr    hidden.Addr // of the block, which the handle alone holds
+	size    uintptr     // of it, as granted
+	asked   blockalloc.Layout
 	handle  uintptr       // its address
 	since   time.Duration // after the Backstop was made
 	serial  uint64        // distinguishes it from others at the same address
@@ -249,12 +252,18 @@ type record struct {
 	cleanup runtime.Cleanup
 }
 
+// block returns the block of r, which the inner allocator has granted.
+func (r *record) block() blockalloc.Block {
+	b, _ := blockalloc.NewBlock(r.addr.Pointer(), r.size, r.asked)
+	return b
+}
+
 // A shard has the records of some addresses.
 type shard struct {
 	mu    sync.Mutex
-	live  map[uintptr]record // by address
-	bytes int64              // of all blocks in live
-	_     [40]byte           // so that no two share a cache line
+	live  map[hidden.Addr]record // by address
+	bytes int64                  // of all blocks in live
+	_     [40]byte               // so that no two share a cache line
 }
 
 func (s *Backstop) shardOf(addr uintptr) *shard {
@@ -264,14 +273,14 @@ func (s *Backstop) shardOf(addr uintptr) *shard {
 // put takes in a block. If one is known at the same address, that was freed past the Backstop, and its
 // handle frees nothing any more.
 func (s *Backstop) put(r record) {
-	h := s.shardOf(r.block.Addr())
+	h := s.shardOf(r.addr.Addr())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if old, ok := h.live[r.block.Addr()]; ok {
-		h.bytes -= int64(old.block.Size())
+	if old, ok := h.live[r.addr]; ok {
+		h.bytes -= int64(old.size)
 	}
-	h.live[r.block.Addr()] = r
-	h.bytes += int64(r.block.Size())
+	h.live[r.addr] = r
+	h.bytes += int64(r.size)
 }
 
 // take takes out the block at addr, if it has size bytes or more, and the handle and the serial number unless these are 0.
@@ -281,12 +290,12 @@ func (s *Backstop) take(addr, size, handle uintptr, serial uint64) (record, bool
 	h := s.shardOf(addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r, ok := h.live[addr]
-	if !ok || size > r.block.Size() || handle != 0 && handle != r.handle || serial != 0 && serial != r.serial {
+	r, ok := h.live[hidden.OfAddr(addr)]
+	if !ok || size > r.size || handle != 0 && handle != r.handle || serial != 0 && serial != r.serial {
 		return record{}, false
 	}
-	delete(h.live, addr)
-	h.bytes -= int64(r.block.Size())
+	delete(h.live, hidden.OfAddr(addr))
+	h.bytes -= int64(r.size)
 	return r, true
 }
 

@@ -14,6 +14,7 @@ import (
 	"unique"
 
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -77,7 +78,7 @@ func caller() stackHandle {
 // A key is what the cleanup of a handle is given.
 type key struct {
 	backstop *Backstop
-	addr     uintptr
+	addr     hidden.Addr
 	serial   uint64
 }
 
@@ -110,11 +111,11 @@ var unfinished atomic.Int64
 // there is nothing to do.
 func dropped(k key) {
 	s := k.backstop
-	r, ok := s.take(k.addr, 0, 0, k.serial)
+	r, ok := s.take(k.addr.Addr(), 0, 0, k.serial)
 	if !ok {
 		return
 	}
-	p := &pending{record: r, drop: Drop{Size: r.block.Size(), skip: s.skip}}
+	p := &pending{record: r, drop: Drop{Size: r.size, skip: s.skip}}
 	unfinished.Add(1)
 	s.mu.Lock()
 	s.queue = append(s.queue, p)
@@ -142,7 +143,7 @@ func (s *Backstop) work() {
 				stack := p.stack.Value()
 				p.drop.Stack = slices.Clone(stack.pcs[:stack.n])
 			}
-			protect(&p.drop.Err, "freeing what was dropped", func() error { return s.inner.Free(p.block) })
+			protect(&p.drop.Err, "freeing what was dropped", func() error { return s.inner.Free(p.block()) })
 		}
 		s.count(p)
 		if s.onDrop != nil && !p.reported {

@@ -34,6 +34,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/callers"
 	"github.com/alloctrace/alloctrace/internal/canary"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/spans"
 )
 
@@ -69,7 +70,7 @@ type Allocator struct {
 	guarded atomic.Int64 // blocks with a mapping of their own, in quarantine too
 
 	mu         sync.Mutex // guards what follows
-	blocks     map[uintptr]*record
+	blocks     map[hidden.Addr]*record
 	byKey      map[uint64]*record // the same, by spans.Key
 	levels     spans.Levels
 	serial     uint64
@@ -102,7 +103,7 @@ func New(parent blockalloc.Allocator, options Options) *Allocator {
 	if err != nil {
 		panic("debug: New: Options." + err.Error())
 	}
-	return &Allocator{parent: parent, options: options.withDefaults(), skip: skip, blocks: make(map[uintptr]*record), byKey: make(map[uint64]*record)}
+	return &Allocator{parent: parent, options: options.withDefaults(), skip: skip, blocks: make(map[hidden.Addr]*record), byKey: make(map[uint64]*record)}
 }
 
 // Allocate returns a block of exactly l.Size bytes.
@@ -253,7 +254,7 @@ func (d *Allocator) finish(made *blockalloc.Block, returns *bool) {
 func (d *Allocator) withhold(b blockalloc.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.blocks[b.Addr()]
+	r := d.blocks[hidden.OfAddr(b.Addr())]
 	r.dead = true
 	d.liveBlocks--
 	d.liveBytes -= int64(r.block.Size())
@@ -307,7 +308,7 @@ func (d *Allocator) unclaim(r *record) {
 
 // find returns the record of b, or a report if it is not live. d.mu is held.
 func (d *Allocator) find(op string, b blockalloc.Block, now Stack) (*record, error) {
-	r := d.blocks[b.Addr()]
+	r := d.blocks[hidden.OfAddr(b.Addr())]
 	switch {
 	case r == nil:
 		return nil, d.unknown(op, b, now)
@@ -339,19 +340,19 @@ func (d *Allocator) Owns(b blockalloc.Block) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.blocks[b.Addr()]
+	r := d.blocks[hidden.OfAddr(b.Addr())]
 	return r != nil && !r.dead && b.Is(r.block)
 }
 
 // add and remove keep the records by the places of their blocks. d.mu is held.
 func (d *Allocator) add(r *record) {
-	d.blocks[r.place.Addr] = r
+	d.blocks[hidden.OfAddr(r.place.Addr)] = r
 	d.levels.Add(r.place.Layout.Size)
 	d.byKey[spans.Key(r.place.Addr, r.place.Layout.Size)] = r
 }
 
 func (d *Allocator) remove(r *record) {
-	delete(d.blocks, r.place.Addr)
+	delete(d.blocks, hidden.OfAddr(r.place.Addr))
 	delete(d.byKey, spans.Key(r.place.Addr, r.place.Layout.Size))
 }
 

@@ -7,15 +7,18 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/canary"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
 // A record is what is known of a block.
 type record struct {
+	mark   hidden.Mark      // it knows blocks, and does not hold them
 	place  Place            // kept when the memory is gone
 	block  blockalloc.Block // what the caller has
 	from   blockalloc.Block // what it was cut from: the parent's block, or the accessible pages of a mapping
 	region blockalloc.Block // the mapping with its guards, empty if the block is the parent's
+	holds  *unsafe.Pointer  // to the address of the parent's block, which this Allocator does hold; nil if it is a mapping
 	canary int              // how much of from is checked before and after the block, at most
 
 	serial    uint64 // grows with every block
@@ -55,13 +58,15 @@ func (d *Allocator) obtain(l blockalloc.Layout) (*record, error) {
 	if err != nil { // the parent has not aligned it
 		return nil, errors.Join(err, d.parent.Free(from))
 	}
+	r.holds = new(unsafe.Pointer)
+	*r.holds = from.Pointer()
 	return r, nil
 }
 
 // newRecord returns the record of a block that begins front bytes after from does.
 func newRecord(from blockalloc.Block, front uintptr, l blockalloc.Layout, canary int) (*record, error) {
 	b, err := blockalloc.NewBlock(unsafe.Add(from.Pointer(), front), l.Size, l)
-	return &record{place: placeOf(b), block: b, from: from, canary: canary}, err
+	return &record{mark: hidden.Knowing(), place: placeOf(b), block: b, from: from, canary: canary}, err
 }
 
 // giveBack releases a block's memory.

@@ -1,5 +1,7 @@
 package debug
 
+import "github.com/alloctrace/alloctrace/internal/hidden"
+
 // history has the blocks that were given back last, without pointers to their memory.
 type history struct {
 	blocks []record // a ring, once it is full
@@ -9,7 +11,7 @@ type history struct {
 const maxHistory = 1024
 
 func (h *history) add(r *record) {
-	old := record{place: r.place, allocated: r.allocated, freed: r.freed, dead: true, unmapped: r.unmapped || r.guarded()}
+	old := record{mark: hidden.Knowing(), place: r.place, allocated: r.allocated, freed: r.freed, dead: true, unmapped: r.unmapped || r.guarded()}
 	if len(h.blocks) < maxHistory {
 		h.blocks = append(h.blocks, old)
 		return

@@ -198,11 +198,11 @@ func (r *reader) event(w *words) (e Event) {
 		number := w[1] >> stored.KindBits
 		var known bool
 		if e, known = r.overflowed[number]; !known {
-			e = Event{Addr: w[0], Err: ring.ErrForgotten.Error()}
+			e = Event{Addr: ^w[0], Err: ring.ErrForgotten.Error()}
 		}
 	} else {
 		e = Event{
-			Kind: alloctrace.Kind(w.kind()), Addr: w[0], Size: w[1] >> stored.SizeShift,
+			Kind: alloctrace.Kind(w.kind()), Addr: ^w[0], Size: w[1] >> stored.SizeShift,
 			Align: 1 << (w[1] >> stored.AlignShift & (1<<stored.AlignBits - 1)), // 0 for 64, as it was
 		}
 		if n := w[1] >> stored.ChildShift & (1<<stored.ChildBits - 1); n > uint64(len(r.names)) {

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -43,11 +44,12 @@ type foreignFrees struct {
 
 // A foreignFree is a ForeignFree whose texts are still to be made.
 type foreignFree struct {
-	addr, size uintptr
-	by         *part // nil if it is not known
-	allocated  *stack
-	through    *part
-	freed      *stack
+	addr      hidden.Addr
+	size      uintptr
+	by        *part // nil if it is not known
+	allocated *stack
+	through   *part
+	freed     *stack
 }
 
 // add adds a release of p's that has succeeded.
@@ -88,7 +90,7 @@ func (p *Profile) ForeignFrees() []ForeignFree {
 	p.foreign.mu.Unlock()
 	var list []ForeignFree
 	for _, f := range kept {
-		free := ForeignFree{Addr: f.addr, Size: f.size, Freed: callOf(f.through, f.freed)}
+		free := ForeignFree{Addr: f.addr.Addr(), Size: f.size, Freed: callOf(f.through, f.freed)}
 		if f.by != nil {
 			allocated := callOf(f.by, f.allocated)
 			free.Allocated = &allocated

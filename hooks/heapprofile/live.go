@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/goroutine"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 )
 
 // A liveTable has some live blocks, by address, size, and the Proxy that allocated them: where
@@ -68,7 +69,7 @@ func (b *block) weight() float64 { return b.sampler.weight(b.size) }
 // A release is under way: of a block, if one was known, or of one that is not known, such as a
 // second free of a block that is being released.
 type releasing struct {
-	addr      uintptr
+	addr      hidden.Addr
 	goroutine uintptr
 	through   *part // that has observed it, which need not be the one that allocated
 	known     bool
@@ -78,7 +79,9 @@ type releasing struct {
 	ending         // then how it ended
 }
 
-func (r *releasing) of(addr, size uintptr) bool { return r.addr == addr && r.size == size }
+func (r *releasing) of(addr, size uintptr) bool {
+	return r.addr == hidden.OfAddr(addr) && r.size == size
+}
 
 func (r *releasing) is(addr, size uintptr, through *part, goroutine uintptr) bool {
 	return r.of(addr, size) && r.through == through && r.goroutine == goroutine
@@ -166,7 +169,7 @@ func (t *liveTable) release(addr, size uintptr, through *part) (b block, ok, wai
 		}
 		t.filter[filterOf(addr)].Add(1)
 	}
-	s.releasing = append(s.releasing, releasing{addr: addr, goroutine: me, through: through, known: ok, inner: inner, repeated: repeated})
+	s.releasing = append(s.releasing, releasing{addr: hidden.OfAddr(addr), goroutine: me, through: through, known: ok, inner: inner, repeated: repeated})
 	r := &s.releasing[len(s.releasing)-1]
 	r.size = size
 	if ok {
@@ -221,7 +224,7 @@ func (s *liveShard) rival(i int, known bool) (found *releasing) {
 	}
 	for j := range s.releasing {
 		other := &s.releasing[j]
-		if j == i || !other.of(r.addr, r.size) || other.known != known || other.inner || other.through.id == 0 {
+		if j == i || !other.of(r.addr.Addr(), r.size) || other.known != known || other.inner || other.through.id == 0 {
 			continue
 		}
 		if other.through.id == r.through.id {
@@ -237,7 +240,7 @@ func (s *liveShard) rival(i int, known bool) (found *releasing) {
 // finish forgets release i.
 func (t *liveTable) finish(s *liveShard, i int) {
 	r := &s.releasing[i]
-	t.filter[filterOf(r.addr)].Add(-1)
+	t.filter[filterOf(r.addr.Addr())].Add(-1)
 	if r.through.id == 0 {
 		s.kept--
 	}

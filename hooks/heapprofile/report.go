@@ -77,7 +77,9 @@ func (p *Profile) Report() Report { return p.ReportOf(nil) }
 
 // ReportOf is Report of the live blocks for which keep returns true, such as those that are older than an hour, or were allocated
 // since some time. It calls keep for each block that is remembered, without a lock. A nil keep is all of them.
-func (p *Profile) ReportOf(keep func(b Block) bool) Report {
+func (p *Profile) ReportOf(keep func(b Block) bool) Report { return p.report(p.kept(keep)) }
+
+func (p *Profile) report(blocks []placed) Report {
 	type key struct {
 		stack *stack
 		owner string
@@ -85,7 +87,7 @@ func (p *Profile) ReportOf(keep func(b Block) bool) Report {
 	sites, now := make(map[key]*Site), time.Since(p.start)
 	r := Report{Rate: int64(p.Rate()), ForeignFrees: p.foreign.number(), Foreign: p.ForeignFrees()}
 	var all whole
-	for _, b := range p.kept(keep) {
+	for _, b := range blocks {
 		at := key{b.site.stack, p.ownerOf(&b.block)}
 		s := sites[at]
 		if s == nil {
@@ -178,14 +180,15 @@ const reportSites = 50
 //	  4 KiB in 1 block of 4 KiB: cache.Load (cache.go:9), cache.Warm (cache.go:5), app.start (app.go:7), main.run (main.go:31) and 2 more calls; 1h12m old
 func (r Report) String() string {
 	var report strings.Builder
-	r.writeSites(&report)
+	r.writeSites(&report, "live")
 	writeForeign(&report, r.Foreign, r.ForeignFrees)
 	return report.String()
 }
 
-func (r Report) writeSites(report *strings.Builder) {
+// writeSites writes the report of blocks that are what state says.
+func (r Report) writeSites(report *strings.Builder, state string) {
 	if len(r.Sites) == 0 {
-		report.WriteString("nothing is live\n")
+		fmt.Fprintf(report, "nothing is %s\n", state)
 		return
 	}
 	about, verb := "", "are"
@@ -195,7 +198,7 @@ func (r Report) writeSites(report *strings.Builder) {
 	if r.Blocks == 1 {
 		verb = "is"
 	}
-	fmt.Fprintf(report, "%s%s in %s %s live:\n", about, estimate(r.Bytes, r.Error), number(r.Blocks, "block"), verb)
+	fmt.Fprintf(report, "%s%s in %s %s %s:\n", about, estimate(r.Bytes, r.Error), number(r.Blocks, "block"), verb, state)
 	sites := slices.Clone(r.Sites)
 	distinguish(sites) // as Report does, but it may come from JSON
 	for i, s := range sites {

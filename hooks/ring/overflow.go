@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/stored"
 )
 
@@ -33,6 +34,7 @@ func (o *overflow) keep(e alloctrace.Event, err error, child string) (rest uint6
 	if o.storage != nil {
 		o.storage.Keep(o.count, stored.Overflow{Kind: uint8(e.Kind), Addr: e.Addr, Size: e.Size, Align: e.Align, Child: child, Err: failure})
 	}
+	at.Event.Addr = uintptr(hidden.OfAddr(e.Addr))
 	return o.count<<kindBits | overflowed
 }
 
@@ -51,7 +53,9 @@ func (o *overflow) find(rest uint64, addr uintptr) Record {
 	defer o.mu.Unlock()
 	number := rest >> kindBits
 	if at := &o.last[number%uint64(len(o.last))]; at.number == number {
-		return at.Record
+		found := at.Record
+		found.Event.Addr = addr
+		return found
 	}
 	return Record{Event: alloctrace.Event{Addr: addr}, Err: ErrForgotten}
 }

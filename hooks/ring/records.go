@@ -51,7 +51,7 @@ func (r *Ring) Records() []Record {
 
 // record returns the record that c is at.
 func (r *Ring) record(c *cursor) (rec Record) {
-	addr, rest := uintptr(c.words[recordAddr]), c.words[recordRest]
+	addr, rest := uintptr(^c.words[recordAddr]), c.words[recordRest]
 	if rest&(1<<kindBits-1) == overflowed {
 		rec = r.overflow.find(rest, addr)
 	} else {

@@ -49,7 +49,7 @@ func put(r *Ring, i int, epoch uint32, at uint64, e alloctrace.Event) {
 	s := r.shards[i].Load()
 	n := uint64(s.head.Add(1))
 	for word, v := range []uint64{
-		uint64(e.Addr),
+		^uint64(e.Addr),
 		packed(e),
 		at,
 		uint64(epoch)<<epochShift | n&epochNumber,

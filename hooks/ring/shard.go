@@ -32,8 +32,8 @@ type ringShard struct {
 type record = stored.Record
 
 const (
-	recordAddr = iota
-	recordRest // see stored.Record
+	recordAddr = iota // its complement: see package hidden
+	recordRest        // see stored.Record
 	recordTime
 	recordNumber // lower half, and that of its epoch
 )
@@ -123,7 +123,7 @@ func (r *Ring) all() []*ringShard {
 func (s *ringShard) write(p shard.Proc, head int64, epoch, addr, rest, at uint64) {
 	n := uint64(head)
 	w := s.place(n)
-	p.Store(&w[recordAddr], addr)
+	p.Store(&w[recordAddr], ^addr)
 	p.Store(&w[recordRest], rest)
 	p.Store(&w[recordTime], at)
 	p.Store(&w[recordNumber], epoch<<epochShift|uint64(uint32(n)))

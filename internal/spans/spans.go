@@ -13,7 +13,8 @@ import (
 // shorter than the piece, no other one begins there.
 func Key(addr, size uintptr) uint64 { return keyOf(addr, bits.Len(uint(size))-1) }
 
-func keyOf(addr uintptr, level int) uint64 { return uint64(addr>>(level%64))<<6 | uint64(level) }
+// keyOf returns the complement, for of a span of 64 bytes the key would be an address in it: see package hidden.
+func keyOf(addr uintptr, level int) uint64 { return ^(uint64(addr>>(level%64))<<6 | uint64(level)) }
 
 // Levels are the powers of two in the keys of many spans. The zero Levels is ready. Several goroutines may
 // use it at once. Add a span to it before its key is in the map.

@@ -4,7 +4,7 @@ package stored
 
 import "sync/atomic"
 
-// A Record is an event as it lies in a Ring: its address, then its size, the number of its child, alignment and kind packed, then
+// A Record is an event as it lies in a Ring: the complement of its address, then its size, the number of its child, alignment and kind packed, then
 // its time, then its number and epoch, which is written last.
 type Record [4]atomic.Uint64
 

@@ -1,0 +1,168 @@
+package heapprofile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/backstop"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/hooks/ring"
+)
+
+// unreachable returns what p finds, and skips the test where Go writes no dump.
+func unreachable(t *testing.T, p *heapprofile.Profile) heapprofile.Unreachable {
+	t.Helper()
+	u, err := p.Unreachable(t.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func allocate(mem blockalloc.Allocator, size uintptr) blockalloc.Block {
+	return must(mem.Allocate(blockalloc.Layout{Size: size, Align: 64}))
+}
+
+func must[A any](a A, err error) A {
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// apart runs f in a goroutine of its own, so that what it leaves on its stack is gone.
+func apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// TestTables: what allocators and hooks know of a block does not hold it.
+func TestTables(t *testing.T) {
+	const blocks, few = 20, 3 // an address that is left anywhere can hide few
+	for name, make := range map[string]func() (mem blockalloc.Allocator, size uintptr){
+		"System": func() (blockalloc.Allocator, uintptr) { return new(blockalloc.System), 64 << 10 },
+		"Heap":   func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Heap), 4 << 10 },
+		"Pool":   func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Pool), 1 << 20 }, // few in a run
+		"large":  func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Pool), 5 << 20 },
+		"Slab": func() (blockalloc.Allocator, uintptr) {
+			return must(blockalloc.NewSlab(new(blockalloc.System), 64<<10)), 8 << 10
+		},
+		"Reserved": func() (blockalloc.Allocator, uintptr) { return &blockalloc.Reserved{Max: 1 << 20}, 4 << 10 },
+		"Debug":    func() (blockalloc.Allocator, uintptr) { return debug.New(new(blockalloc.Heap), debug.Options{}), 64 },
+		"guarded": func() (blockalloc.Allocator, uintptr) {
+			return debug.New(new(blockalloc.Heap), debug.Options{Guard: true}), 4 << 10
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner, size := make()
+			p := heapprofile.New(heapprofile.Options{Rate: 1, Peak: true, Lifetimes: true})
+			mem := alloctrace.Wrap(inner, alloctrace.WithHooks(p, ring.New(100, ring.PreciseClock())))
+			apart(func() {
+				for range blocks {
+					allocate(mem, size)
+				}
+			})
+			u := unreachable(t, p)
+			if u.Looked != blocks || u.Report.Blocks < blocks-few {
+				t.Errorf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
+			}
+			runtime.KeepAlive(mem)
+		})
+	}
+}
+
+// TestParents: what an allocator takes from its parent it holds, also if nothing of that is live.
+func TestParents(t *testing.T) {
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	mem := alloctrace.Wrap(new(blockalloc.System), alloctrace.WithHooks(p))
+	slab := must(blockalloc.NewSlab(mem, 64<<10))
+	bump := must(blockalloc.NewBump(mem, 64<<10))
+	checked := debug.New(mem, debug.Options{})
+	guarded := backstop.New(mem, backstop.Options{})
+	var handle *[]byte
+	apart(func() {
+		allocate(slab, 64)
+		allocate(bump, 64)
+		allocate(checked, 64)
+		handle = must(guarded.Allocate(blockalloc.Layout{Size: 64, Align: 64}))
+	})
+	u := unreachable(t, p)
+	if u.Looked != 4 || u.Report.Blocks != 0 {
+		t.Errorf("of %d blocks of a parent %v", u.Looked, u)
+	}
+	runtime.KeepAlive([]any{slab, bump, checked, handle, guarded})
+}
+
+// TestNested: of two Proxies, one of which takes memory from the other, the block of the outer one can be unreachable in one of the inner
+// one's that is held.
+func TestNested(t *testing.T) {
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	mem := alloctrace.Wrap(new(blockalloc.System), alloctrace.WithHooks(p))
+	slab := must(blockalloc.NewSlab(mem, 64<<10))
+	outer := alloctrace.Wrap(slab, alloctrace.WithHooks(p))
+	var kept blockalloc.Block
+	apart(func() {
+		a, b := allocate(outer, 1024), allocate(outer, 1024) // a cycle, in a block that is held
+		put(a, b)
+		put(b, a)
+		kept = allocate(outer, 1024)
+		put(kept, allocate(outer, 1024))
+	})
+	if u := unreachable(t, p); u.Looked < 5 || u.Report.Blocks != 2 || u.Report.Bytes != 2048 {
+		t.Errorf("of %d blocks %v", u.Looked, u)
+	}
+	runtime.KeepAlive(kept)
+	runtime.KeepAlive(outer)
+}
+
+// TestUnreachableText: the text names who allocated, and a Profile that has found nothing says so.
+func TestUnreachableText(t *testing.T) {
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	mem := alloctrace.Wrap(new(blockalloc.System), alloctrace.WithHooks(p))
+	if u := unreachable(t, p); u.String() != "nothing is unreachable from Go\n" {
+		t.Errorf("%q", u.String())
+	}
+	apart(func() { forget(mem) })
+	u := unreachable(t, p)
+	size := counted(u.Report.Bytes)
+	if text := u.String(); !strings.HasPrefix(text, size+" in 1 block is unreachable from Go:\n  "+size+" in 1 block of "+size+": heapprofile_test.forget (unreachable_test.go:") {
+		t.Errorf("%s", text)
+	}
+	if u.Pause <= 0 {
+		t.Errorf("the program was stopped for %v", u.Pause)
+	}
+	if err := mem.Close(); err == nil {
+		t.Error("the block is not live")
+	}
+}
+
+func counted(bytes int64) string { return fmt.Sprintf("%d KiB", bytes>>10) }
+
+//go:noinline
+func forget(mem blockalloc.Allocator) { must(mem.Allocate(blockalloc.BlockLayout(4096))) }
+
+// TestUnreachableEnds: a search whose context has ended is an error that says so.
+func TestUnreachableEnds(t *testing.T) {
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	unreachable(t, p)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	cancel(cause)
+	if u, err := p.Unreachable(ctx); !errors.Is(err, cause) || u.Looked != 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
