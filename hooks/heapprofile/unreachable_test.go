@@ -166,3 +166,38 @@ func TestUnreachableEnds(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 }
+
+// holds waits with a block on its stack, and nowhere else.
+//
+//go:noinline
+func holds(mem blockalloc.Allocator, ready chan<- struct{}, release <-chan struct{}) {
+	b := must(mem.Allocate(blockalloc.BlockLayout(4096)))
+	ready <- struct{}{}
+	<-release
+	b.Bytes()[0]++
+}
+
+// TestHeld: what only a waiting goroutine holds is named by where that waits and was started, with what that block leads to.
+func TestHeld(t *testing.T) {
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	mem := alloctrace.Wrap(new(blockalloc.System), alloctrace.WithHooks(p))
+	ready, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	go holds(mem, ready, release)
+	<-ready
+	u := unreachable(t, p)
+	for len(u.Held) == 0 || u.Held[0].Reason != "chan receive" { // it has sent, but does not wait yet
+		u = unreachable(t, p)
+	}
+	held := u.Held[0]
+	if len(u.Held) != 1 || u.Report.Blocks != 0 || held.Report.Blocks != 1 || held.Goroutine == 0 ||
+		len(held.Stack) == 0 || !strings.HasSuffix(held.Stack[0].Function, ".holds") || len(held.Started) == 0 || !strings.HasSuffix(held.Started[0].Function, ".TestHeld") {
+		t.Errorf("%+v", u)
+	}
+	text := u.String()
+	for _, part := range []string{"nothing is unreachable from Go\n", " in 1 block is held only by goroutine ", ", which waits (chan receive", ") in heapprofile_test.holds (unreachable_test.go:", ", started by heapprofile_test.TestHeld (unreachable_test.go:", "heapprofile_test.holds (unreachable_test.go:"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q is not in\n%s", part, text)
+		}
+	}
+}
