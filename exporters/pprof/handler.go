@@ -31,8 +31,13 @@ import (
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
 //	pinned=1    returns who pins memory of the allocators, as WritePinned does; with debug=1 as a text; pinned=json is a heapprofile.PinnedReport
+//	unreachable=1 returns the blocks that nothing points to any more, as JSON: a heapprofile.Unreachable; with debug=1 its text
 //
 // The allocators are those whose memory pinned=1 is of: pass the Proxies that p observes.
+//
+// unreachable=1 stops the program while the Go heap is dumped, some hundred milliseconds for each GiB that is live there, and can end it:
+// see [heapprofile.Profile.Unreachable]. It is served once a minute at most. Status 429 says that it was asked too early, and 501 that
+// Go writes no dump on this platform.
 //
 // With seconds the handler extends the deadline of the server's WriteTimeout, by
 // [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
@@ -46,14 +51,15 @@ func Handler(p *heapprofile.Profile, of ...blockalloc.Allocator) http.Handler {
 	if slices.Contains(of, nil) {
 		panic("pprof: Handler: an allocator is nil: pass the Proxy that the profile observes")
 	}
-	return handler{p, slices.Clone(of)}
+	return handler{p, slices.Clone(of), new(searches)}
 }
 
 var errNoLifetimes = errors.New("this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options")
 
 type handler struct {
-	profile *heapprofile.Profile
-	of      []blockalloc.Allocator // for pinned=1
+	profile  *heapprofile.Profile
+	of       []blockalloc.Allocator // for pinned=1
+	searches *searches
 }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -74,8 +80,12 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	if o.pinned {
+	switch {
+	case o.pinned:
 		h.servePinned(w, r, o)
+		return
+	case o.unreachable:
+		h.unreachable(w, r, o)
 		return
 	}
 	var lifetimes []heapprofile.Lifetime
@@ -140,7 +150,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // options are a request's parameters.
 type options struct {
-	text, combined, peak, lifetimes, pinned, json bool
+	text, combined, peak, lifetimes, pinned, json, unreachable bool
 
 	asProfile bool // lifetimes are wanted as one
 
@@ -208,14 +218,22 @@ func parseOptions(query string) (o options, err error) {
 			return o, fmt.Errorf("pinned=%s: use 1 or json for who pins memory, or 0", text.Line(v, maxValue))
 		}
 	}
+	if v := values.Get("unreachable"); v != "" {
+		if o.unreachable, err = strconv.ParseBool(v); err != nil {
+			return o, fmt.Errorf("unreachable=%s: use 1 for blocks that nothing points to, or 0", text.Line(v, maxValue))
+		}
+	}
 	if o.older, err = parseTime(values, "older"); err != nil {
 		return o, err
 	}
 	if o.since, err = parseTime(values, "since"); err != nil {
 		return o, err
 	}
-	if o.pinned && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
-		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out at, older, since, lifetimes, combined and seconds, and debug with json")
+	if o.pinned && (o.unreachable || o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
+		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out unreachable, at, older, since, lifetimes, combined and seconds, and debug with json")
+	}
+	if o.unreachable && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0) {
+		return o, errors.New("unreachable=1 is of what is live now: leave out at, older, since, lifetimes, combined and seconds")
 	}
 	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
 		return o, errors.New("lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds")
