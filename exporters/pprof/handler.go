@@ -31,11 +31,12 @@ import (
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
 //	pinned=1    returns who pins memory of the allocators, as WritePinned does; with debug=1 as a text; pinned=json is a heapprofile.PinnedReport
-//	unreachable=1 returns the blocks that nothing points to any more, as JSON: a heapprofile.Unreachable; with debug=1 its text
+//	unreachable=1
+//	            returns the blocks that nothing points to any more, as JSON: a heapprofile.Unreachable; with debug=1 its text
 //
 // The allocators are those whose memory pinned=1 is of: pass the Proxies that p observes.
 //
-// unreachable=1 stops the program while the Go heap is dumped, some hundred milliseconds for each GiB that is live there, and can end it:
+// unreachable=1 stops the program while the Go heap is dumped, for seconds if that is large, and can end it:
 // see [heapprofile.Profile.Unreachable]. It is served once a minute at most. Status 429 says that it was asked too early, and 501 that
 // Go writes no dump on this platform.
 //
