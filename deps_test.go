@@ -63,16 +63,19 @@ var allowed = map[string][]string{
 	"internal/region":                 {module + "/internal/shard", module + "/internal/waits"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
 	"hooks":                           {module, module + "/internal/random", module + "/internal/text"},
-	"hooks/heapprofile":               {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/random", module + "/internal/text"},
-	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/shard", module + "/internal/stored"},
+	"hooks/heapprofile":               {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/hidden", module + "/internal/random", module + "/internal/reach", module + "/internal/text"},
+	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/hidden", module + "/internal/shard", module + "/internal/stored"},
 	"hooks/blackbox": {
 		module, module + "/counter", module + "/hooks", module + "/hooks/heapprofile", module + "/hooks/ring", module + "/internal/callers",
 		module + "/internal/pages", module + "/internal/shard", module + "/internal/stored", module + "/internal/text", "golang.org/x/sys/...",
 	},
 	"alloctest":             {module, module + "/blockalloc", module + "/blockalloc/backstop", module + "/blockalloc/blocktest", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile", module + "/internal/callers"},
 	"internal/instructions": {module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/hooks/ring"},
-	"hooks/sloghook":        {module, module + "/internal/text"},
-	"hooks/zlog":            {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
+	"hooks/production": {
+		module, module + "/blockalloc", module + "/blockalloc/debug", module + "/blockalloc/guard", module + "/hooks/blackbox", module + "/hooks/heapprofile", module + "/hooks/ring",
+	},
+	"hooks/sloghook": {module, module + "/internal/text"},
+	"hooks/zlog":     {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
 		module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
