@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"blockalloc/debug":                {module + "/blockalloc", module + "/internal/callers", module + "/internal/canary", module + "/internal/hidden", module + "/internal/pages", module + "/internal/spans"},
 	"blockalloc/failing":              {module + "/blockalloc", module + "/internal/injected"},
 	"blockalloc/grpcmem":              {module + "/blockalloc", module + "/blockalloc/backstop"},
-	"blockalloc/guard":                {module + "/blockalloc", module + "/blockalloc/debug", module + "/internal/callers", module + "/internal/canary", module + "/internal/pages", module + "/internal/random"},
+	"blockalloc/guard":                {module + "/blockalloc", module + "/blockalloc/debug", module + "/internal/callers", module + "/internal/canary", module + "/internal/hidden", module + "/internal/pages", module + "/internal/random"},
 	"blockalloc/typed":                {module + "/blockalloc"},
 	"internal/region":                 {module + "/internal/shard", module + "/internal/waits"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
@@ -131,7 +131,7 @@ var exporters = map[string][]string{
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
-	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/guard", "blockalloc/typed", "blockalloc/cmem", "counter",
+	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/production", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/guard", "blockalloc/typed", "blockalloc/cmem", "counter",
 	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/canary"
+	"github.com/alloctrace/alloctrace/internal/hidden"
 	"github.com/alloctrace/alloctrace/internal/pages"
 )
 
@@ -23,7 +24,7 @@ type class struct {
 func newClass(stride uintptr, count int) *class {
 	c := &class{stride: stride, slots: make([]slot, count), queue: make([]uint16, count)}
 	for i := range c.slots {
-		c.slots[i].index, c.slots[i].sealed = uint16(i), true
+		c.slots[i] = slot{mark: hidden.Knowing(), index: uint16(i), sealed: true}
 		c.put(&c.slots[i])
 	}
 	return c
@@ -55,6 +56,7 @@ func (c *class) start(at *slot) unsafe.Pointer {
 // A slot is address space for one block. Its first page is never accessible, and of the others those that a live
 // block is in.
 type slot struct {
+	mark      hidden.Mark // it knows blocks, and does not hold them
 	state     state
 	index     uint16           // in its class
 	sealed    bool             // nothing is accessible, unless the block is live

@@ -12,6 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/backstop"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
@@ -65,6 +66,9 @@ func TestTables(t *testing.T) {
 		"Debug":    func() (blockalloc.Allocator, uintptr) { return debug.New(new(blockalloc.Heap), debug.Options{}), 64 },
 		"guarded": func() (blockalloc.Allocator, uintptr) {
 			return debug.New(new(blockalloc.Heap), debug.Options{Guard: true}), 4 << 10
+		},
+		"sampled guards": func() (blockalloc.Allocator, uintptr) {
+			return guard.New(new(blockalloc.Heap), guard.Options{Rate: 1}), 4 << 10
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
