@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/pages"
@@ -75,11 +76,15 @@ func fill(f *os.File, l *layout) error {
 	return nil
 }
 
-// mapped returns the content of a file, shared with it.
+// mapped returns the content of a file, shared with it. Each page is written to, so that no event waits for the kernel to map it.
 func mapped(f *os.File, size uint64) ([]byte, error) {
 	p, err := pages.MapFile(f, uintptr(size))
 	if err != nil {
 		return nil, err
 	}
-	return unsafe.Slice((*byte)(p), size), nil
+	mem := unsafe.Slice((*byte)(p), size)
+	for at := uint64(0); at < size; at += uint64(pages.Size) {
+		(*atomic.Uint64)(unsafe.Pointer(&mem[at])).Add(0)
+	}
+	return mem, nil
 }
