@@ -35,8 +35,8 @@ func TestMmap(t *testing.T) {
 		}
 		kept = allocate(mem, 64<<10)
 	})
-	if u := unreachable(t, p); u.Looked != 10 || u.Report.Blocks != 9 {
-		t.Errorf("of %d blocks %d are unreachable", u.Looked, u.Report.Blocks)
+	if u := unreachable(t, p); u.Looked != 10 || u.Report.Blocks < 5 || u.Report.Blocks > 9 {
+		t.Errorf("of %d blocks %d are unreachable, want 9, or some less", u.Looked, u.Report.Blocks)
 	}
 	runtime.KeepAlive(kept)
 }

@@ -65,6 +65,7 @@ func (p *Profile) unreachable(ctx context.Context, u *Unreachable) error {
 	}
 	found, err := p.search(ctx, u)
 	if err == nil && slices.ContainsFunc(slices.Collect(maps.Values(found)), func(by *reach.Goroutine) bool { return by == nil }) {
+		wipe() // a collection may have moved the stack to where another one was
 		var again map[uint64]*reach.Goroutine
 		again, err = p.search(ctx, u)
 		maps.DeleteFunc(again, func(serial uint64, by *reach.Goroutine) bool {
