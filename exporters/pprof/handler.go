@@ -31,14 +31,8 @@ import (
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
 //	pinned=1    returns who pins memory of the allocators, as WritePinned does; with debug=1 as a text; pinned=json is a heapprofile.PinnedReport
-//	unreachable=1
-//	            returns the blocks that nothing points to any more, as JSON: a heapprofile.Unreachable; with debug=1 its text
 //
 // The allocators are those whose memory pinned=1 is of: pass the Proxies that p observes.
-//
-// unreachable=1 stops the program while the Go heap is dumped, for seconds if that is large, and can end it:
-// see [heapprofile.Profile.Unreachable]. It is served once a minute at most. Status 429 says that it was asked too early, and 501 that
-// Go writes no dump on this platform.
 //
 // With seconds the handler extends the deadline of the server's WriteTimeout, by
 // [http.ResponseController]. If a parameter is wrong, or seconds are too many for a deadline that
@@ -52,22 +46,18 @@ func Handler(p *heapprofile.Profile, of ...blockalloc.Allocator) http.Handler {
 	if slices.Contains(of, nil) {
 		panic("pprof: Handler: an allocator is nil: pass the Proxy that the profile observes")
 	}
-	return handler{p, slices.Clone(of), new(searches)}
+	return handler{p, slices.Clone(of)}
 }
 
 var errNoLifetimes = errors.New("this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options")
 
 type handler struct {
-	profile  *heapprofile.Profile
-	of       []blockalloc.Allocator // for pinned=1
-	searches *searches
+	profile *heapprofile.Profile
+	of      []blockalloc.Allocator // for pinned=1
 }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("method %s: use GET or HEAD", text.Line(r.Method, maxValue)))
+	if !begins(w, r) {
 		return
 	}
 	o, err := parseOptions(r.URL.RawQuery)
@@ -81,12 +71,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	switch {
-	case o.pinned:
+	if o.pinned {
 		h.servePinned(w, r, o)
-		return
-	case o.unreachable:
-		h.unreachable(w, r, o)
 		return
 	}
 	var lifetimes []heapprofile.Lifetime
@@ -143,6 +129,17 @@ func setType(w http.ResponseWriter, isText, isJSON bool) {
 	}
 }
 
+// begins reports whether a request is to be answered. It refuses one of another method than GET and HEAD.
+func begins(w http.ResponseWriter, r *http.Request) bool {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("method %s: use GET or HEAD", text.Line(r.Method, maxValue)))
+		return false
+	}
+	return true
+}
+
 // fail answers with an error that go tool pprof shows.
 func fail(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("X-Go-Pprof", "1")
@@ -151,7 +148,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // options are a request's parameters.
 type options struct {
-	text, combined, peak, lifetimes, pinned, json, unreachable bool
+	text, combined, peak, lifetimes, pinned, json bool
 
 	asProfile bool // lifetimes are wanted as one
 
@@ -178,12 +175,8 @@ func parseOptions(query string) (o options, err error) {
 	if err != nil {
 		return o, fmt.Errorf("query %s: %w: escape it as URLs are", text.Line(query, maxValue), err)
 	}
-	if v := values.Get("debug"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 31)
-		if err != nil {
-			return o, fmt.Errorf("debug=%s: use 1 for text, or 0", text.Line(v, maxValue))
-		}
-		o.text = n > 0
+	if o.text, err = parseDebug(values); err != nil {
+		return o, err
 	}
 	if v := values.Get("combined"); v != "" {
 		if o.combined, err = strconv.ParseBool(v); err != nil {
@@ -219,22 +212,14 @@ func parseOptions(query string) (o options, err error) {
 			return o, fmt.Errorf("pinned=%s: use 1 or json for who pins memory, or 0", text.Line(v, maxValue))
 		}
 	}
-	if v := values.Get("unreachable"); v != "" {
-		if o.unreachable, err = strconv.ParseBool(v); err != nil {
-			return o, fmt.Errorf("unreachable=%s: use 1 for blocks that nothing points to, or 0", text.Line(v, maxValue))
-		}
-	}
 	if o.older, err = parseTime(values, "older"); err != nil {
 		return o, err
 	}
 	if o.since, err = parseTime(values, "since"); err != nil {
 		return o, err
 	}
-	if o.pinned && (o.unreachable || o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
-		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out unreachable, at, older, since, lifetimes, combined and seconds, and debug with json")
-	}
-	if o.unreachable && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0) {
-		return o, errors.New("unreachable=1 is of what is live now: leave out at, older, since, lifetimes, combined and seconds")
+	if o.pinned && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
+		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out at, older, since, lifetimes, combined and seconds, and debug with json")
 	}
 	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
 		return o, errors.New("lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds")
@@ -249,6 +234,19 @@ func parseOptions(query string) (o options, err error) {
 		return o, errors.New("debug=1 is for text, which is of off-heap memory alone: leave out combined, or debug")
 	}
 	return o, nil
+}
+
+// parseDebug returns whether a text is wanted.
+func parseDebug(values url.Values) (bool, error) {
+	v := values.Get("debug")
+	if v == "" {
+		return false, nil
+	}
+	n, err := strconv.ParseUint(v, 10, 31)
+	if err != nil {
+		return false, fmt.Errorf("debug=%s: use 1 for text, or 0", text.Line(v, maxValue))
+	}
+	return n > 0, nil
 }
 
 // parseTime returns the time that a parameter says, zero if it is not there: as RFC 3339 has it, or so long ago.

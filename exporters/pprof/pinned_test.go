@@ -150,7 +150,7 @@ func TestServesPinned(t *testing.T) {
 	if w := get(h, "HEAD", "pinned=1"); w.Code != http.StatusOK || w.Body.Len() != 0 {
 		t.Errorf("HEAD: %d, %q", w.Code, w.Body)
 	}
-	const apart = "pinned is of now, and of off-heap memory alone: leave out unreachable, at, older, since, lifetimes, combined and seconds, and debug with json"
+	const apart = "pinned is of now, and of off-heap memory alone: leave out at, older, since, lifetimes, combined and seconds, and debug with json"
 	for _, c := range []struct {
 		h           http.Handler
 		query, want string

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // A search for unreachable blocks is served once in searchEvery, and has searchTime to be answered.
@@ -35,10 +38,41 @@ func (s *searches) begin() time.Duration {
 	return 0
 }
 
-// unreachable serves the blocks that nothing points to.
-func (h handler) unreachable(w http.ResponseWriter, r *http.Request, o options) {
+// UnreachableHandler returns a handler that serves the live blocks of p that nothing points to any more, as JSON: a
+// [heapprofile.Unreachable]. With the parameter debug=1 it is a text.
+//
+//	mux.Handle("GET /debug/pprof/offheap/unreachable", pprof.UnreachableHandler(profile))
+//
+// It is a handler of its own because it stops the program while the Go heap is dumped, for seconds if that is large, and because the Go
+// runtime can end the program in a dump: see [heapprofile.Profile.Unreachable]. So it is for a program that may be restarted. It
+// serves once a minute at most. Status 429 says that it was asked too early, and 501 that Go writes no dump on this platform.
+//
+// It shows the names of functions: serve it only where net/http/pprof is served. It panics if p is nil.
+func UnreachableHandler(p *heapprofile.Profile) http.Handler {
+	require("UnreachableHandler", p != nil)
+	return &unreachableHandler{profile: p}
+}
+
+type unreachableHandler struct {
+	profile  *heapprofile.Profile
+	searches searches
+}
+
+func (h *unreachableHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !begins(w, r) {
+		return
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	var asText bool
+	if err == nil {
+		asText, err = parseDebug(values)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
 	contentType := "application/json"
-	if o.text {
+	if asText {
 		contentType = "text/plain; charset=utf-8"
 	}
 	if r.Method == http.MethodHead {
@@ -48,7 +82,7 @@ func (h handler) unreachable(w http.ResponseWriter, r *http.Request, o options) 
 	if wait := h.searches.begin(); wait > 0 {
 		seconds := int(wait/time.Second) + 1
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
-		fail(w, http.StatusTooManyRequests, fmt.Errorf("unreachable=1: it stops the program, and is served once in %v: ask again in %d seconds", searchEvery, seconds))
+		fail(w, http.StatusTooManyRequests, fmt.Errorf("the search stops the program, and is served once in %v: ask again in %d seconds", searchEvery, seconds))
 		return
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(searchTime)) // else the server's holds
@@ -59,7 +93,7 @@ func (h handler) unreachable(w http.ResponseWriter, r *http.Request, o options) 
 		fail(w, http.StatusNotImplemented, err)
 	case err != nil:
 		fail(w, http.StatusInternalServerError, err)
-	case o.text:
+	case asText:
 		w.Header().Set("Content-Type", contentType)
 		_, _ = io.WriteString(w, u.String()) // the client has gone
 	default:
