@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,7 +30,12 @@ func leaks(t *testing.T, mem blockalloc.Allocator, size uintptr) blockalloc.Bloc
 
 // TestWrap: what happens is in all parts, and in the file after the end.
 func TestWrap(t *testing.T) {
-	for name, path := range map[string]string{"with a black box": filepath.Join(t.TempDir(), "box"), "without one": ""} {
+	dir, err := os.MkdirTemp("", "production-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // Windows cannot remove a file that is mapped
+	for name, path := range map[string]string{"with a black box": filepath.Join(dir, "box"), "without one": ""} {
 		t.Run(name, func(t *testing.T) {
 			var observed int
 			m, err := production.Wrap(new(blockalloc.Heap), production.Options{Name: "cache", BlackBox: path, Hooks: []alloctrace.Hook{
