@@ -19,7 +19,7 @@ func overflow(n int) int {
 	if n == 0 {
 		debug.SetMaxStack(1 << 20)
 	}
-	return overflow(n+1) + 1
+	return overflow(n+1) + 1 //lint:ignore SA5007 it is to end the process
 }
 
 // fillForever allocates, and writes to, more than there is.

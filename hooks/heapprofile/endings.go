@@ -66,15 +66,15 @@ func (s *site) unend(b *block, e ending) {
 }
 
 func (all *endings) add(b *block, e ending, times int64) {
-	blocks, bytes := b.weighted()
-	all.blocks[e.class].Add(times * blocks)
-	all.bytes[e.class].Add(times * bytes)
-	all.variance.add(float64(times) * b.variance())
+	sums := b.sums()
+	all.blocks[e.class].Add(times * sums.blocks)
+	all.bytes[e.class].Add(times * sums.bytes)
+	all.variance.add(float64(times) * sums.variance)
 	if e.elsewhere {
-		all.elsewhere.Add(times * blocks)
+		all.elsewhere.Add(times * sums.blocks)
 	}
 	if e.freedBy != nil {
-		e.freedBy.blocks.Add(times * blocks)
+		e.freedBy.blocks.Add(times * sums.blocks)
 	}
 }
 

@@ -78,9 +78,9 @@ func (p *Profile) Lifetimes() []Lifetime {
 	now := time.Since(p.start)
 	for _, b := range p.blocks() {
 		live := &of(b.site, p.ownerOf(&b.block)).live
-		blocks, bytes := b.weighted()
-		live.add(timeClass(now-b.since), blocks, bytes)
-		live.variance += b.variance()
+		sums := b.sums()
+		live.add(timeClass(now-b.since), sums.blocks, sums.bytes)
+		live.variance += sums.variance
 	}
 	lifetimes := make([]Lifetime, len(list))
 	for i, l := range list {

@@ -54,9 +54,10 @@ type whole struct {
 
 // add adds a block that was sampled.
 func (w *whole) add(b *block) {
-	w.blocks += b.weight()
-	w.bytes += b.weight() * float64(b.size)
-	w.variance += b.variance()
+	weight := b.weight()
+	w.blocks += weight
+	w.bytes += weight * float64(b.size)
+	w.variance += b.sums().variance
 }
 
 // sum adds what others are.

@@ -37,18 +37,18 @@ const maxSites = 1 << 16
 
 // allocate adds a block, weighted.
 func (s *site) allocate(b *block) {
-	blocks, bytes := b.weighted()
-	s.allocated.Add(blocks)
-	s.allocatedBytes.Add(bytes)
-	s.variance.add(b.variance())
+	sums := b.sums()
+	s.allocated.Add(sums.blocks)
+	s.allocatedBytes.Add(sums.bytes)
+	s.variance.add(sums.variance)
 }
 
 // free takes out a block, weighted, or takes that back if times is -1.
 func (s *site) free(b *block, times int64) {
-	blocks, bytes := b.weighted()
-	s.freed.Add(times * blocks)
-	s.freedBytes.Add(times * bytes)
-	s.variance.add(-float64(times) * b.variance())
+	sums := b.sums()
+	s.freed.Add(times * sums.blocks)
+	s.freedBytes.Add(times * sums.bytes)
+	s.variance.add(-float64(times) * sums.variance)
 }
 
 // A variance is one of bytes that are an estimate. Goroutines may add to it at once.
@@ -87,22 +87,11 @@ func (s *liveSums) add(other liveSums, times int64) {
 // standardError returns that of the bytes. The variance of what has come and gone may be less than nothing by a rounding.
 func (s *liveSums) standardError() int64 { return int64(math.Sqrt(max(0, s.variance)) + 0.5) }
 
-// variance returns that of the bytes which b stands for, where the blocks that were chosen stand for all (Horvitz and Thompson).
-func (b *block) variance() float64 {
-	weight, size := b.weight(), float64(b.size)
-	return weight * (weight - 1) * size * size
-}
-
-// weighted returns what b stands for: blocks in units of 1/blockUnit, and bytes.
-func (b *block) weighted() (blocks, bytes int64) {
-	weight := b.weight()
-	return int64(weight*blockUnit + 0.5), int64(weight*float64(b.size) + 0.5)
-}
-
-// sums returns what b adds to what is live.
+// sums returns what b adds to what is live. Its variance is that of the bytes which b stands for, where the blocks that were chosen stand for
+// all (Horvitz and Thompson).
 func (b *block) sums() liveSums {
-	blocks, bytes := b.weighted()
-	return liveSums{blocks, bytes, b.variance()}
+	weight, size := b.weight(), float64(b.size)
+	return liveSums{int64(weight*blockUnit + 0.5), int64(weight*size + 0.5), weight * (weight - 1) * size * size}
 }
 
 // sites keeps each site once, and for ever. Sites are found as stacks are, without a lock.
