@@ -153,7 +153,7 @@ var programs = map[string]func(path string){
 		b.Watch(mem)
 		small, err := mem.Child("index").Allocate(blockalloc.BlockLayout(1 << 20))
 		check(err)
-		check(fillForever(mem.Child("cache")))
+		check(fillForever(mem.Child("cache"), b))
 		check(mem.Free(small))
 	},
 }
