@@ -20,12 +20,6 @@ type Mark struct {
 	live   map[origin]liveSums
 }
 
-// An origin is the calls that allocated blocks, and whose they are.
-type origin struct {
-	stack *stack
-	owner string
-}
-
 // Mark returns what is live now. It costs a few hundred nanoseconds for each block that is remembered.
 func (p *Profile) Mark() *Mark {
 	m := &Mark{of: p, at: time.Since(p.start), serial: p.serial.Load(), live: make(map[origin]liveSums)}
@@ -39,8 +33,6 @@ func (p *Profile) Mark() *Mark {
 	}
 	return m
 }
-
-func (p *Profile) originOf(b *block) origin { return origin{b.site.stack, p.ownerOf(b)} }
 
 // Growth is how what is live has changed since a [Mark]: estimates, unless Rate is 1. What was allocated since and freed again
 // is not in it: see [Profile.Lifetimes] and [Sample].

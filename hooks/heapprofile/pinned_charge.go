@@ -18,7 +18,7 @@ import (
 type charges struct {
 	of       *Profile
 	sites    []*PinnedSite
-	byStack  map[calledBy]*PinnedSite
+	byStack  map[origin]*PinnedSite
 	byCalls  map[string]*PinnedSite
 	bySite   map[*site]float64
 	variance float64 // of the sum of all
@@ -26,13 +26,7 @@ type charges struct {
 }
 
 func newCharges(of *Profile) *charges {
-	return &charges{of: of, byStack: make(map[calledBy]*PinnedSite), byCalls: make(map[string]*PinnedSite), bySite: make(map[*site]float64)}
-}
-
-// calledBy is a stack, and for whom.
-type calledBy struct {
-	stack *stack
-	owner string
+	return &charges{of: of, byStack: make(map[origin]*PinnedSite), byCalls: make(map[string]*PinnedSite), bySite: make(map[*site]float64)}
 }
 
 // chargeAll charges what is free in spans, which are by address, to blocks.
@@ -128,7 +122,7 @@ func (c *charges) share(of *PinnedSite, unsampled, rate float64) float64 {
 
 // siteOf returns the site of the report that b counts for.
 func (c *charges) siteOf(b *placed) *PinnedSite {
-	by := calledBy{b.site.stack, c.of.ownerOf(&b.block)}
+	by := c.of.originOf(&b.block)
 	s := c.byStack[by]
 	if s != nil {
 		return s

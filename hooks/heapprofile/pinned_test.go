@@ -211,7 +211,7 @@ func TestPinnedOnAverage(t *testing.T) {
 			}
 			got := make([]float64, len(want))
 			for i, s := range sites {
-				if to := c.byStack[calledBy{s.stack, ""}]; to != nil {
+				if to := c.byStack[origin{s.stack, ""}]; to != nil {
 					got[i] = to.estimate
 					stated[i] += chance * to.variance
 				}

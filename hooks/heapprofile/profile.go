@@ -226,6 +226,14 @@ func (p *Profile) blocks() []placed {
 	return list
 }
 
+// An origin is the calls that allocated blocks, and whose they are.
+type origin struct {
+	stack *stack
+	owner string
+}
+
+func (p *Profile) originOf(b *block) origin { return origin{b.site.stack, p.ownerOf(b)} }
+
 func (p *Profile) ownerOf(b *block) string {
 	if p.owner == nil {
 		return b.by.child

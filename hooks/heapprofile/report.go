@@ -81,15 +81,11 @@ func (p *Profile) Report() Report { return p.ReportOf(nil) }
 func (p *Profile) ReportOf(keep func(b Block) bool) Report { return p.report(p.kept(keep)) }
 
 func (p *Profile) report(blocks []placed) Report {
-	type key struct {
-		stack *stack
-		owner string
-	}
-	sites, now := make(map[key]*Site), time.Since(p.start)
+	sites, now := make(map[origin]*Site), time.Since(p.start)
 	r := Report{Rate: int64(p.Rate()), ForeignFrees: p.foreign.number(), Foreign: p.ForeignFrees()}
 	var all whole
 	for _, b := range blocks {
-		at := key{b.site.stack, p.ownerOf(&b.block)}
+		at := p.originOf(&b.block)
 		s := sites[at]
 		if s == nil {
 			s = &Site{
