@@ -240,8 +240,9 @@ func TestPoolTakesFromOtherShards(t *testing.T) {
 // TestPoolSharesLargeBlocks: a goroutine that comes to another shard, as it does by a deeper stack, has there the large
 // blocks that it has freed.
 func TestPoolSharesLargeBlocks(t *testing.T) {
+	shardtest.Stay(t)
+	shard.All.Reset(shard.Count) // but in as many shards as there are
 	for shift := maxRunShift; shift <= chunkShift; shift++ {
-		shardtest.Stay(t)
 		pages := &PoolPages{}
 		p := NewPool(pages, 1<<40)
 		l := Layout{Size: 1 << shift, Align: 1}

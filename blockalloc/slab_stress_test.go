@@ -11,6 +11,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // slabSteps is how many operations a goroutine of a storm makes.
@@ -200,7 +201,7 @@ func TestSlabDoubleFreeStorm(t *testing.T) {
 		current, last bool
 	}{"current": {512, true, false}, "full": {512, false, false}, "last": {512, false, true}, "large": {1000, false, false}} {
 		t.Run(name, func(t *testing.T) {
-			blockalloc.OneShard(t)
+			shardtest.OneShard(t)
 			parent := newSlabParent(t)
 			s := newSlab(t, parent, 4<<10)
 			s.MaxEmpty = -1
@@ -252,7 +253,7 @@ func TestSlabSteals(t *testing.T) {
 	mem := alloctest.New(t)
 	for i := range 200 {
 		if i == 100 {
-			blockalloc.OneShard(t)
+			shardtest.OneShard(t)
 		}
 		parent := slabParentOf(mem)
 		parent.limit = 2

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 // fillBlocks allocates all slots of n blocks of 4 KiB, 512 bytes each.
@@ -22,7 +23,7 @@ func fillBlocks(t *testing.T, s *blockalloc.Slab, n int) []blockalloc.Block {
 // TestSlabEmptyBlocksGoBack: all but MaxEmpty and the current one, at once, and those
 // by Trim.
 func TestSlabEmptyBlocksGoBack(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	for maxEmpty, kept := range map[int]int{0: 1, -1: 0, 3: 3} {
 		parent := newSlabParent(t)
 		s := newSlab(t, parent, 4<<10)
@@ -70,7 +71,7 @@ func TestSlabEmptyBlocksGoBack(t *testing.T) {
 // TestSlabFillsHoles: free slots of full blocks are used before new blocks, and those
 // of the block that was listed first before others.
 func TestSlabFillsHoles(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	parent := newSlabParent(t)
 	s := newSlab(t, parent, 4<<10)
 	all := fillBlocks(t, s, 10)
@@ -102,7 +103,7 @@ func TestSlabFillsHoles(t *testing.T) {
 }
 
 func TestSlabStats(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	parent := newSlabParent(t)
 	parent.larger = 100
 	s := newSlab(t, parent, 64<<10)
@@ -130,7 +131,7 @@ func TestSlabStats(t *testing.T) {
 }
 
 func TestSlabClose(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	parent := newSlabParent(t)
 	s := newSlab(t, parent, 4<<10)
 	all := append(fillBlocks(t, s, 3), slabAllocate(t, s, 100))
@@ -182,7 +183,7 @@ func TestSlabClose(t *testing.T) {
 // TestSlabParentRefusesBlock: a block that the parent does not take back is kept, used
 // again, and given back later.
 func TestSlabParentRefusesBlock(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	parent := newSlabParent(t)
 	parent.failFree = true
 	s := newSlab(t, parent, 4<<10)
@@ -216,7 +217,7 @@ func TestSlabParentRefusesBlock(t *testing.T) {
 
 // TestSlabOutOfMemory: what the parent cannot give is first looked for in the Slab.
 func TestSlabOutOfMemory(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	parent := newSlabParent(t)
 	parent.limit = 3
 	s := newSlab(t, parent, 4<<10)
@@ -248,7 +249,7 @@ func TestSlabOutOfMemory(t *testing.T) {
 // TestSlabFailureAtEveryAllocation has the parent fail at each of its allocations of a
 // scenario: one operation fails, and nothing is lost.
 func TestSlabFailureAtEveryAllocation(t *testing.T) {
-	blockalloc.OneShard(t)
+	shardtest.OneShard(t)
 	for failAt := 1; ; failAt++ {
 		parent := newSlabParent(t)
 		parent.failAt = failAt

@@ -24,7 +24,7 @@ var Count = uint32(1) << min(bits.Len(uint(4*runtime.GOMAXPROCS(0)-1)), bits.Len
 // last.
 type Picker struct {
 	shards [256]atomic.Uint32 // by hash of the stack; a hint, no more
-	mask   uint32
+	mask   atomic.Uint32
 }
 
 // All is the Picker of all that is sharded: who meets in one thing meets in others.
@@ -34,9 +34,9 @@ func init() { All.Reset(Count) }
 
 // Reset has the Picker begin anew with count shards, a power of two.
 func (p *Picker) Reset(count uint32) {
-	p.mask = count - 1
+	p.mask.Store(count - 1)
 	for i := range p.shards {
-		p.shards[i].Store(uint32(i) & p.mask)
+		p.shards[i].Store(uint32(i) & (count - 1))
 	}
 }
 
@@ -52,7 +52,7 @@ func (p *Picker) Pick() (slot, shard uint32) {
 // Collided moves a slot to another shard, by steps that differ between slots.
 func (p *Picker) Collided(slot uint32) {
 	shard := &p.shards[slot]
-	shard.Store((shard.Load() + (slot>>1 | 1)) & p.mask)
+	shard.Store((shard.Load() + (slot>>1 | 1)) & p.mask.Load())
 }
 
 // AfterPins calls f in another goroutine when each [Proc] that is pinned now has been

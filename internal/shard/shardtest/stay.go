@@ -3,27 +3,22 @@ package shardtest
 
 import (
 	"runtime"
-	"runtime/debug"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
-// Stay keeps the caller's goroutine in one shard until the test ends: on one processor, and
-// with a stack that neither grows nor shrinks, for where a shard is picked by its address.
-func Stay(t testing.TB) {
-	procs := runtime.GOMAXPROCS(1)
-	percent := debug.SetGCPercent(-1) // a collection would shrink the stack
-	runtime.GC()                      // ends one that is under way
-	growStack()
-	t.Cleanup(func() {
-		debug.SetGCPercent(percent)
-		runtime.GOMAXPROCS(procs)
-	})
+// OneShard has all goroutines share the one shard of [shard.All] until the test ends, so that the test can predict what is in
+// it. A goroutine changes shards otherwise when its stack moves. It may move at any call: a goroutine inherits a shrink that
+// an earlier one, whose descriptor the runtime has used again, did not get to.
+func OneShard(t testing.TB) {
+	shard.All.Reset(1)
+	t.Cleanup(func() { shard.All.Reset(shard.Count) })
 }
 
-// growStack has the stack take 64 KiB more than its caller needs.
-//
-//go:noinline
-func growStack() {
-	var frame [64 << 10]byte
-	runtime.KeepAlive(&frame)
+// Stay is OneShard on one processor: the shard of [shard.Pin] is one as well, and no two goroutines run at once.
+func Stay(t testing.TB) {
+	procs := runtime.GOMAXPROCS(1)
+	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
+	OneShard(t)
 }
