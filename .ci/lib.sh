@@ -33,3 +33,13 @@ retry() {
   done
   "$@"
 }
+
+# run_386 prints what runs an i386 program: nothing where the kernel does, and otherwise the qemu that .ci/setup brings.
+run_386() {
+  local work
+  work=$(mktemp -d)
+  echo 'package main; func main() {}' >"$work/main.go"
+  GOARCH=386 CGO_ENABLED=0 go build -o "$work/program" "$work/main.go"
+  "$work/program" 2>/dev/null || echo "$cache/qemu-i386"
+  rm -r "$work"
+}

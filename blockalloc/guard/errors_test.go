@@ -59,10 +59,10 @@ var plants = []struct {
 		return a.Catch(func() { accessor(pointer(b, 7), false) })
 	}, debug.UseAfterFree, blockalloc.ErrUseAfterFree, true, true, true, "accessor", "7"},
 	{"write after free", func(t testing.TB, a *guard.Allocator) error {
-		b := allocator(t, a, 1<<20-1)
+		b := allocator(t, a, 1_000_000)
 		releaser(t, a, b)
-		return a.Catch(func() { accessor(pointer(b, 1<<20-2), true) })
-	}, debug.UseAfterFree, blockalloc.ErrUseAfterFree, true, true, true, "accessor", "1048574"},
+		return a.Catch(func() { accessor(pointer(b, 999_999), true) })
+	}, debug.UseAfterFree, blockalloc.ErrUseAfterFree, true, true, true, "accessor", "999999"},
 	{"overrun by one at the end of the pages", func(t testing.TB, a *guard.Allocator) error {
 		b := atEnd(t, a, 100, true)
 		defer mustFree(t, a, b)

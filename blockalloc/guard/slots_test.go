@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"errors"
+	"math/bits"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,8 +25,12 @@ func TestPlaces(t *testing.T) {
 	}
 	a, list := reports(t)
 	most := a.MaxSize()
+	room := 32768 * pages.Size // in the largest slot
+	if bits.UintSize == 32 {
+		room = 256 * pages.Size
+	}
 	for _, size := range []uintptr{1, 100, pages.Size - 1, pages.Size, pages.Size + 1, 15 * pages.Size, 15*pages.Size + 1, 1000_000, most - 1, most} {
-		for align := uintptr(1); align <= size && align <= 64<<20; align *= 8 {
+		for align := uintptr(1); align <= size && max(align, pages.Size)+pages.RoundUp(size, pages.Size) <= room; align *= 8 {
 			var ends, starts int
 			for ends+starts < 40 && (ends == 0 || starts == 0) {
 				b := mustAllocate(t, a, size, align)
