@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"internal/reach":                  {module + "/internal/heapdump", module + "/internal/hidden"},
 	"internal/recursion":              {module + "/internal/callers", module + "/internal/goroutine"},
 	"internal/shard":                  {},
-	"internal/shard/shardtest":        {},
+	"internal/shard/shardtest":        {module + "/internal/shard"},
 	"internal/short":                  {},
 	"internal/stored":                 {},
 	"internal/sources":                {module + "/blockalloc", module + "/counter"},
