@@ -44,6 +44,7 @@ var searching = make(chan struct{}, 1)
 // Each aligned word that is an address in a block counts, of what type it may be. So a block that is returned has leaked, unless its address is only
 // where that is not seen: in C, in integers with bits changed, in packed structs, in plugins, or in memory of an allocator that has no
 // blocks here. If Rate was other than 1, that is also a block that was not sampled. A stale address can hide a leak until it is overwritten.
+// Where addresses have 32 bits, any text or number can be one: a block of a megabyte or more is seldom found.
 //
 // Go 1.26 and 1.27 end the program, by "dumpgs in STW - bad status", if a goroutine comes back from a system call in the moment
 // in which the dump reaches it: of 300 that did so during each dump, one dump in 400 to 1,700. So it is for tests, and for one

@@ -4,7 +4,7 @@ package hidden
 
 import "unsafe"
 
-// An Addr is an address as its complement, which is no address of a program. The zero Addr is none. What it points to on the Go heap it does
+// An Addr is an address as its complement, which is no address of a program where they have 64 bits. The zero Addr is none. What it points to on the Go heap it does
 // not keep alive.
 type Addr uintptr
 
