@@ -146,7 +146,7 @@ var programs = map[string]func(path string){
 
 	// oom allocates until the kernel kills it.
 	"oom": func(path string) {
-		profile := heapprofile.New(heapprofile.Options{Peak: true})
+		profile := heapprofile.New(heapprofile.Options{Rate: 1, Peak: true}) // exact: no more than the limit
 		b, err := Create(path, Options{Profile: profile, Period: time.Millisecond})
 		check(err)
 		mem := alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithName("all"), alloctrace.WithHooks(profile, b))
