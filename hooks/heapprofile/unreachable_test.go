@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
@@ -127,6 +128,44 @@ func TestTables(t *testing.T) {
 			runtime.KeepAlive(mem)
 		})
 	}
+}
+
+// TestEndedGoroutines: blocks that are where the stacks of goroutines were are not held by what the runtime still knows of these.
+func TestEndedGoroutines(t *testing.T) {
+	needsDump(t)
+	const goroutines, blocks = 2000, 1000
+	var all sync.WaitGroup
+	end := make(chan struct{})
+	for range goroutines {
+		all.Go(func() {
+			wipe() // so that its stack is larger than others are at first
+			<-end
+		})
+	}
+	close(end)
+	all.Wait()
+	runtime.GC() // gives back their stacks
+	runtime.GC()
+	inner := new(blockalloc.Heap)
+	p := heapprofile.New(heapprofile.Options{Rate: 1})
+	mem := alloctrace.Wrap(inner, alloctrace.WithHooks(p))
+	apart(func() {
+		for range blocks {
+			allocate(mem, 4<<10)
+		}
+	})
+	if u := unreachable(t, p); u.Looked != blocks || u.Report.Blocks < blocks*9/10 { // other stale addresses hide some
+		t.Errorf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
+	}
+	runtime.KeepAlive(mem)
+}
+
+// wipe takes 8 KiB of the stack.
+//
+//go:noinline
+func wipe() {
+	var area [8 << 10]byte
+	runtime.KeepAlive(&area)
 }
 
 // TestParents: what an allocator takes from its parent it holds, also if nothing of that is live.

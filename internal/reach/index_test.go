@@ -71,7 +71,7 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// TestPatterns: an entry of the table of Mmap is told from a slice, and a write barrier's buffer from other memory.
+// TestPatterns: an entry of the table of Mmap is told from a slice, and the runtime's own addresses from others.
 func TestPatterns(t *testing.T) {
 	memory := make([]byte, 100)
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(memory)))
@@ -85,13 +85,24 @@ func TestPatterns(t *testing.T) {
 	buffer := make([]uintptr, 600)
 	addr := uintptr(unsafe.Pointer(unsafe.SliceData(buffer)))
 	object := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(buffer))), uintptr(len(buffer))*wordSize)
-	if at := barrierOf(addr, object); at != none {
-		t.Errorf("found at %d", at)
+	if got := skippedOf(addr, object); got != (part{}) {
+		t.Errorf("skipped in zeroed memory: %v", got)
 	}
 	const start = 20
 	first := addr + start*wordSize
 	buffer[start-2], buffer[start-1] = first+3*wordSize, first+barrierWords*wordSize
-	if at := barrierOf(addr, object); at != start*int(wordSize) {
-		t.Errorf("found at %d", at)
+	if got := skippedOf(addr, object); got != (part{start * wordSize, barrierWords * wordSize}) {
+		t.Errorf("skipped of a write barrier's buffer: %v", got)
+	}
+	for _, at := range []uintptr{0, 8 / wordSize} {
+		clear(buffer)
+		buffer[at+3] = ^uintptr(0)
+		if got := skippedOf(addr, object); got != (part{}) {
+			t.Errorf("skipped of no goroutine: %v", got)
+		}
+		buffer[at+9] = addr + at*wordSize
+		if got := skippedOf(addr, object); got != (part{at * wordSize, goroutineWords * wordSize}) {
+			t.Errorf("skipped of a goroutine: %v", got)
+		}
 	}
 }

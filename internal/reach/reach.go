@@ -93,7 +93,7 @@ type finder struct {
 
 	mark    uint64 // of the object that is read: see hidden.Mark
 	overlap bool   // it has memory of blocks
-	barrier int    // where in it is a buffer of the runtime's write barrier, or none
+	skipped part   // what of it is the runtime's, and no reference
 }
 
 // record takes in a record once its memory was read.
@@ -135,9 +135,9 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		if rec.Kind == heapdump.Object {
 			f.mark = markOf(piece)
 		}
-		f.barrier = none
+		f.skipped = part{}
 		if rec.Kind == heapdump.Object && rec.Size <= uint64(len(piece)) {
-			f.barrier = barrierOf(uintptr(rec.Addr), piece)
+			f.skipped = skippedOf(uintptr(rec.Addr), piece)
 		}
 		f.overlap = f.overlaps(uintptr(rec.Addr), uintptr(rec.Size))
 		if rec.Kind == heapdump.Data || rec.Kind == heapdump.BSS {
@@ -148,7 +148,7 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		return
 	}
 	f.scan(uintptr(rec.Addr+offset), piece, func(place, word uintptr) {
-		if f.barrier != none && place-uintptr(rec.Addr)-uintptr(f.barrier) < barrierWords*wordSize {
+		if place-uintptr(rec.Addr)-f.skipped.at < f.skipped.size {
 			return
 		}
 		if f.overlap && f.find(place) != none {
@@ -190,18 +190,44 @@ func markOf(object []byte) uint64 {
 	return 0
 }
 
+// A part is a piece of an object.
+type part struct{ at, size uintptr }
+
+// skippedOf returns what of an object is not a reference although it has addresses, where the object is one of the runtime's.
+func skippedOf(addr uintptr, object []byte) part {
+	if len(object) < 2*goroutineWords*int(wordSize) {
+		return part{}
+	}
+	for at := uintptr(0); at <= 8; at += 8 { // alone, or after the word that the runtime puts before large objects
+		if isGoroutine(addr, object, at) {
+			return part{at, goroutineWords * wordSize}
+		}
+	}
+	return barrierOf(addr, object)
+}
+
+// goroutineWords is how many words the runtime's description of a goroutine begins with that are about its stack and its code. They stay when it
+// has ended and its stack is given back, and what was its stack can be part of a block by then.
+const goroutineWords = 17
+
+// isGoroutine reports whether such a description is there: the fourth word has all bits set, for the goroutine runs no C, and the tenth has its
+// own address.
+func isGoroutine(addr uintptr, object []byte, at uintptr) bool {
+	return wordAt(object, at+3*wordSize) == ^uintptr(0) && wordAt(object, at+9*wordSize) == addr+at
+}
+
 // barrierWords is how many pointers the runtime's write barrier has place for.
 const barrierWords = 512
 
 // barrierOf returns where in an object is such a place: the part of the runtime's description of a processor that has pointers which were written
 // while the collector ran, and are not cleared. Before it are the addresses of the first free one and of its end.
-func barrierOf(addr uintptr, object []byte) int {
+func barrierOf(addr uintptr, object []byte) part {
 	for at := uintptr(2 * wordSize); at+barrierWords*wordSize <= uintptr(len(object)); at += wordSize {
 		if start := addr + at; wordAt(object, at-wordSize) == start+barrierWords*wordSize && wordAt(object, at-2*wordSize)-start <= barrierWords*wordSize {
-			return int(at)
+			return part{at, barrierWords * wordSize}
 		}
 	}
-	return none
+	return part{}
 }
 
 // held returns the block that begins at word, and is as large as the next word says: i or one that it is in.
