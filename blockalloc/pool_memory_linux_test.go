@@ -102,7 +102,7 @@ func mappings(t *testing.T) int {
 // slackBytes is what else a process may come to have during a test: the Go heap, stacks and page tables.
 const slackBytes = 8 << 20
 
-// TestPoolMapsFew: 6,000 live blocks of 64 KiB with all their pages, or 200,000, half
+// TestPoolMapsFew: 6,000 live blocks of 64 KiB with all their pages, or 200,000 of 16 KiB, half
 // of them then freed at random, take few mappings. After Trim the process has the
 // memory of the live ones, and after Close no more memory and address space than at the
 // start.
@@ -110,17 +110,16 @@ func TestPoolMapsFew(t *testing.T) {
 	if !ownProcess(t) {
 		return
 	}
-	const size = 64 << 10
-	n := 20_000
+	size, n := 64<<10, 20_000
 	if testing.Short() {
 		n = 6_000
 	} else if bits.UintSize == 32 {
 		n = 8_000
 	} else if allModes {
-		n = 200_000
-		if room := kilobytes(t, "/proc/meminfo", "MemAvailable"); room < 16<<30 {
-			n = int(room * 3 / 4 / size)
-			t.Logf("of 16 GiB only %d MiB are there: %d blocks instead of 200,000", room>>20, n)
+		size, n = max(16<<10, os.Getpagesize()), 200_000
+		if room, want := kilobytes(t, "/proc/meminfo", "MemAvailable"), int64(n*size)*4/3; room < want {
+			n = int(room * 3 / 4 / int64(size))
+			t.Logf("of %d MiB only %d are there: %d blocks instead of 200,000", want>>20, room>>20, n)
 		}
 	}
 	var p blockalloc.Pool
@@ -149,7 +148,7 @@ func TestPoolMapsFew(t *testing.T) {
 		}
 	}
 	for i := range blocks {
-		b, err := p.Allocate(blockalloc.BlockLayout(size))
+		b, err := p.Allocate(blockalloc.BlockLayout(uintptr(size)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,19 +156,19 @@ func TestPoolMapsFew(t *testing.T) {
 		touch(b, i)
 		count(i)
 	}
-	near("all live", resident(t)-startResident, int64(n)*size)
+	near("all live", resident(t)-startResident, int64(n*size))
 	for i, at := range order[:n/2] {
 		if err := p.Free(blocks[at]); err != nil {
 			t.Fatal(err)
 		}
 		count(i)
 	}
-	near("half freed", resident(t)-startResident, int64(n-n/2)*size+p.Stats().Cached)
+	near("half freed", resident(t)-startResident, int64((n-n/2)*size)+p.Stats().Cached)
 	if err := p.Trim(); err != nil {
 		t.Fatal(err)
 	}
 	count(0)
-	near("trimmed", resident(t)-startResident, int64(n-n/2)*size)
+	near("trimmed", resident(t)-startResident, int64((n-n/2)*size))
 	for _, at := range order[n/2:] {
 		b := blocks[at]
 		for i := 0; i < size; i += page {
@@ -179,7 +178,7 @@ func TestPoolMapsFew(t *testing.T) {
 		}
 	}
 	for i, at := range order[:n/2] { // the freed ones are of use again
-		b, err := p.Allocate(blockalloc.BlockLayout(size))
+		b, err := p.Allocate(blockalloc.BlockLayout(uintptr(size)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +186,7 @@ func TestPoolMapsFew(t *testing.T) {
 		touch(b, at)
 		count(i)
 	}
-	near("all live again", resident(t)-startResident, int64(n)*size)
+	near("all live again", resident(t)-startResident, int64(n*size))
 	for _, at := range order {
 		if err := p.Free(blocks[at]); err != nil {
 			t.Fatal(err)

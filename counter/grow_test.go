@@ -39,7 +39,7 @@ func collect() (end func()) {
 func TestReallocateWhileGrowing(t *testing.T) {
 	counters := 500
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "" {
-		counters = 500_000
+		counters = 100_000
 	}
 	manyProcs(t, 8)
 	defer collect()()
