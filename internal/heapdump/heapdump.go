@@ -42,6 +42,8 @@ type Record struct {
 	Addr uint64 // of the memory of an Object, a Frame, Data or BSS; of a Goroutine's descriptor
 	Size uint64 // of that memory, in bytes
 
+	Pointers int // of an Object, Data or BSS: how many words of that memory are pointers, by their types
+
 	ID        uint64 // of a Goroutine, its number
 	System    bool   // it is one of the runtime's own
 	Status    uint64 // of it: Waiting, or another
@@ -105,7 +107,7 @@ func (r *Reader) Next(memory func(rec *Record, offset uint64, piece []byte)) (Re
 	case Object, Data, BSS:
 		rec.Addr = f.int()
 		f.memory(&rec, memory)
-		f.pointers()
+		rec.Pointers = f.pointers()
 	case OtherRoot:
 		f.text(0)
 		f.int()
@@ -252,17 +254,18 @@ func (f *fields) memory(rec *Record, memory func(*Record, uint64, []byte)) {
 	}
 }
 
-// pointers reads the list of where in the memory before are pointers.
-func (f *fields) pointers() {
-	for f.err == nil {
+// pointers reads the list of where in the memory before are pointers, and returns how many.
+func (f *fields) pointers() (n int) {
+	for ; f.err == nil; n++ {
 		switch kind := f.int(); {
 		case kind == 0:
-			return
+			return n
 		case kind > 3:
 			f.fail("a field of kind %d", kind)
 		}
 		f.int()
 	}
+	return n
 }
 
 // damaged returns what an error of reading means.

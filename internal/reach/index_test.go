@@ -2,6 +2,7 @@ package reach
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"unsafe"
 )
@@ -104,5 +105,22 @@ func TestPatterns(t *testing.T) {
 		if got := skippedOf(addr, object); got != (part{at * wordSize, goroutineWords * wordSize}) {
 			t.Errorf("skipped of a goroutine: %v", got)
 		}
+	}
+}
+
+// TestBitmap: no object with pointers is where its page has the bitmap, and some place in such a page is.
+func TestBitmap(t *testing.T) {
+	for words := 1; words <= 64; words++ {
+		array := reflect.ArrayOf(words, reflect.TypeFor[*int]())
+		for range 500 {
+			p := reflect.New(array)
+			if addr, size := uint64(p.Pointer()), uint64(array.Size()); size <= 8*uint64(wordSize*wordSize) && isBitmap(addr, size) {
+				t.Fatalf("an object of %d bytes at %#x is taken for the bitmap", size, addr)
+			}
+		}
+	}
+	const size = 7 * uint64(wordSize)
+	if end := heapPage - heapPage%size; !isBitmap(7*heapPage+end-size, size) || isBitmap(7*heapPage+end-size, heapPage) {
+		t.Error("the end of a page is not taken for the bitmap, or that of an object of a whole page is")
 	}
 }

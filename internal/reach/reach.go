@@ -94,6 +94,7 @@ type finder struct {
 	mark    uint64 // of the object that is read: see hidden.Mark
 	overlap bool   // it has memory of blocks
 	skipped part   // what of it is the runtime's, and no reference
+	page    uint64 // the number of the last page that had an object with pointers
 }
 
 // record takes in a record once its memory was read.
@@ -112,6 +113,10 @@ func (f *finder) record(rec *heapdump.Record) {
 			f.goroutine.Stack = append(f.goroutine.Stack, uintptr(rec.PC))
 		}
 	case heapdump.Defer, heapdump.Panic:
+	case heapdump.Object:
+		if rec.Pointers > 0 {
+			f.page = rec.Addr / heapPage
+		}
 	default:
 		f.endGoroutine()
 	}
@@ -138,6 +143,9 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		f.skipped = part{}
 		if rec.Kind == heapdump.Object && rec.Size <= uint64(len(piece)) {
 			f.skipped = skippedOf(uintptr(rec.Addr), piece)
+		}
+		if rec.Kind == heapdump.Object && rec.Addr/heapPage == f.page && isBitmap(rec.Addr, rec.Size) {
+			f.skipped = part{0, uintptr(rec.Size)}
 		}
 		f.overlap = f.overlaps(uintptr(rec.Addr), uintptr(rec.Size))
 		if rec.Kind == heapdump.Data || rec.Kind == heapdump.BSS {
@@ -204,6 +212,16 @@ func skippedOf(addr uintptr, object []byte) part {
 		}
 	}
 	return barrierOf(addr, object)
+}
+
+// heapPage is the size of the runtime's pages. One with small objects that have pointers ends with the bitmap of where in the page they are.
+const heapPage = 8 << 10
+
+// isBitmap reports whether in a page of objects with pointers one would overlap the bitmap. The runtime dumps such an object, which is none: before the
+// bitmap it has what the page had in an earlier use.
+func isBitmap(addr, size uint64) bool {
+	const bitmap, most = heapPage / uint64(wordSize) / 8, 8 * uint64(wordSize*wordSize) // the size of the objects of which the page tells
+	return size <= most && addr%heapPage+size > heapPage-bitmap
 }
 
 // goroutineWords is how many words the runtime's description of a goroutine begins with that are about its stack and its code. They stay when it
