@@ -110,6 +110,50 @@ func TestGuards(t *testing.T) {
 	}
 }
 
+// TestHoldsNothing: what the parts know of blocks does not hold them, whether blocks are guarded or not.
+func TestHoldsNothing(t *testing.T) {
+	dir, err := os.MkdirTemp("", "production-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	for name, guarded := range map[string]int{"guarded": 1, "unguarded": 0} {
+		t.Run(name, func(t *testing.T) {
+			m, err := production.Wrap(new(blockalloc.Heap), production.Options{BlackBox: filepath.Join(dir, name)})
+			if errors.Is(err, errors.ErrUnsupported) {
+				return // no memory is shared with files here, and Go writes no dump of its heap
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Profile.SetRate(1)
+			m.Guard.SetRate(guarded)
+			const blocks = 20
+			done := make(chan struct{})
+			go func() { // whose stack is gone then
+				defer close(done)
+				for range blocks {
+					if _, err := m.Proxy.Allocate(blockalloc.BlockLayout(4096)); err != nil {
+						t.Error(err)
+					}
+				}
+			}()
+			<-done
+			m.Box.Flush()
+			u, err := m.Profile.Unreachable(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u.Looked != blocks || u.Report.Blocks < blocks/2 { // a stale address can hide one
+				t.Errorf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
+			}
+			if err := m.Close(); !errors.Is(err, alloctrace.ErrLive) {
+				t.Errorf("Close: %v; want that blocks are live", err)
+			}
+		})
+	}
+}
+
 // TestBadPath: a black box that cannot be made is an error that says why.
 func TestBadPath(t *testing.T) {
 	m, err := production.Wrap(new(blockalloc.Heap), production.Options{BlackBox: filepath.Join(t.TempDir(), "none", "box")})
