@@ -112,7 +112,7 @@ func (s suite) model(t *testing.T) {
 	rounds, length, limit := 20, 1000, time.Second
 	switch {
 	case longRun:
-		rounds, length, limit = 100, 20_000, 3*time.Second
+		rounds, length, limit = 400, 5000, 3*time.Second // four long rounds took minutes where pages are dear
 	case testing.Short():
 		rounds, length = 10, 200
 		if len(s.Steps) > 0 && s.MaxSize <= 4<<10 { // blocks that are small cost little
