@@ -3,13 +3,14 @@
 //	cost -rounds N OWN OURS ARGUMENT...
 //
 // It runs two builds of a program by turns, with the same arguments, and prints of each the medians, and the medians of
-// the rounds' ratios. It fails if one of the programs does, or if a ratio is over its bound.
+// the rounds' ratios with their standard errors. It fails if one of the programs does, or if a ratio is over its bound.
 package main
 
 import (
 	"flag"
 	"fmt"
 	"log"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -73,8 +74,21 @@ func row(name string, costs [2][]cost, of func(cost) float64, bound float64) boo
 	if ratio > bound {
 		verdict = "over"
 	}
-	fmt.Printf("  %-17s own %7.2f  ours %7.2f  %5.2f x  %.2f %s\n", name, median(own), median(ours), ratio, bound, verdict)
+	fmt.Printf("  %-17s own %7.2f  ours %7.2f  %5.2f x +- %.2f  %.2f %s\n", name, median(own), median(ours), ratio, standardError(ratios), bound, verdict)
 	return ratio > bound
+}
+
+// standardError returns that of the median of x, as for normal noise: sqrt(pi/2) times that of the mean.
+func standardError(x []float64) float64 {
+	var sum, squares float64
+	for _, v := range x {
+		sum += v
+	}
+	mean := sum / float64(len(x))
+	for _, v := range x {
+		squares += (v - mean) * (v - mean)
+	}
+	return math.Sqrt(math.Pi / 2 * squares / float64(len(x)) / float64(max(1, len(x)-1)))
 }
 
 func median(x []float64) float64 {
