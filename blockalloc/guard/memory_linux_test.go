@@ -73,6 +73,18 @@ func touched(blocks []blockalloc.Block, m blockalloc.Mapping) (sum int64) {
 	return sum
 }
 
+// resident returns how many bytes of a's slots are in memory.
+func resident(t *testing.T, a *guard.Allocator) (sum int64) {
+	t.Helper()
+	if measure.Emulated() {
+		return 0 // the kernel knows the emulator's memory
+	}
+	for _, m := range a.Mappings() {
+		sum += residentIn(t, m)
+	}
+	return sum
+}
+
 // residentIn returns how many bytes of a mapping are in memory.
 func residentIn(t *testing.T, m blockalloc.Mapping) (sum int64) {
 	t.Helper()
