@@ -12,10 +12,17 @@ import (
 func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error) {
 	asJSON := f.Bool("json", false, "print all as JSON: docs/fields.md has the names")
 	asPprof := f.String("pprof", "", "write what was live to this `FILE`, for go tool pprof; - is the standard output")
+	asOTLP := f.String("otlp", "", "write it as a trace to this `FILE`, which the Upload tab of Jaeger's UI opens; - is the standard output")
 	peak := f.Bool("peak", false, "with -pprof: what was live at the peak")
-	events := f.Int("events", 50, "print the last `N` events, or all if it is less than 0")
+	events := f.Int("events", 50, "the last `N` events, or all if it is less than 0")
 	return func(args []string, out io.Writer) (int, error) {
-		if len(args) != 1 || *asJSON && *asPprof != "" || *peak && *asPprof == "" {
+		forms := 0
+		for _, chosen := range []bool{*asJSON, *asPprof != "", *asOTLP != ""} {
+			if chosen {
+				forms++
+			}
+		}
+		if len(args) != 1 || forms > 1 || *peak && *asPprof == "" {
 			return failed, errUsage
 		}
 		c, err := blackbox.Open(args[0])
@@ -27,10 +34,10 @@ func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, err
 			e := json.NewEncoder(out)
 			e.SetIndent("", "  ")
 			err = e.Encode(c)
-		case *asPprof == "-":
-			err = profileOf(c, *peak).Write(out)
 		case *asPprof != "":
-			err = writeFile(*asPprof, profileOf(c, *peak).Write)
+			err = writeFile(*asPprof, out, profileOf(c, *peak).Write)
+		case *asOTLP != "":
+			err = writeFile(*asOTLP, out, func(w io.Writer) error { return writeOTLP(w, c, *events) })
 		default:
 			err = writeText(out, c, *events)
 		}
@@ -44,8 +51,11 @@ func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, err
 	}
 }
 
-// writeFile makes a file of what write writes.
-func writeFile(path string, write func(io.Writer) error) error {
+// writeFile makes a file of what write writes, or writes it to out if path is -.
+func writeFile(path string, out io.Writer, write func(io.Writer) error) error {
+	if path == "-" {
+		return write(out)
+	}
 	f, err := os.Create(path)
 	if err != nil {
 		return err

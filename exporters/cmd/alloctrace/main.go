@@ -28,7 +28,7 @@ type command struct {
 }
 
 var commands = []command{
-	{"blackbox", "[-json | -pprof FILE [-peak]] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
+	{"blackbox", "[-json | -pprof FILE [-peak] | -otlp FILE] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
 }
 
 // errUsage is the error of a command that has not the arguments it needs.

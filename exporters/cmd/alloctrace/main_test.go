@@ -21,7 +21,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/fields"
 )
 
-var _ = flag.Bool("update", false, "write the golden files of testdata anew")
+var update = flag.Bool("update", false, "write the golden files of testdata anew")
 
 // newBox returns the path of a box that has something of everything.
 func newBox(t *testing.T) string {
@@ -132,6 +132,10 @@ func TestBlackbox(t *testing.T) {
 	if err := os.WriteFile(cut, whole[:len(whole)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
+	runs(damaged, "blackbox", "-otlp", "-", cut)
+	if !strings.Contains(out.String(), `{"key":"allocator.blackbox.damage",`) {
+		t.Errorf("of half a file the trace is\n%s", &out)
+	}
 	runs(damaged, "blackbox", cut)
 	if !strings.HasPrefix(out.String(), "damaged: the file has ") {
 		t.Errorf("of half a file the text is\n%s", &out)
@@ -143,14 +147,16 @@ func TestBlackbox(t *testing.T) {
 	if got := errOut.String(); !strings.HasPrefix(got, "alloctrace: blackbox: blackbox: Open(") || strings.Count(got, "\n") != 1 {
 		t.Errorf("of another file the error is %q", got)
 	}
-	runs(failed, "blackbox", "-pprof", filepath.Join(path, "below"), path)
+	for _, form := range []string{"-pprof", "-otlp"} {
+		runs(failed, "blackbox", form, filepath.Join(path, "below"), path)
+	}
 }
 
 // TestUsage: whoever does not know the arguments is told, and exits with 2 unless it was asked for.
 func TestUsage(t *testing.T) {
 	for want, all := range map[int][][]string{
 		whole:  {{"help"}, {"-h"}, {"help", "blackbox"}, {"blackbox", "-help"}, {"blackbox", "-h", "x"}},
-		failed: {{}, {"nothing"}, {"help", "nothing"}, {"blackbox"}, {"blackbox", "a", "b"}, {"blackbox", "-x", "a"}, {"blackbox", "-peak", "a"}, {"blackbox", "-json", "-pprof", "x", "a"}},
+		failed: {{}, {"nothing"}, {"help", "nothing"}, {"blackbox"}, {"blackbox", "a", "b"}, {"blackbox", "-x", "a"}, {"blackbox", "-peak", "a"}, {"blackbox", "-json", "-pprof", "x", "a"}, {"blackbox", "-otlp", "x", "-pprof", "x", "a"}},
 	} {
 		for _, args := range all {
 			var out, errOut bytes.Buffer

@@ -86,10 +86,7 @@ func writeSites(b *strings.Builder, what string, s blackbox.Sites) {
 }
 
 func writeEvents(b *strings.Builder, c *blackbox.Contents, most int) {
-	first := 0
-	if most >= 0 {
-		first = max(0, len(c.Events)-most)
-	}
+	first := firstEvent(c, most)
 	if first == len(c.Events) {
 		return
 	}
@@ -108,6 +105,14 @@ func writeEvents(b *strings.Builder, c *blackbox.Contents, most int) {
 		}
 		b.WriteString("\n")
 	}
+}
+
+// firstEvent returns which event is the first of so many, or of all if it is less than 0.
+func firstEvent(c *blackbox.Contents, most int) int {
+	if most < 0 {
+		return 0
+	}
+	return max(0, len(c.Events)-most)
 }
 
 func line(s string) string { return text.Line(s, text.MaxText) }
