@@ -296,9 +296,12 @@ func TestDetection(t *testing.T) {
 	if !testing.Short() {
 		n = 200_000
 	}
-	for _, size := range []uintptr{1000, 4096, 100_000} {
-		found := 0
-		a := newAllocator(t, &once{}, guard.Options{Rate: rate, OnReport: func(r *debug.Report) {
+	for _, c := range []struct {
+		size     uintptr
+		maxDrawn int
+	}{{1000, 0}, {4096, 8192}, {100_000, 0}, {100_000, 8192}} {
+		size, found := c.size, 0
+		a := newAllocator(t, &once{}, guard.Options{Rate: rate, MaxDrawn: c.maxDrawn, OnReport: func(r *debug.Report) {
 			if r.Kind == debug.DoubleFree && r.Block.Layout.Size == size {
 				found++
 			}
@@ -308,7 +311,11 @@ func TestDetection(t *testing.T) {
 			mustFree(t, a, b)
 			_ = a.Free(b)
 		}
-		p := 1 - math.Exp(-float64(size)/rate)
+		drawn := float64(size)
+		if c.maxDrawn > 0 {
+			drawn = min(drawn, float64(c.maxDrawn))
+		}
+		p := 1 - math.Exp(-drawn/rate)
 		expected, deviation := float64(n)*p, math.Sqrt(float64(n)*p*(1-p))
 		if math.Abs(float64(found)-expected) > 4.2*deviation {
 			t.Errorf("%d of %d double frees of %d bytes are found, want %.0f ± %.0f", found, n, size, expected, deviation)

@@ -13,7 +13,7 @@
 // [Allocator.Describe].
 //
 // A single process seldom has the block in a slot that an error hits: the chance is
-// 1-exp(-size/rate) for each block. A fleet that runs for a day has it often. To find an error in a test,
+// 1-exp(-size/rate) for each block, of a size up to [Options].MaxDrawn. A fleet that runs for a day has it often. To find an error in a test,
 // use package debug, which guards every block. This is what tcmalloc and Chrome have for C++ as
 // GWP-ASan.
 package guard

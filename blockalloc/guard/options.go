@@ -13,6 +13,11 @@ type Options struct {
 	// block, 0 for [DefaultRate], and less than that for none before [Allocator.SetRate].
 	Rate int
 
+	// MaxDrawn is the most bytes that a block counts for when it is drawn for: a larger one is guarded as seldom as a block of so
+	// many. It bounds what guards take of operations with large blocks, whose memory comes fresh from the operating system if
+	// they are guarded, page by page: by their number, and not by their bytes. Zero and less mean that all bytes count.
+	MaxDrawn int
+
 	// Memory is how many bytes guards may take beside the blocks: for what remains of the blocks'
 	// last pages, and for what is kept of each slot. It decides how many slots there are, at least 8 and at
 	// most 16,384. Half of them may have live blocks; the others keep freed ones from reuse. Zero

@@ -20,6 +20,8 @@ type slots struct {
 	base, size uintptr  // of the address space
 	classes    []*class // by size
 
+	maxDrawn uintptr // bytes
+
 	onReport func(*debug.Report)
 	crash    bool
 	reports  atomic.Int64
@@ -43,7 +45,10 @@ const kindsFit = 2 + 2*(bits.UintSize>>6)
 // newSlots reserves address space for as many slots as the options allow. If that cannot be had, there are only
 // smaller ones, or none.
 func newSlots(o Options) *slots {
-	s := &slots{onReport: o.OnReport, crash: o.Crash, live: new(atomic.Int64)}
+	s := &slots{maxDrawn: maxSize, onReport: o.OnReport, crash: o.Crash, live: new(atomic.Int64)}
+	if o.MaxDrawn > 0 {
+		s.maxDrawn = uintptr(o.MaxDrawn)
+	}
 	if o.Memory <= 0 {
 		o.Memory = 1 << 20
 	}
@@ -112,10 +117,11 @@ func (s *slots) isLikely(drawn uint32, size uintptr) bool {
 	return uint64(drawn) <= uint64(size)*s.likely.Load()
 }
 
-// chooses reports whether the number chooses size bytes, with the probability 1-exp(-size/rate). That is what walking
-// through all bytes by distances that are exponentially distributed comes to, as heapprofile does.
+// chooses reports whether the number chooses size bytes, with the probability 1-exp(-size/rate), or that of maxDrawn bytes. That
+// is what walking through all bytes by distances that are exponentially distributed comes to, as heapprofile does.
 func (s *slots) chooses(drawn uint32, size uintptr) bool {
 	rate := s.rate.Load()
+	size = min(size, s.maxDrawn)
 	return rate == 1 || rate > 1 && float64(drawn) < -math.Expm1(-float64(size)/float64(rate))*(1<<32)
 }
 

@@ -32,7 +32,7 @@ func BenchmarkTableOfGuards(b *testing.B) {
 	variants := []*variant{
 		plain,
 		{name: "plain_again", handler: on(alloctrace.Wrap(new(blockalloc.Pool))).handler()},
-		{name: "guards", handler: on(alloctrace.Wrap(guard.New(new(blockalloc.Pool), guard.Options{}))).handler()},
+		{name: "guards", handler: on(alloctrace.Wrap(guard.New(new(blockalloc.Pool), guard.Options{MaxDrawn: 8 << 10}))).handler()},
 		{name: "production", handler: on(all.Proxy).handler()},
 	}
 	for _, v := range variants {
