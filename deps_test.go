@@ -77,7 +77,7 @@ var allowed = map[string][]string{
 	"hooks/sloghook": {module, module + "/internal/text"},
 	"hooks/zlog":     {module, module + "/internal/text", "github.com/rs/zerolog", "go.opentelemetry.io/otel/trace"},
 	"tracer": {
-		module, module + "/blockalloc", module + "/counter", module + "/hooks/heapprofile", module + "/internal/region", module + "/internal/text",
+		module, module + "/blockalloc", module + "/blockalloc/debug", module + "/counter", module + "/hooks/heapprofile", module + "/internal/region", module + "/internal/text",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace",
 	},
 	"internal/requests": {

@@ -25,7 +25,8 @@ type LogRecord struct {
 //	tracer.Start(ctx, "load-index", mem, tracer.WithLogs(otellog.New(provider)))
 //
 // The record is an allocator.failure, and has the error's text and the attributes of the failure's span,
-// see [Failures]. All failures have one, those that have no span by [WithMaxFailures] included.
+// see [Failures]. All failures have one, those that have no span by [WithMaxFailures] included. That of
+// a report by [Reports] is an allocator.misuse.
 // emit is called in the goroutine that allocates, by several at once. It must not allocate through the
 // same Proxy. Without this option nothing is made.
 func WithLogs(emit func(ctx context.Context, r LogRecord)) Option {

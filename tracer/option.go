@@ -10,7 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// An Option configures a [Region] or the hook of [Failures].
+// An Option configures a [Region], the hook of [Failures] or [Reports].
 type Option interface{ apply(*config) }
 
 type optionFunc func(*config)
@@ -100,7 +100,7 @@ func WithBudget(b *Budget) Option {
 const regionFailures = 32
 
 // WithMaxFailures sets how many failures have a span: 32 of a region unless
-// set, all for the hook of [Failures]. The others are only counted.
+// set, all for the hook of [Failures] and for [Reports]. The others are only counted.
 func WithMaxFailures(n int) Option {
 	return optionFunc(func(c *config) { c.maxFailures = int64(n) })
 }

@@ -32,7 +32,7 @@ func (r *Report) LogValue() slog.Value {
 		name  string
 		stack Stack
 	}{{"allocated", r.Allocated}, {"freed", r.Freed}, {"now", r.Now}} {
-		if text := callers.Lines(r.skip.Frames(s.stack)); text != "" {
+		if text := callers.Lines(r.Frames(s.stack)); text != "" {
 			fields = append(fields, slog.String(s.name, text))
 		}
 	}

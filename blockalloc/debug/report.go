@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -234,6 +235,9 @@ func (d *Allocator) nextUndelivered() *Report {
 // Unwrap returns the error of r.Kind.
 func (r *Report) Unwrap() error { return kinds[r.Kind].err }
 
+// Frames returns the frames of a stack of r as Error shows them: those of [Stack.Frames] without the calls of Options.Skip.
+func (r *Report) Frames(s Stack) []runtime.Frame { return r.skip.Frames(s) }
+
 // Error returns all of the report: a line that says what was found, and below it the
 // known stacks, without the calls of Options.Skip.
 func (r *Report) Error() string {
@@ -296,7 +300,7 @@ func (r *Report) detail() string {
 }
 
 func (r *Report) writeStack(t *strings.Builder, who string, s Stack) {
-	if text := callers.Lines(r.skip.Frames(s)); text != "" {
+	if text := callers.Lines(r.Frames(s)); text != "" {
 		fmt.Fprintf(t, "\n\t%s\n\t\t%s", who, strings.ReplaceAll(text, "\n", "\n\t\t"))
 	}
 }

@@ -34,6 +34,7 @@ type Options struct {
 	BlackBox string
 
 	// OnReport is called with each error that a guard finds: see [guard.Options]. If it is nil, it is printed on standard error.
+	// What Reports of package tracer returns makes a span of it.
 	OnReport func(*debug.Report)
 
 	// Hooks are called after the others.

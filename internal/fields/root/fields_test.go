@@ -87,6 +87,12 @@ func TestRoot(t *testing.T) {
 	compare("lifetimes", attributesOf(kept))
 	compare("logs", records)
 
+	kept = new(spantest.Recorder)
+	for _, kind := range []debug.Kind{debug.UseAfterFree, debug.Leak} {
+		tracer.Reports(tracer.WithTracerProvider(kept))(report(kind))
+	}
+	compare("misuse", attributesOf(kept))
+
 	flown := new(spantest.Recorder)
 	useFlight(t, flown)
 	compare("flight", attributesOf(flown))
@@ -190,12 +196,17 @@ func writerFields(line string) (list []string) {
 	return list
 }
 
-// reportFields returns those of a line of slog about an error with memory.
-func reportFields(t *testing.T, kind debug.Kind) []string {
+// report returns a report with all stacks.
+func report(kind debug.Kind) *debug.Report {
 	stack := make(debug.Stack, 8)
 	stack = stack[:runtime.Callers(1, stack)]
+	return &debug.Report{Kind: kind, Op: "Free", Allocated: stack, Freed: stack, Now: stack}
+}
+
+// reportFields returns those of a line of slog about an error with memory.
+func reportFields(t *testing.T, kind debug.Kind) []string {
 	var line bytes.Buffer
-	slog.New(slog.NewJSONHandler(&line, nil)).Error("", "report", &debug.Report{Kind: kind, Op: "Free", Allocated: stack, Freed: stack, Now: stack})
+	slog.New(slog.NewJSONHandler(&line, nil)).Error("", "report", report(kind))
 	var fieldsOf struct{ Report map[string]any }
 	if err := json.Unmarshal(line.Bytes(), &fieldsOf); err != nil {
 		t.Fatal(err)
