@@ -63,7 +63,7 @@ var allowed = map[string][]string{
 	"internal/region":                 {module + "/internal/shard", module + "/internal/waits"},
 	"":                                {module + "/blockalloc", module + "/counter", module + "/internal/recursion", module + "/internal/region"},
 	"hooks":                           {module, module + "/internal/random", module + "/internal/text"},
-	"hooks/heapprofile":               {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/hidden", module + "/internal/random", module + "/internal/reach", module + "/internal/text"},
+	"hooks/heapprofile":               {module, module + "/blockalloc", module + "/counter", module + "/hooks", module + "/internal/callers", module + "/internal/goroutine", module + "/internal/hidden", module + "/internal/random", module + "/internal/reach", module + "/internal/shard", module + "/internal/text"},
 	"hooks/ring":                      {module, module + "/hooks", module + "/internal/goroutine", module + "/internal/hidden", module + "/internal/shard", module + "/internal/stored"},
 	"hooks/blackbox": {
 		module, module + "/counter", module + "/hooks", module + "/hooks/heapprofile", module + "/hooks/ring", module + "/internal/callers",

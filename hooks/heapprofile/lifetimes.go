@@ -20,8 +20,14 @@ type Lifetime struct {
 
 	// Elsewhere is how many of the ended blocks another goroutine has freed than has allocated them, at least: one that has
 	// started since may have the number of one that has ended. It is 0 on processors other than amd64 and arm64.
-	Elsewhere int64     `json:"freed_elsewhere"`
-	FreedBy   []FreedBy `json:"freed_by,omitempty"` // the calls that have freed most first, of the first few that have freed any
+	Elsewhere int64 `json:"freed_elsewhere"`
+
+	// OtherProcessor is how many of the ended blocks were freed on another processor than they were allocated on, by whatever
+	// goroutine: one moves between the GOMAXPROCS processors of the Go runtime. It is 0 where the runtime cannot be asked: on
+	// processors other than amd64 and arm64, under the race detector, and with the build tag alloctrace_nolinkname.
+	OtherProcessor int64 `json:"freed_on_other_processor"`
+
+	FreedBy []FreedBy `json:"freed_by,omitempty"` // the calls that have freed most first, of the first few that have freed any
 
 	Owner string  `json:"owner,omitempty"` // see Options
 	Stack []Frame `json:"stack"`           // from the function that allocated outwards, 32 frames at most; see Options.Skip
@@ -96,9 +102,10 @@ func (p *Profile) Lifetimes() []Lifetime {
 // lives is a Lifetime that is being summed up.
 type lives struct {
 	Lifetime
-	ended, live histogram
-	elsewhere   int64
-	freedBy     map[string]*FreedBy
+	ended, live               histogram
+	elsewhere, otherProcessor int64
+
+	freedBy map[string]*FreedBy
 }
 
 type histogram struct {
@@ -133,6 +140,7 @@ func (l *lives) ends(all *endings) {
 	}
 	l.ended.variance += all.variance.load()
 	l.elsewhere += all.elsewhere.Load()
+	l.otherProcessor += all.otherProcessor.Load()
 	for i := range all.by {
 		by := all.by[i].Load()
 		if by == nil {
@@ -148,7 +156,8 @@ func (l *lives) ends(all *endings) {
 }
 
 func (l *lives) sum() Lifetime {
-	l.Ended, l.Live, l.Elsewhere = l.ended.lived(), l.live.lived(), rounded(l.elsewhere)
+	l.Ended, l.Live = l.ended.lived(), l.live.lived()
+	l.Elsewhere, l.OtherProcessor = rounded(l.elsewhere), rounded(l.otherProcessor)
 	for _, by := range l.freedBy {
 		if by.Blocks = rounded(by.Blocks); by.Blocks > 0 {
 			l.FreedBy = append(l.FreedBy, *by)
@@ -238,6 +247,9 @@ func (l Lifetime) String() string {
 	}
 	if l.Elsewhere > 0 {
 		line += fmt.Sprintf(", %d by another goroutine", l.Elsewhere)
+	}
+	if l.OtherProcessor > 0 {
+		line += fmt.Sprintf(", %d on another processor", l.OtherProcessor)
 	}
 	return line
 }

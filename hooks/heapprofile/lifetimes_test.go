@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/goroutine"
+	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
 //go:noinline
@@ -167,6 +169,60 @@ func TestLifetimes(t *testing.T) {
 				giveBack(t, proxies[l.owner], l.block)
 			}
 		})
+	}
+}
+
+// onProcessor calls f in a goroutine that stays on that processor of the Go runtime, of two. f must not block.
+func onProcessor(index int, f func()) {
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 { // each keeps a processor busy, so that the other runs on the other one
+		wg.Go(func() {
+			for !done.Load() {
+				p := shard.Pin()
+				if p.Index == index && done.CompareAndSwap(false, true) {
+					f()
+				}
+				p.Unpin()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestOtherProcessor: a block is counted once that was allocated on processor 1 and freed where there is only processor 0, though a free of
+// it had failed before. One that another goroutine frees on the same processor is not.
+func TestOtherProcessor(t *testing.T) {
+	procs := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(procs)
+	p := New(Options{Rate: 1, Lifetimes: true})
+	inner := new(stubborn)
+	mem := alloctrace.Wrap(inner, alloctrace.WithHooks(p))
+	stays, handed := placeA(t, mem, 100), placeA(t, mem, 100)
+	if shard.Pinned {
+		var moves blockalloc.Block
+		runtime.GOMAXPROCS(2)
+		onProcessor(1, func() { moves = placeB(t, mem, 100) })
+		runtime.GOMAXPROCS(1)
+		inner.err = errors.New("not today")
+		if mem.Free(moves) == nil {
+			t.Fatal("the free has not failed")
+		}
+		inner.err = nil
+		giveBack(t, mem, moves)
+	}
+	giveBack(t, mem, stays)
+	var wg sync.WaitGroup
+	wg.Go(func() { giveBack(t, mem, handed) })
+	wg.Wait()
+	for _, l := range p.Lifetimes() {
+		want := int64(0)
+		if innermost(l.Stack[1:]) == "placeB" {
+			want = 1
+		}
+		if l.OtherProcessor != want || strings.Contains(l.String(), ", 1 on another processor") != (want == 1) {
+			t.Errorf("%d blocks were freed on another processor, want %d: %v", l.OtherProcessor, want, l)
+		}
 	}
 }
 

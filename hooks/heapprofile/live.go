@@ -59,6 +59,7 @@ type block struct {
 	serial      uint64        // by the order in which blocks were sampled, which clocks may be too coarse to tell
 	sampler     *sampler      // by which it was chosen
 	align       uint8         // its binary logarithm
+	allocatedOn uint16        // of the processor that allocated it; 0 if that is not known
 	allocatedBy uint32        // of the number of the goroutine that allocated it; 0 if that is not known
 	watched     *Watched      // nil without a Watcher
 }

@@ -54,7 +54,7 @@ func (p *part) acquire(ctx context.Context, addr, size, align uintptr, drawn uin
 		sampler: s,
 	}
 	if p.live.end != nil {
-		b.allocatedBy = goroutine32()
+		b.allocatedBy, b.allocatedOn = goroutine32(), processor16()
 	}
 	p.begin(&b)
 	if p.inUse.Add(1) > p.maxBlocks {
