@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -60,7 +61,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !begins(w, r) {
 		return
 	}
-	o, err := parseOptions(r.URL.RawQuery)
+	o, err := parseOptions(r.URL.RawQuery, parameters...)
 	if err == nil && o.peak && h.profile.Peak() == nil {
 		err = errors.New("at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options")
 	}
@@ -170,99 +171,96 @@ const (
 	maxValue   = 100 // bytes of a parameter that an error repeats
 )
 
-func parseOptions(query string) (o options, err error) {
+// A parameter of a request has values that are right, says what the answer is of then, and takes in a value. Take returns the name that counts as
+// given, "" if the value says the same as no parameter, and false if it is wrong.
+type parameter struct {
+	name, values, answer string
+	take                 func(o *options, v string) (given string, ok bool)
+}
+
+var parameters = []parameter{
+	{"pinned", "1 or json for who pins memory, or 0", "is of now, and of off-heap memory alone", func(o *options, v string) (string, bool) {
+		name := "pinned"
+		if o.json = v == "json"; o.json {
+			name, v = "pinned=json", "1"
+		}
+		return takeBool(name, v, &o.pinned)
+	}},
+	{"lifetimes", "1 for how long blocks live, pprof for that as a profile, or 0", "is of all blocks, without a text", func(o *options, v string) (string, bool) {
+		if o.asProfile = v == "pprof"; o.asProfile {
+			v = "1"
+		}
+		return takeBool("lifetimes", v, &o.lifetimes)
+	}},
+	{"older", times, "is of what is live now", func(o *options, v string) (string, bool) { return takeTime("older", v, &o.older) }},
+	{"since", times, "is of what is live now", func(o *options, v string) (string, bool) { return takeTime("since", v, &o.since) }},
+	{"at", "peak, or now", "is of off-heap memory alone, and of one moment", func(o *options, v string) (string, bool) {
+		o.peak = v == "peak"
+		return nameIf(o.peak, "at=peak"), o.peak || v == "now"
+	}},
+	debugParameter,
+	{"combined", "1 for Go's heap profile too, or 0", "", func(o *options, v string) (string, bool) { return takeBool("combined", v, &o.combined) }},
+	{"seconds", "a number above 0, up to " + strconv.Itoa(maxSeconds), "", func(o *options, v string) (string, bool) {
+		seconds, err := strconv.ParseFloat(v, 64)
+		o.seconds, o.wait = text.Line(v, maxValue), time.Duration(seconds*float64(time.Second))
+		return "seconds", err == nil && seconds > 0 && seconds <= maxSeconds && o.wait != 0
+	}},
+}
+
+var debugParameter = parameter{"debug", "1 for text, or 0", "is for text, which is of off-heap memory alone", func(o *options, v string) (string, bool) {
+	n, err := strconv.ParseUint(v, 10, 31)
+	o.text = n > 0
+	return nameIf(o.text, "debug"), err == nil
+}}
+
+// together are the parameters that go with each other, in the order of parameters. All others exclude each other.
+var together = [][2]string{{"pinned", "debug"}, {"older", "since"}, {"debug", "seconds"}, {"combined", "seconds"}}
+
+const times = "how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z"
+
+func nameIf(given bool, name string) string { return map[bool]string{true: name}[given] }
+
+func takeBool(name, v string, is *bool) (given string, ok bool) {
+	b, err := strconv.ParseBool(v)
+	*is = b
+	return nameIf(b, name), err == nil
+}
+
+// takeTime takes in a time as RFC 3339 has it, or so long ago.
+func takeTime(name, v string, at *time.Time) (given string, ok bool) {
+	ago, err := time.ParseDuration(v)
+	if *at = time.Now().Add(-ago); err != nil || ago < 0 {
+		*at, err = time.Parse(time.RFC3339, v)
+	}
+	return name, err == nil
+}
+
+func parseOptions(query string, of ...parameter) (o options, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return o, fmt.Errorf("query %s: %w: escape it as URLs are", text.Line(query, maxValue), err)
 	}
-	if o.text, err = parseDebug(values); err != nil {
-		return o, err
-	}
-	if v := values.Get("combined"); v != "" {
-		if o.combined, err = strconv.ParseBool(v); err != nil {
-			return o, fmt.Errorf("combined=%s: use 1 for Go's heap profile too, or 0", text.Line(v, maxValue))
+	var given, answers []string
+	for _, p := range of {
+		v := values.Get(p.name)
+		if v == "" {
+			continue
+		}
+		name, ok := p.take(&o, v)
+		if !ok {
+			return o, fmt.Errorf("%s=%s: use %s", p.name, text.Line(v, maxValue), p.values)
+		}
+		if name != "" {
+			given, answers = append(given, name), append(answers, p.answer)
 		}
 	}
-	if v := values.Get("seconds"); v != "" {
-		o.seconds = text.Line(v, maxValue)
-		seconds, err := strconv.ParseFloat(v, 64)
-		o.wait = time.Duration(seconds * float64(time.Second))
-		if err != nil || !(seconds > 0 && seconds <= maxSeconds) || o.wait == 0 {
-			return o, fmt.Errorf("seconds=%s: use a number above 0, up to %d", o.seconds, maxSeconds)
+	for i, name := range given {
+		apart := slices.DeleteFunc(slices.Clone(given[i+1:]), func(other string) bool { return slices.Contains(together, [2]string{name, other}) })
+		if len(apart) > 0 {
+			return o, fmt.Errorf("%s %s: leave out %s", name, answers[i], strings.Join(apart, ", "))
 		}
-	}
-	switch v := values.Get("at"); v {
-	case "", "now":
-	case "peak":
-		o.peak = true
-	default:
-		return o, fmt.Errorf("at=%s: use peak, or now", text.Line(v, maxValue))
-	}
-	if v := values.Get("lifetimes"); v == "pprof" {
-		o.lifetimes, o.asProfile = true, true
-	} else if v != "" {
-		if o.lifetimes, err = strconv.ParseBool(v); err != nil {
-			return o, fmt.Errorf("lifetimes=%s: use 1 for how long blocks live, pprof for that as a profile, or 0", text.Line(v, maxValue))
-		}
-	}
-	if v := values.Get("pinned"); v == "json" {
-		o.pinned, o.json = true, true
-	} else if v != "" {
-		if o.pinned, err = strconv.ParseBool(v); err != nil {
-			return o, fmt.Errorf("pinned=%s: use 1 or json for who pins memory, or 0", text.Line(v, maxValue))
-		}
-	}
-	if o.older, err = parseTime(values, "older"); err != nil {
-		return o, err
-	}
-	if o.since, err = parseTime(values, "since"); err != nil {
-		return o, err
-	}
-	if o.pinned && (o.keeps() || o.lifetimes || o.combined || o.peak || o.wait > 0 || o.json && o.text) {
-		return o, errors.New("pinned is of now, and of off-heap memory alone: leave out at, older, since, lifetimes, combined and seconds, and debug with json")
-	}
-	if o.lifetimes && (o.keeps() || o.text || o.combined || o.peak || o.wait > 0) {
-		return o, errors.New("lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds")
-	}
-	if o.keeps() && (o.text || o.combined || o.peak || o.wait > 0) {
-		return o, errors.New("older and since are of what is live now: leave out at, debug, combined and seconds")
-	}
-	if o.peak && (o.text || o.combined || o.wait > 0) {
-		return o, errors.New("at=peak is of off-heap memory alone, and of one moment: leave out debug, combined and seconds")
-	}
-	if o.text && o.combined {
-		return o, errors.New("debug=1 is for text, which is of off-heap memory alone: leave out combined, or debug")
 	}
 	return o, nil
-}
-
-// parseDebug returns whether a text is wanted.
-func parseDebug(values url.Values) (bool, error) {
-	v := values.Get("debug")
-	if v == "" {
-		return false, nil
-	}
-	n, err := strconv.ParseUint(v, 10, 31)
-	if err != nil {
-		return false, fmt.Errorf("debug=%s: use 1 for text, or 0", text.Line(v, maxValue))
-	}
-	return n > 0, nil
-}
-
-// parseTime returns the time that a parameter says, zero if it is not there: as RFC 3339 has it, or so long ago.
-func parseTime(values url.Values, name string) (time.Time, error) {
-	v := values.Get(name)
-	if v == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(v); err == nil && ago >= 0 {
-		return time.Now().Add(-ago), nil
-	}
-	at, err := time.Parse(time.RFC3339, v)
-	if err != nil {
-		return at, fmt.Errorf("%s=%s: use how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z", name, text.Line(v, maxValue))
-	}
-	return at, nil
 }
 
 // extendDeadline lets an answer be written that begins after o.wait, by which the server's

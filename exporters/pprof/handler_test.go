@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -267,7 +268,7 @@ func TestHead(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	h := Handler(heapprofile.New(heapprofile.Options{Rate: 1}))
 	const seconds = ": use a number above 0, up to 3600"
-	const apart = "debug=1 is for text, which is of off-heap memory alone: leave out combined, or debug"
+	const apart = "debug is for text, which is of off-heap memory alone: leave out combined"
 	for query, want := range map[string]string{
 		"seconds=soon":                         "seconds=soon" + seconds,
 		"seconds=0":                            "seconds=0" + seconds,
@@ -301,6 +302,45 @@ func TestBadRequests(t *testing.T) {
 	}
 	for _, query := range []string{"", "debug=0&combined=0", "debug=2", "combined=true", "seconds=0.001&debug=0", "seconds=", "other=1"} {
 		body(t, h, httptest.NewRequest("GET", "/?"+query, nil))
+	}
+}
+
+// TestTogether: of all sets of parameters those are right that are part of one that goes together. What is to be left out is then enough.
+func TestTogether(t *testing.T) {
+	all := []string{"pinned=1", "pinned=json", "lifetimes=1", "lifetimes=pprof", "older=1h", "since=2h", "at=peak", "debug=1", "combined=1", "seconds=1"}
+	right := [][]string{
+		{"pinned=1", "debug=1"}, {"pinned=json"}, {"lifetimes=1"}, {"lifetimes=pprof"}, {"older=1h", "since=2h"}, {"at=peak"},
+		{"debug=1", "seconds=1"}, {"combined=1", "seconds=1"},
+	}
+	for set := range 1 << len(all) {
+		var query []string
+		names := make(map[string]bool)
+		for i, p := range all {
+			if set>>i&1 == 1 {
+				query = append(query, p)
+				names[p[:strings.IndexByte(p, '=')]] = true
+			}
+		}
+		if len(names) < len(query) {
+			continue // one of the two values would be ignored
+		}
+		want := slices.ContainsFunc(right, func(set []string) bool {
+			return !slices.ContainsFunc(query, func(p string) bool { return !slices.Contains(set, p) })
+		})
+		_, err := parseOptions(strings.Join(query, "&"), parameters...)
+		if (err == nil) != want {
+			t.Errorf("%v: %v", query, err)
+			continue
+		}
+		if err != nil {
+			_, leave, _ := strings.Cut(err.Error(), ": leave out ")
+			left := slices.DeleteFunc(query, func(p string) bool {
+				return slices.ContainsFunc(strings.Split(leave, ", "), func(name string) bool { return strings.HasPrefix(p+"=", name+"=") })
+			})
+			if _, err := parseOptions(strings.Join(left, "&"), parameters...); err != nil {
+				t.Errorf("without %s, of what is left: %v", leave, err)
+			}
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func TestLifetimes(t *testing.T) {
 		{heapprofile.New(heapprofile.Options{Lifetimes: true}), "lifetimes=true", http.StatusOK, "application/json", new([]heapprofile.Lifetime), &[]heapprofile.Lifetime{}},
 		{hook, "lifetimes=0", http.StatusOK, "application/octet-stream", nil, nil},
 		{hook, "lifetimes=some", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes=some: use 1 for how long blocks live, pprof for that as a profile, or 0"},
-		{hook, "lifetimes=1&at=peak", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes is of all blocks, without a text: leave out at, older, since, debug, combined and seconds"},
+		{hook, "lifetimes=1&at=peak", http.StatusBadRequest, "text/plain; charset=utf-8", nil, "lifetimes is of all blocks, without a text: leave out at=peak"},
 		{
 			heapprofile.New(heapprofile.Options{}), "lifetimes=1", http.StatusBadRequest, "text/plain; charset=utf-8", nil,
 			"this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options",
@@ -156,9 +156,9 @@ func TestBadTimes(t *testing.T) {
 	for query, want := range map[string]string{
 		"older=yesterday":    "older=yesterday: use how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z",
 		"since=-1h":          "since=-1h: use how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z",
-		"since=1h&debug=1":   "older and since are of what is live now: leave out at, debug, combined and seconds",
-		"older=1h&at=peak":   "older and since are of what is live now: leave out at, debug, combined and seconds",
-		"older=1h&seconds=1": "older and since are of what is live now: leave out at, debug, combined and seconds",
+		"since=1h&debug=1":   "since is of what is live now: leave out debug",
+		"older=1h&at=peak":   "older is of what is live now: leave out at=peak",
+		"older=1h&seconds=1": "older is of what is live now: leave out seconds",
 	} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", "/?"+query, nil))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -62,17 +61,13 @@ func (h *unreachableHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !begins(w, r) {
 		return
 	}
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	var asText bool
-	if err == nil {
-		asText, err = parseDebug(values)
-	}
+	o, err := parseOptions(r.URL.RawQuery, debugParameter)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
 	contentType := "application/json"
-	if asText {
+	if o.text {
 		contentType = "text/plain; charset=utf-8"
 	}
 	if r.Method == http.MethodHead {
@@ -93,7 +88,7 @@ func (h *unreachableHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotImplemented, err)
 	case err != nil:
 		fail(w, http.StatusInternalServerError, err)
-	case asText:
+	case o.text:
 		w.Header().Set("Content-Type", contentType)
 		_, _ = io.WriteString(w, u.String()) // the client has gone
 	default:
