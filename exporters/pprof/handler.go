@@ -29,6 +29,7 @@ import (
 //	older=1h    returns what is live and was allocated so long ago, or earlier; what was allocated is what is live
 //	since=1h    returns what is live and was allocated since; also since=2006-01-02T15:04:05Z, and with older what is between both
 //	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
+//	proxy=name  with at=peak, of the Proxies of that name, as WritePeak does of p.PeakOf; child=name of their children of that name
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
 //	pinned=1    returns who pins memory of the allocators, as WritePinned does; with debug=1 as a text; pinned=json is a heapprofile.PinnedReport
@@ -62,8 +63,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o, err := parseOptions(r.URL.RawQuery, parameters...)
-	if err == nil && o.peak && h.profile.Peak() == nil {
-		err = errors.New("at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options")
+	var peak *heapprofile.Peak
+	if err == nil && o.peak {
+		peak, err = h.peak(o)
 	}
 	if err == nil && o.wait > 0 {
 		err = extendDeadline(w, r, o)
@@ -89,7 +91,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case o.lifetimes && o.asProfile:
 		taken = buildLifetimes(lifetimes, h.profile.Rate())
 	case !o.lifetimes:
-		if taken, err = h.take(r, o); err != nil {
+		if taken, err = h.take(r, o, peak); err != nil {
 			fail(w, http.StatusInternalServerError, err)
 			return
 		}
@@ -115,6 +117,20 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		_ = taken.Write(w) // the client has gone
 	}
+}
+
+// peak returns the one that is asked for.
+func (h handler) peak(o options) (k *heapprofile.Peak, err error) {
+	if k = h.profile.Peak(); k == nil {
+		return nil, errors.New("at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options")
+	}
+	if o.proxy != "" || o.child != "" {
+		if k = h.profile.PeakOf(o.proxy, o.child); k == nil {
+			return nil, fmt.Errorf("proxy=%s&child=%s: this profile has no peak of that: use one of the first 64 names that it has observed",
+				text.Line(o.proxy, maxValue), text.Line(o.child, maxValue))
+		}
+	}
+	return k, nil
 }
 
 // setType says what the answer is: a text, JSON or a profile.
@@ -157,6 +173,8 @@ type options struct {
 	wait    time.Duration
 
 	older, since time.Time // zero if they are not given
+
+	proxy, child string // of the peak
 }
 
 // keeps reports whether only a part of the live blocks is asked for.
@@ -198,6 +216,8 @@ var parameters = []parameter{
 		o.peak = v == "peak"
 		return nameIf(o.peak, "at=peak"), o.peak || v == "now"
 	}},
+	{"proxy", "", "is of a peak", func(o *options, v string) (string, bool) { o.proxy = v; return "proxy", true }},
+	{"child", "", "is of a peak", func(o *options, v string) (string, bool) { o.child = v; return "child", true }},
 	debugParameter,
 	{"combined", "1 for Go's heap profile too, or 0", "", func(o *options, v string) (string, bool) { return takeBool("combined", v, &o.combined) }},
 	{"seconds", "a number above 0, up to " + strconv.Itoa(maxSeconds), "", func(o *options, v string) (string, bool) {
@@ -214,7 +234,7 @@ var debugParameter = parameter{"debug", "1 for text, or 0", "is for text, which 
 }}
 
 // together are the parameters that go with each other, in the order of parameters. All others exclude each other.
-var together = [][2]string{{"pinned", "debug"}, {"older", "since"}, {"debug", "seconds"}, {"combined", "seconds"}}
+var together = [][2]string{{"pinned", "debug"}, {"older", "since"}, {"at=peak", "proxy"}, {"at=peak", "child"}, {"proxy", "child"}, {"debug", "seconds"}, {"combined", "seconds"}}
 
 const times = "how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z"
 
@@ -260,6 +280,9 @@ func parseOptions(query string, of ...parameter) (o options, err error) {
 			return o, fmt.Errorf("%s %s: leave out %s", name, answers[i], strings.Join(apart, ", "))
 		}
 	}
+	if (o.proxy != "" || o.child != "") && !o.peak {
+		return o, errors.New("proxy and child are of a peak: add at=peak")
+	}
 	return o, nil
 }
 
@@ -283,11 +306,11 @@ func extendDeadline(w http.ResponseWriter, r *http.Request, o options) error {
 
 // take returns the profile that the request asks for. If the client goes away meanwhile, it
 // returns what there is.
-func (h handler) take(r *http.Request, o options) (*profile.Profile, error) {
+func (h handler) take(r *http.Request, o options, peak *heapprofile.Peak) (*profile.Profile, error) {
 	now := func() (*profile.Profile, error) { return build(h.profile), nil }
 	switch {
-	case o.peak:
-		return buildPeak(h.profile.Peak()), nil
+	case peak != nil:
+		return buildPeak(peak), nil
 	case o.keeps():
 		return buildOf(h.profile.SamplesOf(o.keep), h.profile.Rate(), time.Now()), nil
 	case o.combined:

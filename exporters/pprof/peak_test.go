@@ -18,6 +18,9 @@ import (
 func atThePeak(t testing.TB, a blockalloc.Allocator) blockalloc.Block { return allocate(t, a, 10<<10) }
 
 //go:noinline
+func ofTheCache(t testing.TB, a blockalloc.Allocator) blockalloc.Block { return allocate(t, a, 2<<10) }
+
+//go:noinline
 func afterThePeak(t testing.TB, a blockalloc.Allocator) blockalloc.Block {
 	return allocate(t, a, 1<<10)
 }
@@ -25,13 +28,20 @@ func afterThePeak(t testing.TB, a blockalloc.Allocator) blockalloc.Block {
 // TestPeak: go tool pprof shows what was live at the peak, and not what is now.
 func TestPeak(t *testing.T) {
 	hook := heapprofile.New(heapprofile.Options{Rate: 1, Peak: true})
-	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(hook))
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("mem"), alloctrace.WithHooks(hook))
+	other := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("other"), alloctrace.WithHooks(hook))
+	if err := other.Child("cache").Free(ofTheCache(t, other.Child("cache"))); err != nil {
+		t.Fatal(err)
+	}
 	if err := mem.Free(atThePeak(t, mem)); err != nil {
 		t.Fatal(err)
 	}
 	kept := afterThePeak(t, mem)
 	url := serve(t, hook)
-	for query, want := range map[string][2]string{"": {"afterThePeak", "atThePeak"}, "?at=now": {"afterThePeak", "atThePeak"}, "?at=peak": {"atThePeak", "afterThePeak"}} {
+	for query, want := range map[string][2]string{
+		"": {"afterThePeak", "atThePeak"}, "?at=now": {"afterThePeak", "atThePeak"}, "?at=peak": {"atThePeak", "afterThePeak"},
+		"?at=peak&proxy=mem": {"atThePeak", "ofTheCache"}, "?at=peak&proxy=other": {"ofTheCache", "atThePeak"}, "?at=peak&proxy=other&child=cache": {"ofTheCache", "atThePeak"},
+	} {
 		if got := goTool(t, "-top", "-sample_index=inuse_space", url+query); !strings.Contains(got, "."+want[0]) || strings.Contains(got, "."+want[1]) {
 			t.Errorf("%s: no %s, or also %s, in\n%s", query, want[0], want[1], got)
 		}
@@ -70,6 +80,9 @@ func TestBadPeak(t *testing.T) {
 		{known, "at=peak&debug=1", apart + "debug"},
 		{known, "at=peak&combined=1", apart + "combined"},
 		{known, "at=peak&seconds=1", apart + "seconds"},
+		{known, "proxy=mem", "proxy and child are of a peak: add at=peak"},
+		{known, "at=peak&proxy=m%0A", `proxy=m\n&child=: this profile has no peak of that: use one of the first 64 names that it has observed`},
+		{known, "at=peak&proxy=mem&debug=1", apart + "debug"},
 		{unknown, "at=peak", "at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options"},
 	} {
 		w := httptest.NewRecorder()

@@ -18,12 +18,13 @@ type part struct {
 	to           *alloctrace.Attachment // which tells it from others; nil for events that no Proxy delivers
 	id           uint32                 // of the Proxy, 0 if there is none
 	proxy, child string
+	peak         *Peak         // the innermost that its blocks are part of, nil without Options.Peak
 	pending      *atomic.Int64 // nil if no Proxy delivers events
 	quiet        atomic.Bool   // the Proxy has a view whose operations are not observed
 }
 
 func (p *Profile) newPart(to *alloctrace.Attachment) *part {
-	part := &part{filter: unsafe.Pointer(&p.live.filter), bounds: unsafe.Pointer(&p.likely[1]), Profile: p, to: to}
+	part := &part{filter: unsafe.Pointer(&p.live.filter), bounds: unsafe.Pointer(&p.likely[1]), Profile: p, to: to, peak: p.peaks.of(to)}
 	if to != nil {
 		part.id, part.proxy, part.child = to.ID, to.Proxy, to.Child
 	}

@@ -34,8 +34,8 @@ func atPeak(t *testing.T, k *Peak) map[string]int64 {
 	return bySite
 }
 
-// TestPeak compares random programs with a model that knows every block: of the whole, of one child and of one that is not there, from the
-// start, from a reset, and from some time on.
+// TestPeak compares random programs with a model that knows every block: of the whole, of one of two Proxies, of children of a name, of one of
+// these, and of one that is not there; from the start, from a reset, and from some time on.
 func TestPeak(t *testing.T) {
 	programs := uint64(100)
 	if testing.Short() {
@@ -45,8 +45,10 @@ func TestPeak(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, seed))
 		p := New(Options{Rate: 1, Peak: true})
 		inner := new(stubborn)
-		mem := alloctrace.Wrap(inner, alloctrace.WithHooks(p))
-		children := []*alloctrace.Proxy{mem, mem.Child("index"), mem.Child("cache")}
+		mem := alloctrace.Wrap(inner, alloctrace.WithName("mem"), alloctrace.WithHooks(p))
+		other := alloctrace.Wrap(inner, alloctrace.WithName("other"), alloctrace.WithHooks(p))
+		children := []*alloctrace.Proxy{mem, mem.Child("index"), mem.Child("cache"), other, other.Child("index")}
+		names := []string{"", "index", "cache", "", "index"}
 		places := []func(testing.TB, blockalloc.Allocator, uintptr) blockalloc.Block{placeA, placeB}
 		type liveBlock struct {
 			blockalloc.Block
@@ -54,10 +56,10 @@ func TestPeak(t *testing.T) {
 			site  string
 		}
 		live := make([]liveBlock, 0, 100)
-		now := func(child int) map[string]int64 {
+		now := func(of []int) map[string]int64 {
 			sites := make(map[string]int64)
 			for _, b := range live {
-				if child < 0 || b.child == child {
+				if slices.Contains(of, b.child) {
 					sites[b.site] += int64(b.Size())
 				}
 			}
@@ -70,21 +72,26 @@ func TestPeak(t *testing.T) {
 			return sum
 		}
 		type watch struct {
-			name  string
-			child int
-			peak  *Peak
-			most  map[string]int64
+			name string
+			of   []int // children
+			peak *Peak
+			most map[string]int64
 
 			closed bool
 		}
+		all := []int{0, 1, 2, 3, 4}
 		watches := []*watch{
-			{name: "all", child: -1, peak: p.Peak()},
-			{name: "index", child: 1, peak: p.NewPeak("index")},
-			{name: "nobody", child: 9, peak: p.NewPeak("nobody")},
+			{name: "all", of: all, peak: p.Peak()},
+			{name: "index", of: []int{1, 4}, peak: p.NewPeak("index")},
+			{name: "nobody", peak: p.NewPeak("nobody")},
+			{name: "mem", of: all[:3], peak: p.PeakOf("mem", "")},
+			{name: "other", of: all[3:], peak: p.PeakOf("other", "")},
+			{name: "mem/index", of: all[1:2], peak: p.PeakOf("mem", "index")},
+			{name: "other/index", of: all[4:], peak: p.PeakOf("other", "index")},
 		}
 		look := func() {
 			for _, w := range watches {
-				if is := now(w.child); !w.closed && total(is) > total(w.most) {
+				if is := now(w.of); !w.closed && total(is) > total(w.most) {
 					w.most = is
 				}
 			}
@@ -95,8 +102,8 @@ func TestPeak(t *testing.T) {
 				child, at := r.IntN(len(children)), r.IntN(len(places))
 				b := liveBlock{places[at](t, children[child], 1+uintptr(r.UintN(1000))), child, ""}
 				b.site = "placeA[]"
-				if child > 0 {
-					b.site = fmt.Sprintf("placeA[{allocator %s}]", []string{"index", "cache"}[child-1])
+				if name := names[child]; name != "" {
+					b.site = fmt.Sprintf("placeA[{allocator %s}]", name)
 				}
 				live = append(live, b)
 			case n < 6:
@@ -116,13 +123,17 @@ func TestPeak(t *testing.T) {
 			look()
 			switch step {
 			case 50:
-				watches = append(watches, &watch{name: "later", child: -1, peak: p.NewPeak(), most: now(-1)})
+				watches = append(watches, &watch{name: "later", of: all, peak: p.NewPeak(), most: now(all)})
 			case 100:
-				watches[1].peak.Reset()
-				watches[1].most = now(1)
+				for _, w := range []*watch{watches[1], watches[3]} {
+					w.peak.Reset()
+					w.most = now(w.of)
+				}
 			case 150: // it stays what it is
-				watches[3].peak.Close()
-				watches[3].closed = true
+				last := watches[len(watches)-1]
+				last.peak.Close()
+				last.closed = true
+				last.peak.Reset()
 			}
 			for _, w := range watches {
 				if got := atPeak(t, w.peak); total(got) != total(w.most) || !maps.Equal(got, w.most) && len(w.most) > 0 {
@@ -248,10 +259,39 @@ func TestPeakTime(t *testing.T) {
 	})
 }
 
+// TestPeakOf: a name that was not observed has none, and only so many have one. The others are part of the whole, and of their Proxy.
+func TestPeakOf(t *testing.T) {
+	p := New(Options{Rate: 1, Peak: true})
+	var first *alloctrace.Proxy
+	for i := range maxNamed {
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName(fmt.Sprint(i)), alloctrace.WithHooks(p))
+		giveBack(t, mem, placeA(t, mem, uintptr(100+i)))
+		if i == 0 {
+			first = mem
+		}
+	}
+	late := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("late"), alloctrace.WithHooks(p))
+	giveBack(t, late, placeA(t, late, 5000))
+	child := first.Child("child")
+	giveBack(t, child, placeA(t, child, 3000))
+	if p.PeakOf("late", "") != nil || p.PeakOf("0", "child") != nil || p.PeakOf("nobody", "") != nil {
+		t.Error("there are peaks of what has none")
+	}
+	for name, want := range map[string]int64{"0": 3000, "1": 101, fmt.Sprint(maxNamed - 1): 100 + maxNamed - 1} {
+		if got := p.PeakOf(name, "").Get().Bytes; got != want {
+			t.Errorf("the peak of %s is %d, want %d", name, got, want)
+		}
+	}
+	if got := p.Peak().Get().Bytes; got != 5000 {
+		t.Errorf("the peak of all is %d, want 5000", got)
+	}
+}
+
 // TestPeakOff: without the option there is none.
 func TestPeakOff(t *testing.T) {
 	p := New(Options{})
-	if p.Peak() != nil {
+	alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("mem"), alloctrace.WithHooks(p))
+	if p.Peak() != nil || p.PeakOf("mem", "") != nil {
 		t.Error("there is a peak")
 	}
 	defer func() {

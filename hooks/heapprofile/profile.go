@@ -56,8 +56,8 @@ type Options struct {
 	// sampled block that is freed, and 800 bytes for each site of which one was.
 	Lifetimes bool
 
-	// Peak has [Profile.Peak] know what was live when most was, and allows [Profile.NewPeak]. Blocks that are sampled, and
-	// their frees, take one lock then.
+	// Peak has [Profile.Peak] know what was live when most was, and [Profile.PeakOf] what was live of one Proxy or child when
+	// most of that was. It allows [Profile.NewPeak]. Blocks that are sampled, and their frees, take one lock then.
 	Peak bool
 
 	// Watcher is called for each block that is sampled and remembered. If it is nil, nobody is.
@@ -129,8 +129,7 @@ func New(o Options) *Profile {
 		p.live.end = p.end
 	}
 	if o.Peak {
-		p.peaks = new(peaks)
-		p.peaks.whole = p.NewPeak()
+		p.peaks = &peaks{whole: newPeak(p), named: make(map[partName]*Peak)}
 	}
 	p.setSampler(newSampler(int64(cmp.Or(o.Rate, DefaultRate))))
 	p.direct = p.newPart(nil)

@@ -65,7 +65,7 @@ func (v *variance) add(by float64) {
 
 func (v *variance) load() float64 { return math.Float64frombits(v.bits.Load()) }
 
-// live returns what is live of s. Others may allocate and free between its numbers, unless peaks.mu is held and counts.
+// live returns what is live of s. Others may allocate and free between its numbers, unless peaks.mu is held.
 func (s *site) live() liveSums {
 	freed, freedBytes := s.freed.Load(), s.freedBytes.Load() // before what was allocated, so as not to be more
 	allocated, allocatedBytes := s.allocated.Load(), s.allocatedBytes.Load()
