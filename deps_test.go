@@ -122,6 +122,7 @@ var exporters = map[string][]string{
 	"exporters/otlpfile":                 {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/instrumentation", "go.opentelemetry.io/otel/sdk/resource", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/trace"},
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
+	"exporters/recording":                {"github.com/klauspost/compress/zstd", module + "/internal/region", module + "/internal/shard"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
 	"exporters/tracegrpc":                {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":  {},

@@ -32,6 +32,7 @@ type unobserved struct{}
 
 func (unobserved) Failed(context.Context, string, uintptr, uintptr, error) {}
 func (unobserved) Peaked(int64)                                            {}
+func (unobserved) Name() string                                            { return "" }
 
 // raw takes b apart and makes it again of its pointer and the layout that was asked for.
 func raw(t testing.TB, b blockalloc.Block) blockalloc.Block {

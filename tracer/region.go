@@ -100,6 +100,8 @@ func (i *inner) Value(key any) any {
 	return i.context.Value(key)
 }
 
+func (i *inner) Name() string { return i.name }
+
 func (i *inner) Failed(ctx context.Context, op string, size, align uintptr, err error) {
 	i.failures.failed(ctx, op, size, align, err)
 }

@@ -49,6 +49,9 @@ type Observer interface {
 	// inside it.
 	Failed(ctx context.Context, op string, size, align uintptr, err error)
 
+	// Name returns the region's name, "" if it has none.
+	Name() string
+
 	// Peaked is called when the peak reaches another power of two, while a trace of the Go runtime
 	// is taken.
 	Peaked(bytes int64)
@@ -73,6 +76,14 @@ func (r *Region) Value(k any) any {
 func From(ctx context.Context) *Region {
 	r, _ := ctx.Value(key{}).(*Region)
 	return r
+}
+
+// Name returns the name of r.
+func (r *Region) Name() string {
+	if r.Observe == nil {
+		return ""
+	}
+	return r.Observe.Name()
 }
 
 // Counted returns a context for allocators below one that counts in the innermost region of ctx:

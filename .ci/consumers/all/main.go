@@ -12,6 +12,7 @@ import (
 	_ "github.com/alloctrace/alloctrace/exporters/otlpfile"
 	_ "github.com/alloctrace/alloctrace/exporters/pprof"
 	_ "github.com/alloctrace/alloctrace/exporters/prometheus"
+	_ "github.com/alloctrace/alloctrace/exporters/recording"
 	_ "github.com/alloctrace/alloctrace/exporters/rss"
 	_ "github.com/alloctrace/alloctrace/exporters/tracegrpc"
 	_ "github.com/alloctrace/alloctrace/hooks/sloghook"

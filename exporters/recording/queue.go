@@ -1,0 +1,87 @@
+package recording
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/alloctrace/alloctrace/internal/shard"
+)
+
+// A record is an event as it lies in a queue.
+type record [recordWords]atomic.Uint64
+
+const (
+	recordAddr      = iota // its complement: see package hidden
+	recordGranted          // bytes, then the binary logarithm of the alignment, then the kind
+	recordRequested        // bytes, then the number of the region's name
+	recordTime             // nanoseconds since the Recorder began
+	recordWho              // the stack, then the number of the Proxy or child
+	recordWords
+)
+
+const (
+	kindBits   = 4
+	alignBits  = 6
+	sizeShift  = kindBits + alignBits
+	sizeBits   = 48
+	maxSize    = 1<<sizeBits - 1
+	whoShift   = 32
+	numberBits = 16
+	maxNumber  = 1<<numberBits - 1
+
+	lost = 1<<kindBits - 1 // a kind: recordRequested is how many events were dropped here
+)
+
+// A queue has the records of one processor until the writer takes them. One goroutine writes at a time: who is on the
+// processor, or if the queue is shared who holds its lock. One goroutine takes.
+//
+// Memory ordering: a record is written before head says so, and taken before tail says so.
+type queue struct {
+	head    atomic.Int64 // records written
+	free    uint64       // head may go up to here before tail is looked at again
+	dropped atomic.Int64 // events, in all
+	said    int64        // of them, how many a record says
+	records []record
+	shared  bool
+	mu      sync.Mutex
+	_       [64]byte
+	tail    atomic.Uint64 // records taken
+	_       [56]byte
+}
+
+func newQueue(size int, shared bool) *queue {
+	return &queue{records: make([]record, size), free: uint64(size), shared: shared}
+}
+
+// put writes a record, or counts it as dropped if there is no room. It reports whether it is time for the records to be taken.
+func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wake bool) {
+	head, size := uint64(q.head.Load()), uint64(len(q.records))
+	unsaid := q.dropped.Load() - q.said
+	need := head + 1
+	if unsaid > 0 {
+		need++
+	}
+	if need > q.free {
+		if q.free = q.tail.Load() + size; need > q.free {
+			p.Add(&q.dropped, 1)
+			return true
+		}
+	}
+	if unsaid > 0 {
+		q.write(p, head, 0, lost, uint64(unsaid), at, 0)
+		q.said += unsaid
+		head++
+	}
+	q.write(p, head, addr, granted, requested, at, who)
+	return (head+1)%(size/2) == 0
+}
+
+func (q *queue) write(p shard.Proc, n, addr, granted, requested, at, who uint64) {
+	r := &q.records[n&uint64(len(q.records)-1)]
+	p.Store(&r[recordAddr], ^addr)
+	p.Store(&r[recordGranted], granted)
+	p.Store(&r[recordRequested], requested)
+	p.Store(&r[recordTime], at)
+	p.Store(&r[recordWho], who)
+	p.Add(&q.head, 1)
+}
