@@ -35,6 +35,9 @@ type shape struct {
 	owner, region      uint64
 }
 
+// A cachedShape is the number of the shape that these words of a record have.
+type cachedShape struct{ granted, requested, owner, number uint64 }
+
 // An encoder makes batches of events.
 type encoder struct {
 	recorder *Recorder
@@ -53,6 +56,7 @@ type encoder struct {
 	fresh    bool // its first batch is still to come
 	addr     uint64
 	shapes   map[shape]uint64
+	cached   [1 << 8]cachedShape
 	stacks   numbers
 	frames   map[Frame]uint64
 	owners   numbers
@@ -109,6 +113,7 @@ func (e *encoder) begin() {
 	e.owners.reset()
 	e.regions.reset()
 	clear(e.byAddr[:])
+	clear(e.cached[:])
 }
 
 // full reports whether a batch has all the events it may have.
@@ -143,18 +148,7 @@ func (e *encoder) event(at, addr, granted, requested, who uint64) {
 	kind := byte(granted & (1<<kindBits - 1))
 	acquires := alloctrace.Kind(kind) <= alloctrace.Reallocated
 	e.time(at)
-	s := shape{
-		granted:   granted >> sizeShift,
-		requested: requested & maxSize,
-		align:     uint8(granted >> kindBits & (1<<alignBits - 1)),
-	}
-	if owner := who >> whoShift & maxNumber; owner > 0 {
-		s.owner = e.owner(owner)
-	}
-	if region := requested >> sizeBits; region > 0 {
-		s.region = e.region(region)
-	}
-	e.number(columnShapes, e.shape(s))
+	e.number(columnShapes, e.shapeOf(granted, requested, who>>whoShift))
 	// An acquisition is often of a block that was there before, and a release is of one that was acquired.
 	slot := &e.byAddr[addr*0x9e3779b97f4a7c15>>32%uint64(len(e.byAddr))]
 	if ref := uint64(*slot); ref > 0 && e.acquired-ref < recentBlocks && e.recent[ref%recentBlocks] == addr {
@@ -191,6 +185,24 @@ func (e *encoder) say(values ...uint64) {
 }
 
 func (e *encoder) text(s string) { e.names = appendBytes(e.names, s) }
+
+// shapeOf returns the number of the shape that words of a record have.
+func (e *encoder) shapeOf(granted, requested, owner uint64) uint64 {
+	granted >>= kindBits
+	c := &e.cached[(granted^requested*0x9e3779b97f4a7c15^owner)*0x9e3779b97f4a7c15>>56]
+	if c.number > 0 && c.granted == granted && c.requested == requested && c.owner == owner {
+		return c.number
+	}
+	s := shape{granted: granted >> alignBits, requested: requested & maxSize, align: uint8(granted & (1<<alignBits - 1))}
+	if owner > 0 {
+		s.owner = e.owner(owner)
+	}
+	if region := requested >> sizeBits; region > 0 {
+		s.region = e.region(region)
+	}
+	*c = cachedShape{granted, requested, owner, e.shape(s)}
+	return c.number
+}
 
 func (e *encoder) shape(s shape) uint64 {
 	n, ok := e.shapes[s]
