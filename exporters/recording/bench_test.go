@@ -2,7 +2,7 @@ package recording_test
 
 import (
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -19,37 +19,23 @@ func BenchmarkTable(b *testing.B) {
 		fmt.Println()
 		var recorders []*recording.Recorder
 		var files []*counted
-		pair := func(name string, o *recording.Options) measure.Subject {
-			var hooks []alloctrace.Hook
-			if o != nil {
-				f := new(counted)
-				r, err := recording.New(f, *o)
-				if err != nil {
-					b.Fatal(err)
-				}
-				recorders, files, hooks = append(recorders, r), append(files, f), append(hooks, r)
+		pair := func(name string, o recording.Options) measure.Subject {
+			f := new(counted)
+			r, err := recording.New(f, o)
+			if err != nil {
+				b.Fatal(err)
 			}
-			p := alloctrace.Wrap(&blockalloc.Pool{}, alloctrace.WithHooks(hooks...))
-			l := blockalloc.BlockLayout(4096)
-			return measure.Subject{Name: name, Turn: 1000, Run: func(n int) {
-				for range n {
-					block, err := p.Allocate(l)
-					if err == nil {
-						err = p.Free(block)
-					}
-					if err != nil {
-						b.Fatal(err)
-					}
-				}
-			}}
+			recorders, files = append(recorders, r), append(files, f)
+			return measure.Pairs(name, 0, alloctrace.Wrap(new(blockalloc.Pool), alloctrace.WithHooks(r)))
 		}
 		times := measure.Run(101, []measure.Subject{
-			pair("counted", nil),
-			pair("recorded", &recording.Options{}),
-			pair("recorded_stackless", &recording.Options{NoStacks: true}),
+			measure.Atomic(),
+			measure.Pairs("counted", 0, alloctrace.Wrap(new(blockalloc.Pool))),
+			pair("recorded", recording.Options{}),
+			pair("recorded_stackless", recording.Options{NoStacks: true}),
 		})
 		for i, name := range []string{"recorded", "recorded_stackless"} {
-			measure.Row(os.Stdout, b, name+"_over_counted", times.Median(name)-times.Median("counted"), "ns", measure.NoBound)
+			measure.Row(os.Stdout, b, name+"_over_counted", times.Over(name, "counted", "atomic"), "A", 45)
 			if err := recorders[i].Close(); err != nil {
 				b.Fatal(err)
 			}
@@ -60,8 +46,66 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
+// BenchmarkTableOfSizes prints how many bytes an event of a program takes that has so many blocks live, frees them in any order, and
+// asks for sizes from 1 to 20,000 from 20 places.
+func BenchmarkTableOfSizes(b *testing.B) {
+	for b.Loop() {
+		fmt.Println()
+		for _, live := range []int{100, 10_000, 100_000} {
+			f := new(counted)
+			rec, err := recording.New(f, recording.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			slab, err := blockalloc.NewSlab(&blockalloc.Pool{}, 64<<10)
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := alloctrace.Wrap(slab, alloctrace.WithHooks(rec))
+			rng := rand.New(rand.NewPCG(1, uint64(live)))
+			var blocks []blockalloc.Block
+			for i := range 4*live + 1_000_000 {
+				if len(blocks) < live || rng.IntN(2) == 0 && len(blocks) < live+live/10 {
+					block, err := from(rng.IntN(20), p, blockalloc.Layout{Size: uintptr(1 + rng.IntN(20_000)), Align: 8})
+					if err != nil {
+						b.Fatal(err)
+					}
+					blocks = append(blocks, block)
+				} else {
+					i := rng.IntN(len(blocks))
+					if err := p.Free(blocks[i]); err != nil {
+						b.Fatal(err)
+					}
+					blocks[i] = blocks[len(blocks)-1]
+					blocks = blocks[:len(blocks)-1]
+				}
+				if i%10_000 == 0 {
+					_ = rec.Flush()
+				}
+			}
+			for _, block := range blocks {
+				if err := p.Free(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := rec.Close(); err != nil {
+				b.Fatal(err)
+			}
+			u := rec.Usage()
+			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_event_bytes", live), float64(f.n)/float64(u.Sampled), "B", 8)
+			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_dropped", live), float64(u.Dropped)/float64(u.Events), "of all", measure.NoBound)
+		}
+	}
+}
+
+// from allocates by a stack of its own for each depth.
+func from(depth int, p *alloctrace.Proxy, l blockalloc.Layout) (blockalloc.Block, error) {
+	if depth > 0 {
+		return from(depth-1, p, l)
+	}
+	return p.Allocate(l)
+}
+
 type counted struct{ n int64 }
 
 func (c *counted) Write(b []byte) (int, error) { c.n += int64(len(b)); return len(b), nil }
-
-var _ io.Writer = (*counted)(nil)

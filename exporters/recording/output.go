@@ -33,7 +33,7 @@ type file struct {
 	path string
 	size int64
 	max  int64 // of all
-	full bool
+	full bool  // the next batch goes to another file
 }
 
 // minBytes has room for two batches in each of two files.
@@ -50,22 +50,21 @@ func createFile(path string, maxBytes int64) (*file, error) {
 	return f, f.next()
 }
 
-// next begins a new file. If it cannot, the one before stays.
+// next ends the file, and begins a new one. If it cannot, there is none until it is called again.
 func (f *file) next() error {
-	if _, err := os.Lstat(f.path); err == nil {
-		if err := os.Rename(f.path, f.path+".old"); err != nil {
-			return err
-		}
+	f.full = true
+	if err := f.Close(); err != nil { // before it is renamed, which Windows wants
+		return err
+	}
+	if err := os.Rename(f.path, f.path+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	n, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
-	if f.f != nil {
-		err = f.f.Close()
-	}
 	f.f, f.size, f.full = n, 0, false
-	return err
+	return nil
 }
 
 func (f *file) write(b []byte) (bool, error) {
@@ -89,4 +88,10 @@ func (f *file) write(b []byte) (bool, error) {
 	return f.full, nil
 }
 
-func (f *file) Close() error { return f.f.Close() }
+func (f *file) Close() error {
+	open := f.f
+	if f.f = nil; open == nil {
+		return nil
+	}
+	return open.Close()
+}

@@ -64,7 +64,7 @@ func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wak
 	if need > q.free {
 		if q.free = q.tail.Load() + size; need > q.free {
 			p.Add(&q.dropped, 1)
-			return true
+			return false
 		}
 	}
 	if unsaid > 0 {

@@ -352,6 +352,66 @@ func TestRotates(t *testing.T) {
 	}
 }
 
+// TestRotatesLater: while no new file can begin, events are dropped and counted, and what was written stays.
+func TestRotatesLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	rec, err := recording.Create(path, recording.Options{MaxBytes: 12 << 20, Queue: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(path+".old", "folder")
+	if err := os.MkdirAll(inTheWay, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	observed := int64(0)
+	fill := func(until func(err error) bool) {
+		t.Helper()
+		for range 100 {
+			for range 20_000 {
+				rec.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: uintptr(rng.Uint64()), Size: 1, Align: 1}, nil)
+				observed++
+			}
+			if until(rec.Flush()) {
+				return
+			}
+		}
+		t.Fatal("it did not come to that")
+	}
+	fill(func(err error) bool { return err != nil })
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(path + ".old"); err != nil {
+		t.Fatal(err)
+	}
+	fill(func(err error) bool { return err == nil })
+	if err := rec.Close(); err == nil {
+		t.Error("Close returned no error")
+	}
+	if old, err := os.ReadFile(path + ".old"); err != nil || !bytes.Equal(old, before) {
+		t.Errorf("%d bytes of %d, %v", len(old), len(before), err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := read(t, bytes.NewReader(slices.Concat(before, b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there, missing int64
+	for _, e := range list {
+		if missing += e.Dropped; e.Dropped == 0 {
+			there++
+		}
+	}
+	if u := rec.Usage(); there+missing != observed || u.Sampled != there || u.Dropped != missing || missing == 0 {
+		t.Errorf("%d events and %d dropped of %d, %+v", there, missing, observed, u)
+	}
+}
+
 // TestOptions: what cannot be is an error that says what can.
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]recording.Options{
