@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -69,6 +70,25 @@ func registeredAll(t *testing.T) (*prometheus.Registry, *alloctrace.Proxy) {
 	return r, mem
 }
 
+// metricsIn returns the metrics that an expression names, which are exported.
+func metricsIn(t *testing.T, where, expr string, exported map[string]*dto.MetricFamily) (names []string) {
+	t.Helper()
+	for _, name := range regexp.MustCompile(`\ballocator_\w+`).FindAllString(expr, -1) {
+		switch name {
+		case "allocator_name", "allocator_child", "allocator_operation":
+			continue
+		}
+		if base := strings.TrimSuffix(name, "_bucket"); exported[base].GetType().String() == "HISTOGRAM" {
+			name = base
+		}
+		names = append(names, name)
+		if exported[name] == nil {
+			t.Errorf("%s: %s is not exported", where, name)
+		}
+	}
+	return names
+}
+
 // The dashboard asks for what is exported, and for all of it; its panels have a place of
 // their own each, and its variables are there.
 func TestDashboard(t *testing.T) {
@@ -81,18 +101,8 @@ func TestDashboard(t *testing.T) {
 	asked := make(map[string]bool)
 	variables := make(map[string]bool)
 	check := func(where, expr string) {
-		for _, name := range regexp.MustCompile(`\ballocator_\w+`).FindAllString(expr, -1) {
-			switch name {
-			case "allocator_name", "allocator_child", "allocator_operation":
-				continue
-			}
-			if base := strings.TrimSuffix(name, "_bucket"); exported[base].GetType().String() == "HISTOGRAM" {
-				name = base
-			}
+		for _, name := range metricsIn(t, where, expr, exported) {
 			asked[name] = true
-			if exported[name] == nil {
-				t.Errorf("%s: %s is not exported", where, name)
-			}
 		}
 		for _, m := range regexp.MustCompile(`\$(\w+)`).FindAllStringSubmatch(expr, -1) {
 			if !variables[m[1]] && !strings.HasPrefix(m[1], "__") {

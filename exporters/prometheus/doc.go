@@ -6,7 +6,8 @@
 // where allocprom is this package and reg a Registerer of
 // github.com/prometheus/client_golang. Importing the package registers nothing. Each allocator
 // has a [Collector] of its own, which reg.Unregister removes again. A registry can have several
-// if their names differ. The file dashboard.json is a Grafana dashboard of the metrics.
+// if their names differ. The file dashboard.json is a Grafana dashboard of the metrics, and alerts.yml has
+// alerting rules.
 //
 // # Metrics
 //
