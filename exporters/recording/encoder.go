@@ -53,8 +53,8 @@ type encoder struct {
 	plain, out  []byte
 
 	// Of the segment.
-	fresh    bool // its first batch is still to come
-	addr     uint64
+	fresh    bool   // its first batch is still to come
+	addr     uint64 // the last in columnAddrs; its complement, as in recent: see package hidden
 	shapes   map[shape]uint64
 	cached   [1 << 8]cachedShape
 	stacks   numbers
@@ -107,7 +107,7 @@ func (e *encoder) init(r *Recorder) (err error) {
 // begin begins a segment. It is called between batches.
 func (e *encoder) begin() {
 	e.fresh = true
-	e.addr, e.acquired = 0, 0
+	e.addr, e.acquired = ^uint64(0), 0
 	e.shapes, e.frames = make(map[shape]uint64), make(map[Frame]uint64)
 	e.stacks.reset()
 	e.owners.reset()
@@ -151,16 +151,16 @@ func (e *encoder) event(at, addr, granted, requested, who uint64) {
 	e.number(columnShapes, e.shapeOf(granted, requested, who>>whoShift))
 	// An acquisition is often of a block that was there before, and a release is of one that was acquired.
 	slot := &e.byAddr[addr*0x9e3779b97f4a7c15>>32%uint64(len(e.byAddr))]
-	if ref := uint64(*slot); ref > 0 && e.acquired-ref < recentBlocks && e.recent[ref%recentBlocks] == addr {
+	if ref := uint64(*slot); ref > 0 && e.acquired-ref < recentBlocks && e.recent[ref%recentBlocks] == ^addr {
 		kind |= hasRef
 		e.number(columnRefs, e.acquired-ref)
 	} else {
-		e.columns[columnAddrs] = binary.AppendVarint(e.columns[columnAddrs], int64(addr-e.addr))
-		e.addr = addr
+		e.columns[columnAddrs] = binary.AppendVarint(e.columns[columnAddrs], int64(addr-^e.addr))
+		e.addr = ^addr
 	}
 	if acquires {
 		e.acquired++
-		e.recent[e.acquired%recentBlocks] = addr
+		e.recent[e.acquired%recentBlocks] = ^addr
 		*slot = uint32(e.acquired)
 	}
 	if stack := who & (1<<whoShift - 1); stack > 0 {

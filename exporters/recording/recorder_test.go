@@ -18,6 +18,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -466,6 +467,41 @@ func TestAllocatesNothing(t *testing.T) {
 		_ = q.Free(b)
 	}); n > bare {
 		t.Errorf("%v allocations, %v without a Recorder", n, bare)
+	}
+}
+
+// TestHoldsNothing: what a Recorder knows of blocks does not hold them.
+func TestHoldsNothing(t *testing.T) {
+	rec, err := recording.New(io.Discard, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	profile := heapprofile.New(heapprofile.Options{Rate: 1})
+	p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(profile, rec))
+	const blocks = 20
+	done := make(chan struct{})
+	go func() { // whose stack is gone then
+		defer close(done)
+		for range blocks {
+			if _, err := p.Allocate(blockalloc.BlockLayout(4096)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	<-done
+	if err := rec.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	u, err := profile.Unreachable(t.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		return // Go writes no dump of its heap here
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Looked != blocks || u.Report.Blocks < blocks/2 { // a stale address can hide one
+		t.Errorf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
 	}
 }
 
