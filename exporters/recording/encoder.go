@@ -3,9 +3,6 @@ package recording
 import (
 	"encoding/binary"
 	"encoding/json"
-	"os"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -35,19 +32,30 @@ type shape struct {
 	owner, region      uint64
 }
 
-// A cachedShape is the number of the shape that these words of a record have.
-type cachedShape struct{ granted, requested, owner, number uint64 }
+// A cachedShape is a shape as the source has it, and its number in the segment.
+type cachedShape struct {
+	shape
+	number uint64
+}
+
+// A source has what the events that it gives to an encoder name by numbers. Number 0 is what is not known.
+type source interface {
+	owner(number uint64) owner
+	region(number uint64) string
+	stack(number uint64) []Frame
+}
 
 // An encoder makes batches of events.
 type encoder struct {
-	recorder *Recorder
-	zstd     *zstd.Encoder
-	ended    bool // the next batch is the last
+	from   source
+	header Header
+	zstd   *zstd.Encoder
+	ended  bool // the next batch is the last
 
 	events      int    // with those that say that some were dropped
 	marks       int    // of them
 	missing     uint64 // events that were dropped, by the marks
-	first, last uint64 // nanoseconds since the Recorder began
+	first, last uint64 // nanoseconds since Header.Began
 	names       []byte // what the events name for the first time
 	columns     [columnCount][]byte
 	plain, out  []byte
@@ -77,7 +85,7 @@ const (
 	columnCount
 )
 
-// numbers gives numbers that begin at 1 to those of the Recorder, in the order in which a segment has them.
+// numbers gives numbers that begin at 1 to those of the source, in the order in which a segment has them.
 type numbers struct {
 	of   []uint32
 	many uint32
@@ -97,8 +105,8 @@ func (n *numbers) number(i uint64) (number uint64, added bool) {
 	return uint64(n.of[i]), added
 }
 
-func (e *encoder) init(r *Recorder) (err error) {
-	e.recorder = r
+func (e *encoder) init(from source, h Header) (err error) {
+	e.from, e.header = from, h
 	e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
 	e.begin()
 	return err
@@ -143,12 +151,11 @@ func (e *encoder) time(at uint64) {
 	e.events++
 }
 
-// event adds an event as a record has it.
-func (e *encoder) event(at, addr, granted, requested, who uint64) {
-	kind := byte(granted & (1<<kindBits - 1))
-	acquires := alloctrace.Kind(kind) <= alloctrace.Reallocated
+// event adds an event. The owner, the region and the stack have the numbers of the source.
+func (e *encoder) event(at uint64, k alloctrace.Kind, addr uint64, s shape, stack uint64) {
+	kind := byte(k)
 	e.time(at)
-	e.number(columnShapes, e.shapeOf(granted, requested, who>>whoShift))
+	e.number(columnShapes, e.shapeOf(s))
 	// An acquisition is often of a block that was there before, and a release is of one that was acquired.
 	slot := &e.byAddr[addr*0x9e3779b97f4a7c15>>32%uint64(len(e.byAddr))]
 	if ref := uint64(*slot); ref > 0 && e.acquired-ref < recentBlocks && e.recent[ref%recentBlocks] == ^addr {
@@ -158,12 +165,12 @@ func (e *encoder) event(at, addr, granted, requested, who uint64) {
 		e.columns[columnAddrs] = binary.AppendVarint(e.columns[columnAddrs], int64(addr-^e.addr))
 		e.addr = ^addr
 	}
-	if acquires {
+	if k <= alloctrace.Reallocated {
 		e.acquired++
 		e.recent[e.acquired%recentBlocks] = ^addr
 		*slot = uint32(e.acquired)
 	}
-	if stack := who & (1<<whoShift - 1); stack > 0 {
+	if stack > 0 {
 		kind |= hasStack
 		e.number(columnStacks, e.stack(stack))
 	}
@@ -186,21 +193,20 @@ func (e *encoder) say(values ...uint64) {
 
 func (e *encoder) text(s string) { e.names = appendBytes(e.names, s) }
 
-// shapeOf returns the number of the shape that words of a record have.
-func (e *encoder) shapeOf(granted, requested, owner uint64) uint64 {
-	granted >>= kindBits
-	c := &e.cached[(granted^requested*0x9e3779b97f4a7c15^owner)*0x9e3779b97f4a7c15>>56]
-	if c.number > 0 && c.granted == granted && c.requested == requested && c.owner == owner {
+// shapeOf returns the number of a shape as the source has it.
+func (e *encoder) shapeOf(of shape) uint64 {
+	c := &e.cached[(of.granted^of.requested<<16^of.owner<<48^of.region)*0x9e3779b97f4a7c15>>56]
+	if c.number > 0 && c.shape == of {
 		return c.number
 	}
-	s := shape{granted: granted >> alignBits, requested: requested & maxSize, align: uint8(granted & (1<<alignBits - 1))}
-	if owner > 0 {
-		s.owner = e.owner(owner)
+	s := of
+	if s.owner > 0 {
+		s.owner = e.owner(s.owner)
 	}
-	if region := requested >> sizeBits; region > 0 {
-		s.region = e.region(region)
+	if s.region > 0 {
+		s.region = e.region(s.region)
 	}
-	*c = cachedShape{granted, requested, owner, e.shape(s)}
+	*c = cachedShape{of, e.shape(s)}
 	return c.number
 }
 
@@ -217,7 +223,7 @@ func (e *encoder) shape(s shape) uint64 {
 func (e *encoder) owner(number uint64) uint64 {
 	n, added := e.owners.number(number)
 	if added {
-		of := e.recorder.parts.owner(number)
+		of := e.from.owner(number)
 		e.say(nameOwner)
 		e.text(text.Name(of.proxy))
 		e.text(text.Name(of.child))
@@ -229,7 +235,7 @@ func (e *encoder) region(number uint64) uint64 {
 	n, added := e.regions.number(number)
 	if added {
 		e.say(nameRegion)
-		e.text(text.Name(e.recorder.regions.name(number)))
+		e.text(text.Name(e.from.region(number)))
 	}
 	return n
 }
@@ -237,7 +243,7 @@ func (e *encoder) region(number uint64) uint64 {
 func (e *encoder) stack(number uint64) uint64 {
 	n, added := e.stacks.number(number)
 	if added {
-		frames := e.recorder.skip.Frames(e.recorder.stacks.pcs(uint32(number)))
+		frames := e.from.stack(number)
 		e.say(nameStack, uint64(len(frames)))
 		for _, f := range frames {
 			frame := Frame{text.Name(f.Function), text.Name(f.File), f.Line}
@@ -255,8 +261,8 @@ func (e *encoder) stack(number uint64) uint64 {
 }
 
 // batch returns the events since the last batch as the file has them, how many they are, and how many were dropped
-// meanwhile. It returns nil if there is nothing to say.
-func (e *encoder) batch() (out []byte, events, missing int64) {
+// meanwhile. It returns nil if there is nothing to say. The time is now, for a batch that has no events.
+func (e *encoder) batch(now uint64) (out []byte, events, missing int64) {
 	if e.events == 0 && !e.fresh && !e.ended {
 		return nil, 0, 0
 	}
@@ -264,7 +270,11 @@ func (e *encoder) batch() (out []byte, events, missing int64) {
 	e.plain = e.plain[:0]
 	if e.fresh {
 		h.flags |= flagFresh
-		e.plain = appendBytes(e.plain, e.header())
+		header, err := json.Marshal(e.header)
+		if err != nil {
+			panic(err) // a Header has nothing that can fail
+		}
+		e.plain = appendBytes(e.plain, header)
 	}
 	if e.ended {
 		h.flags |= flagLast
@@ -274,10 +284,10 @@ func (e *encoder) batch() (out []byte, events, missing int64) {
 		e.plain = appendBytes(e.plain, c)
 		e.columns[i] = c[:0]
 	}
-	began := e.recorder.began.UnixNano()
+	began := e.header.Began.UnixNano()
 	h.first, h.last = began+int64(e.first), began+int64(e.last)
 	if e.events == 0 {
-		h.first, h.last = began+int64(e.recorder.now()), began+int64(e.recorder.now())
+		h.first, h.last = began+int64(now), began+int64(now)
 	}
 	e.out = e.zstd.EncodeAll(e.plain, append(e.out[:0], make([]byte, batchHeaderSize)...))
 	h.plain, h.packed = uint32(len(e.plain)), uint32(len(e.out)-batchHeaderSize)
@@ -292,21 +302,4 @@ func (e *encoder) batch() (out []byte, events, missing int64) {
 
 func appendBytes[T string | []byte](to []byte, b T) []byte {
 	return append(binary.AppendUvarint(to, uint64(len(b))), b...)
-}
-
-// header returns what a segment says of the recording.
-func (e *encoder) header() []byte {
-	r := e.recorder
-	h := Header{
-		Began: r.began.UTC(), PID: os.Getpid(), GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Go: runtime.Version(),
-		PageSize: os.Getpagesize(), Stacks: !r.options.NoStacks, FreeStacks: r.options.FreeStacks,
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		h.Program = info.Path
-	}
-	b, err := json.Marshal(h)
-	if err != nil {
-		panic(err) // a Header has nothing that can fail
-	}
-	return b
 }

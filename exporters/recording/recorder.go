@@ -8,6 +8,8 @@ import (
 	"maps"
 	"math/bits"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,7 +147,7 @@ func start(out output, o Options) (*Recorder, error) {
 		out:     out,
 	}
 	r.stacks.init()
-	if err := r.encoder.init(r); err != nil {
+	if err := r.encoder.init(r, r.header()); err != nil {
 		return nil, err
 	}
 	if err := r.flush(); err != nil { // the header, so that a file that cannot be written is an error now
@@ -153,6 +155,18 @@ func start(out output, o Options) (*Recorder, error) {
 	}
 	go r.run()
 	return r, nil
+}
+
+// header returns what the recording says of this process.
+func (r *Recorder) header() Header {
+	h := Header{
+		Began: r.began.UTC(), PID: os.Getpid(), GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Go: runtime.Version(),
+		PageSize: os.Getpagesize(), Stacks: !r.options.NoStacks, FreeStacks: r.options.FreeStacks,
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		h.Program = info.Path
+	}
+	return h
 }
 
 // Observe records e, of a Proxy that did not attach the Recorder.

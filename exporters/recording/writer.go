@@ -1,157 +1,146 @@
 package recording
 
 import (
-	"math"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
 	"time"
+
+	"github.com/alloctrace/alloctrace"
 )
 
-// A cursor goes through the records of a queue that are there.
-type cursor struct {
-	q         *queue
-	next, end uint64
-	at        uint64 // the time of the next record
-	said      uint64 // events that were dropped, as records have said
+// A Writer writes events that have their times already: some of another recording, or what another program has noted. One
+// goroutine may use it. It keeps what the events name, for example a stack by its pointer, until it is closed.
+type Writer struct {
+	out     stream
+	encoder encoder
+	owners  table[owner]
+	regions table[string]
+	stacks  table[*Stack]
+	err     error // what ended it
 }
 
-// run takes events from the queues until Close.
-func (r *Recorder) run() {
-	defer close(r.done)
-	ticker := time.NewTicker(min(20*time.Millisecond, r.options.FlushEvery))
-	defer ticker.Stop()
-	flushed := time.Now()
-	for {
-		select {
-		case <-r.wake:
-			r.take(r.now())
-		case <-ticker.C:
-			r.take(r.now())
-			if time.Since(flushed) >= r.options.FlushEvery {
-				_ = r.flush() // Close returns it
-				flushed = time.Now()
-			}
-		case answer := <-r.ask:
-			if answer == nil {
-				r.end()
-				return
-			}
-			r.take(r.now())
-			answer <- r.flush()
-		}
-	}
+// A table gives numbers that begin at 1 to values.
+type table[T comparable] struct {
+	numbers map[T]uint64
+	list    []T
 }
 
-func (r *Recorder) now() uint64 { return uint64(time.Since(r.began)) }
-
-// take encodes what has happened up to a time, which is read before: whatever came before an event that is there by then
-// is there too.
-func (r *Recorder) take(until uint64) {
-	r.open()
-	for {
-		first, second := -1, uint64(math.MaxUint64) // the cursor whose record comes first, and the time of the first of others
-		for i := range r.cursors {
-			switch c := &r.cursors[i]; {
-			case c.next == c.end:
-			case first < 0:
-				first = i
-			case c.at < r.cursors[first].at:
-				second, first = r.cursors[first].at, i
-			default:
-				second = min(second, c.at)
-			}
+func (t *table[T]) number(v T) uint64 {
+	n, ok := t.numbers[v]
+	if !ok {
+		if t.numbers == nil {
+			t.numbers = make(map[T]uint64)
 		}
-		if first < 0 || r.cursors[first].at > until {
-			break
-		}
-		c := &r.cursors[first]
-		for c.next < c.end && c.at <= min(second, until) {
-			r.encode(c)
-		}
+		t.list = append(t.list, v)
+		n = uint64(len(t.list))
+		t.numbers[v] = n
 	}
-	for i := range r.cursors {
-		c := &r.cursors[i]
-		c.q.tail.Store(c.next)
-	}
+	return n
 }
 
-// open brings the cursors to the heads of their queues.
-func (r *Recorder) open() {
-	i := 0
-	for q := range r.all() {
-		if i == len(r.cursors) || r.cursors[i].q != q { // queues come in any order
-			r.cursors = append(r.cursors, cursor{})
-			copy(r.cursors[i+1:], r.cursors[i:])
-			r.cursors[i] = cursor{q: q}
-		}
-		c := &r.cursors[i]
-		c.end = uint64(q.head.Load())
-		c.look()
-		i++
+// mostFrames bounds a stack of a Writer.
+const mostFrames = 256
+
+// NewWriter returns a Writer that writes a recording to w. The times of the events count from h.Began.
+func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	if w == nil {
+		return nil, errors.New("recording: NewWriter(nil): pass a writer")
 	}
+	if h.Began.UnixNano() < 0 || !time.Unix(0, h.Began.UnixNano()).Equal(h.Began) {
+		return nil, fmt.Errorf("recording: NewWriter: Header.Began is %v: use a time from 1970 to 2262", h.Began)
+	}
+	nw := &Writer{out: stream{w: w}}
+	if err := nw.encoder.init((*written)(nw), h); err != nil {
+		return nil, fmt.Errorf("recording: NewWriter: %w", err)
+	}
+	return nw, nil
 }
 
-// look reads the time of the next record.
-func (c *cursor) look() {
-	if c.next < c.end {
-		c.at = c.q.record(c.next)[recordTime].Load()
+// Write adds an event. No event is earlier than the one before. Of an event that says how many were dropped, its time is
+// kept alone. Of a stack, the 256 innermost calls are kept. An event that is refused changes nothing. What cannot be
+// written ends the Writer: all later calls return the same error.
+func (w *Writer) Write(e Event) error {
+	if w.err != nil {
+		return w.err
 	}
+	if err := w.check(e); err != nil {
+		return fmt.Errorf("recording: Write: %w", err)
+	}
+	if e.Dropped > 0 {
+		w.encoder.dropped(uint64(e.At), uint64(e.Dropped))
+		return w.flushIfFull()
+	}
+	s := shape{granted: uint64(e.Size), requested: uint64(e.Requested), align: uint8(bits.TrailingZeros64(uint64(e.Align)))}
+	var stack uint64
+	if e.Proxy != "" || e.Child != "" {
+		s.owner = w.owners.number(owner{e.Proxy, e.Child})
+	}
+	if e.Region != "" {
+		s.region = w.regions.number(e.Region)
+	}
+	if e.Stack != nil {
+		stack = w.stacks.number(e.Stack)
+	}
+	w.encoder.event(uint64(e.At), e.Kind, uint64(e.Addr), s, stack)
+	return w.flushIfFull()
 }
 
-func (q *queue) record(n uint64) *record { return &q.records[n&uint64(len(q.records)-1)] }
-
-// encode takes the record that c is at.
-func (r *Recorder) encode(c *cursor) {
-	rec := c.q.record(c.next)
-	granted, requested, who := rec[recordGranted].Load(), rec[recordRequested].Load(), rec[recordWho].Load()
-	if granted == lost {
-		r.encoder.dropped(c.at, requested)
-		c.said += requested
-		r.dropped.Add(int64(requested))
-	} else {
-		r.encoder.event(c.at, ^rec[recordAddr].Load(), granted, requested, who)
-		r.written.Add(1)
-	}
-	c.next++
-	c.look()
-	if r.encoder.full() {
-		_ = r.flush() // Close returns it
-	}
-}
-
-// flush writes what is encoded. If that fails, these events are dropped, and what comes next does not build on what was there.
-func (r *Recorder) flush() error {
-	batch, events, missing := r.encoder.batch()
-	if batch == nil {
-		return nil
-	}
-	fresh, err := r.out.write(batch)
-	if err != nil {
-		r.err = err
-		r.written.Add(-events)
-		r.dropped.Add(events)
-		r.encoder.begin()
-		if events+missing > 0 {
-			r.encoder.dropped(r.encoder.last, uint64(events+missing))
-		}
-		return err
-	}
-	if fresh {
-		r.encoder.begin()
+// check returns what is wrong with e.
+func (w *Writer) check(e Event) error {
+	switch last := time.Duration(w.encoder.last); {
+	case e.At < last:
+		return fmt.Errorf("an event at %v follows one at %v: write them in the order of their times, which begin at 0", e.At, last)
+	case e.Dropped > 0:
+	case e.Dropped < 0:
+		return fmt.Errorf("%d events were dropped: use a number above 0", e.Dropped)
+	case e.Kind == 0 || e.Kind > alloctrace.FreeFailed:
+		return fmt.Errorf("an event has the kind %d: use one of alloctrace.Kind", e.Kind)
+	case e.Align == 0 || e.Align&(e.Align-1) != 0:
+		return fmt.Errorf("an event has the alignment %d: use a power of two", e.Align)
 	}
 	return nil
 }
 
-// end writes the last events.
-func (r *Recorder) end() {
-	r.take(math.MaxUint64)
-	for _, c := range r.cursors {
-		if n := uint64(c.q.dropped.Load()) - c.said; n > 0 {
-			r.encoder.dropped(r.now(), n)
-			r.dropped.Add(int64(n))
-		}
+func (w *Writer) flushIfFull() error {
+	if w.encoder.full() {
+		return w.flush()
 	}
-	r.encoder.ended = true
-	_ = r.flush() // r.err has it
-	if err := r.out.Close(); err != nil {
-		r.err = err
+	return nil
+}
+
+func (w *Writer) flush() error {
+	batch, _, _ := w.encoder.batch(w.encoder.last)
+	if _, err := w.out.write(batch); err != nil {
+		w.err = fmt.Errorf("recording: Write: %w", err)
 	}
+	return w.err
+}
+
+// Close writes the last events, and that the recording ends. It does not close what w writes to. A second Close does nothing.
+func (w *Writer) Close() error {
+	if w.encoder.ended {
+		return nil
+	}
+	if w.err != nil {
+		return w.err
+	}
+	w.encoder.ended = true
+	err := w.flush()
+	w.err = fmt.Errorf("recording: Write: %w", os.ErrClosed)
+	return err
+}
+
+// written is a Writer as the encoder sees it.
+type written Writer
+
+func (w *written) owner(number uint64) owner { return w.owners.list[number-1] }
+
+func (w *written) region(number uint64) string { return w.regions.list[number-1] }
+
+func (w *written) stack(number uint64) []Frame {
+	frames := w.stacks.list[number-1].Frames
+	return frames[:min(len(frames), mostFrames)]
 }
