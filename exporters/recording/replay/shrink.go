@@ -1,0 +1,222 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+)
+
+// Shrink returns the smallest recording that it finds for which fails returns the same failure as for all events. Most often
+// fails makes a [New] Program of the events, and runs it on a new allocator.
+//
+// It leaves out what comes after the event of a [*Failure], then blocks, each with all its events, then single
+// releases and reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and
+// Hildebrandt 2002): no block is left that can be left out alone. Two Failures are the same if they have the same reason and
+// [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
+// have the same type.
+//
+// It calls fails some hundred times, with fewer events each time it gets on. The error says that the events do not fail, or
+// is that of ctx: then the events are the smallest by then.
+func Shrink(ctx context.Context, events []recording.Event, fails func(events []recording.Event) error) ([]recording.Event, error) {
+	s := &shrinker{ctx: ctx, events: slices.Clone(events), fails: fails}
+	if s.want = fails(s.events); s.want == nil {
+		return nil, errors.New("replay: Shrink: all events do not fail: give those of a recording whose replay does")
+	}
+	var f *Failure
+	if errors.As(s.want, &f) && !f.AtEnd && f.Event.Number < int64(len(s.events)) {
+		s.try(slices.Clone(s.events[:f.Event.Number]))
+	}
+	s.leaveOutBlocks()
+	s.leaveOutSteps()
+	s.leaveOutBlocks()
+	s.makeSmaller()
+	if err := context.Cause(ctx); err != nil {
+		return s.events, fmt.Errorf("replay: Shrink: %w", err)
+	}
+	return s.events, nil
+}
+
+// A shrinker has the smallest events so far.
+type shrinker struct {
+	ctx    context.Context
+	events []recording.Event
+	fails  func([]recording.Event) error
+	want   error
+}
+
+// try takes fewer or smaller events if they fail in the same way. It reports whether they do.
+func (s *shrinker) try(events []recording.Event) bool {
+	if s.ctx.Err() != nil || events == nil || !same(s.fails(slices.Clone(events)), s.want) {
+		return false
+	}
+	s.events = events
+	return true
+}
+
+// same reports whether two errors are the same failure.
+func same(a, b error) bool {
+	var x, y *Failure
+	if errors.As(a, &x) != errors.As(b, &y) || a == nil {
+		return false
+	}
+	if x != nil && (x.Reason != y.Reason || x.Op != y.Op && (x.Reason == Refused || x.Reason == Panicked)) {
+		return false
+	}
+	return blockalloc.ErrorType(a) == blockalloc.ErrorType(b)
+}
+
+// blocksOf returns of each event the block that it is of. An event of none is a block of its own.
+func blocksOf(events []recording.Event) (of []int32, blocks int) {
+	l := newLoader()
+	l.keeps = true
+	for _, e := range events {
+		l.add(e)
+	}
+	for i, b := range l.blockOf {
+		if b < 0 {
+			l.blockOf[i] = l.blocks
+			l.blocks++
+		}
+	}
+	return l.blockOf, int(l.blocks)
+}
+
+// leaveOutBlocks leaves out blocks, with all their events: half of them at once, then fewer and fewer, until none can be left
+// out alone.
+func (s *shrinker) leaveOutBlocks() {
+	of, blocks := blocksOf(s.events)
+	left := make([]int32, blocks) // the blocks, in order
+	for i := range left {
+		left[i] = int32(i)
+	}
+	for size := (blocks + 1) / 2; size > 0 && s.ctx.Err() == nil; {
+		found := false
+		for from := 0; from < len(left); {
+			to := min(from+size, len(left))
+			some, ofSome := without(s.events, of, left[from:to])
+			if !s.try(some) {
+				from = to
+				continue
+			}
+			of, found = ofSome, true
+			left = slices.Delete(left, from, to)
+		}
+		if !found || size > 1 {
+			size /= 2
+		}
+	}
+}
+
+// without returns the events that are of none of the blocks, which are in order, and their blocks.
+func without(events []recording.Event, of []int32, blocks []int32) (some []recording.Event, ofSome []int32) {
+	for i, e := range events {
+		if _, ok := slices.BinarySearch(blocks, of[i]); !ok {
+			some, ofSome = append(some, e), append(ofSome, of[i])
+		}
+	}
+	return some, ofSome
+}
+
+// leaveOutSteps leaves out events of blocks that are left: last releases, so that blocks are live to the end, and reallocations.
+func (s *shrinker) leaveOutSteps() {
+	of, blocks := blocksOf(s.events)
+	for b := range int32(blocks) {
+		for i := len(s.events); i > 0 && s.ctx.Err() == nil; {
+			i--
+			if of[i] != b {
+				continue
+			}
+			some, out := s.withoutStep(of, i)
+			if !s.try(some) {
+				continue
+			}
+			for j := len(out) - 1; j >= 0; j-- {
+				of = slices.Delete(of, out[j], out[j]+1)
+			}
+			i = len(s.events)
+		}
+	}
+}
+
+// withoutStep returns the events without a step of the block of event i, and which are left out. If event i is the block's last, it
+// is left out itself. If it begins a reallocation, the block is from the event before on what it is after the reallocation.
+func (s *shrinker) withoutStep(of []int32, i int) (some []recording.Event, out []int) {
+	before := func(i int) int { return lastOf(of[:max(0, i)], of[i]) }
+	last, next := lastOf(of, of[i]), i+1+slices.Index(of[i+1:], of[i])
+	some = slices.Clone(s.events)
+	was := before(i)
+	switch k := s.events[i].Kind; {
+	case was < 0:
+		return nil, nil
+	case i == last && k == alloctrace.Reallocated:
+		out = []int{was, i}
+	case i == last:
+		out = []int{i}
+	case k != alloctrace.Reallocating || next <= i:
+		return nil, nil
+	case s.events[was].Kind == alloctrace.Allocated:
+		out = []int{was, i}
+		some[next].Kind = alloctrace.Allocated
+	default: // one reallocation comes after another: they become one
+		begun := before(was)
+		if begun < 0 {
+			return nil, nil
+		}
+		out = []int{begun, was}
+		some[i].Addr, some[i].Size = s.events[begun].Addr, s.events[begun].Size
+	}
+	for j := len(out) - 1; j >= 0; j-- {
+		some = slices.Delete(some, out[j], out[j]+1)
+	}
+	return some, out
+}
+
+// lastOf returns the last event of a block, -1 if it has none.
+func lastOf(of []int32, b int32) int {
+	for i := len(of) - 1; i >= 0; i-- {
+		if of[i] == b {
+			return i
+		}
+	}
+	return -1
+}
+
+// makeSmaller looks for the smallest size of each acquisition, by bisection.
+func (s *shrinker) makeSmaller() {
+	of, _ := blocksOf(s.events)
+	for i, e := range s.events {
+		if e.Dropped > 0 || e.Kind > alloctrace.Reallocated {
+			continue
+		}
+		most := e.Size // fails
+		if e.Requested > 0 {
+			most = e.Requested
+		}
+		for least := uintptr(0); most-least > 1 && s.ctx.Err() == nil; { // 0 is not tried
+			size := least + (most-least)/2
+			if s.try(s.resized(of, i, size)) {
+				most = size
+			} else {
+				least = size
+			}
+		}
+	}
+}
+
+// resized returns the events with another size of the block that event i acquires, until it is released.
+func (s *shrinker) resized(of []int32, i int, size uintptr) []recording.Event {
+	events := slices.Clone(s.events)
+	events[i].Size, events[i].Requested = size, size
+	for j := i + 1; j < len(events); j++ {
+		if of[j] == of[i] {
+			events[j].Size = size
+			break
+		}
+	}
+	return events
+}
