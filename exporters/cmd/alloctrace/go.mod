@@ -12,6 +12,7 @@ require (
 )
 
 require (
+	github.com/alloctrace/alloctrace/exporters/recording v0.1.0
 	github.com/go-logr/logr v1.4.2 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect

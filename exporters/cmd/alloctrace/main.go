@@ -29,6 +29,8 @@ type command struct {
 
 var commands = []command{
 	{"blackbox", "[-json | -pprof FILE [-peak] | -otlp FILE] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
+	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
+	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
 }
 
 // errUsage is the error of a command that has not the arguments it needs.

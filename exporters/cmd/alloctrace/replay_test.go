@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/replay"
+)
+
+// newRecording returns the path of a recording of 200 allocations and 100 frees, of blocks of up to 50 KiB.
+func newRecording(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.alloctrace")
+	rec, err := recording.Create(path, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName("mem"), alloctrace.WithHooks(rec))
+	for i := range 200 {
+		b, err := mem.Allocate(blockalloc.Layout{Size: uintptr(1+i) << 8, Align: 64})
+		if err == nil && i%2 == 0 {
+			err = mem.Free(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestReplay: a recording is replayed on each allocator. What fails is named, and shrunk to a recording that fails again.
+func TestReplay(t *testing.T) {
+	path := newRecording(t)
+	var out, errOut bytes.Buffer
+	runs := func(want int, args ...string) {
+		t.Helper()
+		out.Reset()
+		errOut.Reset()
+		if got := run(args, &out, &errOut); got != want {
+			t.Errorf("%q exits with %d, want %d: %s%s", args, got, want, &out, &errOut)
+		}
+	}
+	for _, on := range []string{"pool", "slab", "heap", "system"} {
+		runs(whole, "replay", "-on", on, path)
+		for _, want := range []string{"300 of 300 operations in ", "left live by the recording: ", " in 100 blocks, 2.47 MiB of it asked for\n"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("on %s there is no %q in\n%s", on, want, &out)
+			}
+		}
+	}
+	var result replay.Result
+	runs(whole, "replay", "-json", "-goroutines", "2", "-edges", "-addresses", path)
+	if err := json.Unmarshal(out.Bytes(), &result); err != nil || result.Operations != 300 || result.Peak.Requested < 2<<20 || result.Backend == nil {
+		t.Errorf("%v: %s", err, &out)
+	}
+
+	runs(notReplayed, "replay", "-on", "heap", "-limit", "65536", path)
+	if got := errOut.String(); !strings.HasPrefix(got, "alloctrace: replay: replay: allocate at event ") || !strings.Contains(got, "alloctrace.newRecording (replay_test.go:") || strings.Count(got, "\n") != 1 {
+		t.Errorf("the error is %q", got)
+	}
+	runs(notReplayed, "replay", "-on", "heap", "-limit", "65536", "-keep-going", "-json", path)
+	result = replay.Result{}
+	var first struct {
+		Failures     int64
+		FirstFailure struct {
+			Event struct{ Number int64 }
+		} `json:"first_failure"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &first); err != nil || first.Failures < 10 || first.FirstFailure.Event.Number == 0 {
+		t.Errorf("%v: %s", err, &out)
+	}
+
+	small := filepath.Join(t.TempDir(), "small.alloctrace")
+	runs(whole, "shrink", "-on", "heap", "-limit", "65536", "-o", small, path)
+	if !strings.Contains(out.String(), " of 300 events are left: replay: allocate at event ") {
+		t.Errorf("%s", &out)
+	}
+	_, events, err := readRecording(small)
+	var sum uintptr
+	for _, e := range events {
+		sum += e.Size
+	}
+	if err != nil || sum != 1<<16+1 || events[0].Proxy != "mem" || events[0].Stack == nil {
+		t.Errorf("%v; the smallest recording allocates %d B, want 64 KiB and a byte: %+v", err, sum, events)
+	}
+	runs(notReplayed, "replay", "-on", "heap", "-limit", "65536", small)
+	runs(whole, "replay", "-on", "heap", "-limit", "65537", small)
+	runs(notReplayed, "shrink", "-o", small, path)
+	if !strings.Contains(errOut.String(), "does not fail") {
+		t.Errorf("%s", &errOut)
+	}
+
+	all, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.alloctrace")
+	for n, status := range map[int]int{len(all) - 10: notReplayed, 10: failed} {
+		if err := os.WriteFile(cut, all[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		runs(status, "replay", "-json", cut)
+		if status == notReplayed && (!strings.Contains(out.String(), `"damage": "recording: damaged from byte `) || !strings.Contains(errOut.String(), "recording: damaged from byte ")) {
+			t.Errorf("of a cut recording: %s%s", &out, &errOut)
+		}
+	}
+	for _, args := range [][]string{
+		{"replay"}, {"replay", path, path}, {"replay", "-on", "malloc", path}, {"replay", "-limit", "-1", path}, {"replay", "-goroutines", "-1", path},
+		{"replay", filepath.Join(path, "below")}, {"shrink", path}, {"shrink", "-o", path, path}, {"shrink", "-o", small}, {"shrink", "-on", "malloc", "-o", small, path},
+		{"shrink", "-on", "heap", "-limit", "65536", "-o", filepath.Join(path, "below"), path}, {"shrink", "-o", small, filepath.Join(path, "below")},
+	} {
+		if runs(failed, args...); errOut.Len() == 0 {
+			t.Errorf("%q says nothing", fmt.Sprint(args))
+		}
+	}
+}
