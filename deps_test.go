@@ -107,10 +107,10 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, and otlp and the command write files with otlpfile. Nor do tests. Tracegrpc is a middleware on top of tracer,
+// the kernel, is shown by two, otlp and the command write files with otlpfile, and the command replays recordings. Nor do tests. Tracegrpc is a middleware on top of tracer,
 // and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
-	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/hooks/blackbox"},
+	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},
@@ -123,6 +123,7 @@ var exporters = map[string][]string{
 	"exporters/pprof":                    {"github.com/google/pprof/profile"},
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/recording":                {"github.com/klauspost/compress/zstd", module + "/internal/region", module + "/internal/shard"},
+	"exporters/recording/replay":         {module + "/exporters/recording"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
 	"exporters/tracegrpc":                {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":  {},

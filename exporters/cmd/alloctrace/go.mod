@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/alloctrace/alloctrace v0.1.0
 	github.com/alloctrace/alloctrace/exporters/otlpfile v0.1.0
+	github.com/alloctrace/alloctrace/exporters/recording v0.1.0
 	github.com/google/pprof v0.0.0-20241101162523-b92577c0c142
 	go.opentelemetry.io/otel v1.32.0
 	go.opentelemetry.io/otel/sdk v1.32.0
@@ -12,10 +13,10 @@ require (
 )
 
 require (
-	github.com/alloctrace/alloctrace/exporters/recording v0.1.0
 	github.com/go-logr/logr v1.4.2 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/klauspost/compress v1.17.11 // indirect
 	go.opentelemetry.io/otel/metric v1.32.0 // indirect
 	golang.org/x/sys v0.27.0 // indirect
 )

@@ -22,7 +22,7 @@ type Recorded struct {
 	Operations int64         `json:"operations"`
 	Duration   time.Duration `json:"duration_ns"` // from its first event to its last
 	Peak       Live          `json:"peak"`
-	Skipped    Skipped       `json:"skipped"`
+	Skipped    Skipped       `json:"-"` // Result has it
 
 	// Lost is how many blocks have no release: something else is at their address later. They are freed then.
 	Lost int64 `json:"lost_frees"`

@@ -18,7 +18,7 @@ import (
 type Options struct {
 	// Goroutines spreads the operations over so many goroutines. Those on one block keep their order, as do those on blocks
 	// that had the same address one after the other. Nothing else does: what is live at one time can be more than in the
-	// recording. A block is often freed by another goroutine than the one that allocated it. Zero means one.
+	// recording. One block in eight or more is freed by another goroutine than the one that allocated it. Zero means one.
 	Goroutines int
 
 	// Paced begins no operation before its time in the recording.
@@ -170,7 +170,7 @@ func (w *worker) some() {
 	}()
 	ops, many := r.p.ops, uint64(r.options.Goroutines)
 	for ; w.next < len(ops) && !r.stopped.Load(); w.next++ {
-		if many > 1 && seedOf(w.next)>>32%many != w.index {
+		if many > 1 && ops[w.next].worker(many) != w.index {
 			continue
 		}
 		if !w.wait() {
@@ -191,6 +191,13 @@ func (w *worker) panicked(v any) {
 		err = fmt.Errorf("%v", v)
 	}
 	w.run.fail(w.failure(Panicked, err), 0)
+}
+
+// worker returns which of many workers performs o. It is another one after every eighth operation on a slot, so that one block in
+// eight or more is freed by another than the one that allocated it, and most workers do not wait.
+func (o *operation) worker(many uint64) uint64 {
+	first := seedOf(int(o.slot))
+	return (first>>8 + (first%8+uint64(o.step))/8) % many
 }
 
 // wait waits for the time of the next operation, and for those before on its block. It returns false if the replay was stopped.
