@@ -425,6 +425,19 @@ func TestKeepGoing(t *testing.T) {
 	if err := json.Unmarshal(data.Bytes(), &got); err != nil || got.First.Event.Number != f.Event.Number || got.First.Op != "allocate" || got.First.Reason != "refused" || len(got.First.Event.Stack) != 1 || got.First.Error != f.Err.Error() {
 		t.Errorf("%v: %+v\n%s", err, got, data)
 	}
+	// A block that cannot be freed is freed at the end, if it can be then.
+	var calls int
+	inner := alloctrace.Wrap(new(blockalloc.Heap))
+	refusing := failing.If(inner, func(c failing.Call) bool {
+		if c.Op == failing.OpFree {
+			calls++
+		}
+		return c.Op == failing.OpFree && calls < 100
+	})
+	r, err = replay.Run(context.Background(), p, refusing, replay.Options{KeepGoing: true, Addresses: true})
+	if !errors.As(err, &f) || f.Op != "free" || r.Failed != 99 || inner.Stats().LiveBlocks != 0 {
+		t.Errorf("%v; %d failures, %+v", err, r.Failed, inner.Stats())
+	}
 	// Without it, the replay ends there.
 	injected = failing.If(new(blockalloc.Heap), func(c failing.Call) bool { return c.Op == failing.OpAllocate && c.Layout.Size == 96 })
 	r, err = replay.Run(context.Background(), p, injected, replay.Options{})

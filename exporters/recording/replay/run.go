@@ -101,9 +101,10 @@ type run struct {
 	blocksLive, requested, granted atomic.Int64
 	peak                           atomic.Int64 // granted
 
-	mu     sync.Mutex // guards what follows
-	result Result
-	wrong  uintptr // the address of the byte that the first failure found changed, 0 if it is about something else
+	mu      sync.Mutex // guards what follows
+	result  Result
+	refused []blockalloc.Block // that could not be freed; the end tries again
+	wrong   uintptr            // the address of the byte that the first failure found changed, 0 if it is about something else
 }
 
 // A slot has a block. Its operations take turns by step.
@@ -317,9 +318,12 @@ func (w *worker) free(s *slot) {
 	if err != nil {
 		w.comeBack(s)
 		r.fail(w.failure(Refused, err), 0)
-		return
+		r.mu.Lock()
+		r.refused = append(r.refused, b)
+		r.mu.Unlock()
+	} else {
+		r.count(b, was, -1)
 	}
-	r.count(b, was, -1)
 	s.block, s.acquired = blockalloc.Block{}, -1
 }
 
@@ -439,6 +443,9 @@ func (w *worker) freeLeft() {
 		}
 		w.freeOne(s, ended)
 	}
+	for _, b := range r.refused {
+		w.freeAgain(b)
+	}
 	r.result.Resident.After = resident()
 }
 
@@ -460,6 +467,12 @@ func (w *worker) freeOne(s *slot, ended bool) {
 	if err := r.allocator.Free(b); err != nil && !ended {
 		w.atEnd(Refused, err, 0)
 	}
+}
+
+// freeAgain frees what could not be freed, if it can be now. What is wrong with it was said.
+func (w *worker) freeAgain(b blockalloc.Block) {
+	defer func() { _ = recover() }()
+	_ = w.run.allocator.Free(b)
 }
 
 func (w *worker) atEnd(reason Reason, err error, wrong uintptr) {

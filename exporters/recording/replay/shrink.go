@@ -14,14 +14,14 @@ import (
 // Shrink returns the smallest recording that it finds for which fails returns the same failure as for all events. Most often
 // fails makes a [New] Program of the events, and runs it on a new allocator.
 //
-// It leaves out what comes after the event of a [*Failure], then blocks, each with all its events, then single
-// releases and reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and
-// Hildebrandt 2002): no block is left that can be left out alone. Two Failures are the same if they have the same reason and
+// It leaves out what comes after the event of a [*Failure], then blocks, each with all its events, then single releases and
+// reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and Hildebrandt
+// 2002), until none can be left out alone. Two Failures are the same if they have the same reason and
 // [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
 // have the same type.
 //
-// It calls fails some hundred times, with fewer events each time it gets on. The error says that the events do not fail, or
-// is that of ctx: then the events are the smallest by then.
+// It calls fails some hundred times, and some thousand if it takes many blocks to fail, with fewer and fewer events. The
+// error says that the events do not fail, or is that of ctx: then the events are the smallest by then.
 func Shrink(ctx context.Context, events []recording.Event, fails func(events []recording.Event) error) ([]recording.Event, error) {
 	s := &shrinker{ctx: ctx, events: slices.Clone(events), fails: fails}
 	if s.want = fails(s.events); s.want == nil {
