@@ -207,7 +207,7 @@ func (l *loader) add(e recording.Event) {
 			}
 			r.Skipped.Failed++
 		case alloctrace.FreeFailed:
-			if h := l.at[e.Addr]; h != nil {
+			if h := l.at[e.Addr]; h != nil && !h.moving {
 				l.takeBack(h, h.strange == 0)
 			}
 			r.Skipped.Failed++
