@@ -413,6 +413,53 @@ func TestRotatesLater(t *testing.T) {
 	}
 }
 
+// TestSpan: the times of the first and the last event are read without the events, of a part as well.
+func TestSpan(t *testing.T) {
+	whole, list := small(t)
+	path := filepath.Join(t.TempDir(), "a")
+	span := func(n int) (from, to time.Time, err error) {
+		if err := os.WriteFile(path, whole[:n], 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return recording.Span(path)
+	}
+	from, to, err := span(len(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := recording.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := r.Header().Began
+	r.Close()
+	if from.Before(began) || from.After(began.Add(list[0].At)) || to.Before(began.Add(list[len(list)-1].At)) {
+		t.Errorf("from %v to %v, and events from %v to %v after %v", from, to, list[0].At, list[len(list)-1].At, began)
+	}
+	shorter := 0
+	for n := range whole {
+		partFrom, partTo, err := span(n)
+		if n < 52 {
+			if !errors.Is(err, recording.ErrFormat) {
+				t.Errorf("of %d bytes: %v", n, err)
+			}
+			continue
+		}
+		if err != nil || !partFrom.Equal(from) || partTo.Before(from) || partTo.After(to) {
+			t.Errorf("of %d bytes: %v to %v, %v", n, partFrom, partTo, err)
+		}
+		if partTo.Before(to) {
+			shorter++
+		}
+	}
+	if shorter == 0 {
+		t.Error("no part is shorter than the whole")
+	}
+	if _, _, err := recording.Span(path + "none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
 // TestOptions: what cannot be is an error that says what can.
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]recording.Options{
