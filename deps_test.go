@@ -124,6 +124,7 @@ var exporters = map[string][]string{
 	"exporters/prometheus":               {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/recording":                {"github.com/klauspost/compress/zstd", module + "/internal/region", module + "/internal/shard"},
 	"exporters/recording/replay":         {module + "/exporters/recording"},
+	"exporters/recording/history":        {module + "/exporters/recording"},
 	"exporters/rss":                      {"golang.org/x/sys/..."},
 	"exporters/tracegrpc":                {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":  {},
