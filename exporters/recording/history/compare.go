@@ -94,6 +94,7 @@ func snapshot(h *History) (list []Change) {
 
 // compare joins two snapshots by site.
 func compare(before, after []Change, lines bool) (list []Change) {
+	list = []Change{}
 	number := make(map[string]int)
 	at := func(c *Change) *Change {
 		var name strings.Builder

@@ -230,7 +230,8 @@ type Owner struct {
 }
 
 // Owners returns the Proxies and children in the order in which they were seen.
-func (h *History) Owners() (list []Owner) {
+func (h *History) Owners() []Owner {
+	list := []Owner{}
 	for _, o := range h.sites.order {
 		if o.seen {
 			list = append(list, o.Owner)

@@ -26,9 +26,9 @@ type Leaks struct {
 	Unknown Unknown          `json:"unknown"`
 }
 
-// FindLeaks reads a recording. Moments and Reached of o are not used.
+// FindLeaks reads a recording, twice if it is damaged. Moments and Reached of o are not used.
 func FindLeaks(r *Recording, o Options) *Leaks {
-	l := new(Leaks)
+	l := &Leaks{Sites: []Leak{}}
 	var quarters [3][]int64 // by number of a site
 	h := r.readSpan(func(first, last time.Duration) Options {
 		for i := range l.Moments {

@@ -77,7 +77,7 @@ func (s *sites) of(stack *recording.Stack, by ownerKey) *Site {
 	if len(s.recent) > 2*len(s.list)+1024 { // segments that have ended
 		clear(s.recent)
 	}
-	var frames []recording.Frame
+	frames := []recording.Frame{} // in JSON an empty list
 	if stack != nil {
 		frames = stack.Frames
 	}

@@ -65,7 +65,7 @@ func Rank(r *Recording, by string, o Options) (*Ranking, error) {
 		return nil, fmt.Errorf("history: Rank(%q): use live, allocated or peak", by)
 	}
 	h := r.Read(o)
-	k := &Ranking{Live: h.Live(), Unknown: h.Unknown()}
+	k := &Ranking{Live: h.Live(), Sites: []Ranked{}, Unknown: h.Unknown()}
 	k.Peak, k.PeakAt = h.Peak()
 	for _, s := range h.Sites() {
 		ranked := Ranked{s, h.AtPeak(s)}

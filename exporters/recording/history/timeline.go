@@ -42,7 +42,7 @@ var groupings = map[string]func(s *Site, region string) groupKey{
 }
 
 // NewTimeline reads a recording, in so many steps at most, by "proxy", "child", "region" or "site", or "" for the total alone. The
-// groups with the largest peak come first. Changed of o is not used.
+// groups with the largest peak come first. A recording that is damaged is read twice. Changed of o is not used.
 func NewTimeline(r *Recording, by string, steps int, o Options) (*Timeline, error) {
 	group, ok := groupings[by]
 	if !ok || steps < 1 {
