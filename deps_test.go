@@ -107,10 +107,10 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, otlp and the command write files with otlpfile, and the command replays recordings. Nor do tests. Tracegrpc is a middleware on top of tracer,
+// the kernel, is shown by two, otlp and the command write files with otlpfile, and the command reads and replays those of recording. Nor do tests. Tracegrpc is a middleware on top of tracer,
 // and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
-	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
+	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},

@@ -9,13 +9,13 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/blackbox"
 )
 
-func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error) {
+func blackboxFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	asJSON := f.Bool("json", false, "print all as JSON: docs/fields.md has the names")
 	asPprof := f.String("pprof", "", "write what was live to this `FILE`, for go tool pprof; - is the standard output")
 	asOTLP := f.String("otlp", "", "write it as a trace to this `FILE`, which the Upload tab of Jaeger's UI opens; - is the standard output")
 	peak := f.Bool("peak", false, "with -pprof: what was live at the peak")
 	events := f.Int("events", 50, "the last `N` events, or all if it is less than 0")
-	return func(args []string, out io.Writer) (int, error) {
+	return func(args []string, out, _ io.Writer) (int, error) {
 		forms := 0
 		for _, chosen := range []bool{*asJSON, *asPprof != "", *asOTLP != ""} {
 			if chosen {
@@ -31,11 +31,9 @@ func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, err
 		}
 		switch {
 		case *asJSON:
-			e := json.NewEncoder(out)
-			e.SetIndent("", "  ")
-			err = e.Encode(c)
+			err = writeJSON(out, c)
 		case *asPprof != "":
-			err = writeFile(*asPprof, out, profileOf(c, *peak).Write)
+			err = writeFile(*asPprof, out, profileOfBox(c, *peak).Write)
 		case *asOTLP != "":
 			err = writeFile(*asOTLP, out, func(w io.Writer) error { return writeOTLP(w, c, *events) })
 		default:
@@ -49,6 +47,12 @@ func blackboxFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, err
 		}
 		return whole, nil
 	}
+}
+
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // writeFile makes a file of what write writes, or writes it to out if path is -.

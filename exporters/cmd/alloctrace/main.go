@@ -1,8 +1,19 @@
 // Alloctrace reads what programs that use this library leave behind:
 //
-//	alloctrace blackbox FILE    what a black box has: what was live, by whom, the peak, and the last events
+//	alloctrace blackbox FILE            what a black box has: what was live, by whom, the peak, and the last events
 //
-// alloctrace help COMMAND says what a command's flags are.
+// and of a recording of package exporters/recording:
+//
+//	alloctrace info FILE                what it has, in short
+//	alloctrace top FILE                 who holds or has allocated the most
+//	alloctrace leaks FILE               what is live at the end, its age and growth
+//	alloctrace timeline FILE            what was live over time
+//	alloctrace diff FILE [FILE]         what has changed between two moments, or two recordings
+//	alloctrace query FILE               blocks, by when they lived, for how long, their size and who allocated them
+//	alloctrace flame FILE               folded stacks, for flame graphs
+//	alloctrace export pprof|chrome|csv FILE    a file for another program
+//
+// alloctrace help COMMAND says what a command's flags are. docs/read-a-recording.md shows them at work.
 package main
 
 import (
@@ -16,7 +27,7 @@ import (
 // What the program exits with.
 const (
 	whole   = 0 // all was read
-	damaged = 1 // some of it was damaged, and the rest was read
+	damaged = 1 // some of it was damaged or is missing, and the rest was read
 	failed  = 2 // nothing could be read or written, or the arguments are wrong
 )
 
@@ -24,11 +35,19 @@ const (
 type command struct {
 	name, args string
 	does       string // what it does, a line
-	flags      func(f *flag.FlagSet) func(args []string, out io.Writer) (status int, err error)
+	flags      func(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (status int, err error)
 }
 
 var commands = []command{
 	{"blackbox", "[-json | -pprof FILE [-peak] | -otlp FILE] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
+	{"info", "[-json] [-alone] FILE", "print what a recording has, in short", infoFlags},
+	{"top", "[-by live|allocated|peak] [-n N] [flags] FILE", "print who holds or has allocated the most", topFlags},
+	{"leaks", "[-n N] [flags] FILE", "print what is live at the end, its age and growth", leaksFlags},
+	{"timeline", "[-by child|site|region|proxy] [-steps N] [-csv] [flags] FILE", "print what was live over time", timelineFlags},
+	{"diff", "[-from T] [-to T] [flags] FILE, or [-at T] [flags] BEFORE AFTER", "print what has changed between two moments, or two recordings", diffFlags},
+	{"query", "[-at T] [-grew A:B] [-longer D] [-shorter D] [-size MIN:MAX] [flags] FILE", "print blocks, by when they lived, for how long, their size and who allocated them", queryFlags},
+	{"flame", "[-by live|allocated|peak] [-o FILE] [flags] FILE", "write folded stacks, for flame graphs", flameFlags},
+	{"export", "[-o FILE] [flags] pprof|chrome|csv FILE", "write a file for another program", exportFlags},
 	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
 	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
 }
@@ -84,12 +103,19 @@ func (c *command) run(args []string, out, errOut io.Writer) int {
 	if len(args) == 1 && args[0] == "-help" { // asked for, and no mistake
 		f.SetOutput(out)
 	}
-	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return whole
-	} else if err != nil {
-		return failed
+	var files []string
+	for rest := args; ; rest = f.Args()[1:] { // flags may follow what is none
+		if err := f.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			return whole
+		} else if err != nil {
+			return failed
+		}
+		if f.NArg() == 0 {
+			break
+		}
+		files = append(files, f.Arg(0))
 	}
-	status, err := do(f.Args(), out)
+	status, err := do(files, out, errOut)
 	if errors.Is(err, errUsage) {
 		f.Usage()
 	} else if err != nil {

@@ -199,7 +199,7 @@ func live(bytes, standardError, blocks int64) []attribute.KeyValue {
 func peakAttributes(p blackbox.Sites) []attribute.KeyValue {
 	var holders []string
 	for _, s := range p.Sites[:min(len(p.Sites), mostHolders)] {
-		holders = append(holders, counter.FormatBytes(s.Bytes)+owner(s.Labels)+": "+calls(s.Stack))
+		holders = append(holders, counter.FormatBytes(s.Bytes)+owner(s.Labels)+": "+calls(s.Stack, mostCalls))
 	}
 	return append(live(p.Bytes, p.Error, p.Blocks), attribute.StringSlice("allocator.blackbox.holders", holders))
 }

@@ -56,14 +56,14 @@ func writeProgram(b *strings.Builder, c *blackbox.Contents) {
 	if c.Build.ID != "" {
 		fmt.Fprintf(b, "build ID %s\n", line(c.Build.ID))
 	}
-	fmt.Fprintf(b, "from %s\n", moment(c.Created))
+	fmt.Fprintf(b, "from %s\n", date(c.Created))
 	if c.Closed.IsZero() {
 		b.WriteString("not closed: the process was killed, has crashed, or still runs\n")
 	} else {
-		fmt.Fprintf(b, "closed %s\n", moment(c.Closed))
+		fmt.Fprintf(b, "closed %s\n", date(c.Closed))
 	}
 	if !c.Written.IsZero() {
-		fmt.Fprintf(b, "\nas of %s:\n", moment(c.Written))
+		fmt.Fprintf(b, "\nas of %s:\n", date(c.Written))
 	}
 }
 
@@ -71,14 +71,14 @@ func writeSites(b *strings.Builder, what string, s blackbox.Sites) {
 	if s.Time.IsZero() {
 		return
 	}
-	fmt.Fprintf(b, "\n%s, %s: %s in %s\n", what, moment(s.Time), estimate(s.Bytes, s.Error), number(s.Blocks, "block"))
+	fmt.Fprintf(b, "\n%s, %s: %s in %s\n", what, date(s.Time), estimate(s.Bytes, s.Error), number(s.Blocks, "block"))
 	omitted := s.Omitted
 	for i, site := range s.Sites {
 		if i == mostSites {
 			omitted += len(s.Sites) - i
 			break
 		}
-		fmt.Fprintf(b, "  %s in %s%s: %s\n", estimate(site.Bytes, site.Error), number(site.Blocks, "block"), owner(site.Labels), calls(site.Stack))
+		fmt.Fprintf(b, "  %s in %s%s: %s\n", estimate(site.Bytes, site.Error), number(site.Blocks, "block"), owner(site.Labels), calls(site.Stack, mostCalls))
 	}
 	if omitted > 0 {
 		fmt.Fprintf(b, "  and less at %s\n", number(int64(omitted), "more site"))
@@ -91,7 +91,7 @@ func writeEvents(b *strings.Builder, c *blackbox.Contents, most int) {
 		return
 	}
 	last := c.Events[len(c.Events)-1].Time
-	fmt.Fprintf(b, "\nthe last %d of %s; the last one was %s:\n", len(c.Events)-first, number(int64(len(c.Events)), "event"), moment(last))
+	fmt.Fprintf(b, "\nthe last %d of %s; the last one was %s:\n", len(c.Events)-first, number(int64(len(c.Events)), "event"), date(last))
 	for i, e := range c.Events[first:] {
 		if i+first == c.Gapless && i > 0 {
 			b.WriteString("  before this some are missing, after it none\n")
@@ -117,7 +117,7 @@ func firstEvent(c *blackbox.Contents, most int) int {
 
 func line(s string) string { return text.Line(s, text.MaxText) }
 
-func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
 func estimate(bytes, standardError int64) string {
 	if standardError == 0 {
@@ -142,14 +142,14 @@ func owner(labels []blackbox.Label) string {
 	return s
 }
 
-// calls returns the calls of a stack, as in index.(*Index).grow (index.go:42), index.New (index.go:17).
-func calls(stack []blackbox.Frame) string {
+// calls returns so many calls of a stack, or all if that is less than 0, as in index.(*Index).grow (index.go:42), index.New (index.go:17).
+func calls(stack []blackbox.Frame, most int) string {
 	if len(stack) == 0 {
 		return "unknown"
 	}
 	var list []string
 	for i, f := range stack {
-		if i == mostCalls {
+		if i == most {
 			list = append(list, fmt.Sprintf("and %s", number(int64(len(stack)-i), "more call")))
 			break
 		}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/csv"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/history"
+)
+
+func timelineFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
+	r := readingFlags(f, true)
+	r.textFlags(f, "groups")
+	by := f.String("by", "", "what is told apart: `child`, site, region or proxy")
+	steps := f.Int("steps", 40, "divide the time into `N` steps")
+	asCSV := f.Bool("csv", false, "print it as CSV: docs/read-a-recording.md has the columns")
+	return func(args []string, out, errOut io.Writer) (int, error) {
+		if len(args) != 1 || r.asJSON && *asCSV {
+			return failed, errUsage
+		}
+		in, err := r.open(args[0], errOut)
+		if err != nil {
+			return failed, err
+		}
+		t, err := history.NewTimeline(in, *by, *steps, r.options())
+		if err != nil {
+			return failed, err
+		}
+		switch {
+		case r.asJSON:
+			err = writeJSON(out, t)
+		case *asCSV:
+			err = timelineCSV(out, t, *by)
+		default:
+			_, err = io.WriteString(out, timelineText(t, *by, r))
+		}
+		return statusOf(err, &t.Unknown)
+	}
+}
+
+const barWidth = 60
+
+func timelineText(t *history.Timeline, by string, r *reading) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the most live bytes of each %s: peak %s, %s at the end\n", since(t.Step), counter.FormatBytes(t.Total.Peak), counter.FormatBytes(t.Total.Live))
+	for i, bytes := range t.Total.Values {
+		width := int64(0)
+		if t.Total.Peak > 0 {
+			width = int64(float64(bytes) / float64(t.Total.Peak) * barWidth)
+		}
+		row := fmt.Sprintf("%10s  %10s  %s", since(t.Begin+t.Step*time.Duration(i)), counter.FormatBytes(bytes), strings.Repeat("#", int(width)))
+		b.WriteString(strings.TrimRight(row, " ") + "\n")
+	}
+	if by != "" {
+		fmt.Fprintf(&b, "\nby %s, the largest peak first, each in proportion to the first:\n%10s  %10s\n", by, "peak", "end")
+	}
+	shown := r.rows(len(t.Groups))
+	for i := range t.Groups[:shown] {
+		g := &t.Groups[i]
+		fmt.Fprintf(&b, "%10s  %10s  %s  %s\n", counter.FormatBytes(g.Peak), counter.FormatBytes(g.Live), sparks(g.Values, t.Groups[0].Peak), r.groupName(g, by))
+	}
+	if shown < len(t.Groups) {
+		fmt.Fprintf(&b, "and %d more, whose peaks are %s at most\n", len(t.Groups)-shown, counter.FormatBytes(t.Groups[shown].Peak))
+	}
+	writeUnknown(&b, &t.Unknown)
+	return b.String()
+}
+
+// sparks draws values in proportion to the most that there is. What is not 0 can be seen.
+func sparks(values []int64, most int64) string {
+	levels := []rune(" ▁▂▃▄▅▆▇█")
+	var b strings.Builder
+	for _, v := range values {
+		level := 0
+		if v > 0 {
+			level = max(1, int(float64(v)/float64(most)*float64(len(levels)-1)))
+		}
+		b.WriteRune(levels[level])
+	}
+	return b.String()
+}
+
+func (r *reading) groupName(g *history.Group, by string) string {
+	switch by {
+	case "region":
+		if g.Region == "" {
+			return "no region"
+		}
+		return fmt.Sprintf("%q", g.Region)
+	case "site":
+		return strings.TrimPrefix(ownedBy(g.Site.Proxy, g.Site.Child)+": "+r.stackLine(g.Site.Stack), " of ")
+	}
+	return ownerName(g.Proxy, g.Child)
+}
+
+// timelineCSV writes a row for each step of each group.
+func timelineCSV(out io.Writer, t *history.Timeline, by string) error {
+	w := csv.NewWriter(out)
+	row := func(columns ...string) { _ = w.Write(columns) } // w.Error returns it
+	row("begin_ns", "end_ns", "proxy", "child", "region", "stack", "bytes")
+	groups := t.Groups
+	if by == "" {
+		groups = []history.Group{t.Total}
+	}
+	for i := range groups {
+		g := groups[i]
+		var stack []recording.Frame
+		if g.Site != nil {
+			g.Proxy, g.Child, stack = g.Site.Proxy, g.Site.Child, g.Site.Stack
+		}
+		for step, bytes := range g.Values {
+			begin := t.Begin + t.Step*time.Duration(step)
+			row(nanoseconds(begin), nanoseconds(begin+t.Step), g.Proxy, g.Child, g.Region, stackColumn(stack), strconv.FormatInt(bytes, 10))
+		}
+	}
+	w.Flush()
+	return w.Error()
+}
