@@ -50,11 +50,8 @@ func timelineText(t *history.Timeline, by string, r *reading) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "the most live bytes of each %s: peak %s, %s at the end\n", since(t.Step), counter.FormatBytes(t.Total.Peak), counter.FormatBytes(t.Total.Live))
 	for i, bytes := range t.Total.Values {
-		width := int64(0)
-		if t.Total.Peak > 0 {
-			width = int64(float64(bytes) / float64(t.Total.Peak) * barWidth)
-		}
-		row := fmt.Sprintf("%10s  %10s  %s", since(t.Begin+t.Step*time.Duration(i)), counter.FormatBytes(bytes), strings.Repeat("#", int(width)))
+		bar := strings.Repeat("#", scale(bytes, t.Total.Peak, barWidth))
+		row := fmt.Sprintf("%10s  %10s  %s", since(t.Begin+t.Step*time.Duration(i)), counter.FormatBytes(bytes), bar)
 		b.WriteString(strings.TrimRight(row, " ") + "\n")
 	}
 	if by != "" {
@@ -77,13 +74,21 @@ func sparks(values []int64, most int64) string {
 	levels := []rune(" ▁▂▃▄▅▆▇█")
 	var b strings.Builder
 	for _, v := range values {
-		level := 0
+		level := scale(v, most, len(levels)-1)
 		if v > 0 {
-			level = max(1, int(float64(v)/float64(most)*float64(len(levels)-1)))
+			level = max(1, level)
 		}
 		b.WriteRune(levels[level])
 	}
 	return b.String()
+}
+
+// scale returns n in proportion to most, which becomes to.
+func scale(n, most int64, to int) int {
+	if n <= 0 || most <= 0 {
+		return 0
+	}
+	return min(to, int(float64(n)/float64(most)*float64(to)))
 }
 
 func (r *reading) groupName(g *history.Group, by string) string {

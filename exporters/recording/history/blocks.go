@@ -50,7 +50,8 @@ type slot struct {
 	gap             uint32 // the gaps before it was acquired
 	turn            uint32 // changes whenever a release of it is settled or taken back
 	frees, reallocs uint16 // releases that could be taken back, by how
-	odd             uint16 // releases of another size, of no block
+	odd             uint16 // releases of another size, oddSize, of no block
+	oddSize         uintptr
 	state           uint8
 	older, counted  bool
 }
@@ -149,7 +150,10 @@ func (h *History) release(e recording.Event) {
 		i = h.older(k, e)
 	}
 	s := &h.blocks.slots[i]
-	if s.state == stateLive && s.size != e.Size { // which the inner allocator should refuse
+	if s.size != e.Size { // which the inner allocator should refuse
+		if s.oddSize != e.Size {
+			s.odd, s.oddSize = 0, e.Size
+		}
 		s.odd++
 		h.unmatched(s, e.Size, 1)
 		return
@@ -219,8 +223,8 @@ func (h *History) restore(e recording.Event) {
 		return
 	}
 	s := &h.blocks.slots[i]
-	if s.state == stateLive {
-		if s.odd > 0 && s.size != e.Size {
+	if s.size != e.Size {
+		if s.odd > 0 && s.oddSize == e.Size {
 			s.odd--
 			h.unmatched(s, e.Size, -1)
 		}
@@ -230,7 +234,7 @@ func (h *History) restore(e recording.Event) {
 	if e.Kind == alloctrace.ReallocateFailed {
 		by = &s.reallocs
 	}
-	if *by == 0 || s.size != e.Size && !s.older {
+	if s.state == stateLive || *by == 0 {
 		return
 	}
 	*by--

@@ -301,3 +301,62 @@ func TestBounded(t *testing.T) {
 		t.Errorf("%+v are live, peak %+v", h.Live(), peak)
 	}
 }
+
+// FuzzHistory: whatever events come, what was acquired is live, was released or is lost, each block ends once, and nothing is negative.
+func FuzzHistory(f *testing.F) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		b := make([]byte, 3*2000)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		acquired, ended := int64(0), int64(0)
+		h := New(Options{Ended: func(b Block) {
+			ended++
+			if !b.Older {
+				acquired--
+			}
+			if b.Life() < 0 || b.Live && (b.Older || b.Lost) {
+				t.Errorf("%+v", b)
+			}
+		}})
+		dropped := int64(0)
+		for at := 0; len(b) >= 3; b, at = b[3:], at+int(b[2]>>6) {
+			e := event(at, alloctrace.Kind(b[0]%8), uintptr(b[1]%8)*64, uintptr(1+b[2]%3))
+			e.Proxy, e.Child = []string{"x", "y"}[b[1]>>3%2], []string{"", "c"}[b[1]>>4%2]
+			if e.Kind == 0 {
+				if b[1]%16 > 0 {
+					continue
+				}
+				e = recording.Event{At: e.At, Dropped: 1 + int64(b[2])}
+				dropped += e.Dropped
+			}
+			if e.Kind == alloctrace.Allocated || e.Kind == alloctrace.Reallocated {
+				acquired++
+			}
+			h.Add(e)
+		}
+		u := h.Unknown()
+		var live, allocated, freed Amount
+		for _, s := range h.Sites() {
+			live.add(s.Live.Blocks, s.Live.Bytes)
+			allocated.add(s.Allocated.Blocks, s.Allocated.Bytes)
+			freed.add(s.Freed.Blocks, s.Freed.Bytes)
+		}
+		if peak, _ := h.Peak(); live != h.Live() || live.Bytes > peak.Bytes || allocated.Sub(freed).Sub(u.Lost) != live || u.Dropped != dropped {
+			t.Errorf("%+v are live, allocated %+v, freed %+v, peak %+v, %+v", live, allocated, freed, peak, u)
+		}
+		for _, a := range []Amount{live, freed, u.Older, u.Unmatched, u.Lost, u.Uncertain} {
+			if a.Blocks < 0 || a.Bytes < 0 {
+				t.Errorf("%+v of %+v", a, u)
+			}
+		}
+		h.End(h.Now())
+		if acquired != 0 || ended < allocated.Blocks {
+			t.Errorf("%d blocks have not ended, and %d have", acquired, ended)
+		}
+	})
+}
