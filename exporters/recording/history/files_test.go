@@ -2,11 +2,11 @@ package history
 
 import (
 	"cmp"
-	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/bits"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -272,16 +272,18 @@ func TestOld(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a")
 	synctest.Test(t, func(t *testing.T) {
-		rec, err := recording.Create(path, recording.Options{MaxBytes: 12 << 20, Queue: 1 << 20, FlushEvery: time.Hour})
+		rec, err := recording.Create(path, recording.Options{MaxBytes: 12 << 20, FlushEvery: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
-		addr := uintptr(1)
-		for rotated := false; !rotated; { // addresses that look random do not compress
-			for range 50_000 {
-				addr *= 0x5851f42d
-				addr++
-				rec.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: addr, Size: addr & (1<<(bits.UintSize/2+8) - 1), Align: 8}, nil)
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(rec))
+		rng := rand.NewChaCha8([32]byte{1})
+		first := allocate(t, mem, 1)
+		for rotated := false; !rotated; { // names that are random do not compress
+			for range 500 {
+				var name [700]byte
+				_, _ = rng.Read(name[:])
+				allocate(t, mem.Child(base64.StdEncoding.EncodeToString(name[:])), 1)
 			}
 			time.Sleep(time.Second)
 			if err := rec.Flush(); err != nil {
@@ -290,7 +292,7 @@ func TestOld(t *testing.T) {
 			_, err := os.Stat(path + ".old")
 			rotated = err == nil
 		}
-		rec.Observe(context.Background(), alloctrace.Event{Kind: alloctrace.Freeing, Addr: addr, Size: addr & (1<<(bits.UintSize/2+8) - 1), Align: 8}, nil)
+		free(t, mem, first)
 		if err := rec.Close(); err != nil {
 			t.Fatal(err)
 		}

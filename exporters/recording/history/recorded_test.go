@@ -22,7 +22,7 @@ func TestRecorded(t *testing.T) {
 		var peak, live int64
 		var peakAt time.Duration
 		var counts Counts
-		children := make(map[uintptr]string) // of blocks of want, by address and time
+		children := make(map[Block]string) // of blocks of want
 		path := record(t, func(t *testing.T, _ *recording.Recorder, mem *alloctrace.Proxy) {
 			rng := rand.New(rand.NewPCG(seed, 2))
 			type held struct {
@@ -44,7 +44,7 @@ func TestRecorded(t *testing.T) {
 				h := all[i]
 				h.known.Released = time.Since(began)
 				want = append(want, h.known)
-				children[h.known.Addr^uintptr(h.known.Acquired)] = h.child
+				children[h.known] = h.child
 				all = slices.Delete(all, i, i+1)
 				live -= int64(h.known.Size)
 				counts.Events++
@@ -87,7 +87,7 @@ func TestRecorded(t *testing.T) {
 			for _, h := range all {
 				h.known.Live, h.known.Released = true, end
 				want = append(want, h.known)
-				children[h.known.Addr^uintptr(h.known.Acquired)] = h.child
+				children[h.known] = h.child
 			}
 		})
 		r := open(t, path, false)
@@ -98,7 +98,7 @@ func TestRecorded(t *testing.T) {
 		found := FindBlocks(r, func(*Block) bool { return true }, func(a, b *Block) int { return byAddr(*a, *b) }, -1, Options{})
 		slices.SortFunc(want, byAddr)
 		if !slices.EqualFunc(found.Blocks, want, func(a, b Block) bool {
-			return plain(a) == plain(b) && a.Site.Child == children[a.Addr^uintptr(a.Acquired)]
+			return plain(a) == plain(b) && a.Site.Child == children[b]
 		}) {
 			t.Fatalf("seed %d: %d blocks, want %d: %+v; %+v", seed, len(found.Blocks), len(want), found.Blocks[0], want[0])
 		}
@@ -211,7 +211,17 @@ func TestDamaged(t *testing.T) {
 	if err := os.WriteFile(whole, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	line, err := NewTimeline(open(t, whole, false), "", 5, Options{})
+	r := open(t, whole, false)
+	var last, ends int64
+	r.Progress = func(read, size int64) {
+		if last = read; read == size {
+			ends++
+		}
+	}
+	line, err := NewTimeline(r, "", 5, Options{})
+	if last != r.Size() || ends < 2 {
+		t.Errorf("%d bytes were read of %d, %d times all", last, r.Size(), ends)
+	}
 	if err != nil || len(line.Unknown.Damage) != 1 || line.Begin+5*line.Step > 16*time.Second || line.Total.Live < 10*64 || line.Total.Values[4] != line.Total.Live {
 		t.Errorf("%v, %+v", err, line)
 	}

@@ -16,7 +16,8 @@ import (
 
 // A Recording is the file of a Recorder, and the one before it.
 type Recording struct {
-	// Progress, if it is not nil, is called while events are read: with the bytes that were, and all that there are.
+	// Progress, if it is not nil, is called while events are read: with the bytes that were, and all that there are. In the
+	// end it is called with all, though some could not be read.
 	Progress func(read, size int64)
 
 	header      recording.Header
@@ -115,6 +116,9 @@ func (r *Recording) Events() iter.Seq2[recording.Event, error] {
 			if !yield(recording.Event{}, err) {
 				return
 			}
+		}
+		if r.Progress != nil {
+			r.Progress(r.size, r.size)
 		}
 	}
 }
