@@ -15,7 +15,7 @@ import (
 func flameFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	r := readingFlags(f, true)
 	r.jsonFlag(f)
-	by := f.String("by", "live", "the bytes that are `live` at the end, that were allocated, or that were live at the peak of all")
+	by := f.String("by", "live", "which `BYTES`: live at the end, allocated in all, or live at the peak of all")
 	to := f.String("o", "-", "write to this `FILE`; - is the standard output")
 	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 {

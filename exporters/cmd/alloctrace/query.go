@@ -37,7 +37,7 @@ func queryFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int
 	f.DurationVar(&q.longer, "longer", 0, "blocks that have lived for this `time` or longer, the live ones so far")
 	f.DurationVar(&q.shorter, "shorter", 0, "blocks that were released and had lived for less than this `time`")
 	f.StringVar(&q.size, "size", "", "blocks of `MIN:MAX` granted bytes, such as 4KiB:1MiB; either may be left out")
-	order := f.String("sort", "size", "the largest first by `size` or life, or by the time at which they were acquired")
+	order := f.String("sort", "size", "the `ORDER` of blocks: the largest size or life first, or by the time at which they were acquired")
 	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 {
 			return failed, errUsage

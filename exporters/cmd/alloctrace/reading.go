@@ -33,7 +33,7 @@ func readingFlags(f *flag.FlagSet, selects bool) *reading {
 		return r
 	}
 	name := func(to **string, flag, of string) {
-		f.Func(flag, "count what is of this `NAME` of a "+of+" alone; an empty one is none", func(s string) error { *to = &s; return nil })
+		f.Func(flag, "count the "+of+" of this `NAME` alone; an empty one counts what has none", func(s string) error { *to = &s; return nil })
 	}
 	name(&r.proxy, "proxy", "Proxy")
 	name(&r.child, "child", "child")

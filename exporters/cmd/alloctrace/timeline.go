@@ -17,7 +17,7 @@ import (
 func timelineFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	r := readingFlags(f, true)
 	r.textFlags(f, "groups")
-	by := f.String("by", "", "what is told apart: `child`, site, region or proxy")
+	by := f.String("by", "", "what is told apart, the `GROUP`: child, site, region or proxy")
 	steps := f.Int("steps", 40, "divide the time into `N` steps")
 	asCSV := f.Bool("csv", false, "print it as CSV: docs/read-a-recording.md has the columns")
 	return func(args []string, out, errOut io.Writer) (int, error) {

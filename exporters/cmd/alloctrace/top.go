@@ -12,7 +12,7 @@ import (
 func topFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	r := readingFlags(f, true)
 	r.textFlags(f, "sites")
-	by := f.String("by", "live", "order sites by what is `live` at the end, what they have allocated, or what was live at the peak of all")
+	by := f.String("by", "live", "the `ORDER` of sites: live at the end, allocated in all, or live at the peak of all")
 	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 {
 			return failed, errUsage
