@@ -61,7 +61,7 @@ func (t target) new() (a blockalloc.Allocator, end func() error, err error) {
 	return a, end, nil
 }
 
-func replayFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error) {
+func replayFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, error) {
 	on := targetFlags(f)
 	asJSON := f.Bool("json", false, "print the result as JSON")
 	var o replay.Options
@@ -70,7 +70,7 @@ func replayFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error
 	f.BoolVar(&o.KeepGoing, "keep-going", false, "count failures, and report the first")
 	f.BoolVar(&o.Edges, "edges", false, "check the first and the last 64 bytes of a block instead of all")
 	f.BoolVar(&o.Addresses, "addresses", false, "compare the addresses of live blocks too")
-	return func(args []string, out io.Writer) (int, error) {
+	return func(args []string, out, _ io.Writer) (int, error) {
 		if len(args) != 1 {
 			return failed, errUsage
 		}

@@ -15,8 +15,8 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
 
-// newRecording returns the path of a recording of 200 allocations and 100 frees, of blocks of up to 50 KiB.
-func newRecording(t *testing.T) string {
+// replayable returns the path of a recording of 200 allocations and 100 frees, of blocks of up to 50 KiB.
+func replayable(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.alloctrace")
 	rec, err := recording.Create(path, recording.Options{})
@@ -41,7 +41,7 @@ func newRecording(t *testing.T) string {
 
 // TestReplay: a recording is replayed on each allocator. What fails is named, and shrunk to a recording that fails again.
 func TestReplay(t *testing.T) {
-	path := newRecording(t)
+	path := replayable(t)
 	var out, errOut bytes.Buffer
 	runs := func(want int, args ...string) {
 		t.Helper()
@@ -66,7 +66,7 @@ func TestReplay(t *testing.T) {
 	}
 
 	runs(notReplayed, "replay", "-on", "heap", "-limit", "65536", path)
-	if got := errOut.String(); !strings.HasPrefix(got, "alloctrace: replay: replay: allocate at event ") || !strings.Contains(got, "alloctrace.newRecording (replay_test.go:") || strings.Count(got, "\n") != 1 {
+	if got := errOut.String(); !strings.HasPrefix(got, "alloctrace: replay: replay: allocate at event ") || !strings.Contains(got, "alloctrace.replayable (replay_test.go:") || strings.Count(got, "\n") != 1 {
 		t.Errorf("the error is %q", got)
 	}
 	runs(notReplayed, "replay", "-on", "heap", "-limit", "65536", "-keep-going", "-json", path)

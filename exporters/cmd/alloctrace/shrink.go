@@ -13,11 +13,11 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
 
-func shrinkFlags(f *flag.FlagSet) func(args []string, out io.Writer) (int, error) {
+func shrinkFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, error) {
 	on := targetFlags(f)
 	to := f.String("o", "", "write the smallest recording to this `FILE`; - is the standard output")
 	addresses := f.Bool("addresses", false, "compare the addresses of live blocks too")
-	return func(args []string, out io.Writer) (int, error) {
+	return func(args []string, out, _ io.Writer) (int, error) {
 		if len(args) != 1 || *to == "" {
 			return failed, errUsage
 		}
