@@ -57,8 +57,9 @@ const maxFrames = 32
 // look-up more. A Recorder takes 1.3 MiB for each processor that allocates, and for each stack that it has seen some 300
 // bytes.
 //
-// Events of one goroutine are in the order in which they happened. So are those of two if one waited for the other. Their
-// times never go back, and are behind by as much as an event was overtaken.
+// Events of one goroutine are in the order in which they happened. So are those of two if one waited for the other, as far as the
+// clock tells their times apart: that of Linux, macOS and Windows does. Times never go back, and are behind by as much as an
+// event was overtaken.
 //
 // Several goroutines and several Proxies may use a Recorder at once. Close it to have the last events.
 type Recorder struct {
