@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -19,9 +18,6 @@ import (
 // replayable returns the path of a recording of 200 allocations and 100 frees, of blocks of up to 50 KiB.
 func replayable(t *testing.T) string {
 	t.Helper()
-	if runtime.GOOS == "windows" { // where the clock is so coarse that the order of what is done on two processors is not known
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	}
 	path := filepath.Join(t.TempDir(), "a.alloctrace")
 	rec, err := recording.Create(path, recording.Options{})
 	if err != nil {

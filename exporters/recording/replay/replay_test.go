@@ -27,9 +27,6 @@ import (
 // all is to be freed, nothing is live at the end.
 func storm(t testing.TB, goroutines, ops int, freeAll bool) (file []byte, stats counter.Stats) {
 	t.Helper()
-	if runtime.GOOS == "windows" { // where the clock is so coarse that the order of what two processors do at once is not known
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	}
 	var out bytes.Buffer
 	rec, err := recording.New(&out, recording.Options{Queue: max(64, 4*goroutines*ops)})
 	if err != nil {
