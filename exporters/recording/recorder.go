@@ -57,16 +57,16 @@ const maxFrames = 32
 // look-up more. A Recorder takes 1.3 MiB for each processor that allocates, and for each stack that it has seen some 300
 // bytes.
 //
-// Events of one goroutine are in the order in which they happened. So are those of two if one waited for the other, as far as the
-// clock tells their times apart: that of Linux, macOS and Windows does. Times never go back, and are behind by as much as an
-// event was overtaken.
+// Events of one goroutine are in the order in which they happened. So are those of two if one waited for the other. Times
+// never go back, and are behind by as much as an event was overtaken. Where the clock is too coarse to tell that order, as on Windows, there
+// is one queue for all processors, with a lock.
 //
 // Several goroutines and several Proxies may use a Recorder at once. Close it to have the last events.
 type Recorder struct {
 	options Options
 	skip    callers.Skip
 	began   time.Time
-	queues  []atomic.Pointer[queue] // by processor; nil until its first event
+	queues  []atomic.Pointer[queue] // by processor, nil until its first event; none if the clock is not fine
 	others  atomic.Pointer[queue]   // for processors that have none
 	stacks  stackTable
 	regions names
@@ -141,11 +141,15 @@ func start(out output, o Options) (*Recorder, error) {
 		options: o,
 		skip:    skip,
 		began:   time.Now(),
-		queues:  make([]atomic.Pointer[queue], shard.NumProcs),
 		wake:    make(chan struct{}, 1),
 		ask:     make(chan chan error),
 		done:    make(chan struct{}),
 		out:     out,
+	}
+	if isFine() {
+		r.queues = make([]atomic.Pointer[queue], shard.NumProcs)
+	} else { // what processors do at one time is in the order in which they come to the one queue
+		r.options.Queue <<= bits.Len(uint(shard.NumProcs - 1))
 	}
 	r.stacks.init()
 	if err := r.encoder.init(r, r.header()); err != nil {
