@@ -1,5 +1,3 @@
-//go:build unix
-
 package recording_test
 
 import (
