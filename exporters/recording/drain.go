@@ -67,13 +67,16 @@ func (r *Recorder) take(until uint64) {
 		c := &r.cursors[first]
 		for c.next < c.end && c.at <= min(second, until) {
 			r.encode(c)
+			if c.next%tailEvery == 0 {
+				c.q.tail.Store(c.next)
+			}
 		}
-	}
-	for i := range r.cursors {
-		c := &r.cursors[i]
 		c.q.tail.Store(c.next)
 	}
 }
+
+// tailEvery is after how many records at most their room is free again: the line of tail is one that the queue's processor reads.
+const tailEvery = 512
 
 // open brings the cursors to the heads of their queues.
 func (r *Recorder) open() {

@@ -64,7 +64,7 @@ func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wak
 	if need > q.free {
 		if q.free = q.tail.Load() + size; need > q.free {
 			p.Add(&q.dropped, 1)
-			return false
+			return unsaid == 0
 		}
 	}
 	if unsaid > 0 {
@@ -73,7 +73,7 @@ func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wak
 		head++
 	}
 	q.write(p, head, addr, granted, requested, at, who)
-	return (head+1)%(size/2) == 0
+	return (head+1)%max(1, size/4) == 0
 }
 
 func (q *queue) write(p shard.Proc, n, addr, granted, requested, at, who uint64) {
