@@ -231,12 +231,13 @@ func TestStorm(t *testing.T) {
 // A gate is a Writer that waits until it is opened.
 type gate struct {
 	bytes.Buffer
-	open chan struct{}
-	shut bool
+	reached, open chan struct{}
+	shut          bool
 }
 
 func (g *gate) Write(b []byte) (int, error) {
 	if g.shut {
+		g.reached <- struct{}{}
 		<-g.open
 	}
 	return g.Buffer.Write(b)
@@ -244,8 +245,8 @@ func (g *gate) Write(b []byte) (int, error) {
 
 // TestDropped: while the writer waits nobody else does. What finds no room is missing where the recording says so.
 func TestDropped(t *testing.T) {
-	out := &gate{open: make(chan struct{})}
-	rec, err := recording.New(out, recording.Options{Queue: 64})
+	out := &gate{reached: make(chan struct{}, 100), open: make(chan struct{})}
+	rec, err := recording.New(out, recording.Options{Queue: 64, FlushEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +270,7 @@ func TestDropped(t *testing.T) {
 	flushed := make(chan error)
 	pairs(1, 32)
 	go func() { flushed <- rec.Flush() }()
+	<-out.reached
 	pairs(1000, 48)
 	close(out.open)
 	if err := <-flushed; err != nil {
