@@ -1,12 +1,14 @@
 package recording_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -62,13 +64,13 @@ func BenchmarkTable(b *testing.B) {
 }
 
 // BenchmarkTableOfSizes prints how many bytes an event of a program takes that has so many blocks live, frees them in any order, and
-// asks for sizes from 1 to 20,000 from 20 places.
+// asks for sizes from 1 to 20,000 from 20 places, and how long it takes to read it.
 func BenchmarkTableOfSizes(b *testing.B) {
 	for b.Loop() {
 		fmt.Println()
 		for _, live := range []int{100, 10_000, 100_000} {
-			f := new(counted)
-			rec, err := recording.New(f, recording.Options{})
+			var file bytes.Buffer
+			rec, err := recording.New(&file, recording.Options{})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -106,8 +108,21 @@ func BenchmarkTableOfSizes(b *testing.B) {
 			if err := rec.Close(); err != nil {
 				b.Fatal(err)
 			}
-			u := rec.Usage()
-			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_event_bytes", live), float64(f.n)/float64(u.Sampled), "B", 8)
+			u, size := rec.Usage(), file.Len()
+			began := time.Now()
+			r, err := recording.NewReader(&file)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, err := range r.Events() {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			read := time.Since(began)
+			r.Close()
+			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_event_bytes", live), float64(size)/float64(u.Sampled), "B", 8)
+			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_event_read", live), float64(read)/float64(u.Sampled), "ns", measure.NoBound)
 			measure.Row(os.Stdout, b, fmt.Sprintf("recorded_%d_live_dropped", live), float64(u.Dropped)/float64(u.Events), "of all", measure.NoBound)
 		}
 	}
