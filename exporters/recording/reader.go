@@ -17,7 +17,8 @@ import (
 	"github.com/alloctrace/alloctrace"
 )
 
-// An Event is one that was recorded, or that some were dropped.
+// An Event is one that was recorded, or that some were dropped. Sizes of 2^48 bytes and more, which only what fails has, are
+// one byte less than that.
 type Event struct {
 	alloctrace.Event
 

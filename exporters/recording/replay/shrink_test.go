@@ -1,0 +1,101 @@
+package replay_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/replay"
+)
+
+// TestShrinkErrors: what does not fail cannot be shrunk, and a Shrink that is cancelled has what it found.
+func TestShrinkErrors(t *testing.T) {
+	events := planted()
+	if _, err := replay.Shrink(context.Background(), events, func([]recording.Event) error { return nil }); err == nil {
+		t.Error("what does not fail was shrunk")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	calls := 0
+	small, err := replay.Shrink(ctx, events, func(events []recording.Event) error {
+		if calls++; calls == 2 {
+			cancel()
+		}
+		return errors.New("always")
+	})
+	if !errors.Is(err, context.Canceled) || len(small) == 0 || len(small) >= len(events) || calls != 2 {
+		t.Errorf("%v; %d events after %d calls", err, len(small), calls)
+	}
+	if _, err := replay.Run(context.Background(), nil, new(blockalloc.Heap), replay.Options{}); err == nil {
+		t.Error("no Program was run")
+	}
+	if _, err := replay.Run(context.Background(), replay.New(nil), new(blockalloc.Heap), replay.Options{Goroutines: -1}); err == nil {
+		t.Error("it was run by -1 goroutines")
+	}
+}
+
+// TestShrinkSizes: blocks become as small as they can be.
+func TestShrinkSizes(t *testing.T) {
+	small, err := replay.Shrink(context.Background(), planted(), func(events []recording.Event) error {
+		_, err := replay.Run(context.Background(), replay.New(events), blockalloc.NewLimit(new(blockalloc.Heap), 2000), replay.Options{})
+		return err
+	})
+	var sum uintptr
+	for _, e := range small {
+		sum += e.Size
+	}
+	if err != nil || len(small) > 10 || sum != 2001 {
+		t.Errorf("%v; %d bytes are live at the end, want 2001: %+v", err, sum, small)
+	}
+}
+
+// FuzzNew: whatever events say, they are replayed in which no block is used twice, and all are freed. Shrinking finds few that
+// fail as all do.
+func FuzzNew(f *testing.F) {
+	for seed := range byte(20) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 1))
+		b := make([]byte, 300)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var l list
+		for ; len(b) >= 2; b = b[2:] {
+			l.add(alloctrace.Kind(b[0]%8), 64*uintptr(b[0]>>3%8), 8*uintptr(b[1]%4))
+			e := &l[len(l)-1]
+			if e.Kind == 0 {
+				*e = recording.Event{At: e.At, Dropped: int64(b[1])}
+			}
+		}
+		if len(l) > 300 {
+			return
+		}
+		p := replay.New(l)
+		for _, o := range []replay.Options{{Addresses: true}, {Goroutines: 3}} {
+			mem := alloctrace.Wrap(new(blockalloc.Heap))
+			r, err := replay.Run(context.Background(), p, mem, o)
+			if err != nil || r.Operations != p.Recorded().Operations || mem.Stats().LiveBlocks != 0 || r.Skipped.Unavailable != 0 || r.Skipped.Unknown < 0 {
+				t.Fatalf("%v; %+v, %+v", err, r, mem.Stats())
+			}
+			if o.Goroutines == 0 && r.Peak.Blocks < r.Left.Blocks && r.Peak.Granted < r.Left.Granted {
+				t.Fatalf("%+v", r)
+			}
+		}
+		fails := func(events []recording.Event) error {
+			_, err := replay.Run(context.Background(), replay.New(events), blockalloc.NewLimit(new(blockalloc.Heap), 40), replay.Options{})
+			return err
+		}
+		if fails(l) == nil {
+			return
+		}
+		small, err := replay.Shrink(context.Background(), l, fails)
+		if err != nil || fails(small) == nil || len(small) > 50 {
+			t.Fatalf("%v; %d events are left: %+v", err, len(small), small)
+		}
+	})
+}
