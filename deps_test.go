@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 const module = "github.com/alloctrace/alloctrace"
@@ -30,11 +32,12 @@ var allowed = map[string][]string{
 	"internal/heapdump":               {},
 	"internal/hidden":                 {},
 	"internal/injected":               {},
-	"internal/jaegertest":             {},
+	"internal/jaegertest":             {module + "/internal/process"},
 	"internal/jaegertest/buildjaeger": {module + "/internal/jaegertest"},
 	"internal/measure":                {module + "/blockalloc"},
 	"internal/metrics":                {},
 	"internal/pages":                  {"golang.org/x/sys/..."},
+	"internal/process":                {},
 	"internal/prometheustest":         {},
 	"internal/random":                 {},
 	"internal/reach":                  {module + "/internal/heapdump", module + "/internal/hidden"},
@@ -153,6 +156,9 @@ type goPackage struct {
 
 func needGo(t *testing.T) {
 	t.Helper()
+	if !process.CanStart(t) {
+		t.Skip("the import graph is read with the go command, which would be a process")
+	}
 	if exec.Command("go", "version").Run() != nil {
 		if requireAll {
 			t.Fatal("the import graph is read with the go command, which cannot be run here")
@@ -279,6 +285,17 @@ func TestImports(t *testing.T) {
 			if !seen[name] && pattern == "work" {
 				t.Errorf("package %q is in exporters or nested and not in the workspace", name)
 			}
+		}
+	}
+}
+
+// TestEmulated: tests of the root module run under emulators too, and those that start processes ask first whether they can.
+func TestEmulated(t *testing.T) {
+	const asks = module + "/internal/process"
+	for _, p := range list(t, "./...") {
+		imports := slices.Concat(p.TestImports, p.XTestImports)
+		if slices.Contains(imports, "os/exec") && !slices.Contains(imports, asks) {
+			t.Errorf("the tests of %s import os/exec, and not %s: ask process.CanStart before a process is started", p.ImportPath, asks)
 		}
 	}
 }

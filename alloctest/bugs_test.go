@@ -14,6 +14,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/bugs"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 var update = flag.Bool("update", false, "write the golden files of testdata/bugs")
@@ -148,6 +149,9 @@ func TestBugsByGuards(t *testing.T) {
 func raceIsSeen(t *testing.T, bug bugs.Bug) {
 	if testing.Short() {
 		t.Skip("a program would be built with the race detector: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
+	if !process.CanStart(t) {
+		return
 	}
 	racy := filepath.Join(t.TempDir(), "racy")
 	if out, err := exec.Command("go", "build", "-race", "-o", racy, "./testdata/racy").CombinedOutput(); err != nil {

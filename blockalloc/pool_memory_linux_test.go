@@ -16,6 +16,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // ownProcess runs the calling test again in a process of its own, so that no other
@@ -27,7 +28,7 @@ func ownProcess(t *testing.T) bool {
 	if os.Getenv(variable) == t.Name() {
 		return true
 	}
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the process's figures are those of the emulator")
 		return false
 	}

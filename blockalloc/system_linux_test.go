@@ -13,6 +13,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // mapping returns the lines of /proc/self/smaps on the mapping that holds addr.
@@ -55,7 +56,7 @@ func TestSystemOptionsTake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Free(b)
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the kernel's word on the mapping cannot be read")
 		return
 	}
@@ -117,7 +118,7 @@ const runtimeMaps = 64 << 20
 // TestSystemTrims: what is reserved beyond an aligned block is given back, and
 // the whole block when it is freed.
 func TestSystemTrims(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the process's size is that of the emulator")
 		return
 	}
@@ -179,7 +180,7 @@ func TestSystemShrinksInPlace(t *testing.T) {
 			}
 		}()
 	}
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the process's size is that of the emulator")
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
-	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestSystemWouldMove: a block grows in place while nothing is mapped behind it, and is moved by Reallocate if something is.
@@ -50,7 +50,7 @@ func TestSystemWouldMove(t *testing.T) {
 
 // TestSystemOptionsStay: what is added to a block is treated as the rest of it, in place and elsewhere.
 func TestSystemOptionsStay(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Skip("emulated: the kernel's word on the mapping cannot be read")
 	}
 	s := &blockalloc.System{HugePages: true, Populate: true, Lock: true, NoDump: true, Name: "alloctrace test"}

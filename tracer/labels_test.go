@@ -18,6 +18,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/internal/process"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -148,6 +149,9 @@ func TestProfilerLabelsInProfile(t *testing.T) {
 func TestTracebackLabels(t *testing.T) {
 	if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" {
 		t.Skip("builds a program with Go 1.27: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
+	if !process.CanStart(t) {
+		return
 	}
 	root, err := filepath.Abs("..")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestConforms: the suite finds nothing wrong with allocators that have no
@@ -43,7 +44,7 @@ func FuzzFrames(f *testing.F) { blocktest.Fuzz(f, framesConfig(os.Getenv(defectV
 // TestFuzzFindsDefects: the fuzz target finds them too, most often with its seeds
 // alone.
 func TestFuzzFindsDefects(t *testing.T) {
-	if !canStartProcesses(t) {
+	if !process.CanStart(t) {
 		return
 	}
 	for _, c := range []struct{ target, defect string }{

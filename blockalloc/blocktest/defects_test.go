@@ -6,12 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc/blocktest"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // flawed are the allocators here that can be had with a defect.
@@ -77,7 +77,7 @@ func TestSuiteFindsDefects(t *testing.T) {
 		blocktest.Run(t, flawed[allocator](defect))
 		return
 	}
-	if !canStartProcesses(t) {
+	if !process.CanStart(t) {
 		return
 	}
 	for clause := range brokenHeaps() {
@@ -116,20 +116,6 @@ func TestEveryClauseHasADefect(t *testing.T) {
 	}
 }
 
-// canStartProcesses says that a process can start another here.
-func canStartProcesses(t *testing.T) bool {
-	t.Helper()
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Log("a process cannot start another on " + runtime.GOOS)
-		return false
-	}
-	if exe, _ := os.Readlink("/proc/thread-self/exe"); strings.Contains(exe, "qemu") {
-		t.Log("emulated: a process cannot start another for the processor that is emulated")
-		return false
-	}
-	return true
-}
-
 // expectFailure runs one clause over an allocator with a defect, and returns what
 // it prints.
 func expectFailure(t *testing.T, clause, defect string, env ...string) string {
@@ -148,7 +134,7 @@ var replayLine = regexp.MustCompile(`to play only this: ALLOCTRACE_OPERATIONS=([
 // TestFailuresAreShort: for random operations that fail, the suite prints a few lines,
 // and its script fails in the same way by itself.
 func TestFailuresAreShort(t *testing.T) {
-	if !canStartProcesses(t) {
+	if !process.CanStart(t) {
 		return
 	}
 	for _, c := range []struct{ clause, defect string }{
@@ -183,7 +169,7 @@ var update = flag.Bool("update", false, "write the golden files of testdata/step
 // TestStepsAreReported: if a Step or the Check fails, it is named, with the seed, the
 // operations before, and a script.
 func TestStepsAreReported(t *testing.T) {
-	if !canStartProcesses(t) {
+	if !process.CanStart(t) {
 		return
 	}
 	for _, defect := range []string{"pop fails", "pop forgets a block", "count stops", "freed twice", "frozen too many"} {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestAddressSanitizer: AddressSanitizer finds accesses to the surroundings of a block
@@ -14,6 +16,9 @@ import (
 func TestAddressSanitizer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a program would be built with AddressSanitizer: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
+	if !process.CanStart(t) {
+		return
 	}
 	if out, err := exec.Command("go", "build", "-asan", "runtime/asan").CombinedOutput(); err != nil {
 		if allModes {

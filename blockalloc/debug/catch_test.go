@@ -12,6 +12,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestCatchPassesOn what is none of its business, as it was.
@@ -130,16 +131,13 @@ func TestWithoutCatch(t *testing.T) {
 		beyond(b, 64, 1)[0] = 1
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutCatch$")
-	cmd.Env = append(os.Environ(), variable+"=1")
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Logf("emulated: this program cannot start itself: %v", err)
+	if !process.CanStart(t) {
 		return
 	}
-	err := cmd.Wait()
-	if err == nil || !strings.Contains(out.String(), "unexpected fault address 0x") || !strings.Contains(out.String(), "TestWithoutCatch") {
-		t.Errorf("%v:\n%s", err, out.String())
+	cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutCatch$")
+	cmd.Env = append(os.Environ(), variable+"=1")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "unexpected fault address 0x") || !strings.Contains(string(out), "TestWithoutCatch") {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestWithoutMappings: where the operating system has no mapping for a block with guard
 // pages, the parent serves it. The limit is for a process of its own.
 func TestWithoutMappings(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the limit would stop the emulator")
 		return
 	}

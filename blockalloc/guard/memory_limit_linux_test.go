@@ -13,12 +13,13 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestWithoutAddressSpace: where the process may not have the address space for all slots, it has those for smaller blocks,
 // and with no room at all everything passes through. The limit is for a process of its own.
 func TestWithoutAddressSpace(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the limit would stop the emulator")
 		return
 	}

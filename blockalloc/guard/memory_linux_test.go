@@ -12,14 +12,14 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/guard"
-	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/internal/pages"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestMemory: with as many blocks live as there are slots for, the kernel has no more of the slots in memory than
 // Stats says, which is within the bound, and as few mappings as the doc comment promises. When they are freed it has none.
 func TestMemory(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the kernel knows the emulator's memory")
 		return
 	}
@@ -76,7 +76,7 @@ func touched(blocks []blockalloc.Block, m blockalloc.Mapping) (sum int64) {
 // resident returns how many bytes of a's slots are in memory.
 func resident(t *testing.T, a *guard.Allocator) (sum int64) {
 	t.Helper()
-	if measure.Emulated() {
+	if process.Emulated() {
 		return 0 // the kernel knows the emulator's memory
 	}
 	for _, m := range a.Mappings() {

@@ -17,7 +17,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/recording"
-	"github.com/alloctrace/alloctrace/internal/measure"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // beRecorded has the test binary be a program that is recorded: what it does, and the path.
@@ -144,7 +144,7 @@ func readAll(t *testing.T, path string) (events, dropped int64, ended bool, err 
 
 // TestKilled: of a program that is killed at any time, all that was flushed can be read, and nothing that did not happen.
 func TestKilled(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the test cannot start itself")
 		return
 	}
@@ -192,7 +192,7 @@ func TestKilled(t *testing.T) {
 
 // TestFull: a file that can be written no more costs the events meanwhile, which are counted, and no others.
 func TestFull(t *testing.T) {
-	if measure.Emulated() {
+	if process.Emulated() {
 		t.Log("emulated: the test cannot start itself")
 		return
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/internal/pages"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // programVariable has the test binary be a program: its name, and the path of its box.
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 // program returns a command that runs one of programs.
 func program(t *testing.T, name, path string) *exec.Cmd {
 	t.Helper()
-	if emulated() {
+	if process.Emulated() {
 		t.Skip("the processor is emulated: the emulator would be killed")
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0])

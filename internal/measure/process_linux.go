@@ -3,7 +3,6 @@ package measure
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 )
 
@@ -32,11 +31,4 @@ func statm(t *testing.T) (virtual, resident int64) {
 	}
 	page := int64(os.Getpagesize())
 	return virtual * page, resident * page
-}
-
-// Emulated says that another processor is emulated, whose /proc/self is that of
-// the emulator. It hides behind /proc/self/exe, but not behind the thread's.
-func Emulated() bool {
-	exe, err := os.Readlink("/proc/thread-self/exe")
-	return err != nil || strings.Contains(exe, "qemu")
 }

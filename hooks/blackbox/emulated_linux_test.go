@@ -1,5 +1,0 @@
-package blackbox
-
-import "github.com/alloctrace/alloctrace/internal/measure"
-
-func emulated() bool { return measure.Emulated() }

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package blackbox
-
-func emulated() bool { return false }

@@ -1,0 +1,23 @@
+// Package process says whether a test can start processes. Only tests import it.
+package process
+
+import (
+	"runtime"
+	"testing"
+)
+
+// CanStart reports whether a test can start processes, the test's own program among them, and logs why it cannot: on wasm there
+// are none. An emulated program could, but may hang: its child begins with the locks of the emulator as other threads held
+// them, and waits for one for ever. QEMU's user mode did so once in some thousand starts.
+func CanStart(t testing.TB) bool {
+	t.Helper()
+	switch {
+	case runtime.GOOS == "js" || runtime.GOOS == "wasip1":
+		t.Log("wasm: there are no processes")
+		return false
+	case Emulated():
+		t.Log("emulated: a process that is started may hang")
+		return false
+	}
+	return true
+}
