@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -300,5 +302,48 @@ func TestHeld(t *testing.T) {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q is not in\n%s", part, text)
 		}
+	}
+}
+
+// An object is one of a list on the Go heap.
+type object[A any] struct {
+	next *object[A]
+	_    A
+}
+
+// list returns a list that takes size bytes.
+func list[A any](size uintptr) (first *object[A]) {
+	for n := size / unsafe.Sizeof(*first); n > 0; n-- {
+		first = &object[A]{next: first}
+	}
+	return first
+}
+
+// BenchmarkUnreachable measures a search, for which the program is stopped once: no block is unreachable. The Go heap is 256 MiB of objects that
+// are large, or small.
+func BenchmarkUnreachable(b *testing.B) {
+	const size = 256 << 20
+	for name, make := range map[string]func() any{
+		"objects=64B":  func() any { return list[[56]byte](size) },
+		"objects=1MiB": func() any { return list[[1<<20 - unsafe.Sizeof(uintptr(0))]byte](size) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := heapprofile.New(heapprofile.Options{Rate: 1})
+			mem := alloctrace.Wrap(new(blockalloc.Pool), alloctrace.WithHooks(p))
+			held, block := make(), must(mem.Allocate(blockalloc.BlockLayout(4<<10)))
+			var pause time.Duration
+			for b.Loop() {
+				u := must(p.Unreachable(b.Context()))
+				if u.Looked != 1 || u.Report.Bytes != 0 {
+					b.Fatalf("%+v, want that the block was looked for and found", u)
+				}
+				pause += u.Pause
+			}
+			b.ReportMetric(float64(pause.Milliseconds())/float64(b.N), "stopped-ms/op")
+			runtime.KeepAlive(held)
+			if err := mem.Free(block); err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
 }
