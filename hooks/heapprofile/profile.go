@@ -86,7 +86,7 @@ type Profile struct {
 	watcher   Watcher
 	start     time.Time
 
-	stacks  *stacks
+	stacks  *stackTable
 	sites   *sites
 	live    liveTable
 	foreign foreignFrees
@@ -116,7 +116,7 @@ func New(o Options) *Profile {
 		maxBlocks: int64(cmp.Or(o.MaxBlocks, defaultMaxBlocks)),
 		watcher:   o.Watcher,
 		start:     time.Now(),
-		stacks:    newStacks(skip),
+		stacks:    newStackTable(skip, maxStacks),
 		sites:     newSites(),
 	}
 	if o.Rate == 1 {
@@ -254,7 +254,7 @@ type Stats struct {
 func (p *Profile) Stats() Stats {
 	return Stats{
 		int64(p.serial.Load()), p.inUse.Load(), p.untracked.Load(),
-		int(p.sites.kept.Load()), p.stacks.number(), p.foreign.number(),
+		int(p.sites.kept.Load()), p.stacks.Len(), p.foreign.number(),
 	}
 }
 

@@ -384,7 +384,7 @@ func TestBounds(t *testing.T) {
 	if l := p.Samples(); !slices.ContainsFunc(l, func(s Sample) bool { return len(s.Labels) == 0 && s.LiveBlocks >= 10 }) {
 		t.Error("the labels of sites too many are not left out")
 	}
-	p.stacks.kept.Store(maxStacks)
+	p.stacks = newStackTable(callers.Skip{}, 0)
 	p.Observe(t.Context(), alloctrace.Event{Kind: alloctrace.Allocated, Addr: 1 << 29, Size: 16, Align: 16}, nil)
 	if !slices.ContainsFunc(p.Samples(), func(s Sample) bool { return len(s.Stack) == 0 && s.LiveBytes == 16 }) {
 		t.Error("a stack too many is not put with the others")

@@ -1,13 +1,12 @@
 package heapprofile
 
 import (
-	"hash/maphash"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/alloctrace/alloctrace/internal/callers"
+	"github.com/alloctrace/alloctrace/internal/stacks"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
@@ -23,7 +22,6 @@ type Frame struct {
 type stack struct {
 	pcs  []uintptr
 	hash uint64
-	next *stack // in its bucket
 	skip callers.Skip
 
 	named atomic.Pointer[[]Frame] // its frames, once somebody has asked for them; see Watched
@@ -36,55 +34,30 @@ const maxFrames = 32
 // come to a place where memory is allocated, which recursion can make many.
 const maxStacks = 1 << 16
 
-// stacks keeps each stack once, and for ever. Stacks are found without a lock: what is
-// in a bucket stays as it is, and a new one goes before it, written whole before the
-// bucket points to it.
-type stacks struct {
-	seed    maphash.Seed
-	skip    callers.Skip
-	buckets [1 << 10]atomic.Pointer[stack]
-	kept    atomic.Int64
-	frames  atomic.Int64 // that there is room for in those kept
-	other   stack        // of those beyond maxStacks
+// A stackTable keeps each stack once.
+type stackTable struct {
+	*stacks.Table[*stack]
+	other stack // of those beyond maxStacks
 }
 
-func newStacks(skip callers.Skip) *stacks { return &stacks{seed: maphash.MakeSeed(), skip: skip} }
+func newStackTable(skip callers.Skip, max int) *stackTable {
+	return &stackTable{Table: stacks.New(1<<10, max, func(pcs []uintptr, hash uint64) *stack {
+		return &stack{pcs: pcs, hash: hash, skip: skip}
+	})}
+}
 
 // caller returns the stack of who called it.
-func (s *stacks) caller() *stack {
+func (t *stackTable) caller() *stack {
 	var buffer [maxFrames]uintptr
-	pcs := buffer[:callers.Stack(buffer[:])]
-	hash := maphash.Bytes(s.seed, unsafe.Slice((*byte)(unsafe.Pointer(&buffer)), len(pcs)*int(unsafe.Sizeof(pcs[0]))))
-	bucket := &s.buckets[hash%uint64(len(s.buckets))]
-	var added *stack
-	for {
-		first := bucket.Load()
-		for known := first; known != nil; known = known.next {
-			if known.hash == hash && slices.Equal(known.pcs, pcs) {
-				return known
-			}
-		}
-		if added == nil {
-			if s.kept.Load() >= maxStacks {
-				return &s.other
-			}
-			added = &stack{pcs: slices.Clone(pcs), hash: hash, skip: s.skip}
-		}
-		added.next = first
-		if bucket.CompareAndSwap(first, added) {
-			s.kept.Add(1)
-			s.frames.Add(int64(cap(added.pcs)))
-			return added
-		}
+	if s, ok := t.Of(buffer[:callers.Stack(buffer[:])]); ok {
+		return s
 	}
+	return &t.other
 }
 
-// number returns how many stacks are kept.
-func (s *stacks) number() int { return int(s.kept.Load()) }
-
-// bytes returns what s holds on the Go heap.
-func (s *stacks) bytes() int64 {
-	return int64(unsafe.Sizeof(*s)) + s.kept.Load()*int64(unsafe.Sizeof(stack{})) + s.frames.Load()*int64(unsafe.Sizeof(uintptr(0)))
+// bytes returns what t holds on the Go heap.
+func (t *stackTable) bytes() int64 {
+	return t.Bytes() + int64(t.Len()+1)*int64(unsafe.Sizeof(stack{}))
 }
 
 // frames returns the frames of s, from the one that asked this library for memory, without those

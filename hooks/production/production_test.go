@@ -119,7 +119,7 @@ func TestHoldsNothing(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	for name, guarded := range map[string]int{"guarded": 1, "unguarded": 0} {
 		t.Run(name, func(t *testing.T) {
-			m, err := production.Wrap(new(blockalloc.Heap), production.Options{BlackBox: filepath.Join(dir, name)})
+			m, err := production.Wrap(&blockalloc.Reserved{Max: 1 << 20}, production.Options{BlackBox: filepath.Join(dir, name)})
 			if errors.Is(err, errors.ErrUnsupported) {
 				return // no memory is shared with files here, and Go writes no dump of its heap
 			}
