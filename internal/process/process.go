@@ -8,7 +8,7 @@ import (
 
 // CanStart reports whether a test can start processes, the test's own program among them, and logs why it cannot: on wasm there
 // are none. An emulated program could, but may hang: its child begins with the locks of the emulator as other threads held
-// them, and waits for one for ever. QEMU's user mode did so once in some thousand starts.
+// them, and waits for one for ever. QEMU's user mode does so once in some hundred starts by a busy program.
 func CanStart(t testing.TB) bool {
 	t.Helper()
 	switch {
