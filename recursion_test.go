@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -79,9 +78,7 @@ func TestRecursion(t *testing.T) {
 				continue // of blocks that there are
 			}
 			t.Run(name+" over "+inner, func(t *testing.T) {
-				cmd := exec.Command(os.Args[0], "-test.run=^TestRecursion$")
-				cmd.Env = append(os.Environ(), variable+"="+name+"/"+inner)
-				out, err := cmd.CombinedOutput()
+				out, err := process.Again(t, variable+"="+name+"/"+inner).CombinedOutput()
 				if err == nil {
 					t.Errorf("the program ends well: %s", out)
 				}

@@ -2,7 +2,6 @@ package alloctest
 
 import (
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,9 +93,7 @@ func TestAttributes(t *testing.T) {
 	if !process.CanStart(t) {
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestAttributes$", "-test.v")
-	cmd.Env = append(os.Environ(), variable+"=1")
-	out, err := cmd.CombinedOutput()
+	out, err := process.Again(t, variable+"=1").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

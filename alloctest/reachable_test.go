@@ -2,7 +2,6 @@ package alloctest
 
 import (
 	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"runtime/pprof"
@@ -74,9 +73,7 @@ func TestLeakedGoroutine(t *testing.T) {
 		if !process.CanStart(t) {
 			return
 		}
-		c := exec.Command(os.Args[0], "-test.run=^TestLeakedGoroutine$", "-test.v")
-		c.Env = append(os.Environ(), variable+"=1")
-		out, err := c.CombinedOutput()
+		out, err := process.Again(t, variable+"=1").CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "--- PASS: TestLeakedGoroutine") {
 			t.Errorf("%v\n%s", err, out)
 		}

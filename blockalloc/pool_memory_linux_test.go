@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -36,8 +35,8 @@ func ownProcess(t *testing.T) bool {
 	var out []byte
 	var err error
 	for range 3 { // the Go runtime ends the process if it needs memory itself while there is none
-		cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
-		cmd.Env = append(os.Environ(), variable+"="+t.Name())
+		cmd := process.Again(t, variable+"="+t.Name())
+		cmd.Args = append(cmd.Args, fmt.Sprintf("-test.short=%t", testing.Short()))
 		if out, err = cmd.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("fatal error: runtime: cannot allocate memory")) {
 			break
 		}

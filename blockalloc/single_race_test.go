@@ -4,13 +4,13 @@ package blockalloc_test
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/alloctest"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // misuses are operations that two goroutines must not do at once and that hardly touch
@@ -78,9 +78,7 @@ func reportsMisuse(t *testing.T, a, b func()) {
 		both.Wait()
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
-	cmd.Env = append(os.Environ(), variable+"=1", "GORACE=atexit_sleep_ms=0")
-	out, err := cmd.CombinedOutput()
+	out, err := process.Again(t, variable+"=1", "GORACE=atexit_sleep_ms=0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "DATA RACE") || !strings.Contains(string(out), "(*single).use") {
 		t.Errorf("%v: no race on the guard was reported:\n%s", err, out)
 	}

@@ -3,7 +3,6 @@ package debug_test
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"runtime"
 	runtimedebug "runtime/debug"
 	"strings"
@@ -134,9 +133,7 @@ func TestWithoutCatch(t *testing.T) {
 	if !process.CanStart(t) {
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutCatch$")
-	cmd.Env = append(os.Environ(), variable+"=1")
-	out, err := cmd.CombinedOutput()
+	out, err := process.Again(t, variable+"=1").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "unexpected fault address 0x") || !strings.Contains(string(out), "TestWithoutCatch") {
 		t.Errorf("%v:\n%s", err, out)
 	}

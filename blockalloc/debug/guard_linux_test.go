@@ -4,7 +4,6 @@ package debug_test
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -25,9 +24,7 @@ func TestWithoutMappings(t *testing.T) {
 	}
 	const variable = "ALLOCTRACE_TEST_MAPPINGS"
 	if os.Getenv(variable) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutMappings$", "-test.v")
-		cmd.Env = append(os.Environ(), variable+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "the parent has served") {
+		if out, err := process.Again(t, variable+"=1").CombinedOutput(); err != nil || !strings.Contains(string(out), "the parent has served") {
 			t.Errorf("%v\n%s", err, out)
 		}
 		return

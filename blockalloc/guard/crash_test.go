@@ -2,7 +2,6 @@ package guard_test
 
 import (
 	"os"
-	"os/exec"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -40,15 +39,11 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(mode, func(t *testing.T) {
 			file := t.TempDir() + "/crash"
-			cmd := exec.Command(os.Args[0], "-test.run=^TestCrash$")
-			cmd.Env = append(os.Environ(), variable+"="+mode, variable+"_FILE="+file)
-			var out strings.Builder
-			cmd.Stdout, cmd.Stderr = &out, &out
-			err := cmd.Run()
+			out, err := process.Again(t, variable+"="+mode, variable+"_FILE="+file).CombinedOutput()
 			if (err != nil) != want.ends {
 				t.Errorf("%v", err)
 			}
-			wantInOrder(t, out.String(), want.text)
+			wantInOrder(t, string(out), want.text)
 			if want.ends {
 				if mode == "fault" { // the first line is not in the file, but the address is
 					want.text[0] = "addr=0x"

@@ -4,7 +4,6 @@ package guard_test
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -25,9 +24,7 @@ func TestWithoutAddressSpace(t *testing.T) {
 	}
 	const variable = "ALLOCTRACE_TEST_ADDRESSES"
 	if os.Getenv(variable) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestWithoutAddressSpace$", "-test.v")
-		cmd.Env = append(os.Environ(), variable+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "all were served") {
+		if out, err := process.Again(t, variable+"=1").CombinedOutput(); err != nil || !strings.Contains(string(out), "all were served") {
 			t.Errorf("%v\n%s", err, out)
 		}
 		return

@@ -4,12 +4,12 @@ package typed_test
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 // TestCgocheck runs under GOEXPERIMENT=cgocheck2 CGO_ENABLED=0 alone. It shows that the
@@ -31,9 +31,7 @@ func TestCgocheck(t *testing.T) {
 		return
 	}
 	for name := range ways {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCgocheck$", "-test.v")
-		cmd.Env = append(os.Environ(), "ALLOCTRACE_TEST_CGOCHECK="+name)
-		out, err := cmd.CombinedOutput()
+		out, err := process.Again(t, "ALLOCTRACE_TEST_CGOCHECK="+name).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "Go pointer stored into non-Go memory") {
 			t.Errorf("%s of a Go pointer: %v\n%s", name, err, out)
 		}

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace/exporters/memlimit"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 const (
@@ -121,7 +121,7 @@ func TestRealCgroups(t *testing.T) {
 	if budget, from := (resident{}).found(t); budget != 0 && budget < 128*mib {
 		cannot(t, "the cgroups here are small: run it where there are 128 MiB", fmt.Errorf("%s is %d", from, budget))
 	}
-	own, other := newCgroup(t, 96*mib), newCgroup(t, 64*mib)
+	own, other := process.NewCgroup(t, 96*mib), process.NewCgroup(t, 64*mib)
 	file := "memory.max"
 	kind, data := "cgroup2", ""
 	if _, err := os.Stat(filepath.Join(own, file)); err != nil {
@@ -175,53 +175,6 @@ func TestRealCgroups(t *testing.T) {
 			}
 		})
 	}
-}
-
-// newCgroup makes a cgroup that may have max bytes of memory, below that of this process or,
-// with version 2, beside it. It is removed when the test has ended.
-func newCgroup(t *testing.T, max int64) string {
-	t.Helper()
-	dir, err := func() (string, error) {
-		own, err := os.ReadFile("/proc/self/cgroup")
-		if err != nil {
-			return "", err
-		}
-		limit, swap := "memory.max", "memory.swap.max"
-		var dir string
-		for line := range strings.Lines(string(own)) {
-			if f := strings.SplitN(strings.TrimSpace(line), ":", 3); f[1] == "memory" {
-				dir = filepath.Join("/sys/fs/cgroup/memory", f[2])
-				limit, swap = "memory.limit_in_bytes", "memory.swappiness"
-				break
-			} else if f[1] == "" {
-				dir = filepath.Join("/sys/fs/cgroup", filepath.Dir(f[2]))
-			}
-		}
-		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory"), 0o644) // often it is on, or may not be switched on
-		dir, err = os.MkdirTemp(dir, "alloctrace-memlimit-*")
-		if err != nil {
-			return "", err
-		}
-		t.Cleanup(func() {
-			for try := 0; ; try++ { // what was killed in it may still be going
-				err := os.Remove(dir)
-				if err == nil {
-					return
-				}
-				if try == 100 {
-					t.Errorf("the cgroup is left behind: %v", err)
-					return
-				}
-				time.Sleep(50 * time.Millisecond)
-			}
-		})
-		_ = os.WriteFile(filepath.Join(dir, swap), []byte("0"), 0o644) // not where the kernel has no swap
-		return dir, os.WriteFile(filepath.Join(dir, limit), []byte(fmt.Sprint(max)), 0o644)
-	}()
-	if err != nil {
-		cannot(t, "no memory cgroup can be made here: run it as root, in a container with --privileged, or by systemd-run -p Delegate=memory", err)
-	}
-	return dir
 }
 
 // cannot ends a test that this machine does not let run.

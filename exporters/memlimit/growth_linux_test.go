@@ -16,6 +16,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/memlimit/internal/growth"
+	"github.com/alloctrace/alloctrace/internal/process"
 )
 
 const (
@@ -127,7 +128,7 @@ func TestOutOfMemory(t *testing.T) {
 	if !requireAll {
 		t.Skip("it takes seconds: set ALLOCTRACE_REQUIRE_ALL=1")
 	}
-	cgroup := newCgroup(t, container)
+	cgroup := process.NewCgroup(t, container)
 	r, err := grow(t, growth.Limiter, 0, cgroup)
 	survives(t, r, err)
 	if !strings.HasPrefix(r.Limit.From, cgroup+"/memory.") || r.Limit.Budget != budget {

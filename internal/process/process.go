@@ -2,7 +2,10 @@
 package process
 
 import (
+	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -20,4 +23,11 @@ func CanStart(t testing.TB) bool {
 		return false
 	}
 	return true
+}
+
+// Again returns the command that runs the test alone, in a process of its own, with more in its environment.
+func Again(t testing.TB, env ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	cmd.Env = append(os.Environ(), env...)
+	return cmd
 }
