@@ -11,7 +11,7 @@
 //	alloctrace diff FILE [FILE]         what has changed between two moments, or two recordings
 //	alloctrace query FILE               blocks, by when they lived, for how long, their size and who allocated them
 //	alloctrace flame FILE               folded stacks, for flame graphs
-//	alloctrace export pprof|chrome|csv FILE    a file for another program
+//	alloctrace export FORMAT FILE       a file for another program: pprof, perfetto, chrome, csv or parquet
 //
 // alloctrace help COMMAND says what a command's flags are. docs/read-a-recording.md shows them at work.
 package main
@@ -47,7 +47,7 @@ var commands = []command{
 	{"diff", "[-from T] [-to T] [flags] FILE, or [-at T] [flags] BEFORE AFTER", "print what has changed between two moments, or two recordings", diffFlags},
 	{"query", "[-at T] [-grew A:B] [-longer D] [-shorter D] [-size MIN:MAX] [flags] FILE", "print blocks, by when they lived, for how long, their size and who allocated them", queryFlags},
 	{"flame", "[-by live|allocated|peak] [-o FILE] [flags] FILE", "write folded stacks, for flame graphs", flameFlags},
-	{"export", "[-o FILE] [flags] pprof|chrome|csv FILE", "write a file for another program", exportFlags},
+	{"export", "[-o FILE] [flags] pprof|perfetto|chrome|csv|parquet FILE", "write a file for another program", exportFlags},
 	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
 	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
 }

@@ -100,12 +100,19 @@ func (r *reading) open(path string, errOut io.Writer) (*history.Recording, error
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := errOut.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			in.Progress = progress(errOut)
-		}
+	if isTerminal(errOut) {
+		in.Progress = progress(errOut)
 	}
 	return in, nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // progress returns a function that writes how many percent were read.

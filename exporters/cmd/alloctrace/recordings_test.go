@@ -3,22 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/pprof/profile"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -189,132 +182,6 @@ func TestRecordingsJSON(t *testing.T) {
 	}
 }
 
-// goTool runs go tool pprof.
-func goTool(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"tool", "pprof"}, args...)...)
-	cmd.Env = append(os.Environ(), "PPROF_TMPDIR="+t.TempDir())
-	out, err := cmd.Output()
-	if err != nil {
-		if os.Getenv("ALLOCTRACE_REQUIRE_ALL") != "1" && errors.Is(err, exec.ErrNotFound) {
-			t.Skip("profiles are read by go tool pprof: put the go command on PATH")
-		}
-		t.Fatalf("%v: %v", cmd, err)
-	}
-	return string(out)
-}
-
-// TestExportPprof: go tool pprof reads the profile, which has what was allocated and what is live.
-func TestExportPprof(t *testing.T) {
-	path := newRecording(t)
-	r := &runner{t: t}
-	file := filepath.Join(t.TempDir(), "a.pb.gz")
-	for want, args := range map[string][]string{
-		"102400B": {"-sample_index=inuse_space", "-tagfocus=allocator=cache"},
-		"153600B": {"-sample_index=alloc_space", "-tagfocus=proxy=mem"},
-		"200B":    {"-sample_index=alloc_objects"},
-		"51200B":  {"-sample_index=alloc_space", "-focus=handle"},
-		"102912B": {"-sample_index=inuse_space"}, // at the peak
-	} {
-		r.run(whole, slices.Concat([]string{"export", "pprof", "-o", file}, map[bool][]string{true: {"-peak"}}[want == "102912B"], []string{path})...)
-		top := goTool(t, slices.Concat([]string{"-top", "-unit=B"}, args, []string{file})...)
-		if !regexp.MustCompile(`(?m)^ *` + want + `.* ` + regexp.QuoteMeta("github.com/alloctrace/alloctrace/exporters/cmd/alloctrace.hold") + `$`).MatchString(top) {
-			t.Errorf("of %q there is no %s in\n%s", args, want, top)
-		}
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := profile.ParseData(b)
-	if err != nil || p.CheckValid() != nil || p.DurationNanos != 99500e6 || p.Period != 1 {
-		t.Errorf("%v, %v", err, p)
-	}
-}
-
-// TestExportChrome: the trace has counters of each child, and what failed as an instant.
-func TestExportChrome(t *testing.T) {
-	var trace struct {
-		TraceEvents []struct {
-			Name string
-			Ph   string
-			TS   *float64
-			PID  *int
-			TID  *int
-			S    string
-			Args map[string]any
-		}
-	}
-	r := &runner{t: t}
-	if err := json.Unmarshal([]byte(r.run(whole, "export", "chrome", "-steps", "200", newRecording(t))), &trace); err != nil {
-		t.Fatal(err)
-	}
-	most, last, failures := make(map[string]float64), make(map[string]float64), 0
-	for _, e := range trace.TraceEvents {
-		if e.TS == nil || e.PID == nil || e.TID == nil {
-			t.Fatalf("%+v", e)
-		}
-		switch e.Ph {
-		case "C":
-			bytes := e.Args["bytes"].(float64)
-			most[e.Name], last[e.Name] = max(most[e.Name], bytes), bytes
-		case "i":
-			failures++
-			if e.Name != "allocate failed" || *e.TS != 50e6 || e.S != "p" || e.Args["size"] != 2097152. || e.Args["of"] != `"mem"` {
-				t.Errorf("%+v", e)
-			}
-		case "M":
-			if e.Name != "process_name" {
-				t.Errorf("%+v", e)
-			}
-		default:
-			t.Errorf("%+v", e)
-		}
-	}
-	if failures != 1 || len(most) != 2 || most[`live bytes of "mem", child "cache"`] != 102400 || last[`live bytes of "mem", child "cache"`] != 102400 || most[`live bytes of "mem"`] != 512 {
-		t.Errorf("%d failures, %v, %v", failures, most, last)
-	}
-}
-
-// TestExportCSV: rows of events and of blocks are what happened.
-func TestExportCSV(t *testing.T) {
-	path := newRecording(t)
-	r := &runner{t: t}
-	rows := func(args ...string) [][]string {
-		t.Helper()
-		list, err := csv.NewReader(strings.NewReader(r.run(whole, append(args, path)...))).ReadAll()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list[1:]
-	}
-	kinds := make(map[string]int)
-	for _, row := range rows("export", "csv") {
-		kinds[row[1]]++
-		if row[1] == "allocate failed" && (row[0] != "50000000000" || row[2] != "0x0" || row[3] != "2097152" || row[6] != "mem") {
-			t.Errorf("%q", row)
-		}
-	}
-	if kinds["allocated"] != 200 || kinds["freeing"] != 100 || kinds["allocate failed"] != 1 || len(kinds) != 3 {
-		t.Errorf("%v", kinds)
-	}
-	states, bytes := make(map[string]int), 0
-	for _, row := range rows("export", "csv", "-blocks") {
-		states[row[2]]++
-		size, err := strconv.Atoi(row[4])
-		bytes += size
-		if err != nil || row[7] == "cache" != (row[8] == "") || row[4] != row[5] || !strings.Contains(row[9], "alloctrace.hold (") {
-			t.Errorf("%q, %v", row, err)
-		}
-	}
-	if states["live"] != 100 || states["released"] != 100 || bytes != 150<<10 {
-		t.Errorf("%v, %d bytes", states, bytes)
-	}
-	if list := rows("timeline", "-csv", "-by", "site", "-steps", "10"); len(list) != 20 || list[9][6] != "102400" || list[0][3] != "cache" || !strings.Contains(list[0][5], "alloctrace.hold (") {
-		t.Errorf("%q", list)
-	}
-}
-
 // TestStatus: the status says whether all was read, and the standard error what was not.
 func TestStatus(t *testing.T) {
 	path := newRecording(t)
@@ -335,7 +202,7 @@ func TestStatus(t *testing.T) {
 	cut, none := write("cut", b[:len(b)-1]), write("none", []byte("something else"))
 	lossy := filepath.Join(dir, "lossy")
 	writeLossy(t, lossy)
-	for _, args := range [][]string{{"info"}, {"top"}, {"leaks"}, {"timeline"}, {"diff"}, {"diff", path}, {"query"}, {"flame"}, {"export", "pprof"}, {"export", "chrome"}, {"export", "csv"}} {
+	for _, args := range [][]string{{"info"}, {"top"}, {"leaks"}, {"timeline"}, {"diff"}, {"diff", path}, {"query"}, {"flame"}, {"export", "pprof"}, {"export", "perfetto"}, {"export", "chrome"}, {"export", "csv"}, {"export", "parquet"}} {
 		r.run(damaged, append(args, cut)...)
 		if got := r.errOut.String(); !strings.HasPrefix(got, "alloctrace: "+args[0]+": ") || !strings.Contains(got, "damaged from byte ") || strings.Count(got, "\n") != 1 {
 			t.Errorf("%q of a part: %q", args, got)
@@ -367,7 +234,8 @@ func TestStatus(t *testing.T) {
 		{"info"}, {"info", path, path}, {"top", "-by", "size", path}, {"top", "-stack", "(", path}, {"timeline", "-by", "x", path}, {"timeline", "-steps", "0", path}, {"timeline", "-csv", "-json", path},
 		{"diff", "-from", "x", path}, {"diff", "-to", "2h", path}, {"diff", "-at", "1s", path}, {"diff", "-from", "1s", path, path}, {"diff", path, path, path}, {"diff", "-at", "2h", path, path},
 		{"query", "-at", "-1s", path}, {"query", "-grew", "5s", path}, {"query", "-grew", "5s:x", path}, {"query", "-size", "5", path}, {"query", "-size", "x:", path}, {"query", "-sort", "x", path},
-		{"export", path}, {"export", "parquet", path}, {"export", "-peak", "csv", path}, {"export", "-blocks", "pprof", path}, {"export", "csv", "-o", filepath.Join(path, "below"), path},
+		{"export", path}, {"export", "x", path}, {"export", "-by", "region", "chrome", path}, {"export", "-steps", "0", "chrome", path}, {"export", "-snapshots", "0", "perfetto", path}, {"export", "-slices", "3", "chrome", path},
+		{"export", "-peak", "csv", path}, {"export", "-blocks", "pprof", path}, {"export", "csv", "-o", filepath.Join(path, "below"), path},
 	} {
 		r.run(failed, args...)
 	}

@@ -153,8 +153,10 @@ func calls(stack []blackbox.Frame, most int) string {
 			list = append(list, fmt.Sprintf("and %s", number(int64(len(stack)-i), "more call")))
 			break
 		}
-		function := f.Function[strings.LastIndexByte(f.Function, '/')+1:]
-		list = append(list, fmt.Sprintf("%s (%s:%d)", line(function), line(path.Base(strings.ReplaceAll(f.File, `\`, "/"))), f.Line))
+		list = append(list, fmt.Sprintf("%s (%s:%d)", line(shortName(f.Function)), line(path.Base(strings.ReplaceAll(f.File, `\`, "/"))), f.Line))
 	}
 	return strings.Join(list, ", ")
 }
+
+// shortName returns a function without the path of its package.
+func shortName(function string) string { return function[strings.LastIndexByte(function, '/')+1:] }

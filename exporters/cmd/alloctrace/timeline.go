@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -121,7 +120,7 @@ func timelineCSV(out io.Writer, t *history.Timeline, by string) error {
 		}
 		for step, bytes := range g.Values {
 			begin := t.Begin + t.Step*time.Duration(step)
-			row(nanoseconds(begin), nanoseconds(begin+t.Step), g.Proxy, g.Child, g.Region, stackColumn(stack), strconv.FormatInt(bytes, 10))
+			row(decimal(int64(begin)), decimal(int64(begin+t.Step)), g.Proxy, g.Child, g.Region, stackColumn(stack), decimal(bytes))
 		}
 	}
 	w.Flush()
