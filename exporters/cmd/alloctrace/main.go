@@ -13,6 +13,10 @@
 //	alloctrace flame FILE               folded stacks, for flame graphs
 //	alloctrace export FORMAT FILE       a file for another program: pprof, perfetto, chrome, csv or parquet
 //
+// and of a program that runs, whose page of package exporters/debugpage is at a URL:
+//
+//	alloctrace top URL                  who holds the most, live in the terminal
+//
 // alloctrace help COMMAND says what a command's flags are. docs/read-a-recording.md shows them at work.
 package main
 
@@ -41,7 +45,7 @@ type command struct {
 var commands = []command{
 	{"blackbox", "[-json | -pprof FILE [-peak] | -otlp FILE] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
 	{"info", "[-json] [-alone] FILE", "print what a recording has, in short", infoFlags},
-	{"top", "[-by live|allocated|peak] [-n N] [flags] FILE", "print who holds or has allocated the most", topFlags},
+	{"top", "[-by live|allocated|peak] [-n N] [flags] FILE, or [-sites] [-sort COLUMN] [-count N] [-interval TIME] [-json] URL", "print who holds or has allocated the most, in a recording or a program that runs", topFlags},
 	{"leaks", "[-n N] [flags] FILE", "print what is live at the end, its age and growth", leaksFlags},
 	{"timeline", "[-by child|site|region|proxy] [-steps N] [-csv] [flags] FILE", "print what was live over time", timelineFlags},
 	{"diff", "[-from T] [-to T] [flags] FILE, or [-at T] [flags] BEFORE AFTER", "print what has changed between two moments, or two recordings", diffFlags},

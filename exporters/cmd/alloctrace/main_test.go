@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,6 +23,22 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files of testdata anew")
+
+// argsVariable has arguments, a line each, with which this test binary is the program.
+const argsVariable = "ALLOCTRACE_TEST_ARGS"
+
+func TestMain(m *testing.M) {
+	if args := os.Getenv(argsVariable); args != "" {
+		os.Exit(run(strings.Split(args, "\n"), os.Stdout, os.Stderr))
+	}
+	if path := os.Getenv(leakVariable); path != "" {
+		if err := leakUntilKilled(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // newBox returns the path of a box that has something of everything.
 func newBox(t *testing.T) string {

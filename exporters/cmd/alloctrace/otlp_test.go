@@ -125,16 +125,6 @@ func TestOTLPBounds(t *testing.T) {
 // leakVariable has the test binary be a program that leaks, and is the path of its box.
 const leakVariable = "ALLOCTRACE_TEST_LEAK"
 
-func TestMain(m *testing.M) {
-	if path := os.Getenv(leakVariable); path != "" {
-		if err := leakUntilKilled(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
-
 func leakUntilKilled(path string) error {
 	profile := heapprofile.New(heapprofile.Options{Rate: 1, Peak: true})
 	box, err := blackbox.Create(path, blackbox.Options{Profile: profile})

@@ -68,9 +68,13 @@ func timelineText(t *history.Timeline, by string, r *reading) string {
 	return b.String()
 }
 
+const sparkLevels = " ▁▂▃▄▅▆▇█"
+
 // sparks draws values in proportion to the most that there is. What is not 0 can be seen.
-func sparks(values []int64, most int64) string {
-	levels := []rune(" ▁▂▃▄▅▆▇█")
+func sparks(values []int64, most int64) string { return sparksOf(values, most, sparkLevels) }
+
+func sparksOf(values []int64, most int64, characters string) string {
+	levels := []rune(characters)
 	var b strings.Builder
 	for _, v := range values {
 		level := scale(v, most, len(levels)-1)

@@ -13,9 +13,14 @@ func topFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, 
 	r := readingFlags(f, true)
 	r.textFlags(f, "sites")
 	by := f.String("by", "live", "the `ORDER` of sites: live at the end, allocated in all, or live at the peak of all")
+	w := watchFlags(f)
 	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 {
 			return failed, errUsage
+		}
+		if isPage(args[0]) {
+			f.Visit(func(set *flag.Flag) { w.refuse(set.Name) })
+			return w.run(args[0], r, out)
 		}
 		in, err := r.open(args[0], errOut)
 		if err != nil {
