@@ -102,7 +102,7 @@ func newStorm(t *testing.T, events int) (path string, m *model) {
 			m.add("reallocating", old.child, old.depth, old.Block)
 			m.add("reallocated", old.child, depth, b)
 			old.Block, old.depth = b, depth
-		case i < 7 && done%1000 == 0:
+		case i < 7 && done%32 == 0:
 			if _, err := children[child].Allocate(blockalloc.Layout{Size: limit + 1, Align: 1}); err == nil {
 				t.Fatal("the limit lets through what is too much")
 			}
