@@ -16,57 +16,41 @@ func diffFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int,
 	from := f.String("from", "", "the first `moment` of one recording; without it the beginning")
 	to := f.String("to", "", "the second `moment` of one recording; without it the end")
 	at := f.String("at", "", "the `moment` of both recordings; without it their ends")
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) == 0 || len(args) > 2 || len(args) == 1 && *at != "" || len(args) == 2 && *from+*to != "" {
-			return failed, errUsage
-		}
-		var in []*history.Recording
-		for _, path := range args {
-			one, err := r.open(path, errOut)
-			if err != nil {
-				return failed, err
-			}
-			in = append(in, one)
+	return r.command(2, func(args []string, in []*history.Recording) (a answer, err error) {
+		if len(args) == 1 && *at != "" || len(args) == 2 && *from+*to != "" {
+			return a, errUsage
 		}
 		var c *history.Comparison
 		var names [2]string
 		if len(in) == 1 {
-			first, last := in[0].Span()
-			begin, err := momentOr(*from, in[0], first)
-			if err != nil {
-				return failed, err
+			begin, end := in[0].Span()
+			if begin, err = momentOr(*from, in[0], begin); err != nil {
+				return a, err
 			}
-			end, err := momentOr(*to, in[0], last)
-			if err != nil {
-				return failed, err
+			if end, err = momentOr(*to, in[0], end); err != nil {
+				return a, err
 			}
 			c = history.Between(in[0], begin, end, r.options())
 			names = [2]string{"at " + since(begin), "at " + since(end)}
 		} else {
 			end, err := momentOr(*at, in[0], history.End)
 			if err != nil {
-				return failed, err
+				return a, err
 			}
 			if other, err := momentOr(*at, in[1], history.End); err != nil {
-				return failed, err
+				return a, err
 			} else if other != end {
-				return failed, fmt.Errorf("-at is %q: for two recordings use the time since they began, such as 90s", *at)
+				return a, fmt.Errorf("-at is %q: for two recordings use the time since they began, such as 90s", *at)
 			}
 			c = history.Compare(in[0], in[1], end, r.options())
 			names = [2]string{line(args[0]), line(args[1])}
 		}
-		var err error
-		if r.asJSON {
-			err = writeJSON(out, c)
-		} else {
-			_, err = io.WriteString(out, diffText(c, names, r))
-		}
-		unknown := []*history.Unknown{&c.Unknown}
+		a = answer{c, writeString(diffText(c, names, r)), []*history.Unknown{&c.Unknown}}
 		if c.First != nil {
-			unknown = append(unknown, c.First)
+			a.unknown = append(a.unknown, c.First)
 		}
-		return statusOf(err, unknown...)
-	}
+		return a, nil
+	})
 }
 
 func diffText(c *history.Comparison, names [2]string, r *reading) string {

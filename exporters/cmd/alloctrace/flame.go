@@ -16,28 +16,15 @@ func flameFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int
 	r := readingFlags(f, true)
 	r.jsonFlag(f)
 	by := f.String("by", "live", "which `BYTES`: live at the end, allocated in all, or live at the peak of all")
-	to := f.String("o", "-", "write to this `FILE`; - is the standard output")
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 {
-			return failed, errUsage
-		}
-		in, err := r.open(args[0], errOut)
+	f.StringVar(&r.to, "o", "-", "write to this `FILE`; - is the standard output")
+	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
+		k, err := history.Rank(in[0], *by, r.options())
 		if err != nil {
-			return failed, err
-		}
-		k, err := history.Rank(in, *by, r.options())
-		if err != nil {
-			return failed, err
+			return answer{}, err
 		}
 		stacks := fold(k, *by)
-		err = writeFile(*to, out, func(w io.Writer) error {
-			if r.asJSON {
-				return writeJSON(w, stacks)
-			}
-			return writeFolded(w, stacks)
-		})
-		return statusOf(err, &k.Unknown)
-	}
+		return answer{stacks, func(w io.Writer) error { return writeFolded(w, stacks) }, []*history.Unknown{&k.Unknown}}, nil
+	})
 }
 
 // fold returns bytes by stack: functions with a semicolon between them, the outermost first.

@@ -13,22 +13,10 @@ import (
 func infoFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	r := readingFlags(f, false)
 	r.jsonFlag(f)
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 {
-			return failed, errUsage
-		}
-		in, err := r.open(args[0], errOut)
-		if err != nil {
-			return failed, err
-		}
-		s := history.Summarize(in, r.options())
-		if r.asJSON {
-			err = writeJSON(out, s)
-		} else {
-			_, err = io.WriteString(out, infoText(s))
-		}
-		return statusOf(err, &s.Unknown)
-	}
+	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
+		s := history.Summarize(in[0], r.options())
+		return answer{s, writeString(infoText(s)), []*history.Unknown{&s.Unknown}}, nil
+	})
 }
 
 func infoText(s *history.Summary) string {

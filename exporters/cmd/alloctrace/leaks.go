@@ -13,22 +13,10 @@ import (
 func leaksFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	r := readingFlags(f, true)
 	r.textFlags(f, "sites")
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 {
-			return failed, errUsage
-		}
-		in, err := r.open(args[0], errOut)
-		if err != nil {
-			return failed, err
-		}
-		l := history.FindLeaks(in, r.options())
-		if r.asJSON {
-			err = writeJSON(out, l)
-		} else {
-			_, err = io.WriteString(out, leaksText(l, r))
-		}
-		return statusOf(err, &l.Unknown)
-	}
+	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
+		l := history.FindLeaks(in[0], r.options())
+		return answer{l, writeString(leaksText(l, r)), []*history.Unknown{&l.Unknown}}, nil
+	})
 }
 
 func leaksText(l *history.Leaks, r *reading) string {

@@ -38,30 +38,18 @@ func queryFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int
 	f.DurationVar(&q.shorter, "shorter", 0, "blocks that were released and had lived for less than this `time`")
 	f.StringVar(&q.size, "size", "", "blocks of `MIN:MAX` granted bytes, such as 4KiB:1MiB; either may be left out")
 	order := f.String("sort", "size", "the `ORDER` of blocks: the largest size or life first, or by the time at which they were acquired")
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 {
-			return failed, errUsage
-		}
+	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
 		less, ok := orders[*order]
 		if !ok {
-			return failed, fmt.Errorf("-sort is %q: use size, life or time", *order)
+			return answer{}, fmt.Errorf("-sort is %q: use size, life or time", *order)
 		}
-		in, err := r.open(args[0], errOut)
+		match, err := q.match(in[0])
 		if err != nil {
-			return failed, err
+			return answer{}, err
 		}
-		match, err := q.match(in)
-		if err != nil {
-			return failed, err
-		}
-		found := history.FindBlocks(in, match, less, r.most, r.options())
-		if r.asJSON {
-			err = writeJSON(out, foundJSON(found))
-		} else {
-			_, err = io.WriteString(out, queryText(found, r))
-		}
-		return statusOf(err, &found.Unknown)
-	}
+		found := history.FindBlocks(in[0], match, less, r.most, r.options())
+		return answer{foundJSON(found), writeString(queryText(found, r)), []*history.Unknown{&found.Unknown}}, nil
+	})
 }
 
 // match returns a function that reports whether a block is looked for.

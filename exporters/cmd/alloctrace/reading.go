@@ -22,12 +22,13 @@ type reading struct {
 	alone, asJSON        bool
 	proxy, child, region *string
 	stack                *regexp.Regexp
-	most, calls          int // rows, and calls of a row, that a text has
+	most, calls          int    // rows, and calls of a row, that a text has
+	to                   string // where output goes: - is the standard output
 }
 
 // readingFlags adds the flags that all commands have which read recordings, and those that select sites.
 func readingFlags(f *flag.FlagSet, selects bool) *reading {
-	r := new(reading)
+	r := &reading{to: "-"}
 	f.BoolVar(&r.alone, "alone", false, "leave out FILE.old, which is read before FILE if it is of the same process")
 	if !selects {
 		return r

@@ -19,28 +19,20 @@ func timelineFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (
 	by := f.String("by", "", "what is told apart, the `GROUP`: child, site, region or proxy")
 	steps := f.Int("steps", 40, "divide the time into `N` steps")
 	asCSV := f.Bool("csv", false, "print it as CSV: docs/read-a-recording.md has the columns")
-	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 || r.asJSON && *asCSV {
-			return failed, errUsage
+	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
+		if r.asJSON && *asCSV {
+			return answer{}, errUsage
 		}
-		in, err := r.open(args[0], errOut)
+		t, err := history.NewTimeline(in[0], *by, *steps, r.options())
 		if err != nil {
-			return failed, err
+			return answer{}, err
 		}
-		t, err := history.NewTimeline(in, *by, *steps, r.options())
-		if err != nil {
-			return failed, err
+		a := answer{t, writeString(timelineText(t, *by, r)), []*history.Unknown{&t.Unknown}}
+		if *asCSV {
+			a.write = func(w io.Writer) error { return timelineCSV(w, t, *by) }
 		}
-		switch {
-		case r.asJSON:
-			err = writeJSON(out, t)
-		case *asCSV:
-			err = timelineCSV(out, t, *by)
-		default:
-			_, err = io.WriteString(out, timelineText(t, *by, r))
-		}
-		return statusOf(err, &t.Unknown)
-	}
+		return a, nil
+	})
 }
 
 const barWidth = 60

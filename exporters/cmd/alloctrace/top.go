@@ -14,28 +14,19 @@ func topFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, 
 	r.textFlags(f, "sites")
 	by := f.String("by", "live", "the `ORDER` of sites: live at the end, allocated in all, or live at the peak of all")
 	w := watchFlags(f)
+	recording := r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
+		k, err := history.Rank(in[0], *by, r.options())
+		if err != nil {
+			return answer{}, err
+		}
+		return answer{k, writeString(topText(k, *by, r)), []*history.Unknown{&k.Unknown}}, nil
+	})
 	return func(args []string, out, errOut io.Writer) (int, error) {
-		if len(args) != 1 {
-			return failed, errUsage
+		if len(args) != 1 || !isPage(args[0]) {
+			return recording(args, out, errOut)
 		}
-		if isPage(args[0]) {
-			f.Visit(func(set *flag.Flag) { w.refuse(set.Name) })
-			return w.run(args[0], r, out)
-		}
-		in, err := r.open(args[0], errOut)
-		if err != nil {
-			return failed, err
-		}
-		k, err := history.Rank(in, *by, r.options())
-		if err != nil {
-			return failed, err
-		}
-		if r.asJSON {
-			err = writeJSON(out, k)
-		} else {
-			_, err = io.WriteString(out, topText(k, *by, r))
-		}
-		return statusOf(err, &k.Unknown)
+		f.Visit(func(set *flag.Flag) { w.refuse(set.Name) })
+		return w.run(args[0], r, out)
 	}
 }
 
