@@ -114,7 +114,7 @@ var below = []string{
 // the kernel, is shown by two, otlp and the command write files with otlpfile, and the command reads and replays those of recording. Nor do tests. Tracegrpc is a middleware on top of tracer,
 // and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
-	"exporters/cmd/alloctrace":           {"github.com/google/pprof/profile", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
+	"exporters/cmd/alloctrace":           {"charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi", "github.com/google/pprof/profile", "github.com/parquet-go/parquet-go", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox", "google.golang.org/protobuf/encoding/protowire"},
 	"exporters/expvars":                  {},
 	"exporters/memlimit":                 {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth": {module + "/exporters/memlimit"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,14 +29,7 @@ func TestChromeOpens(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "trace.json")
 	r.run(whole, "export", "chrome", "-by", "site", "-o", file, path)
 	cmd := exec.CommandContext(t.Context(), "node", "testdata/chrome.cjs", file, filepath.Join(strings.TrimSpace(string(root)), "src/internal/trace/traceviewer/static"), t.TempDir())
-	out, err := cmd.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			t.Fatalf("%v: %s", err, exit.Stderr)
-		}
-		t.Fatal(err)
-	}
+	out := outputOf(t, cmd)
 	var found struct {
 		Warnings  []string
 		Processes []struct {

@@ -60,27 +60,24 @@ type (
 		} `json:"nodes"`
 	}
 
+	// T is a number or a column.
+	pageStats[T any] struct {
+		Live                T `json:"live"`
+		LiveBlocks          T `json:"live_blocks"`
+		Peak                T `json:"peak"`
+		Allocated           T `json:"allocated"`
+		FailedAllocations   T `json:"failed_allocations"`
+		FailedReallocations T `json:"failed_reallocations"`
+		FailedFrees         T `json:"failed_frees"`
+	}
+
 	pageSnapshot struct {
-		Known pageKnown `json:"known"`
-		AtUS  int64     `json:"at_us"`
-		Total struct {
-			Live                int64 `json:"live"`
-			LiveBlocks          int64 `json:"live_blocks"`
-			Peak                int64 `json:"peak"`
-			Allocated           int64 `json:"allocated"`
-			FailedAllocations   int64 `json:"failed_allocations"`
-			FailedReallocations int64 `json:"failed_reallocations"`
-			FailedFrees         int64 `json:"failed_frees"`
-		} `json:"total"`
+		Known pageKnown        `json:"known"`
+		AtUS  int64            `json:"at_us"`
+		Total pageStats[int64] `json:"total"`
 		Nodes struct {
-			Node                []int   `json:"node"`
-			Live                []int64 `json:"live"`
-			LiveBlocks          []int64 `json:"live_blocks"`
-			Peak                []int64 `json:"peak"`
-			Allocated           []int64 `json:"allocated"`
-			FailedAllocations   []int64 `json:"failed_allocations"`
-			FailedReallocations []int64 `json:"failed_reallocations"`
-			FailedFrees         []int64 `json:"failed_frees"`
+			Node []int `json:"node"`
+			pageStats[[]int64]
 		} `json:"nodes"`
 		Sites struct {
 			Site       []int   `json:"site"`

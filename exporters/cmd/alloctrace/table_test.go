@@ -41,6 +41,12 @@ func readParquet[T any, R row[T]](t *testing.T, file []byte) (rows [][]string, o
 	}
 }
 
+// tableColumns are those of docs/export-a-recording.md.
+var tableColumns = map[string]string{
+	"events": "time_ns,event,address,size,requested,alignment,proxy,child,region,stack,dropped",
+	"blocks": "acquired_ns,released_ns,state,address,size,requested,proxy,child,region,stack",
+}
+
 // TestExportParquet: a file of Parquet has the rows of CSV, with and without dropped events, and says of which process they are.
 func TestExportParquet(t *testing.T) {
 	lossy := filepath.Join(t.TempDir(), "lossy")
@@ -60,6 +66,9 @@ func TestExportParquet(t *testing.T) {
 				read = readParquet[blockRow]
 			}
 			got, of := read(t, file)
+			if columns := strings.Join(want[0], ","); columns != tableColumns[table] {
+				t.Errorf("%s has the columns %s", table, columns)
+			}
 			if i, same := firstDifference(got, want[1:]); !same {
 				t.Fatalf("%s: %d rows, want %d; row %d is\n%q, want\n%q", table, len(got), len(want)-1, i, got[i], want[1+i])
 			}
@@ -118,14 +127,7 @@ func duckdb(t *testing.T, queries ...string) (results [][]map[string]string) {
 	}
 	cmd := exec.CommandContext(t.Context(), "node", append([]string{script}, queries...)...)
 	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
-	out, err := cmd.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			t.Fatalf("%v: %s", err, exit.Stderr)
-		}
-		t.Fatal(err)
-	}
+	out := outputOf(t, cmd)
 	for line := range strings.Lines(string(out)) {
 		var rows []map[string]any
 		if err := json.Unmarshal([]byte(line), &rows); err != nil {
@@ -147,6 +149,19 @@ func duckdb(t *testing.T, queries ...string) (results [][]map[string]string) {
 		results = append(results, texts)
 	}
 	return results
+}
+
+// outputOf returns what a program writes, which must not fail.
+func outputOf(t *testing.T, cmd *exec.Cmd) []byte {
+	t.Helper()
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		t.Fatalf("%v: %v: %s", cmd, err, exit.Stderr)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // TestDuckDB: the sums of DuckDB over the tables are those of the model, and CSV and Parquet have the same.

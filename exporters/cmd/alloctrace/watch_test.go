@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/alloctrace/alloctrace/internal/fields"
 )
 
 // A fakePage answers as a page of exporters/debugpage does. Its numbers are those of the next answer.
@@ -107,7 +109,9 @@ and 1 more
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	var m liveMoment
-	if err := json.Unmarshal([]byte(r.run(whole, "top", "-json", at)), &m); err != nil || m.PID != 4711 || m.Total.Failures != 6 || len(m.Children) != 3 || m.Children[1].Name != "app/cache" || m.Children[1].Live != 1024 ||
+	printed := []byte(r.run(whole, "top", "-json", at))
+	fields.Compare(t, "testdata/top.txt", fields.Object(t, printed))
+	if err := json.Unmarshal(printed, &m); err != nil || m.PID != 4711 || m.Total.Failures != 6 || len(m.Children) != 3 || m.Children[1].Name != "app/cache" || m.Children[1].Live != 1024 ||
 		len(m.Sites) != 2 || m.Sites[0].Stack[0].Line != 88 || m.Sites[0].Allocated != 2048 {
 		t.Errorf("%v, %+v", err, m)
 	}
