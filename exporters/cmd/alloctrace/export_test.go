@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -270,5 +272,42 @@ func TestExportCSV(t *testing.T) {
 	}
 	if list := rows("timeline", "-csv", "-by", "site", "-steps", "10"); len(list) != 20 || list[9][6] != "102400" || list[0][3] != "cache" || !strings.Contains(list[0][5], "alloctrace.hold (") {
 		t.Errorf("%q", list)
+	}
+}
+
+// A heapWatcher remembers the largest heap that there was while something was written to it.
+type heapWatcher struct {
+	writes  int
+	written int64
+	most    uint64
+}
+
+func (w *heapWatcher) Write(b []byte) (int, error) {
+	w.written += int64(len(b))
+	if w.writes++; w.writes%64 == 1 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		w.most = max(w.most, stats.HeapAlloc)
+	}
+	return len(b), nil
+}
+
+// TestExportMemory: the memory that an export takes is that of what is live, of sites and of a group of rows, and not of all events.
+func TestExportMemory(t *testing.T) {
+	path, _ := newStorm(t, stormEvents())
+	for _, args := range [][]string{{"perfetto"}, {"chrome"}, {"csv"}, {"csv", "-blocks"}, {"parquet"}, {"parquet", "-blocks"}} {
+		var before, w heapWatcher
+		var errOut bytes.Buffer
+		_, _ = before.Write(nil)
+		if got := run(slices.Concat([]string{"export"}, args, []string{path}), &w, &errOut); got != whole {
+			t.Fatalf("%q exits with %d: %s", args, got, &errOut)
+		}
+		const most = 96 << 20
+		if grown := int64(w.most) - int64(before.most); grown > most {
+			t.Errorf("%q: %d bytes for %d written", args, grown, w.written)
+		} else {
+			t.Logf("%q: %d bytes for %d written", args, grown, w.written)
+		}
 	}
 }
