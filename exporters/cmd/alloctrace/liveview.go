@@ -54,7 +54,7 @@ var liveColumns = []liveColumn{
 	{"name", "n", 0, 0, nil, func(a, b *shownRow) int { return strings.Compare(a.Name, b.Name) }},
 }
 
-const totalNumber = -1
+const totalNumber = -1 // which no node has
 
 const sparkRank = 2 // among columns, that of the last moments
 
@@ -187,7 +187,9 @@ func (v *liveView) head() []string {
 	m := v.now
 	rate := "rate unknown"
 	if v.before != nil {
-		rate = rateText(v.rate(m.Total.Allocated-v.before.Total.Allocated)) + "/s allocated"
+		if n := v.rate(m.Total.Allocated - v.before.Total.Allocated); n >= 0 {
+			rate = rateText(n) + "/s allocated"
+		}
 	}
 	list := []string{
 		fmt.Sprintf("%s, process %d, %s, %s", line(m.Title), m.PID, line(m.Go), date(m.At)),

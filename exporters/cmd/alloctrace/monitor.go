@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (m *monitor) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = message.Width, message.Height
 	case askAgain:
-		return m, func() tea.Msg {
+		return m, func() tea.Msg { // in a goroutine, of which there is one: it is asked again after the answer
 			moment, err := m.ask()
 			return answered{moment, err}
 		}
@@ -84,6 +85,14 @@ func (m *monitor) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m *monitor) answer(a answered) {
+	if rows := m.view.rows(); m.cursor < len(rows) { // the row stays selected where it moves to
+		selected := rows[m.cursor].number
+		defer func() {
+			if i := slices.IndexFunc(m.view.rows(), func(r shownRow) bool { return r.number == selected }); i >= 0 {
+				m.cursor = i
+			}
+		}()
+	}
 	switch {
 	case a.err != nil:
 		m.tries++

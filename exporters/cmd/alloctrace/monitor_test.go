@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,19 @@ func TestMonitorAnswers(t *testing.T) {
 	m.Update(tea.WindowSizeMsg{Width: 20, Height: 5})
 	if m.width != 20 || m.height != 5 {
 		t.Errorf("%d by %d", m.width, m.height)
+	}
+}
+
+// TestMonitorFollows: the selected row stays so where it moves to.
+func TestMonitorFollows(t *testing.T) {
+	m := newMonitor(110, 9, false)
+	m.shown("down")
+	after := *m.view.now
+	after.Children = slices.Clone(after.Children)
+	after.Children[1].Live = 1
+	m.Update(answered{&after, nil})
+	if rows := m.view.rows(); m.cursor != 2 || rows[m.cursor].Name != "app/cache" {
+		t.Errorf("row %d, %q is selected", m.cursor, rows[m.cursor].Name)
 	}
 }
 
