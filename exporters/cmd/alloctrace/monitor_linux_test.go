@@ -41,7 +41,9 @@ func newTerminal(t *testing.T, columns, rows int, environment []string, args ...
 	go func() { _, _ = io.Copy(f, term.screen) }() // what the terminal answers
 	t.Cleanup(func() {
 		f.Close()
-		term.screen.Close()
+		if pipe, ok := term.screen.InputPipe().(io.Closer); ok { // Close of the screen races with its Read
+			pipe.Close()
+		}
 	})
 	return term
 }
