@@ -30,7 +30,10 @@ func infoText(s *history.Summary) string {
 	if h.Program != "" {
 		fmt.Fprintf(&b, ", %s", line(h.Program))
 	}
-	fmt.Fprintf(&b, ", %s, %s/%s\n", line(h.Go), line(h.GOOS), line(h.GOARCH))
+	if h.Go != "" {
+		fmt.Fprintf(&b, ", %s", line(h.Go))
+	}
+	fmt.Fprintf(&b, ", %s/%s\n", line(h.GOOS), line(h.GOARCH))
 	fmt.Fprintf(&b, "recording began %s, and has %s to %s of it\n", date(h.Began), since(s.First), since(s.Last))
 	if s.Closed {
 		b.WriteString("closed\n")

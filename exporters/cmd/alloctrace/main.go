@@ -1,5 +1,6 @@
-// Alloctrace reads what programs that use this library leave behind:
+// Alloctrace reads what programs that use this library leave behind, and records others.
 //
+//	alloctrace record -o FILE PROGRAM   a recording of a program that uses C's malloc
 //	alloctrace blackbox FILE            what a black box has: what was live, by whom, the peak, and the last events
 //
 // and of a recording of package exporters/recording:
@@ -44,6 +45,7 @@ type command struct {
 
 var commands = []command{
 	{"blackbox", "[-json | -pprof FILE [-peak] | -otlp FILE] [-events N] FILE", "print what was live, by whom, the peak, and the last events", blackboxFlags},
+	{recordName, "[-o FILE] [-calls N] [-children] [-threads] [-limit BYTES] PROGRAM ARGUMENTS...", "run a program, and record every event of C's malloc in it", recordFlags},
 	{"info", "[-json] [-alone] FILE", "print what a recording has, in short", infoFlags},
 	{"top", "[-by live|allocated|peak] [-n N] [flags] FILE, or [-sites] [-sort COLUMN] [-count N] [-interval TIME] [-json] URL", "print who holds or has allocated the most, in a recording or a program that runs", topFlags},
 	{"leaks", "[-n N] [flags] FILE", "print what is live at the end, its age and growth", leaksFlags},
@@ -113,6 +115,10 @@ func (c *command) run(args []string, out, errOut io.Writer) int {
 			return whole
 		} else if err != nil {
 			return failed
+		}
+		if c.name == recordName { // what follows a program is the program's
+			files = f.Args()
+			break
 		}
 		if f.NArg() == 0 {
 			break

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/cmem"
 	"github.com/alloctrace/alloctrace/exporters/recording"
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
@@ -26,7 +27,7 @@ type target struct {
 
 func targetFlags(f *flag.FlagSet) target {
 	return target{
-		f.String("on", "pool", "replay on this `ALLOCATOR`: pool, slab (over a pool), heap (Go's), or system (a mapping a block)"),
+		f.String("on", "pool", "replay on this `ALLOCATOR`: pool, slab (over a pool), heap (Go's), malloc (C's, if the command was built with cgo), or system (a mapping a block)"),
 		f.Int64("limit", 0, "let no more than `BYTES` be live"),
 	}
 }
@@ -47,10 +48,12 @@ func (t target) new() (a blockalloc.Allocator, end func() error, err error) {
 		a, end = slab, func() error { return errors.Join(slab.Close(), pool.Close()) }
 	case "heap":
 		a = new(blockalloc.Heap)
+	case "malloc":
+		a = new(cmem.Malloc)
 	case "system":
 		a = new(blockalloc.System)
 	default:
-		return nil, nil, fmt.Errorf("-on %q: use pool, slab, heap or system", *t.on)
+		return nil, nil, fmt.Errorf("-on %q: use pool, slab, heap, malloc or system", *t.on)
 	}
 	switch {
 	case *t.limit < 0:

@@ -1,0 +1,177 @@
+package preload
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// An Event is one of malloc's. Reallocating and Reallocated of the same call have the same Thread, and between them that has no other.
+type Event struct {
+	Number uint64          // in the order of the process, counted from 1
+	Kind   alloctrace.Kind // AllocateFailed has no address; ReallocateFailed that of the block that stays
+	Align  uintptr         // that was asked for, or that of malloc; of releases 1
+	Addr   uint64
+	Size   uint64 // that was asked for; of releases 0
+	Usable uint64 // bytes that the block has; 0 if it is not known
+	Time   time.Duration
+	Thread uint32
+	Stack  []uint64 // return addresses, the innermost first; it is valid until the next event
+
+	// Lost, if it is not 0, is how many events are missing here. The rest of the Event is zero then, but for Number, that of the first.
+	Lost uint64
+}
+
+// A Header is what a file says of its process.
+type Header struct {
+	PID, Parent int
+	Frames      int
+	Align       uintptr // of malloc
+	PageSize    int
+	Began       time.Time
+	Program     string // its path, "" if it is not known
+
+	began uint64 // by the clock of records
+}
+
+// ErrFormat is wrapped by the errors of what is no file of a recorder.
+var ErrFormat = errors.New("no file of a recorder")
+
+// What recorder/preload.c calls so.
+const (
+	magic       = "ALTRPRE1"
+	headerSize  = 4096
+	chunkSize   = 256 << 10
+	chunkHeader = 16
+	chunkEvents = 1
+	chunkMaps   = 2
+	recordSize  = 48
+	programAt   = 56
+	programSize = 2048
+)
+
+// A File is what a process has recorded. One goroutine may use it.
+type File struct {
+	Header
+	in     io.ReaderAt
+	close  func() error
+	order  binary.ByteOrder
+	chunks []chunk // of events, by the first
+	maps   []maps  // in order
+}
+
+// A chunk has events of one thread at a time, in order.
+type chunk struct {
+	offset int64
+	first  uint64 // the number of its first event
+}
+
+// Open opens a file. The error wraps [ErrFormat] if it is none.
+func Open(path string) (*File, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := NewFile(in)
+	if err != nil {
+		in.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	f.close = in.Close
+	return f, nil
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.close() }
+
+// NewFile returns what in has.
+func NewFile(in io.ReaderAt) (*File, error) {
+	f := &File{in: in, close: func() error { return nil }}
+	b := make([]byte, headerSize)
+	if n, err := in.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("%w: its header is cut off: %w", ErrFormat, err)
+	}
+	switch {
+	case string(b[:len(magic)]) != magic:
+		return nil, fmt.Errorf("%w: it does not begin with %q", ErrFormat, magic)
+	case binary.LittleEndian.Uint32(b[8:]) == 0x01020304:
+		f.order = binary.LittleEndian
+	case binary.BigEndian.Uint32(b[8:]) == 0x01020304:
+		f.order = binary.BigEndian
+	default:
+		return nil, fmt.Errorf("%w: the order of its bytes is not known", ErrFormat)
+	}
+	if header, size := f.order.Uint32(b[12:]), f.order.Uint32(b[16:]); header != headerSize || size != chunkSize {
+		return nil, fmt.Errorf("%w: its header has %d bytes and its chunks %d", ErrFormat, header, size)
+	}
+	program, _, _ := bytes.Cut(b[programAt:programAt+programSize], []byte{0})
+	f.Header = Header{
+		PID: int(f.order.Uint32(b[20:])), Parent: int(f.order.Uint32(b[24:])), Frames: int(f.order.Uint32(b[28:])),
+		Align: uintptr(f.order.Uint32(b[32:])), PageSize: int(f.order.Uint32(b[36:])),
+		began: f.order.Uint64(b[40:]), Began: time.Unix(0, int64(f.order.Uint64(b[48:]))), Program: string(program),
+	}
+	if f.Align == 0 || f.Align&(f.Align-1) != 0 {
+		return nil, fmt.Errorf("%w: malloc aligns to %d", ErrFormat, f.Align)
+	}
+	return f, f.index()
+}
+
+// index finds the chunks.
+func (f *File) index() error {
+	for offset := int64(headerSize); ; offset += chunkSize {
+		var b [chunkHeader + 8]byte // with the number of the first event
+		n, err := f.in.ReadAt(b[:], offset)
+		if n < len(b) {
+			if err == io.EOF {
+				err = nil
+			}
+			break
+		}
+		switch f.order.Uint32(b[:]) {
+		case chunkEvents:
+			if first := f.order.Uint64(b[chunkHeader:]); first > 0 {
+				f.chunks = append(f.chunks, chunk{offset, first})
+			}
+		case chunkMaps:
+			if err := f.readMaps(offset, f.order.Uint32(b[4:]), f.order.Uint64(b[8:])); err != nil {
+				return err
+			}
+		}
+	}
+	slices.SortFunc(f.chunks, func(a, b chunk) int { return compare(a.first, b.first) })
+	slices.SortStableFunc(f.maps, func(a, b maps) int { return compare(a.seq, b.seq) })
+	return nil
+}
+
+func compare(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (f *File) readMaps(offset int64, used uint32, seq uint64) error {
+	b := make([]byte, min(used, chunkSize-chunkHeader))
+	if n, err := f.in.ReadAt(b, offset+chunkHeader); n < len(b) {
+		return err
+	}
+	m := maps{seq: seq}
+	for line := range strings.Lines(string(b)) {
+		if mapped, ok := parseMapping(line); ok {
+			m.list = append(m.list, mapped)
+		}
+	}
+	f.maps = append(f.maps, m)
+	return nil
+}

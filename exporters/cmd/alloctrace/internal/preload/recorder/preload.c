@@ -1,0 +1,640 @@
+// A recorder of malloc and its kin, for programs that this project did not build: LD_PRELOAD has the dynamic linker load it
+// before the C library. It is for Linux, and built by package preload:
+//
+//	cc -O2 -fPIC -shared -static-libgcc -o preload.so preload.c
+//
+// It records malloc, calloc, realloc, reallocarray, free, posix_memalign, aligned_alloc, memalign, valloc and pvalloc. Blocks have
+// nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static programs, those whose
+// malloc is inside them, set-user-ID programs, mmap, and functions of one library alone, such as jemalloc's mallocx.
+//
+// ALLOCTRACE_PRELOAD has four words: the most bytes of a file, how many calls of a stack, a process ID, and a directory, which may
+// have spaces. Recorded is the child of that process, also after it has executed another program. If it is 0, all processes
+// are: each, and each program that it executes, has a file of its own.
+//
+// # The file
+//
+// It is named PID.N, and has the byte order and word size of the machine. It is a header of 4096 bytes, struct header, then chunks of
+// 256 KiB, each of which begins with a struct chunk. Those of kind 0 were given up. A chunk of kind CHUNK_EVENTS has records,
+// struct record and so many return addresses, up to the first whose seq is 0, or the end. One of kind CHUNK_MAPS has lines of
+// /proc/self/maps, those of executable files.
+//
+// Threads write into mappings of the file, so that a program that is killed loses nothing but what it was just writing: the kernel has
+// the rest. Nothing is done at exit. No call that the program makes is needed for it: it may call _exit, or crash.
+//
+// # The order
+//
+// seq counts the events of a process from 1. It is the order of the recording: nobody sees an address live twice. A release takes
+// its number before the inner free, an acquisition after the inner malloc. If the memory of the one becomes that of the other,
+// in whichever threads, the allocator has them happen one after the other, by its locks or atomics. Both are increments of
+// one word, whose order of modification agrees with what happens before: so relaxed increments are enough.
+//
+// A number that no record has is an event that was lost: the disk or the limit was full, a signal handler called malloc while
+// a record was written, or the process was killed.
+//
+// # What others have learnt the hard way
+//
+// - dlsym calls calloc: until all functions are found, memory comes from a small arena, which is never freed, or recorded.
+// - Programs close files that are not theirs: no file is kept open. So one that changes its root or user loses the rest.
+// - fork without its handlers, by a system call: what the child must not use is in a page that the kernel clears then.
+// - dl_iterate_phdr takes a lock, with which a program deadlocks that holds it: stacks are walked only where the unwinder finds tables
+//   by _dl_find_object (glibc 2.35), which takes none. Elsewhere a stack is the caller alone.
+// - Thread-local variables may be allocated by malloc: the model initial-exec never is.
+#define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <unwind.h>
+
+#ifndef MADV_WIPEONFORK // Linux 4.14
+#define MADV_WIPEONFORK 18
+#endif
+
+#define HEADER_SIZE 4096
+#define CHUNK_SIZE (256 << 10)
+#define MAX_FRAMES 64
+#define SPARES 64
+#define RETRY_AFTER 4096 // events, after there was no room for a chunk
+
+struct header {
+	char magic[8]; // "ALTRPRE1"
+	uint32_t order; // 0x01020304
+	uint32_t header_size, chunk_size;
+	uint32_t pid, parent;
+	uint32_t frames;	 // at most, of a stack
+	uint32_t align;		 // of malloc
+	uint32_t page_size;
+	uint64_t began;		 // by the clock of records, and by that of the calendar: nanoseconds
+	uint64_t began_realtime;
+	char program[2048]; // its path
+};
+
+enum { CHUNK_EVENTS = 1, CHUNK_MAPS = 2 };
+
+struct chunk {
+	uint32_t kind;
+	uint32_t used; // bytes of CHUNK_MAPS
+	uint64_t seq;  // of CHUNK_MAPS: when they were so
+};
+
+// As in package alloctrace.
+enum { ALLOCATED = 1, REALLOCATED, REALLOCATING, FREEING, ALLOCATE_FAILED, REALLOCATE_FAILED };
+
+struct record {
+	_Atomic uint64_t seq; // written last, so that a record that has one is whole
+	uint64_t time;	      // CLOCK_MONOTONIC, nanoseconds
+	uint64_t addr;	      // of REALLOCATE_FAILED: of the block that stays
+	uint64_t size;	      // that was asked for; of releases 0
+	uint64_t usable;      // bytes that the block has, or 0
+	uint32_t thread;
+	uint8_t kind;
+	uint8_t align; // its binary logarithm
+	uint8_t frames;
+	uint8_t unused;
+	uint64_t callers[]; // the innermost first
+};
+
+static struct {
+	void *(*malloc)(size_t);
+	void *(*calloc)(size_t, size_t);
+	void *(*realloc)(void *, size_t);
+	void (*free)(void *);
+	int (*posix_memalign)(void **, size_t, size_t);
+	void *(*aligned_alloc)(size_t, size_t);
+	void *(*memalign)(size_t, size_t);
+	size_t (*usable)(void *);
+} inner;
+
+// What is set once, before anything is recorded.
+static struct {
+	_Atomic int functions; // UNKNOWN, BEGUN, READY: then inner is known, and walks and key are
+	_Atomic int options;   // whether what follows them is known
+	int walks;	       // stacks
+	pthread_key_t key;
+	uint64_t most; // bytes of a file
+	unsigned frames;
+	pid_t parent;
+	char directory[PATH_MAX];
+} set;
+enum { UNKNOWN, BEGUN, READY };
+
+// What a process has. The kernel clears the page in the child of a fork, for which this one's file is not.
+struct process {
+	_Atomic int state; // UNKNOWN, BEGUN, READY (records), OFF. READY is stored after all that follows: who has loaded it sees that
+	_Atomic uint64_t seq;
+	_Atomic uint64_t end; // of the file
+	_Atomic int mapping;  // somebody reads /proc/self/maps
+	uint64_t mapped;      // the hash of what it had; used by who has mapping
+	pid_t pid;
+	char path[PATH_MAX + 32];
+	// Chunks that threads had not filled when they ended. Who takes one out by an exchange that acquires is the only one who has it,
+	// and sees what was written to it before it was put there by one that releases.
+	_Atomic(struct chunk *) spare[SPARES];
+};
+enum { OFF = READY + 1 };
+static struct process *process;
+
+static __thread struct {
+	struct chunk *chunk; // of the process of pid
+	size_t at;	     // the offset of its next record
+	pid_t pid, id;
+	unsigned skip;	       // so many events are lost before it asks for a chunk again
+	volatile int recording; // a record is being written; a signal handler may call malloc meanwhile
+	unsigned depth;	       // calls of inner functions, which may call others of them
+} self __attribute__((tls_model("initial-exec")));
+
+// The arena has what is allocated before the inner functions are known.
+static _Alignas(16) char arena[64 << 10];
+static _Atomic size_t arena_used;
+
+static int in_arena(const void *p) { return (uintptr_t)p - (uintptr_t)arena < sizeof(arena); }
+
+static void *arena_allocate(size_t size, size_t align)
+{
+	size_t used = atomic_load_explicit(&arena_used, memory_order_relaxed), from;
+	align = align < 16 ? 16 : align;
+	do {
+		uintptr_t base = (uintptr_t)arena;
+		from = ((base + used + align - 1) & ~(uintptr_t)(align - 1)) - base;
+		if (from > sizeof(arena) || size > sizeof(arena) - from) {
+			errno = ENOMEM;
+			return NULL;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(&arena_used, &used, from + size, memory_order_relaxed, memory_order_relaxed));
+	return arena + from;
+}
+
+static uint64_t nanoseconds(clockid_t clock)
+{
+	struct timespec t;
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static char *append_number(char *to, uint64_t n)
+{
+	char digits[20];
+	int many = 0;
+	do
+		digits[many++] = (char)('0' + n % 10);
+	while ((n /= 10) > 0);
+	while (many > 0)
+		*to++ = digits[--many];
+	return to;
+}
+
+// take_number reads a number and the space after it.
+static uint64_t take_number(const char **from)
+{
+	uint64_t n = 0;
+	for (; **from >= '0' && **from <= '9'; ++*from)
+		n = n * 10 + (uint64_t)(**from - '0');
+	if (**from == ' ')
+		++*from;
+	return n;
+}
+
+// read_options reads what ALLOCTRACE_PRELOAD says, if there is an environment yet.
+static void read_options(void)
+{
+	const char *text = getenv("ALLOCTRACE_PRELOAD");
+	if (text == NULL || atomic_load_explicit(&set.options, memory_order_relaxed))
+		return;
+	set.most = take_number(&text);
+	uint64_t frames = take_number(&text);
+	set.frames = frames > MAX_FRAMES ? MAX_FRAMES : (unsigned)frames;
+	set.parent = (pid_t)take_number(&text);
+	size_t length = strlen(text);
+	if (length == 0 || length >= sizeof(set.directory))
+		return;
+	memcpy(set.directory, text, length + 1);
+	atomic_store_explicit(&set.options, 1, memory_order_release);
+}
+
+static void leave(void *unused);
+
+// start finds the inner functions. It returns whether they are known: they are not while dlsym is called.
+static int start(void)
+{
+	int unknown = UNKNOWN;
+	if (!atomic_compare_exchange_strong_explicit(&set.functions, &unknown, BEGUN, memory_order_acquire, memory_order_acquire))
+		return unknown == READY;
+	*(void **)&inner.malloc = dlsym(RTLD_NEXT, "malloc");
+	*(void **)&inner.calloc = dlsym(RTLD_NEXT, "calloc");
+	*(void **)&inner.realloc = dlsym(RTLD_NEXT, "realloc");
+	*(void **)&inner.free = dlsym(RTLD_NEXT, "free");
+	*(void **)&inner.posix_memalign = dlsym(RTLD_NEXT, "posix_memalign");
+	*(void **)&inner.aligned_alloc = dlsym(RTLD_NEXT, "aligned_alloc");
+	*(void **)&inner.memalign = dlsym(RTLD_NEXT, "memalign");
+	*(void **)&inner.usable = dlsym(RTLD_NEXT, "malloc_usable_size");
+	set.walks = dlsym(RTLD_DEFAULT, "_dl_find_object") != NULL;
+	size_t size = (sizeof(struct process) + 4095) & ~(size_t)4095;
+	void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	// Without the page, or a kernel that clears it, nothing is recorded, and the program goes on.
+	if (page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0 && pthread_key_create(&set.key, leave) == 0)
+		process = page;
+	read_options();
+	atomic_store_explicit(&set.functions, READY, memory_order_release);
+	return 1;
+}
+
+static inline int ready(void) { return atomic_load_explicit(&set.functions, memory_order_acquire) == READY || start(); }
+
+// open_file makes the file of the process, if it is to be recorded.
+static void open_file(struct process *p)
+{
+	static const struct header empty = {.magic = "ALTRPRE"};
+	int unknown = UNKNOWN;
+	if (!atomic_load_explicit(&set.options, memory_order_acquire) || !atomic_compare_exchange_strong_explicit(&p->state, &unknown, BEGUN, memory_order_acquire, memory_order_relaxed))
+		return;
+	struct header h = empty;
+	int fd = -1;
+	p->pid = (pid_t)syscall(SYS_getpid);
+	h.magic[7] = '1';
+	h.order = 0x01020304;
+	h.header_size = HEADER_SIZE;
+	h.chunk_size = CHUNK_SIZE;
+	h.pid = (uint32_t)p->pid;
+	h.parent = (uint32_t)getppid();
+	h.frames = set.frames;
+	h.align = _Alignof(max_align_t);
+	h.page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+	h.began = nanoseconds(CLOCK_MONOTONIC);
+	h.began_realtime = nanoseconds(CLOCK_REALTIME);
+	if (readlink("/proc/self/exe", h.program, sizeof(h.program) - 1) < 0)
+		h.program[0] = 0;
+	for (unsigned n = 0; set.parent == 0 || getppid() == set.parent; n++) { // each program that the process executes has one
+		char *to = stpcpy(p->path, set.directory);
+		*to++ = '/';
+		to = append_number(to, (uint64_t)p->pid);
+		*to++ = '.';
+		*append_number(to, n) = 0;
+		fd = open(p->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0 || errno != EEXIST)
+			break;
+	}
+	int whole = fd >= 0 && pwrite(fd, &h, sizeof(h), 0) == (ssize_t)sizeof(h) && ftruncate(fd, HEADER_SIZE) == 0;
+	if (fd >= 0)
+		close(fd);
+	atomic_store_explicit(&p->end, HEADER_SIZE, memory_order_relaxed);
+	atomic_store_explicit(&p->state, whole ? READY : OFF, memory_order_release);
+}
+
+// allocate has the file system keep room for a chunk: a mapping of a file for which the disk has no room ends the program.
+static int allocate(int fd, off_t offset)
+{
+	static const char zero[16 << 10];
+	if (fallocate(fd, 0, offset, CHUNK_SIZE) == 0)
+		return 1;
+	if (errno != EOPNOTSUPP && errno != ENOSYS)
+		return 0;
+	for (off_t end = offset + CHUNK_SIZE; offset < end; offset += (off_t)sizeof(zero))
+		if (pwrite(fd, zero, sizeof(zero), offset) != (ssize_t)sizeof(zero))
+			return 0;
+	return 1;
+}
+
+// new_chunk returns a chunk of zeros at the end of the file, or NULL if there is no room.
+static struct chunk *new_chunk(struct process *p)
+{
+	if (set.most > 0 && atomic_load_explicit(&p->end, memory_order_relaxed) + CHUNK_SIZE > set.most)
+		return NULL;
+	int fd = open(p->path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	off_t offset = (off_t)atomic_fetch_add_explicit(&p->end, CHUNK_SIZE, memory_order_relaxed);
+	void *chunk = MAP_FAILED;
+	if (allocate(fd, offset))
+		chunk = mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+	close(fd);
+	return chunk == MAP_FAILED ? NULL : chunk;
+}
+
+// copy_maps reads those lines of /proc/self/maps that are of executable files. It returns their hash. Where to is not NULL, it
+// copies as many there as it has room for.
+static uint64_t copy_maps(char *to, size_t room, uint32_t *used)
+{
+	static char buffer[PATH_MAX + 256]; // a line is never longer. Used by who has process->mapping
+	size_t have = 0;
+	uint64_t hash = 14695981039346656037u; // FNV-1a
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	for (ssize_t n; fd >= 0 && (n = read(fd, buffer + have, sizeof(buffer) - have)) > 0;) {
+		size_t from = 0;
+		have += (size_t)n;
+		for (char *end; (end = memchr(buffer + from, '\n', have - from)) != NULL;) {
+			char *line = buffer + from, *perms = memchr(line, ' ', (size_t)(end - line));
+			size_t length = (size_t)(end + 1 - line);
+			from += length;
+			if (perms == NULL || end - perms < 5 || perms[3] != 'x' || memchr(line, '/', length) == NULL)
+				continue;
+			for (size_t i = 0; i < length; i++)
+				hash = (hash ^ (unsigned char)line[i]) * 1099511628211u;
+			if (to != NULL && room - *used >= length) {
+				memcpy(to + *used, line, length);
+				*used += (uint32_t)length;
+			}
+		}
+		have -= from;
+		memmove(buffer, buffer + from, have);
+	}
+	if (fd >= 0)
+		close(fd);
+	return hash;
+}
+
+// write_maps writes where files are mapped, unless that was written already.
+static void write_maps(struct process *p)
+{
+	if (set.frames == 0 || atomic_exchange_explicit(&p->mapping, 1, memory_order_acquire))
+		return;
+	uint64_t hash = copy_maps(NULL, 0, NULL);
+	struct chunk *c = hash == p->mapped ? NULL : new_chunk(p);
+	if (c != NULL) {
+		c->seq = atomic_load_explicit(&p->seq, memory_order_relaxed);
+		copy_maps((char *)(c + 1), CHUNK_SIZE - sizeof(*c), &c->used);
+		c->kind = CHUNK_MAPS;
+		p->mapped = hash;
+		munmap(c, CHUNK_SIZE);
+	}
+	atomic_store_explicit(&p->mapping, 0, memory_order_release);
+}
+
+// enter gives the thread a chunk with room for size bytes. It returns whether there is one.
+static int enter(struct process *p, size_t size)
+{
+	if (self.pid != p->pid) { // the thread is new, or that of the parent of this process
+		self.pid = p->pid;
+		self.id = (pid_t)syscall(SYS_gettid);
+		self.chunk = NULL;
+		self.skip = 0;
+	}
+	if (self.chunk != NULL && CHUNK_SIZE - self.at >= size)
+		return 1;
+	if (self.skip > 0) {
+		self.skip--;
+		return 0;
+	}
+	if (self.chunk != NULL)
+		munmap(self.chunk, CHUNK_SIZE);
+	self.chunk = NULL;
+	for (int i = 0; i < SPARES && self.chunk == NULL; i++) {
+		if (atomic_load_explicit(&p->spare[i], memory_order_relaxed) == NULL)
+			continue;
+		struct chunk *c = atomic_exchange_explicit(&p->spare[i], NULL, memory_order_acquire);
+		if (c == NULL)
+			continue;
+		self.at = c->used;
+		c->used = 0;
+		if (CHUNK_SIZE - self.at >= size)
+			self.chunk = c;
+		else
+			munmap(c, CHUNK_SIZE);
+	}
+	if (self.chunk == NULL) {
+		write_maps(p);
+		if ((self.chunk = new_chunk(p)) == NULL) {
+			self.skip = RETRY_AFTER;
+			return 0;
+		}
+		self.chunk->kind = CHUNK_EVENTS;
+		self.at = sizeof(struct chunk);
+	}
+	pthread_setspecific(set.key, self.chunk); // so that leave is called
+	return 1;
+}
+
+// leave is called when a thread ends, and again if there were events after that.
+static void leave(void *unused)
+{
+	(void)unused;
+	struct process *p = process;
+	if (self.chunk == NULL || self.pid != p->pid)
+		return;
+	struct chunk *c = self.chunk;
+	self.chunk = NULL;
+	c->used = (uint32_t)self.at;
+	for (int i = 0; i < SPARES; i++) {
+		struct chunk *none = NULL;
+		if (atomic_compare_exchange_strong_explicit(&p->spare[i], &none, c, memory_order_release, memory_order_relaxed))
+			return;
+	}
+	c->used = 0;
+	munmap(c, CHUNK_SIZE);
+}
+
+struct walk {
+	uintptr_t caller;
+	unsigned found, most;
+	uint64_t *callers;
+};
+
+static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *argument)
+{
+	struct walk *w = argument;
+	uintptr_t ip = _Unwind_GetIP(context);
+	if (ip == 0 || w->found == w->most)
+		return _URC_END_OF_STACK;
+	if (w->found > 0 || ip == w->caller) // what is inside of this file is left out
+		w->callers[w->found++] = ip;
+	return _URC_NO_REASON;
+}
+
+static void record(struct process *p, int kind, const void *addr, size_t size, size_t usable, size_t align, void *caller)
+{
+	uint64_t seq = atomic_fetch_add_explicit(&p->seq, 1, memory_order_relaxed) + 1;
+	if (self.recording) // a signal handler has interrupted what follows
+		return;
+	self.recording = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+	uint64_t callers[MAX_FRAMES];
+	struct walk w = {(uintptr_t)caller, 0, kind == ALLOCATED || kind == REALLOCATED || kind == ALLOCATE_FAILED || kind == REALLOCATE_FAILED ? set.frames : 0, callers};
+	if (w.most > 1 && set.walks)
+		_Unwind_Backtrace(step, &w);
+	if (w.most > 0 && w.found == 0)
+		callers[w.found++] = (uintptr_t)caller;
+	size_t bytes = sizeof(struct record) + w.found * sizeof(uint64_t);
+	if (enter(p, bytes)) {
+		struct record *r = (struct record *)((char *)self.chunk + self.at);
+		self.at += bytes;
+		r->time = nanoseconds(CLOCK_MONOTONIC);
+		r->addr = (uintptr_t)addr;
+		r->size = size;
+		r->usable = usable;
+		r->thread = (uint32_t)self.id;
+		r->kind = (uint8_t)kind;
+		r->align = (uint8_t)__builtin_ctzll(align);
+		r->frames = (uint8_t)w.found;
+		memcpy(r->callers, callers, w.found * sizeof(uint64_t));
+		atomic_store_explicit(&r->seq, seq, memory_order_release);
+	}
+	atomic_signal_fence(memory_order_seq_cst);
+	self.recording = 0;
+}
+
+// tell records an event, unless an inner function has called one of ours: that of the outermost call is told. It keeps errno.
+static void tell(int kind, const void *addr, size_t size, size_t align, void *caller)
+{
+	struct process *p = process;
+	if (p == NULL || self.depth > 0)
+		return;
+	int state = atomic_load_explicit(&p->state, memory_order_acquire), error = errno;
+	if (state == UNKNOWN) {
+		open_file(p);
+		state = atomic_load_explicit(&p->state, memory_order_acquire);
+	}
+	if (state != OFF && (state != UNKNOWN || atomic_load_explicit(&set.options, memory_order_acquire))) {
+		size_t usable = kind <= REALLOCATED && inner.usable != NULL ? inner.usable((void *)(uintptr_t)addr) : 0;
+		if (state == READY)
+			record(p, kind, addr, size, usable, align, caller);
+		else
+			atomic_fetch_add_explicit(&p->seq, 1, memory_order_relaxed); // it is lost
+	}
+	errno = error;
+}
+
+#define CALLER __builtin_extract_return_addr(__builtin_return_address(0))
+#define EXPORT __attribute__((visibility("default")))
+
+static inline void *acquired(void *p, size_t size, size_t align, void *caller)
+{
+	tell(p != NULL ? ALLOCATED : ALLOCATE_FAILED, p, size, align, caller);
+	return p;
+}
+
+// aligned allocates by a function that may not be there. An alignment that is no power of two is for the allocator to refuse.
+static void *aligned(void *(**allocate)(size_t, size_t), size_t align, size_t size, void *caller)
+{
+	if (!ready())
+		return arena_allocate(size, align);
+	if (*allocate == NULL) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	self.depth++;
+	void *p = (*allocate)(align, size);
+	self.depth--;
+	if (align < _Alignof(max_align_t) || (align & (align - 1)) != 0)
+		align = _Alignof(max_align_t);
+	return acquired(p, size, align, caller);
+}
+
+static void *reallocated(void *old, size_t size, void *caller)
+{
+	void *p;
+	if (!ready() || in_arena(old)) {
+		p = ready() ? inner.malloc(size) : arena_allocate(size, 0);
+		size_t most = (size_t)(arena + sizeof(arena) - (char *)old); // its size is not known, and what follows it is there
+		if (p != NULL && old != NULL)
+			memcpy(p, old, size < most ? size : most);
+		return in_arena(p) ? p : acquired(p, size, _Alignof(max_align_t), caller);
+	}
+	if (old != NULL) // to reallocate to no bytes is to free, and perhaps to allocate none
+		tell(size > 0 ? REALLOCATING : FREEING, old, 0, 1, caller);
+	self.depth++;
+	p = inner.realloc(old, size);
+	self.depth--;
+	if (old == NULL)
+		return acquired(p, size, _Alignof(max_align_t), caller);
+	if (size > 0)
+		tell(p != NULL ? REALLOCATED : REALLOCATE_FAILED, p != NULL ? p : old, size, _Alignof(max_align_t), caller);
+	else if (p != NULL)
+		acquired(p, size, _Alignof(max_align_t), caller);
+	return p;
+}
+
+EXPORT void *malloc(size_t size)
+{
+	if (!ready())
+		return arena_allocate(size, 0);
+	self.depth++;
+	void *p = inner.malloc(size);
+	self.depth--;
+	return acquired(p, size, _Alignof(max_align_t), CALLER);
+}
+
+EXPORT void *calloc(size_t many, size_t each)
+{
+	size_t size;
+	if (__builtin_mul_overflow(many, each, &size))
+		size = SIZE_MAX;
+	if (!ready())
+		return arena_allocate(size, 0); // which is of zeros, and used once
+	self.depth++;
+	void *p = inner.calloc(many, each);
+	self.depth--;
+	return acquired(p, size, _Alignof(max_align_t), CALLER);
+}
+
+EXPORT void *realloc(void *old, size_t size) { return reallocated(old, size, CALLER); }
+
+EXPORT void *reallocarray(void *old, size_t many, size_t each)
+{
+	size_t size;
+	if (__builtin_mul_overflow(many, each, &size)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	return reallocated(old, size, CALLER);
+}
+
+EXPORT void free(void *p)
+{
+	if (p == NULL || in_arena(p) || !ready())
+		return;
+	tell(FREEING, p, 0, 1, CALLER);
+	self.depth++;
+	inner.free(p);
+	self.depth--;
+}
+
+EXPORT int posix_memalign(void **to, size_t align, size_t size)
+{
+	if (!ready())
+		return (*to = arena_allocate(size, align)) == NULL ? ENOMEM : 0;
+	if (inner.posix_memalign == NULL)
+		return ENOMEM;
+	self.depth++;
+	int error = inner.posix_memalign(to, align, size);
+	self.depth--;
+	if (error != EINVAL)
+		acquired(error == 0 ? *to : NULL, size, align < _Alignof(max_align_t) ? _Alignof(max_align_t) : align, CALLER);
+	return error;
+}
+
+EXPORT void *aligned_alloc(size_t align, size_t size) { return aligned(&inner.aligned_alloc, align, size, CALLER); }
+
+EXPORT void *memalign(size_t align, size_t size) { return aligned(&inner.memalign, align, size, CALLER); }
+
+EXPORT void *valloc(size_t size) { return aligned(&inner.memalign, (size_t)sysconf(_SC_PAGESIZE), size, CALLER); }
+
+EXPORT void *pvalloc(size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	return aligned(&inner.memalign, page, size > SIZE_MAX - page ? size : (size + page - 1) / page * page, CALLER);
+}
+
+// The environment is there at the latest when constructors are called.
+__attribute__((constructor)) static void begin(void)
+{
+	if (ready())
+		read_options();
+}
+
+// Files that were mapped since the last chunk was begun.
+__attribute__((destructor)) static void end(void)
+{
+	struct process *p = process;
+	if (p != NULL && atomic_load_explicit(&p->state, memory_order_acquire) == READY)
+		write_maps(p);
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/cmd/alloctrace/internal/preload"
+)
+
+const recordName = "record"
+
+// recordOptions are those of record.
+type recordOptions struct {
+	preload.Options
+	to                string
+	children, threads bool
+}
+
+func recordFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
+	var o recordOptions
+	f.StringVar(&o.to, "o", "", "write the recording to this `FILE` (default PROGRAM.alloctrace)")
+	f.IntVar(&o.Frames, "calls", 16, "record the innermost `N` calls of a stack, from 0 to 64")
+	f.BoolVar(&o.children, "children", false, "record all processes that the program starts too, and what they execute, each in FILE.PID")
+	f.BoolVar(&o.threads, "threads", false, "tell threads apart: each is a child")
+	limit := f.String("limit", "16GiB", "stop when what a process has recorded takes so many `BYTES`, some 100 an event before it is packed")
+	return func(args []string, out, errOut io.Writer) (int, error) {
+		if len(args) == 0 {
+			return failed, errUsage
+		}
+		var err error
+		if o.MaxBytes, err = parseBytes(*limit); err != nil {
+			return failed, err
+		}
+		if o.to == "-" {
+			return failed, errors.New("-o -: the standard output is the program's: give a file")
+		}
+		if o.Frames < 0 || o.Frames > 64 {
+			return failed, fmt.Errorf("-calls %d: use a number from 0 to 64", o.Frames)
+		}
+		return o.record(args, out, errOut)
+	}
+}
+
+// record runs a program and returns what that has exited with: if it was killed by a signal, that and 128, as a shell does.
+func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error) {
+	program, err := exec.LookPath(args[0])
+	if err != nil {
+		return failed, err
+	}
+	if o.to == "" {
+		o.to = filepath.Base(program) + ".alloctrace"
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(o.to), ".alloctrace-*") // where there is room for the recording
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
+	if err != nil {
+		return failed, err
+	}
+	defer os.RemoveAll(dir)
+	library, err := preload.Build(context.Background(), dir)
+	if err != nil {
+		return failed, err
+	}
+	if !o.children {
+		o.Parent = os.Getpid()
+	}
+	cmd := exec.Command(program, args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Env = o.Environ(os.Environ(), library, dir)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, errOut
+	err = runForeground(cmd)
+	if cmd.ProcessState == nil {
+		return failed, err
+	}
+	problem := o.write(dir, cmd.ProcessState.Pid(), program, errOut)
+	if m := maxResident(cmd.ProcessState); m > 0 {
+		fmt.Fprintf(errOut, "alloctrace: record: %s was resident with at most %s\n", filepath.Base(program), counter.FormatBytes(m))
+	}
+	status := exitStatus(cmd.ProcessState)
+	if status == whole && problem != nil {
+		status = damaged
+		if errors.Is(problem, errNothing) {
+			status = failed
+		}
+	}
+	return status, problem
+}
+
+// runForeground runs cmd. A terminal sends its interrupts to the program too, which says what becomes of them; other signals that end
+// a process are passed on.
+func runForeground(cmd *exec.Cmd) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if s != os.Interrupt {
+					_ = cmd.Process.Signal(s)
+				}
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return cmd.Wait()
+}
+
+// errNothing is wrapped by the error of a program that has recorded nothing.
+var errNothing = errors.New("nothing was recorded")
+
+// A source is a file of a recorder.
+type source struct{ pid, program int }
+
+// write writes the recordings of the files in dir, and says on errOut what they are.
+func (o *recordOptions) write(dir string, pid int, program string, errOut io.Writer) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var sources []source
+	for _, e := range entries {
+		of, n, _ := strings.Cut(e.Name(), ".")
+		s := source{program: -1}
+		s.pid, _ = strconv.Atoi(of)
+		if s.program, err = strconv.Atoi(n); err == nil {
+			sources = append(sources, s)
+		}
+	}
+	slices.SortFunc(sources, func(a, b source) int { return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.program, b.program)) })
+	var problems []error
+	last := -1 // what the process was at last
+	for i, s := range sources {
+		if s.pid == pid {
+			last = i
+		}
+	}
+	if last < 0 {
+		problems = append(problems, fmt.Errorf("%w: %s is a static program, one that has its own malloc inside, or one that gets other rights or changes its user: only a malloc of a shared library can be recorded", errNothing, program))
+	}
+	for i, s := range sources {
+		to := o.to
+		if i != last {
+			if !o.children {
+				continue // the process has executed another program
+			}
+			if to = fmt.Sprintf("%s.%d", to, s.pid); s.program > 0 {
+				to += fmt.Sprintf(".%d", s.program)
+			}
+		}
+		if err := o.writeOne(filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, errOut); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (o *recordOptions) writeOne(from, to string, errOut io.Writer) error {
+	f, err := preload.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var sum converted
+	var damage error
+	err = writeFile(to, nil, func(w io.Writer) error {
+		sum, damage = convert(w, f, o.threads)
+		if errors.Is(damage, preload.ErrFormat) { // what came before is whole
+			return nil
+		}
+		return damage
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(errOut, "alloctrace: record: %s has %s of %s, process %d; live at the end are %s in %s, at the peak %s\n", to, number(sum.events, "event"), line(f.Program), f.PID,
+		counter.FormatBytes(sum.bytes), number(sum.blocks, "block"), counter.FormatBytes(sum.peak))
+	if sum.lost > 0 {
+		damage = errors.Join(damage, fmt.Errorf("%s: %s lost: there was no room (see -limit), or the process could not open its file any more", to, were(sum.lost, "event")))
+	}
+	return damage
+}
+
+// exitStatus returns what a shell would say of a process that has ended.
+func exitStatus(s *os.ProcessState) int {
+	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return s.ExitCode()
+}
