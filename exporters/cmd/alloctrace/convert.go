@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -73,7 +72,7 @@ func convert(w io.Writer, from *preload.File, threads bool) (converted, error) {
 		return converted{}, err
 	}
 	c := &converter{
-		from: from, symbols: from.Symbols(), to: to, proxy: filepath.Base(from.Program), threads: threads,
+		from: from, symbols: from.Symbols(), to: to, proxy: from.Name, threads: threads,
 		live: make(map[uint64]block), stacks: make(map[string]*recording.Stack),
 		pending: make(map[uint32]*reallocation), moving: make(map[uint64]*reallocation),
 	}

@@ -87,9 +87,6 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 		return failed, err
 	}
 	problem := o.write(dir, cmd.ProcessState.Pid(), program, errOut)
-	if m := maxResident(cmd.ProcessState); m > 0 {
-		fmt.Fprintf(errOut, "alloctrace: record: %s was resident with at most %s\n", filepath.Base(program), counter.FormatBytes(m))
-	}
 	status := exitStatus(cmd.ProcessState)
 	if status == whole && problem != nil {
 		status = damaged
@@ -195,6 +192,9 @@ func (o *recordOptions) writeOne(from, to string, errOut io.Writer) error {
 	}
 	fmt.Fprintf(errOut, "alloctrace: record: %s has %s of %s, process %d; live at the end are %s in %s, at the peak %s\n", to, number(sum.events, "event"), line(f.Program), f.PID,
 		counter.FormatBytes(sum.bytes), number(sum.blocks, "block"), counter.FormatBytes(sum.peak))
+	if f.Resident > 0 {
+		fmt.Fprintf(errOut, "alloctrace: record: at most %s of the process were resident\n", counter.FormatBytes(f.Resident))
+	}
 	if sum.lost > 0 {
 		damage = errors.Join(damage, fmt.Errorf("%s: %s lost: there was no room (see -limit), or the process could not open its file any more", to, were(sum.lost, "event")))
 	}

@@ -59,7 +59,7 @@ type cursor struct {
 
 // read reads the chunk.
 func (c *cursor) read() error {
-	b := make([]byte, chunkSize)
+	b := make([]byte, c.file.size)
 	n, err := c.file.in.ReadAt(b, c.offset)
 	if err != nil && err != io.EOF {
 		return err

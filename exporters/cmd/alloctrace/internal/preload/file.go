@@ -38,6 +38,8 @@ type Header struct {
 	PageSize    int
 	Began       time.Time
 	Program     string // its path, "" if it is not known
+	Name        string // as it is executed: that of a link to it, or of a script, cut off after 15 bytes
+	Resident    int64  // bytes that were in memory at most, the recorder's too; 0 if the process did not call exit
 
 	began uint64 // by the clock of records
 }
@@ -49,13 +51,15 @@ var ErrFormat = errors.New("no file of a recorder")
 const (
 	magic       = "ALTRPRE1"
 	headerSize  = 4096
-	chunkSize   = 256 << 10
+	maxChunk    = 16 << 20
 	chunkHeader = 16
 	chunkEvents = 1
 	chunkMaps   = 2
 	recordSize  = 48
 	programAt   = 56
 	programSize = 2048
+	nameAt      = programAt + programSize
+	nameSize    = 16
 )
 
 // A File is what a process has recorded. One goroutine may use it.
@@ -64,8 +68,9 @@ type File struct {
 	in     io.ReaderAt
 	close  func() error
 	order  binary.ByteOrder
-	chunks []chunk // of events, by the first
-	maps   []maps  // in order
+	size   int64      // of a chunk
+	chunks []chunk    // of events, by the first
+	maps   []snapshot // in order
 }
 
 // A chunk has events of one thread at a time, in order.
@@ -109,14 +114,20 @@ func NewFile(in io.ReaderAt) (*File, error) {
 	default:
 		return nil, fmt.Errorf("%w: the order of its bytes is not known", ErrFormat)
 	}
-	if header, size := f.order.Uint32(b[12:]), f.order.Uint32(b[16:]); header != headerSize || size != chunkSize {
+	header, size := f.order.Uint32(b[12:]), f.order.Uint32(b[16:])
+	if header != headerSize || size < chunkHeader+recordSize || size > maxChunk {
 		return nil, fmt.Errorf("%w: its header has %d bytes and its chunks %d", ErrFormat, header, size)
 	}
-	program, _, _ := bytes.Cut(b[programAt:programAt+programSize], []byte{0})
+	f.size = int64(size)
+	text := func(at, size int) string {
+		s, _, _ := bytes.Cut(b[at:at+size], []byte{0})
+		return string(s)
+	}
 	f.Header = Header{
 		PID: int(f.order.Uint32(b[20:])), Parent: int(f.order.Uint32(b[24:])), Frames: int(f.order.Uint32(b[28:])),
 		Align: uintptr(f.order.Uint32(b[32:])), PageSize: int(f.order.Uint32(b[36:])),
-		began: f.order.Uint64(b[40:]), Began: time.Unix(0, int64(f.order.Uint64(b[48:]))), Program: string(program),
+		began: f.order.Uint64(b[40:]), Began: time.Unix(0, int64(f.order.Uint64(b[48:]))), Program: text(programAt, programSize), Name: text(nameAt, nameSize),
+		Resident: int64(f.order.Uint64(b[nameAt+nameSize:])),
 	}
 	if f.Align == 0 || f.Align&(f.Align-1) != 0 {
 		return nil, fmt.Errorf("%w: malloc aligns to %d", ErrFormat, f.Align)
@@ -126,7 +137,7 @@ func NewFile(in io.ReaderAt) (*File, error) {
 
 // index finds the chunks.
 func (f *File) index() error {
-	for offset := int64(headerSize); ; offset += chunkSize {
+	for offset := int64(headerSize); ; offset += f.size {
 		var b [chunkHeader + 8]byte // with the number of the first event
 		n, err := f.in.ReadAt(b[:], offset)
 		if n < len(b) {
@@ -147,7 +158,7 @@ func (f *File) index() error {
 		}
 	}
 	slices.SortFunc(f.chunks, func(a, b chunk) int { return compare(a.first, b.first) })
-	slices.SortStableFunc(f.maps, func(a, b maps) int { return compare(a.seq, b.seq) })
+	slices.SortStableFunc(f.maps, func(a, b snapshot) int { return compare(a.seq, b.seq) })
 	return nil
 }
 
@@ -162,11 +173,11 @@ func compare(a, b uint64) int {
 }
 
 func (f *File) readMaps(offset int64, used uint32, seq uint64) error {
-	b := make([]byte, min(used, chunkSize-chunkHeader))
+	b := make([]byte, min(int64(used), f.size-chunkHeader))
 	if n, err := f.in.ReadAt(b, offset+chunkHeader); n < len(b) {
 		return err
 	}
-	m := maps{seq: seq}
+	m := snapshot{seq: seq}
 	for line := range strings.Lines(string(b)) {
 		if mapped, ok := parseMapping(line); ok {
 			m.list = append(m.list, mapped)

@@ -19,8 +19,8 @@ type Frame struct {
 	Line           int
 }
 
-// maps are the executable files that were mapped when the event seq was the last.
-type maps struct {
+// A snapshot is the executable files that were mapped when the event seq was the last.
+type snapshot struct {
 	seq  uint64
 	list []mapping
 }

@@ -52,6 +52,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -78,14 +79,16 @@ struct header {
 	uint64_t began;		 // by the clock of records, and by that of the calendar: nanoseconds
 	uint64_t began_realtime;
 	char program[2048]; // its path
+	char name[16];	    // as it is executed: that of a link to it, or of a script
+	uint64_t resident;  // bytes that were in memory at most, 0 if it did not call exit
 };
 
 enum { CHUNK_EVENTS = 1, CHUNK_MAPS = 2 };
 
 struct chunk {
 	uint32_t kind;
-	uint32_t used; // bytes of CHUNK_MAPS
-	uint64_t seq;  // of CHUNK_MAPS: when they were so
+	uint32_t used; // bytes, of CHUNK_MAPS
+	uint64_t seq;  // of CHUNK_MAPS: the event before
 };
 
 // As in package alloctrace.
@@ -148,6 +151,7 @@ static struct process *process;
 static __thread struct {
 	struct chunk *chunk; // of the process of pid
 	size_t at;	     // the offset of its next record
+	uint64_t last;	     // the number of the one before
 	pid_t pid, id;
 	unsigned skip;	       // so many events are lost before it asks for a chunk again
 	volatile int recording; // a record is being written; a signal handler may call malloc meanwhile
@@ -274,6 +278,7 @@ static void open_file(struct process *p)
 	h.began_realtime = nanoseconds(CLOCK_REALTIME);
 	if (readlink("/proc/self/exe", h.program, sizeof(h.program) - 1) < 0)
 		h.program[0] = 0;
+	prctl(PR_GET_NAME, h.name, 0, 0, 0);
 	for (unsigned n = 0; set.parent == 0 || getppid() == set.parent; n++) { // each program that the process executes has one
 		char *to = stpcpy(p->path, set.directory);
 		*to++ = '/';
@@ -370,8 +375,20 @@ static void write_maps(struct process *p)
 	atomic_store_explicit(&p->mapping, 0, memory_order_release);
 }
 
-// enter gives the thread a chunk with room for size bytes. It returns whether there is one.
-static int enter(struct process *p, size_t size)
+// put_back gives a chunk that is not full to others.
+static void put_back(struct process *p, struct chunk *c)
+{
+	for (int i = 0; i < SPARES; i++) {
+		struct chunk *none = NULL;
+		if (atomic_compare_exchange_strong_explicit(&p->spare[i], &none, c, memory_order_release, memory_order_relaxed))
+			return;
+	}
+	munmap(c, CHUNK_SIZE);
+}
+
+// enter gives the thread a chunk with room for size bytes of the event seq, which is later than those of the chunk. It returns whether
+// there is one.
+static int enter(struct process *p, size_t size, uint64_t seq)
 {
 	if (self.pid != p->pid) { // the thread is new, or that of the parent of this process
 		self.pid = p->pid;
@@ -394,9 +411,9 @@ static int enter(struct process *p, size_t size)
 		struct chunk *c = atomic_exchange_explicit(&p->spare[i], NULL, memory_order_acquire);
 		if (c == NULL)
 			continue;
-		self.at = c->used;
-		c->used = 0;
-		if (CHUNK_SIZE - self.at >= size)
+		if (c->seq > seq) // the number is older than the chunk's last, by some moments
+			put_back(p, c);
+		else if (CHUNK_SIZE - (self.at = c->used) >= size)
 			self.chunk = c;
 		else
 			munmap(c, CHUNK_SIZE);
@@ -424,13 +441,8 @@ static void leave(void *unused)
 	struct chunk *c = self.chunk;
 	self.chunk = NULL;
 	c->used = (uint32_t)self.at;
-	for (int i = 0; i < SPARES; i++) {
-		struct chunk *none = NULL;
-		if (atomic_compare_exchange_strong_explicit(&p->spare[i], &none, c, memory_order_release, memory_order_relaxed))
-			return;
-	}
-	c->used = 0;
-	munmap(c, CHUNK_SIZE);
+	c->seq = self.last;
+	put_back(p, c);
 }
 
 struct walk {
@@ -464,9 +476,10 @@ static void record(struct process *p, int kind, const void *addr, size_t size, s
 	if (w.most > 0 && w.found == 0)
 		callers[w.found++] = (uintptr_t)caller;
 	size_t bytes = sizeof(struct record) + w.found * sizeof(uint64_t);
-	if (enter(p, bytes)) {
+	if (enter(p, bytes, seq)) {
 		struct record *r = (struct record *)((char *)self.chunk + self.at);
 		self.at += bytes;
+		self.last = seq;
 		r->time = nanoseconds(CLOCK_MONOTONIC);
 		r->addr = (uintptr_t)addr;
 		r->size = size;
@@ -631,10 +644,37 @@ __attribute__((constructor)) static void begin(void)
 		read_options();
 }
 
-// Files that were mapped since the last chunk was begun.
+// max_resident returns how many bytes of the process have been in memory at most, 0 if that is not known. getrusage would have those of
+// the program before, too, which has executed this one.
+static uint64_t max_resident(void)
+{
+	char status[4096];
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, status, sizeof(status) - 1);
+	if (fd >= 0)
+		close(fd);
+	status[n < 0 ? 0 : n] = 0;
+	const char *at = strstr(status, "VmHWM:");
+	if (at == NULL)
+		return 0;
+	for (at += 6; *at == ' ' || *at == '\t'; at++)
+		;
+	return take_number(&at) << 10;
+}
+
+// What is known at exit alone, and files that were mapped since the last chunk was begun.
 __attribute__((destructor)) static void end(void)
 {
 	struct process *p = process;
-	if (p != NULL && atomic_load_explicit(&p->state, memory_order_acquire) == READY)
-		write_maps(p);
+	if (p == NULL || atomic_load_explicit(&p->state, memory_order_acquire) != READY)
+		return;
+	uint64_t resident = max_resident();
+	int fd = open(p->path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		// Nothing is lost but this if it cannot be written.
+		if (pwrite(fd, &resident, sizeof(resident), offsetof(struct header, resident)) != (ssize_t)sizeof(resident))
+			resident = 0;
+		close(fd);
+	}
+	write_maps(p);
 }

@@ -1,0 +1,399 @@
+package preload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/alloctrace/alloctrace"
+)
+
+// need returns the path of a program that a test needs, which is in a package of Debian.
+func need(t *testing.T, program, in string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	switch require := os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1"; {
+	case runtime.GOOS != "linux":
+		t.Skip("programs that use C's malloc are recorded on Linux")
+	case err != nil && require:
+		t.Fatalf("there is no %s: apt-get install %s", program, in)
+	case err != nil:
+		t.Skipf("there is no %s: apt-get install %s", program, in)
+	}
+	return path
+}
+
+// built has what all tests use.
+var built struct {
+	once             sync.Once
+	dir              string
+	program, library string
+	err              error
+}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(status)
+}
+
+// build builds the library and testdata/known.c, once.
+func build(t *testing.T) (program, library string) {
+	t.Helper()
+	cc := need(t, "cc", "gcc libc6-dev")
+	b := &built
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "preload-*"); b.err != nil {
+			return
+		}
+		if b.library, b.err = Build(context.Background(), b.dir); b.err != nil {
+			return
+		}
+		b.program = filepath.Join(b.dir, "program")
+		b.err = compile(cc, "-g", "-fno-builtin", "-o", b.program, "testdata/known.c")
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.program, b.library
+}
+
+// compile builds a C program.
+func compile(cc string, args ...string) error {
+	out, err := exec.Command(cc, append([]string{"-Wall", "-Wextra", "-Werror", "-pthread"}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %q: %w: %s", cc, args, err, out)
+	}
+	return nil
+}
+
+func known(t *testing.T) string {
+	t.Helper()
+	program, _ := build(t)
+	return program
+}
+
+// record runs a command, and returns what it says and the files that were recorded, by name without the process ID of the command.
+func record(t *testing.T, o Options, args ...string) (out []byte, files map[string]*File, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	_, library := build(t)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = o.Environ(os.Environ(), library, dir)
+	out, err = cmd.Output()
+	paths, _ := filepath.Glob(filepath.Join(dir, "*.[0-9]*"))
+	files = make(map[string]*File)
+	for _, path := range paths {
+		f, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		files[strings.Replace(filepath.Base(path), fmt.Sprint(cmd.Process.Pid), "PID", 1)] = f
+	}
+	return out, files, err
+}
+
+// only returns the one file there is.
+func only(t *testing.T, files map[string]*File) *File {
+	t.Helper()
+	f := files["PID.0"]
+	if len(files) != 1 || f == nil {
+		t.Fatalf("recorded were %v, want PID.0", slices.Collect(maps.Keys(files)))
+	}
+	return f
+}
+
+// A tally is what events are, once they are seen to be in an order that can be: no address is twice live.
+type tally struct {
+	events, lost              int
+	kinds                     [alloctrace.FreeFailed + 1]int
+	sizes                     map[uint64]int // acquisitions
+	threads                   map[uint32]bool
+	allocated, freed, unknown uint64
+	live                      map[uint64]Event
+}
+
+func count(t *testing.T, f *File) tally {
+	t.Helper()
+	sum := tally{sizes: make(map[uint64]int), threads: make(map[uint32]bool), live: make(map[uint64]Event)}
+	for e, err := range f.Events() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Lost > 0 {
+			sum.lost += int(e.Lost)
+			continue
+		}
+		sum.events++
+		sum.kinds[e.Kind]++
+		sum.threads[e.Thread] = true
+		switch b, live := sum.live[e.Addr]; e.Kind {
+		case alloctrace.Allocated, alloctrace.Reallocated:
+			if live && sum.lost == 0 {
+				t.Fatalf("%+v is where %+v is live", e, b)
+			}
+			sum.sizes[e.Size]++
+			sum.allocated += e.Size
+			e.Stack = slices.Clone(e.Stack)
+			sum.live[e.Addr] = e
+		case alloctrace.Freeing, alloctrace.Reallocating:
+			if !live {
+				sum.unknown++
+			}
+			sum.freed += b.Size
+			delete(sum.live, e.Addr)
+		}
+	}
+	return sum
+}
+
+// TestAll: each function is recorded as it was called, and nothing else is.
+func TestAll(t *testing.T) {
+	program := known(t)
+	for name, frames := range map[string]int{"no stacks": 0, "callers": 1, "stacks": 16} {
+		t.Run(name, func(t *testing.T) {
+			out, files, err := record(t, Options{Frames: frames, Parent: os.Getpid()}, program, "all")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			f := only(t, files)
+			for e, err := range f.Events() {
+				if err != nil || e.Lost > 0 || e.Time < 0 || (len(e.Stack) > 0) != (frames > 0 && e.Kind != alloctrace.Reallocating && e.Kind != alloctrace.Freeing) || len(e.Stack) > frames {
+					t.Errorf("%v: %+v", err, e)
+				}
+				fmt.Fprintf(&got, "%d %x %d %d %d\n", e.Kind, e.Addr, e.Size, e.Usable, e.Align)
+			}
+			if !bytes.Equal(got.Bytes(), out) {
+				t.Errorf("recorded was\n%s\nand the program says\n%s", &got, out)
+			}
+			if f.Program != program || f.Name != "program" || f.PageSize != os.Getpagesize() || f.Parent != os.Getpid() || f.Frames != frames || f.Resident < 1<<18 {
+				t.Errorf("%+v", f.Header)
+			}
+		})
+	}
+}
+
+// TestValgrind: valgrind counts the same. There a block that is reallocated is freed, and a new one allocated.
+func TestValgrind(t *testing.T) {
+	valgrind := need(t, "valgrind", "valgrind")
+	program := known(t)
+	_, files, err := record(t, Options{Parent: os.Getpid()}, program, "walk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := count(t, only(t, files))
+	said, err := exec.Command(valgrind, program, "walk").CombinedOutput()
+	got := regexp.MustCompile(`total heap usage: .*`).FindString(strings.ReplaceAll(string(said), ",", ""))
+	moved := sum.kinds[alloctrace.Reallocated]
+	want := fmt.Sprintf("total heap usage: %d allocs %d frees %d bytes allocated", sum.kinds[alloctrace.Allocated]+moved, sum.kinds[alloctrace.Freeing]+moved, sum.allocated)
+	if err != nil || got != want {
+		t.Errorf("%v: valgrind says %q, want %q", err, got, want)
+	}
+}
+
+// TestThreads: what one thread frees and another gets is recorded in that order.
+func TestThreads(t *testing.T) {
+	program := known(t)
+	_, files, err := record(t, Options{Frames: 1, Parent: os.Getpid()}, program, "threads")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	sum := count(t, f)
+	if sum.kinds[alloctrace.Reallocated] < 10_000 || sum.kinds[alloctrace.Reallocating] != sum.kinds[alloctrace.Reallocated] ||
+		sum.kinds[alloctrace.Allocated]-sum.kinds[alloctrace.Freeing] != len(sum.live) || len(sum.live) > 10 || sum.unknown+uint64(sum.lost) > 0 || len(sum.threads) != 5 {
+		t.Errorf("%+v", sum)
+	}
+	if len(f.chunks) < 10 {
+		t.Errorf("there are %d chunks: too few for a merge to be tested", len(f.chunks))
+	}
+}
+
+// TestStorm: threads that end leave their chunks to others.
+func TestStorm(t *testing.T) {
+	_, files, err := record(t, Options{}, known(t), "storm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	if sum := count(t, f); sum.sizes[11] != 3000 || len(sum.threads) != 3001 || len(f.chunks) > 50 {
+		t.Errorf("%d blocks, %d threads, %d chunks", sum.sizes[11], len(sum.threads), len(f.chunks))
+	}
+}
+
+// TestFork: a child of fork, with the C library's function or without, has nothing of its parent's file, and one of its own if all
+// processes are recorded.
+func TestFork(t *testing.T) {
+	program := known(t)
+	for _, parent := range []int{os.Getpid(), 0} {
+		_, files, err := record(t, Options{Frames: 1, Parent: parent}, program, "fork")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parent != 0 {
+			only(t, files)
+		} else if len(files) != 11 {
+			t.Errorf("%d files, want 11", len(files))
+		}
+		for name, f := range files {
+			want := map[uint64]int{123: 1000}
+			if name == "PID.0" {
+				want = map[uint64]int{77: 10}
+			}
+			if sum := count(t, f); !maps.Equal(sum.sizes, want) || sum.lost+len(sum.live)+int(sum.unknown) > 0 {
+				t.Errorf("%s has %+v, want %v", name, sum, want)
+			}
+		}
+	}
+}
+
+// TestKilled: a process that is killed has all its events.
+func TestKilled(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "kill")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatal(err)
+	}
+	if sum := count(t, only(t, files)); sum.sizes[55] != 10_000 || sum.events != 10_000 || sum.lost > 0 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// TestClosed: a program that closes files that are not its own is recorded to the end.
+func TestClosed(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "close")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := count(t, only(t, files)); sum.sizes[66] != 20_000 || sum.events != 40_000 || sum.lost > 0 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// TestExecuted: each program that a process executes has a file.
+func TestExecuted(t *testing.T) {
+	out, files, err := record(t, Options{Parent: os.Getpid()}, "/bin/sh", "-c", fmt.Sprintf("exec %q all", known(t)))
+	if err != nil || len(files) != 2 || files["PID.1"] == nil || !strings.HasSuffix(files["PID.0"].Program, "sh") {
+		t.Fatal(err, files)
+	}
+	if sum := count(t, files["PID.1"]); sum.events != bytes.Count(out, []byte("\n")) {
+		t.Errorf("%d events, want %d", sum.events, bytes.Count(out, []byte("\n")))
+	}
+}
+
+// TestLimit: a file has its limit, and what is lost is known to the number.
+func TestLimit(t *testing.T) {
+	program := known(t)
+	_, files, err := record(t, Options{MaxBytes: 1 << 20, Frames: 16, Parent: os.Getpid()}, program, "threads")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	sum := count(t, f)
+	info, err := f.in.(*os.File).Stat()
+	if err != nil || info.Size() > 1<<20 || sum.lost < 100_000 || sum.events < 1000 {
+		t.Errorf("%v: %d events, %d lost", err, sum.events, sum.lost)
+	}
+}
+
+// TestFull: what finds no room on a disk is lost, and the program goes on.
+func TestFull(t *testing.T) {
+	program, library := build(t)
+	if os.Getuid() != 0 {
+		t.Skip("not root: a small file system cannot be mounted")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("a small file system cannot be mounted: %v", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	cmd := exec.Command(program, "threads")
+	cmd.Env = Options{Frames: 16}.Environ(os.Environ(), library, dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f, err := Open(filepath.Join(dir, fmt.Sprintf("%d.0", cmd.Process.Pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if sum := count(t, f); sum.lost < 100_000 || sum.events < 1000 {
+		t.Errorf("%d events, %d lost", sum.events, sum.lost)
+	}
+}
+
+// TestSymbols: a stack has the functions and lines of the program, and without debug information what there is.
+func TestSymbols(t *testing.T) {
+	program := known(t)
+	bare := filepath.Join(t.TempDir(), "program-bare")
+	if out, err := exec.Command(need(t, "strip", "binutils"), "-o", bare, program).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for path, want := range map[string]string{program: `^one testdata/known\.c:\d+$`, bare: `^program-bare\+0x[0-9a-f]+ /.*/program-bare:0$`} {
+		_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, path, "storm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := only(t, files)
+		symbols := f.Symbols()
+		for e, err := range f.Events() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Size != 11 {
+				continue
+			}
+			at := symbols.Frame(e.Stack[0], e.Number)
+			if i := strings.Index(at.File, "testdata/"); i >= 0 {
+				at.File = at.File[i:]
+			}
+			if got := fmt.Sprintf("%s %s:%d", at.Function, at.File, at.Line); !regexp.MustCompile(want).MatchString(got) {
+				t.Errorf("the caller is %q, want %q", got, want)
+			}
+			if len(e.Stack) < 2 || !strings.Contains(symbols.Frame(e.Stack[1], e.Number).File, "libc") && symbols.Frame(e.Stack[1], e.Number).Function != "start_thread" {
+				t.Errorf("the stack is %#x", e.Stack)
+			}
+			break
+		}
+	}
+}
+
+// TestBuild: gcc and clang build the recorder without a warning, and where there is no compiler that is said.
+func TestBuild(t *testing.T) {
+	for _, cc := range []string{"gcc", "clang"} {
+		t.Run(cc, func(t *testing.T) {
+			t.Setenv("CC", need(t, cc, cc))
+			if _, err := Build(t.Context(), t.TempDir()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Setenv("CC", "no-such-compiler")
+	if _, err := Build(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "apt-get install gcc libc6-dev") && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestEnviron: what the program loads already is loaded too.
+func TestEnviron(t *testing.T) {
+	got := Options{5, 6, 7}.Environ([]string{"A=1", "LD_PRELOAD=/x.so:/y.so", "B=2"}, "/r.so", "/a b")
+	if want := []string{"A=1", "B=2", "LD_PRELOAD=/r.so:/x.so:/y.so", "ALLOCTRACE_PRELOAD=5 6 7 /a b"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -1,0 +1,3 @@
+package preload
+
+import _ "github.com/alloctrace/alloctrace/internal/short"
