@@ -59,12 +59,11 @@ type cursor struct {
 
 // read reads the chunk.
 func (c *cursor) read() error {
-	b := make([]byte, c.file.size)
-	n, err := c.file.in.ReadAt(b, c.offset)
-	if err != nil && err != io.EOF {
+	b, err := io.ReadAll(io.NewSectionReader(c.file.in, c.offset, c.file.size))
+	if err != nil {
 		return err
 	}
-	if c.bytes = b[min(n, chunkHeader):n]; !c.begin() {
+	if c.bytes = b[min(len(b), chunkHeader):]; !c.begin() {
 		return fmt.Errorf("%w: the chunk at byte %d is cut off", ErrFormat, c.offset)
 	}
 	return nil

@@ -108,6 +108,9 @@ func record(t *testing.T, o Options, args ...string) (out []byte, files map[stri
 	return out, files, err
 }
 
+// name returns the name of the first file of a process.
+func name(cmd *exec.Cmd) string { return fmt.Sprintf("%d.0", cmd.Process.Pid) }
+
 // only returns the one file there is.
 func only(t *testing.T, files map[string]*File) *File {
 	t.Helper()
@@ -126,6 +129,10 @@ type tally struct {
 	threads                   map[uint32]bool
 	allocated, freed, unknown uint64
 	live                      map[uint64]Event
+}
+
+func (s tally) String() string {
+	return fmt.Sprintf("%d events of %d threads, by kind %d, %d lost, %d releases of what is not known, %d blocks live", s.events, len(s.threads), s.kinds, s.lost, s.unknown, len(s.live))
 }
 
 func count(t *testing.T, f *File) tally {
@@ -218,7 +225,7 @@ func TestThreads(t *testing.T) {
 	sum := count(t, f)
 	if sum.kinds[alloctrace.Reallocated] < 10_000 || sum.kinds[alloctrace.Reallocating] != sum.kinds[alloctrace.Reallocated] ||
 		sum.kinds[alloctrace.Allocated]-sum.kinds[alloctrace.Freeing] != len(sum.live) || len(sum.live) > 10 || sum.unknown+uint64(sum.lost) > 0 || len(sum.threads) != 5 {
-		t.Errorf("%+v", sum)
+		t.Error(sum)
 	}
 	if len(f.chunks) < 10 {
 		t.Errorf("there are %d chunks: too few for a merge to be tested", len(f.chunks))
@@ -257,7 +264,7 @@ func TestFork(t *testing.T) {
 				want = map[uint64]int{77: 10}
 			}
 			if sum := count(t, f); !maps.Equal(sum.sizes, want) || sum.lost+len(sum.live)+int(sum.unknown) > 0 {
-				t.Errorf("%s has %+v, want %v", name, sum, want)
+				t.Errorf("%s has %v of sizes %v, want %v", name, sum, sum.sizes, want)
 			}
 		}
 	}
@@ -271,7 +278,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sum := count(t, only(t, files)); sum.sizes[55] != 10_000 || sum.events != 10_000 || sum.lost > 0 {
-		t.Errorf("%+v", sum)
+		t.Error(sum)
 	}
 }
 
@@ -282,7 +289,7 @@ func TestClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sum := count(t, only(t, files)); sum.sizes[66] != 20_000 || sum.events != 40_000 || sum.lost > 0 {
-		t.Errorf("%+v", sum)
+		t.Error(sum)
 	}
 }
 
@@ -328,7 +335,7 @@ func TestFull(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	f, err := Open(filepath.Join(dir, fmt.Sprintf("%d.0", cmd.Process.Pid)))
+	f, err := Open(filepath.Join(dir, name(cmd)))
 	if err != nil {
 		t.Fatal(err)
 	}
