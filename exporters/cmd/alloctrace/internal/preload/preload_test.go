@@ -74,6 +74,9 @@ func build(t *testing.T) (program, library string) {
 
 // compile builds a C program.
 func compile(cc string, args ...string) error {
+	for _, path := range args {
+		_, _ = os.Stat(path) // so that go test knows on what the result depends
+	}
 	out, err := exec.Command(cc, append([]string{"-Wall", "-Wextra", "-Werror", "-pthread"}, args...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %q: %w: %s", cc, args, err, out)

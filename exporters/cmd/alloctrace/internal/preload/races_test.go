@@ -34,7 +34,7 @@ func TestRaces(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if sum := count(t, f); sum.kinds[1] < 30_000 || sum.lost > 0 || len(sum.threads) != 40 {
+			if sum := count(t, f); sum.kinds[1] < 30_000 || sum.lost > 0 || len(sum.threads) != 41 {
 				t.Error(sum)
 			}
 		})

@@ -29,7 +29,7 @@
 // one word, whose order of modification agrees with what happens before: so relaxed increments are enough.
 //
 // A number that no record has is an event that was lost: the disk or the limit was full, a signal handler called malloc while
-// a record was written, or the process was killed.
+// a record was written, another thread was making the file, or the process was killed.
 //
 // # What others have learnt the hard way
 //

@@ -20,15 +20,25 @@ static void *work(void *seed)
 	return NULL;
 }
 
+// chain has threads one after the other. They leave their chunks to those of other chains, with which they have nothing else to do then.
+static void *chain(void *seed)
+{
+	for (uintptr_t i = 0; i < 10; i++) {
+		pthread_t t;
+		pthread_create(&t, NULL, work, (void *)((uintptr_t)seed * 10 + i));
+		pthread_join(t, NULL);
+	}
+	return NULL;
+}
+
 int main(void)
 {
-	for (int storm = 0; storm < 10; storm++) { // threads end, and leave chunks to others
-		pthread_t of[4];
-		for (uintptr_t i = 0; i < 4; i++)
-			pthread_create(&of[i], NULL, work, (void *)i);
-		for (int i = 0; i < 4; i++)
-			pthread_join(of[i], NULL);
-	}
+	pthread_t of[4];
+	free(malloc(1)); // opens the file: what others do meanwhile would be lost
+	for (uintptr_t i = 0; i < 4; i++)
+		pthread_create(&of[i], NULL, chain, (void *)i);
+	for (int i = 0; i < 4; i++)
+		pthread_join(of[i], NULL);
 	puts("done");
 	return 0;
 }
