@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"runtime"
 	"slices"
@@ -17,10 +17,9 @@ import (
 
 // A converter makes a recording of what a process has recorded of malloc. Its Proxy has the name of the program.
 type converter struct {
-	from    *preload.File
+	from    preload.Header
 	symbols *preload.Symbols
 	to      *recording.Writer
-	proxy   string
 	threads bool // each is a child
 
 	live    map[uint64]block
@@ -51,8 +50,9 @@ type block struct {
 
 // A reallocation begins with the event old and ends with new, which has no kind if that event was lost.
 type reallocation struct {
-	old, new      recording.Event
-	queued, ended bool
+	old, new    recording.Event
+	began, done uint64 // the numbers of these events; done is 0 until then
+	queued      bool
 }
 
 // A queued is an event, or a reallocation.
@@ -63,40 +63,49 @@ type queued struct {
 
 // convert writes the recording of from to w.
 func convert(w io.Writer, from *preload.File, threads bool) (converted, error) {
-	h := recording.Header{
-		Program: from.Program, PID: from.PID, GOOS: "linux", GOARCH: runtime.GOARCH, PageSize: from.PageSize, Began: from.Began,
-		Stacks: from.Frames > 0,
-	}
-	to, err := recording.NewWriter(w, h)
+	c, err := newConverter(w, from.Header, from.Symbols(), threads)
 	if err != nil {
 		return converted{}, err
 	}
-	c := &converter{
-		from: from, symbols: from.Symbols(), to: to, proxy: from.Name, threads: threads,
-		live: make(map[uint64]block), stacks: make(map[string]*recording.Stack),
-		pending: make(map[uint32]*reallocation), moving: make(map[uint64]*reallocation),
-	}
-	for e, damage := range from.Events() {
-		if damage != nil {
-			err = damage
+	var damage error
+	for e, err := range from.Events() {
+		if damage = err; err != nil {
 			break
 		}
 		if err := c.event(e); err != nil {
 			return c.summary, err
 		}
 	}
-	for thread := range c.pending { // the process was killed meanwhile
-		if err := c.end(thread, recording.Event{}); err != nil {
-			return c.summary, err
+	if err := c.finish(); err != nil {
+		return c.summary, err
+	}
+	return c.summary, damage
+}
+
+func newConverter(w io.Writer, from preload.Header, symbols *preload.Symbols, threads bool) (*converter, error) {
+	to, err := recording.NewWriter(w, recording.Header{
+		Program: from.Program, PID: from.PID, GOOS: "linux", GOARCH: runtime.GOARCH, PageSize: from.PageSize, Began: from.Began, Stacks: from.Frames > 0,
+	})
+	return &converter{
+		from: from, symbols: symbols, to: to, threads: threads, live: make(map[uint64]block), stacks: make(map[string]*recording.Stack),
+		pending: make(map[uint32]*reallocation), moving: make(map[uint64]*reallocation),
+	}, err
+}
+
+// finish ends the recording. Reallocations that have not ended were interrupted when the process was killed.
+func (c *converter) finish() error {
+	for _, thread := range slices.Sorted(maps.Keys(c.pending)) {
+		if err := c.end(thread, math.MaxUint64, recording.Event{}); err != nil {
+			return err
 		}
 	}
 	c.summary.blocks = int64(len(c.live))
-	return c.summary, errors.Join(err, to.Close())
+	return c.to.Close()
 }
 
 // event adds an event.
 func (c *converter) event(e preload.Event) error {
-	out := recording.Event{At: max(0, e.Time), Proxy: c.proxy}
+	out := recording.Event{At: max(0, e.Time), Proxy: c.from.Name}
 	if e.Lost > 0 {
 		return c.emit(queued{event: recording.Event{At: c.last, Dropped: int64(min(e.Lost, math.MaxInt64))}})
 	}
@@ -105,7 +114,7 @@ func (c *converter) event(e preload.Event) error {
 	}
 	out.Kind, out.Addr, out.Stack = e.Kind, uintptr(e.Addr), c.stack(e)
 	if e.Kind != alloctrace.Reallocated && e.Kind != alloctrace.ReallocateFailed && c.pending[e.Thread] != nil {
-		if err := c.end(e.Thread, recording.Event{}); err != nil {
+		if err := c.end(e.Thread, e.Number, recording.Event{}); err != nil {
 			return err
 		}
 	}
@@ -120,7 +129,7 @@ func (c *converter) event(e preload.Event) error {
 		c.release(&out, e)
 	case alloctrace.Reallocating:
 		c.release(&out, e)
-		r := &reallocation{old: out}
+		r := &reallocation{old: out, began: e.Number}
 		c.pending[e.Thread], c.moving[e.Addr] = r, r
 		return nil
 	case alloctrace.Reallocated:
@@ -129,20 +138,20 @@ func (c *converter) event(e preload.Event) error {
 			align = r.old.Align
 		}
 		c.acquire(&out, e, align)
-		return c.end(e.Thread, out)
+		return c.end(e.Thread, e.Number, out)
 	case alloctrace.ReallocateFailed:
 		if r := c.pending[e.Thread]; r != nil {
 			out.Size, out.Align = r.old.Size, r.old.Align
 			c.add(e.Addr, block{r.old.Size, r.old.Align})
 		}
-		return c.end(e.Thread, out)
+		return c.end(e.Thread, e.Number, out)
 	}
 	return c.emit(queued{event: out})
 }
 
-// end ends the reallocation of a thread with an event, which has no kind if it is not known. Without a reallocation, whose
+// end ends the reallocation of a thread with an event of a number, which has no kind if it is not known. Without a reallocation, whose
 // beginning was lost then, it is an event like others.
-func (c *converter) end(thread uint32, e recording.Event) error {
+func (c *converter) end(thread uint32, number uint64, e recording.Event) error {
 	r := c.pending[thread]
 	if r == nil {
 		if e.Kind == alloctrace.Reallocated {
@@ -154,7 +163,7 @@ func (c *converter) end(thread uint32, e recording.Event) error {
 	if c.moving[uint64(r.old.Addr)] == r {
 		delete(c.moving, uint64(r.old.Addr))
 	}
-	r.new, r.ended = e, true
+	r.new, r.done = e, number
 	if !r.queued {
 		c.queue = append(c.queue, queued{of: r})
 	} else {
@@ -164,17 +173,20 @@ func (c *converter) end(thread uint32, e recording.Event) error {
 	return c.drain()
 }
 
-// releaseBefore puts the reallocation that has released the memory of r, if it is not written yet, before r. It happened before.
+// releaseBefore puts the reallocation that has released the memory of r, if it is not written yet, before r: it did so before, but
+// its thread has not said it.
 func (c *converter) releaseBefore(r *reallocation) {
 	if r.new.Kind != alloctrace.Reallocated || r.new.Addr == r.old.Addr {
 		return
 	}
 	at := slices.IndexFunc(c.queue, func(q queued) bool { return q.of == r })
 	other := c.moving[uint64(r.new.Addr)]
-	if other != nil && !other.queued {
+	if other != nil && !other.queued && other.began < r.done {
 		other.queued = true
 	} else {
-		i := slices.IndexFunc(c.queue[at:], func(q queued) bool { return q.of != nil && q.of != r && q.of.old.Addr == r.new.Addr })
+		i := slices.IndexFunc(c.queue[at:], func(q queued) bool {
+			return q.of != nil && q.of != r && q.of.old.Addr == r.new.Addr && q.of.began < r.done
+		})
 		if i < 0 {
 			return
 		}
@@ -195,7 +207,7 @@ func (c *converter) emit(q queued) error {
 func (c *converter) drain() error {
 	n := 0
 	for _, q := range c.queue {
-		if q.of != nil && !q.of.ended {
+		if q.of != nil && q.of.done == 0 {
 			break
 		}
 		n++
