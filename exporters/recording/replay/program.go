@@ -89,7 +89,7 @@ func (p *Program) Recorded() Recorded { return p.recorded }
 // A recording does not say which of several reallocations at the same time an event ends. It is taken to be the one at the same
 // address, or else the last of the same Proxy, child and alignment. Where that is wrong, a block gets the size of another.
 func Load(r *recording.Reader) (*Program, error) {
-	l := newLoader()
+	l := newLoader(0)
 	for e, err := range r.Events() {
 		if err != nil {
 			return l.program(), err
@@ -101,7 +101,7 @@ func Load(r *recording.Reader) (*Program, error) {
 
 // New returns the Program of events.
 func New(events []recording.Event) *Program {
-	l := newLoader()
+	l := newLoader(len(events))
 	for _, e := range events {
 		l.add(e)
 	}
@@ -145,8 +145,9 @@ type pending struct {
 // mostPending is how many reallocations can be going on.
 const mostPending = 1 << 10
 
-func newLoader() *loader {
-	return &loader{p: new(Program), at: make(map[uintptr]*held), sites: make(map[site]uint32)}
+// newLoader returns a loader of so many events, or 0 if it is not known how many.
+func newLoader(events int) *loader {
+	return &loader{p: &Program{ops: make([]operation, 0, events)}, at: make(map[uintptr]*held, events/2), sites: make(map[site]uint32)}
 }
 
 // program returns what was added, without operations that turned out to be none.

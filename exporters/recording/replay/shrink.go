@@ -1,9 +1,11 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/alloctrace/alloctrace"
@@ -14,8 +16,9 @@ import (
 // Shrink returns the smallest recording that it finds for which fails returns the same failure as for all events. Most often
 // fails makes a [New] Program of the events, and runs it on a new allocator.
 //
-// It leaves out what comes after the event of a [*Failure], then blocks, each with all its events, then single releases and
-// reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and Hildebrandt
+// It leaves out what comes after the event of a [*Failure], and blocks that are not live then. If the failure is that memory was
+// refused, it asks for what is live in fewer blocks, none larger than the largest of all. Then it leaves out blocks, each with all its events, then single releases
+// and reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and Hildebrandt
 // 2002), until none can be left out alone. Two Failures are the same if they have the same reason and
 // [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
 // have the same type.
@@ -28,12 +31,20 @@ func Shrink(ctx context.Context, events []recording.Event, fails func(events []r
 		return nil, errors.New("replay: Shrink: all events do not fail: give those of a recording whose replay does")
 	}
 	var f *Failure
-	if errors.As(s.want, &f) && !f.AtEnd && f.Event.Number < int64(len(s.events)) {
-		s.try(slices.Clone(s.events[:f.Event.Number]))
+	if errors.As(s.want, &f) && !f.AtEnd {
+		if f.Event.Number < int64(len(s.events)) {
+			s.try(slices.Clone(s.events[:f.Event.Number]))
+		}
+		s.leaveOutReleased()
+		if f.Reason == Refused {
+			s.askInFew()
+		}
 	}
-	s.leaveOutBlocks()
-	s.leaveOutSteps()
-	s.leaveOutBlocks()
+	s.leaveOutBlocks(math.MaxInt)
+	before := len(s.events)
+	if s.leaveOutSteps(); len(s.events) < before {
+		s.leaveOutBlocks(1)
+	}
 	s.makeSmaller()
 	if err := context.Cause(ctx); err != nil {
 		return s.events, fmt.Errorf("replay: Shrink: %w", err)
@@ -72,7 +83,7 @@ func same(a, b error) bool {
 
 // blocksOf returns of each event the block that it is of. An event of none is a block of its own.
 func blocksOf(events []recording.Event) (of []int32, blocks int) {
-	l := newLoader()
+	l := newLoader(len(events))
 	l.keeps = true
 	for _, e := range events {
 		l.add(e)
@@ -86,15 +97,81 @@ func blocksOf(events []recording.Event) (of []int32, blocks int) {
 	return l.blockOf, int(l.blocks)
 }
 
-// leaveOutBlocks leaves out blocks, with all their events: half of them at once, then fewer and fewer, until none can be left
-// out alone.
-func (s *shrinker) leaveOutBlocks() {
+// leaveOutReleased leaves out all blocks that are not live at the end, but for that of the last event.
+func (s *shrinker) leaveOutReleased() {
+	of, blocks := blocksOf(s.events)
+	live := make([]bool, blocks)
+	for i, e := range s.events {
+		live[of[i]] = e.Dropped == 0 && e.Kind <= alloctrace.Reallocated || i == len(s.events)-1
+	}
+	var released []int32
+	for b, is := range live {
+		if !is {
+			released = append(released, int32(b))
+		}
+	}
+	if len(released) > 0 {
+		some, _ := without(s.events, of, released)
+		s.try(some)
+	}
+}
+
+// askInFew has as many bytes asked for, beside those of the last event, in as few blocks as can be of the largest size there was.
+func (s *shrinker) askInFew() {
+	type liveBlock struct {
+		asked uintptr
+		at    int // the event that acquired it
+	}
+	of, blocks := blocksOf(s.events)
+	live := make([]liveBlock, blocks)
+	end := len(s.events) - 1
+	var largest, total uintptr
+	for i, e := range s.events[:end] {
+		live[of[i]] = liveBlock{}
+		if e.Dropped == 0 && e.Kind <= alloctrace.Reallocated {
+			live[of[i]] = liveBlock{asked(e), i}
+			largest = max(largest, asked(e))
+		}
+	}
+	live[of[end]] = liveBlock{}
+	for _, b := range live {
+		total += b.asked
+	}
+	slices.SortFunc(live, func(a, b liveBlock) int { return cmp.Or(cmp.Compare(b.asked, a.asked), cmp.Compare(a.at, b.at)) })
+	some := slices.Clone(s.events)
+	var others []int32
+	for _, b := range live {
+		if b.asked == 0 {
+			break
+		}
+		size := min(total, largest)
+		total -= size
+		if some[b.at].Size, some[b.at].Requested = size, size; size == 0 {
+			others = append(others, of[b.at])
+		}
+	}
+	slices.Sort(others)
+	some, _ = without(some, of, others)
+	s.try(some)
+}
+
+// asked returns the bytes that an acquisition asked for.
+func asked(e recording.Event) uintptr {
+	if e.Requested > 0 {
+		return e.Requested
+	}
+	return e.Size
+}
+
+// leaveOutBlocks leaves out blocks, with all their events: so many at once, or half of them, then fewer and fewer, until none can be
+// left out alone.
+func (s *shrinker) leaveOutBlocks(most int) {
 	of, blocks := blocksOf(s.events)
 	left := make([]int32, blocks) // the blocks, in order
 	for i := range left {
 		left[i] = int32(i)
 	}
-	for size := (blocks + 1) / 2; size > 0 && s.ctx.Err() == nil; {
+	for size := min(most, (blocks+1)/2); size > 0 && s.ctx.Err() == nil; {
 		found := false
 		for from := 0; from < len(left); {
 			to := min(from+size, len(left))
@@ -114,6 +191,7 @@ func (s *shrinker) leaveOutBlocks() {
 
 // without returns the events that are of none of the blocks, which are in order, and their blocks.
 func without(events []recording.Event, of []int32, blocks []int32) (some []recording.Event, ofSome []int32) {
+	some, ofSome = make([]recording.Event, 0, len(events)), make([]int32, 0, len(events))
 	for i, e := range events {
 		if _, ok := slices.BinarySearch(blocks, of[i]); !ok {
 			some, ofSome = append(some, e), append(ofSome, of[i])
@@ -125,22 +203,30 @@ func without(events []recording.Event, of []int32, blocks []int32) (some []recor
 // leaveOutSteps leaves out events of blocks that are left: last releases, so that blocks are live to the end, and reallocations.
 func (s *shrinker) leaveOutSteps() {
 	of, blocks := blocksOf(s.events)
+	steps := eventsOf(of, blocks)
 	for b := range int32(blocks) {
-		for i := len(s.events); i > 0 && s.ctx.Err() == nil; {
-			i--
-			if of[i] != b {
-				continue
-			}
-			some, out := s.withoutStep(of, i)
+		for n := len(steps[b]); n > 0 && s.ctx.Err() == nil; {
+			n--
+			some, out := s.withoutStep(of, steps[b][n])
 			if !s.try(some) {
 				continue
 			}
 			for j := len(out) - 1; j >= 0; j-- {
 				of = slices.Delete(of, out[j], out[j]+1)
 			}
-			i = len(s.events)
+			steps = eventsOf(of, blocks)
+			n = len(steps[b])
 		}
 	}
+}
+
+// eventsOf returns the events of each block.
+func eventsOf(of []int32, blocks int) [][]int {
+	events := make([][]int, blocks)
+	for i, b := range of {
+		events[b] = append(events[b], i)
+	}
+	return events
 }
 
 // withoutStep returns the events without a step of the block of event i, and which are left out. If event i is the block's last, it
@@ -186,37 +272,58 @@ func lastOf(of []int32, b int32) int {
 	return -1
 }
 
-// makeSmaller looks for the smallest size of each acquisition, by bisection.
+// makeSmaller looks for the smallest size of each acquisition.
 func (s *shrinker) makeSmaller() {
-	of, _ := blocksOf(s.events)
-	for i, e := range s.events {
-		if e.Dropped > 0 || e.Kind > alloctrace.Reallocated {
-			continue
+	of, blocks := blocksOf(s.events)
+	var all []acquisition
+	for _, steps := range eventsOf(of, blocks) {
+		for n, i := range steps {
+			if e := s.events[i]; e.Dropped > 0 || e.Kind > alloctrace.Reallocated {
+				continue
+			}
+			a := acquisition{i, -1}
+			if n+1 < len(steps) {
+				a.until = steps[n+1]
+			}
+			all = append(all, a)
 		}
-		most := e.Size // fails
-		if e.Requested > 0 {
-			most = e.Requested
+	}
+	s.makeSome(all)
+}
+
+// An acquisition is the event that acquires a block, and the next one of that block, which has its size; -1 if there is none.
+type acquisition struct{ at, until int }
+
+// resize gives the block of an acquisition another size.
+func (a acquisition) resize(events []recording.Event, size uintptr) {
+	events[a.at].Size, events[a.at].Requested = size, size
+	if a.until >= 0 {
+		events[a.until].Size = size
+	}
+}
+
+// makeSome makes some blocks as small as one byte if it can, and otherwise those of each half, in the end one by bisection.
+func (s *shrinker) makeSome(some []acquisition) {
+	try := func(size uintptr) bool {
+		events := slices.Clone(s.events)
+		for _, a := range some {
+			a.resize(events, size)
 		}
-		for least := uintptr(0); most-least > 1 && s.ctx.Err() == nil; { // 0 is not tried
-			size := least + (most-least)/2
-			if s.try(s.resized(of, i, size)) {
+		return s.try(events)
+	}
+	switch {
+	case len(some) == 0 || s.ctx.Err() != nil || try(1):
+	case len(some) > 1:
+		s.makeSome(some[:len(some)/2])
+		s.makeSome(some[len(some)/2:])
+	default:
+		most := asked(s.events[some[0].at])                              // fails
+		for least := uintptr(1); most > least+1 && s.ctx.Err() == nil; { // least does not
+			if size := least + (most-least)/2; try(size) {
 				most = size
 			} else {
 				least = size
 			}
 		}
 	}
-}
-
-// resized returns the events with another size of the block that event i acquires, until it is released.
-func (s *shrinker) resized(of []int32, i int, size uintptr) []recording.Event {
-	events := slices.Clone(s.events)
-	events[i].Size, events[i].Requested = size, size
-	for j := i + 1; j < len(events); j++ {
-		if of[j] == of[i] {
-			events[j].Size = size
-			break
-		}
-	}
-	return events
 }
