@@ -45,6 +45,9 @@ func (f *File) Events() iter.Seq2[Event, error] {
 				heap.Pop(&open)
 			}
 		}
+		if f.events >= next {
+			yield(Event{Number: next, Lost: f.events - next + 1}, nil)
+		}
 	}
 }
 

@@ -41,7 +41,8 @@ type Header struct {
 	Name        string // as it is executed: that of a link to it, or of a script, cut off after 15 bytes
 	Resident    int64  // bytes that were in memory at most, the recorder's too; 0 if the process did not call exit
 
-	began uint64 // by the clock of records
+	began  uint64 // by the clock of records
+	events uint64 // how many there have been, if it is known
 }
 
 // ErrFormat is wrapped by the errors of what is no file of a recorder.
@@ -126,8 +127,9 @@ func NewFile(in io.ReaderAt) (*File, error) {
 	f.Header = Header{
 		PID: int(f.order.Uint32(b[20:])), Parent: int(f.order.Uint32(b[24:])), Frames: int(f.order.Uint32(b[28:])),
 		Align: uintptr(f.order.Uint32(b[32:])), PageSize: int(f.order.Uint32(b[36:])),
-		began: f.order.Uint64(b[40:]), Began: time.Unix(0, int64(f.order.Uint64(b[48:]))), Program: text(programAt, programSize), Name: text(nameAt, nameSize),
-		Resident: int64(f.order.Uint64(b[nameAt+nameSize:])),
+		Began: time.Unix(0, int64(f.order.Uint64(b[48:]))), Program: text(programAt, programSize), Name: text(nameAt, nameSize),
+		Resident: int64(f.order.Uint64(b[nameAt+nameSize+8:])),
+		began:    f.order.Uint64(b[40:]), events: f.order.Uint64(b[nameAt+nameSize:]),
 	}
 	if f.Align == 0 || f.Align&(f.Align-1) != 0 {
 		return nil, fmt.Errorf("%w: malloc aligns to %d", ErrFormat, f.Align)

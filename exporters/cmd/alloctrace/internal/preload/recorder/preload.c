@@ -80,6 +80,7 @@ struct header {
 	uint64_t began_realtime;
 	char program[2048]; // its path
 	char name[16];	    // as it is executed: that of a link to it, or of a script
+	uint64_t events;    // so many there have been, also those that are not there; 0 if it did not call exit and had room for all
 	uint64_t resident;  // bytes that were in memory at most, 0 if it did not call exit
 };
 
@@ -375,6 +376,18 @@ static void write_maps(struct process *p)
 	atomic_store_explicit(&p->mapping, 0, memory_order_release);
 }
 
+// write_end writes how many events there have been, and how much memory.
+static void write_end(struct process *p, uint64_t resident)
+{
+	uint64_t end[2] = {atomic_load_explicit(&p->seq, memory_order_relaxed), resident};
+	int fd = open(p->path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	ssize_t n = pwrite(fd, end, sizeof(end), offsetof(struct header, events)); // if it fails, these are not known
+	(void)n;
+	close(fd);
+}
+
 // put_back gives a chunk that is not full to others.
 static void put_back(struct process *p, struct chunk *c)
 {
@@ -422,6 +435,7 @@ static int enter(struct process *p, size_t size, uint64_t seq)
 		write_maps(p);
 		if ((self.chunk = new_chunk(p)) == NULL) {
 			self.skip = RETRY_AFTER;
+			write_end(p, 0);
 			return 0;
 		}
 		self.chunk->kind = CHUNK_EVENTS;
@@ -668,13 +682,6 @@ __attribute__((destructor)) static void end(void)
 	struct process *p = process;
 	if (p == NULL || atomic_load_explicit(&p->state, memory_order_acquire) != READY)
 		return;
-	uint64_t resident = max_resident();
-	int fd = open(p->path, O_WRONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		// Nothing is lost but this if it cannot be written.
-		if (pwrite(fd, &resident, sizeof(resident), offsetof(struct header, resident)) != (ssize_t)sizeof(resident))
-			resident = 0;
-		close(fd);
-	}
+	write_end(p, max_resident());
 	write_maps(p);
 }
