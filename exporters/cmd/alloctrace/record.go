@@ -97,11 +97,14 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 	return status, problem
 }
 
+// hangUp is SIGHUP, a name that not all systems have.
+const hangUp = syscall.Signal(1)
+
 // runForeground runs cmd. A terminal sends its interrupts to the program too, which says what becomes of them; other signals that end
 // a process are passed on.
 func runForeground(cmd *exec.Cmd) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, hangUp)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/cmem"
@@ -89,6 +90,7 @@ func replayFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 		if err := r.Close(); err != nil {
 			return failed, err
 		}
+		debug.FreeOSMemory() // so that what reading has left is not in Result.Resident
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		result, err := replay.Run(ctx, p, a, o)

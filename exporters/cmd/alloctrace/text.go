@@ -153,7 +153,11 @@ func calls(stack []blackbox.Frame, most int) string {
 			list = append(list, fmt.Sprintf("and %s", number(int64(len(stack)-i), "more call")))
 			break
 		}
-		list = append(list, fmt.Sprintf("%s (%s:%d)", line(shortName(f.Function)), line(path.Base(strings.ReplaceAll(f.File, `\`, "/"))), f.Line))
+		place := line(path.Base(strings.ReplaceAll(f.File, `\`, "/")))
+		if f.Line > 0 { // or else it is a program or a library
+			place += fmt.Sprintf(":%d", f.Line)
+		}
+		list = append(list, fmt.Sprintf("%s (%s)", line(shortName(f.Function)), place))
 	}
 	return strings.Join(list, ", ")
 }

@@ -28,13 +28,13 @@ import (
 // A workload is a program that does its work, n times as much of it as is enough for a test.
 type workload struct {
 	name  string
-	needs []string // programs, each followed by the package of Debian that has it
-	run   func(t testing.TB, dir, to string, n int)
+	needs []string                                                // programs, each followed by the package of Debian that has it
+	run   func(t testing.TB, dir, to string, n int) (said string) // what record says
 }
 
 var workloads = []workload{
-	{"sqlite3", []string{"sqlite3", "sqlite3"}, func(t testing.TB, dir, to string, n int) {
-		recordProgram(t, to, "sqlite3", filepath.Join(dir, "db"), fmt.Sprintf(`
+	{"sqlite3", []string{"sqlite3", "sqlite3"}, func(t testing.TB, dir, to string, n int) string {
+		return recordProgram(t, to, "sqlite3", filepath.Join(dir, "db"), fmt.Sprintf(`
 			pragma threads = 2;
 			create table words(id integer primary key, word text, rest text);
 			with recursive n(i) as (select 1 union all select i+1 from n where i < %d)
@@ -46,13 +46,13 @@ var workloads = []workload{
 			pragma integrity_check;`, 3000*n))
 	}},
 	{"redis-server", []string{"redis-server", "redis-server", "redis-cli", "redis-tools", "redis-benchmark", "redis-tools"}, recordRedis},
-	{"python3", []string{"python3", "python3"}, func(t testing.TB, dir, to string, n int) {
+	{"python3", []string{"python3", "python3"}, func(t testing.TB, dir, to string, n int) string {
 		t.Setenv("PYTHONMALLOC", "malloc") // otherwise python's own allocator takes 512 bytes and less from larger blocks
 		python := "/usr/bin/python3"
 		if _, err := os.Stat(python); err != nil {
 			python = "python3"
 		}
-		recordProgram(t, to, python, "-c", fmt.Sprintf(`
+		return recordProgram(t, to, python, "-c", fmt.Sprintf(`
 import collections, json, re, threading
 def work(seed):
     rows = [{"id": i, "name": "row %%d" %% (i * seed), "tags": list(range(i %% 7))} for i in range(%d)]
@@ -66,7 +66,7 @@ threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 4)]
 [t.join() for t in threads]
 `, 300*n))
 	}},
-	{"git", []string{"git", "git"}, func(t testing.TB, dir, to string, n int) {
+	{"git", []string{"git", "git"}, func(t testing.TB, dir, to string, n int) string {
 		cmd := exec.Command("git", "-C", dir, "init", "-q", "--bare", "repo")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -83,17 +83,19 @@ threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 4)]
 			t.Fatalf("%v: %s", err, out)
 		}
 		t.Setenv("GIT_CONFIG_GLOBAL", os.DevNull)
-		recordProgram(t, to, "git", "-C", filepath.Join(dir, "repo"), "log", "--patch", "--stat", "--find-renames", "main")
+		return recordProgram(t, to, "git", "-C", filepath.Join(dir, "repo"), "log", "--patch", "--stat", "--find-renames", "main")
 	}},
 	{"Go", nil, recordGo},
 }
 
 // recordProgram records a program by the command.
-func recordProgram(t testing.TB, to string, args ...string) {
+func recordProgram(t testing.TB, to string, args ...string) (said string) {
 	t.Helper()
-	if status, errOut := runRecord(append([]string{"-o", to}, args...)...); status != whole {
-		t.Fatalf("record exits with %d: %s", status, errOut)
+	status, said := runRecord(append([]string{"-o", to}, args...)...)
+	if status != whole {
+		t.Fatalf("record exits with %d: %s", status, said)
 	}
+	return said
 }
 
 func runRecord(args ...string) (status int, errOut string) {
@@ -103,15 +105,16 @@ func runRecord(args ...string) (status int, errOut string) {
 }
 
 // recordRedis records a server that has clients, and saves its data in a child process meanwhile.
-func recordRedis(t testing.TB, dir, to string, n int) {
+func recordRedis(t testing.TB, dir, to string, n int) string {
 	socket := filepath.Join(dir, "s")
-	server := make(chan string, 1)
+	type ended struct {
+		status int
+		said   string
+	}
+	server := make(chan ended, 1)
 	go func() {
 		status, said := runRecord("-o", to, "redis-server", "--port", "0", "--unixsocket", socket, "--dir", dir, "--save", "", "--logfile", filepath.Join(dir, "log"), "--io-threads", "2")
-		if status != whole {
-			server <- said
-		}
-		close(server)
+		server <- ended{status, said}
 	}()
 	client := func(args ...string) error {
 		return exec.Command(args[0], append([]string{"-s", socket}, args[1:]...)...).Run()
@@ -128,13 +131,15 @@ func recordRedis(t testing.TB, dir, to string, n int) {
 	if err := client("redis-cli", "shutdown", "nosave"); err != nil && problem == nil {
 		problem = err
 	}
-	if said := <-server; said != "" || problem != nil {
-		t.Fatal(problem, said)
+	end := <-server
+	if end.status != whole || problem != nil {
+		t.Fatalf("%v; record exits with %d: %s", problem, end.status, end.said)
 	}
+	return end.said
 }
 
 // recordGo records a program of Go with this library, which indexes words.
-func recordGo(t testing.TB, dir, to string, n int) {
+func recordGo(t testing.TB, dir, to string, n int) string {
 	rec, err := recording.Create(to, recording.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -170,10 +175,17 @@ func recordGo(t testing.TB, dir, to string, n int) {
 			t.Fatal(err)
 		}
 	}
+	return ""
 }
 
 // recordWorkload records a workload, unless a program that it needs is missing: then it says so.
 func recordWorkload(t testing.TB, w workload, n int) (path string) {
+	t.Helper()
+	path, _ = recordedWorkload(t, w, n)
+	return path
+}
+
+func recordedWorkload(t testing.TB, w workload, n int) (path, said string) {
 	t.Helper()
 	if len(w.needs) > 0 && runtime.GOOS != "linux" {
 		t.Skip("programs that use C's malloc are recorded on Linux")
@@ -188,8 +200,7 @@ func recordWorkload(t testing.TB, w workload, n int) (path string) {
 	}
 	dir := t.TempDir()
 	path = filepath.Join(dir, w.name+".alloctrace")
-	w.run(t, dir, path, n)
-	return path
+	return path, w.run(t, dir, path, n)
 }
 
 func needProgram(t testing.TB, program, in string) {

@@ -85,7 +85,11 @@ func (e Event) String() string {
 				s += ", …"
 				break
 			}
-			s += fmt.Sprintf(", %s (%s:%d)", text.Line(f.Function[strings.LastIndexByte(f.Function, '/')+1:], text.MaxName), text.Line(path.Base(strings.ReplaceAll(f.File, `\`, "/")), text.MaxName), f.Line)
+			s += fmt.Sprintf(", %s (%s", text.Line(f.Function[strings.LastIndexByte(f.Function, '/')+1:], text.MaxName), text.Line(path.Base(strings.ReplaceAll(f.File, `\`, "/")), text.MaxName))
+			if f.Line > 0 { // or else it is a program or a library
+				s += fmt.Sprintf(":%d", f.Line)
+			}
+			s += ")"
 		}
 	}
 	return s + ")"
