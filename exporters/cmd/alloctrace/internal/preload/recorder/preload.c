@@ -19,7 +19,7 @@
 // /proc/self/maps, those of executable files.
 //
 // Threads write into mappings of the file, so that a program that is killed loses nothing but what it was just writing: the kernel has
-// the rest. Nothing is done at exit. No call that the program makes is needed for it: it may call _exit, or crash.
+// the rest. It may call _exit, or crash. At exit nothing is left but to note the number of events and the memory.
 //
 // # The order
 //
@@ -69,14 +69,14 @@
 #define RETRY_AFTER 4096 // events, after there was no room for a chunk
 
 struct header {
-	char magic[8]; // "ALTRPRE1"
+	char magic[8];	// "ALTRPRE1"
 	uint32_t order; // 0x01020304
 	uint32_t header_size, chunk_size;
 	uint32_t pid, parent;
-	uint32_t frames;	 // at most, of a stack
-	uint32_t align;		 // of malloc
+	uint32_t frames; // at most, of a stack
+	uint32_t align;	 // of malloc
 	uint32_t page_size;
-	uint64_t began;		 // by the clock of records, and by that of the calendar: nanoseconds
+	uint64_t began; // by the clock of records, and by that of the calendar: nanoseconds
 	uint64_t began_realtime;
 	char program[2048]; // its path
 	char name[16];	    // as it is executed: that of a link to it, or of a script
@@ -140,7 +140,7 @@ struct process {
 	_Atomic uint64_t end; // of the file
 	_Atomic int mapping;  // somebody reads /proc/self/maps
 	uint64_t mapped;      // the hash of what it had; used by who has mapping
-	pid_t pid;
+	uint64_t began;	      // which tells it from its parent
 	char path[PATH_MAX + 32];
 	// Chunks that threads had not filled when they ended. Who takes one out by an exchange that acquires is the only one who has it,
 	// and sees what was written to it before it was put there by one that releases.
@@ -150,13 +150,14 @@ enum { OFF = READY + 1 };
 static struct process *process;
 
 static __thread struct {
-	struct chunk *chunk; // of the process of pid
-	size_t at;	     // the offset of its next record
-	uint64_t last;	     // the number of the one before
-	pid_t pid, id;
-	unsigned skip;	       // so many events are lost before it asks for a chunk again
+	struct chunk *chunk;	// of the process that began then
+	uint64_t began;
+	size_t at;		// the offset of its next record
+	uint64_t last;		// the number of the one before
+	pid_t id;
+	unsigned skip;		// so many events are lost before it asks for a chunk again
+	unsigned depth;		// calls of inner functions, which may call others of them
 	volatile int recording; // a record is being written; a signal handler may call malloc meanwhile
-	unsigned depth;	       // calls of inner functions, which may call others of them
 } self __attribute__((tls_model("initial-exec")));
 
 // The arena has what is allocated before the inner functions are known.
@@ -243,6 +244,9 @@ static int start(void)
 	*(void **)&inner.aligned_alloc = dlsym(RTLD_NEXT, "aligned_alloc");
 	*(void **)&inner.memalign = dlsym(RTLD_NEXT, "memalign");
 	*(void **)&inner.usable = dlsym(RTLD_NEXT, "malloc_usable_size");
+	Dl_info mallocs, usables;
+	if (!dladdr(*(void **)&inner.malloc, &mallocs) || !dladdr(*(void **)&inner.usable, &usables) || mallocs.dli_fbase != usables.dli_fbase)
+		inner.usable = NULL; // which is of another allocator
 	set.walks = dlsym(RTLD_DEFAULT, "_dl_find_object") != NULL;
 	size_t size = (sizeof(struct process) + 4095) & ~(size_t)4095;
 	void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -259,23 +263,22 @@ static inline int ready(void) { return atomic_load_explicit(&set.functions, memo
 // open_file makes the file of the process, if it is to be recorded.
 static void open_file(struct process *p)
 {
-	static const struct header empty = {.magic = "ALTRPRE"};
 	int unknown = UNKNOWN;
 	if (!atomic_load_explicit(&set.options, memory_order_acquire) || !atomic_compare_exchange_strong_explicit(&p->state, &unknown, BEGUN, memory_order_acquire, memory_order_relaxed))
 		return;
-	struct header h = empty;
+	struct header h;
 	int fd = -1;
-	p->pid = (pid_t)syscall(SYS_getpid);
-	h.magic[7] = '1';
+	memset(&h, 0, sizeof(h));
+	memcpy(h.magic, "ALTRPRE1", sizeof(h.magic));
 	h.order = 0x01020304;
 	h.header_size = HEADER_SIZE;
 	h.chunk_size = CHUNK_SIZE;
-	h.pid = (uint32_t)p->pid;
+	h.pid = (uint32_t)getpid();
 	h.parent = (uint32_t)getppid();
 	h.frames = set.frames;
 	h.align = _Alignof(max_align_t);
 	h.page_size = (uint32_t)sysconf(_SC_PAGESIZE);
-	h.began = nanoseconds(CLOCK_MONOTONIC);
+	h.began = p->began = nanoseconds(CLOCK_MONOTONIC);
 	h.began_realtime = nanoseconds(CLOCK_REALTIME);
 	if (readlink("/proc/self/exe", h.program, sizeof(h.program) - 1) < 0)
 		h.program[0] = 0;
@@ -283,7 +286,7 @@ static void open_file(struct process *p)
 	for (unsigned n = 0; set.parent == 0 || getppid() == set.parent; n++) { // each program that the process executes has one
 		char *to = stpcpy(p->path, set.directory);
 		*to++ = '/';
-		to = append_number(to, (uint64_t)p->pid);
+		to = append_number(to, h.pid);
 		*to++ = '.';
 		*append_number(to, n) = 0;
 		fd = open(p->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -301,7 +304,10 @@ static void open_file(struct process *p)
 static int allocate(int fd, off_t offset)
 {
 	static const char zero[16 << 10];
-	if (fallocate(fd, 0, offset, CHUNK_SIZE) == 0)
+	int failed;
+	while ((failed = fallocate(fd, 0, offset, CHUNK_SIZE)) != 0 && errno == EINTR)
+		;
+	if (!failed)
 		return 1;
 	if (errno != EOPNOTSUPP && errno != ENOSYS)
 		return 0;
@@ -314,15 +320,17 @@ static int allocate(int fd, off_t offset)
 // new_chunk returns a chunk of zeros at the end of the file, or NULL if there is no room.
 static struct chunk *new_chunk(struct process *p)
 {
-	if (set.most > 0 && atomic_load_explicit(&p->end, memory_order_relaxed) + CHUNK_SIZE > set.most)
-		return NULL;
 	int fd = open(p->path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	off_t offset = (off_t)atomic_fetch_add_explicit(&p->end, CHUNK_SIZE, memory_order_relaxed);
+	uint64_t offset = atomic_load_explicit(&p->end, memory_order_relaxed);
+	int room;
+	do
+		room = set.most == 0 || offset + CHUNK_SIZE <= set.most;
+	while (room && !atomic_compare_exchange_weak_explicit(&p->end, &offset, offset + CHUNK_SIZE, memory_order_relaxed, memory_order_relaxed));
 	void *chunk = MAP_FAILED;
-	if (allocate(fd, offset))
-		chunk = mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+	if (room && allocate(fd, (off_t)offset))
+		chunk = mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
 	close(fd);
 	return chunk == MAP_FAILED ? NULL : chunk;
 }
@@ -403,8 +411,8 @@ static void put_back(struct process *p, struct chunk *c)
 // there is one.
 static int enter(struct process *p, size_t size, uint64_t seq)
 {
-	if (self.pid != p->pid) { // the thread is new, or that of the parent of this process
-		self.pid = p->pid;
+	if (self.began != p->began) { // the thread is new, or that of the parent of this process
+		self.began = p->began;
 		self.id = (pid_t)syscall(SYS_gettid);
 		self.chunk = NULL;
 		self.skip = 0;
@@ -450,7 +458,7 @@ static void leave(void *unused)
 {
 	(void)unused;
 	struct process *p = process;
-	if (self.chunk == NULL || self.pid != p->pid)
+	if (self.chunk == NULL || self.began != p->began)
 		return;
 	struct chunk *c = self.chunk;
 	self.chunk = NULL;
