@@ -64,7 +64,7 @@ def work(seed):
 threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
-`, 300*n))
+`, 100*n))
 	}},
 	{"git", []string{"git", "git"}, func(t testing.TB, dir, to string, n int) string {
 		cmd := exec.Command("git", "-C", dir, "init", "-q", "--bare", "repo")
@@ -87,6 +87,15 @@ threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 4)]
 	}},
 	{"Go", nil, recordGo},
 }
+
+// threads is a program whose threads reallocate blocks that others have allocated.
+var threads = workload{"threads", []string{"cc", "gcc libc6-dev"}, func(t testing.TB, dir, to string, n int) string {
+	program := filepath.Join(dir, "known")
+	if out, err := exec.Command("cc", "-fno-builtin", "-pthread", "-o", program, "internal/preload/testdata/known.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return recordProgram(t, to, "-threads", program, "threads")
+}}
 
 // recordProgram records a program by the command.
 func recordProgram(t testing.TB, to string, args ...string) (said string) {
@@ -242,9 +251,10 @@ func replayed(t testing.TB, on, path string, flags ...string) (r replay.Result) 
 	return r
 }
 
-// TestWorkloads: what programs do is recorded without a gap, and all allocators do it again: the same blocks, each with its contents.
+// TestWorkloads: what programs do is recorded without a gap, and all allocators do it again: the same blocks, each with its contents. An
+// allocator that makes a mistake is found.
 func TestWorkloads(t *testing.T) {
-	for _, w := range workloads {
+	for _, w := range append(slices.Clone(workloads), threads) {
 		t.Run(w.name, func(t *testing.T) {
 			n := 1
 			if !testing.Short() {
@@ -256,7 +266,7 @@ func TestWorkloads(t *testing.T) {
 				t.Fatalf("%v: %d events", err, len(events))
 			}
 			live := make(map[uintptr]uintptr) // sizes, by address
-			var acquired, blocks, peak, bytes, most int64
+			var acquired, bytes, most int64
 			for i, e := range events {
 				switch e.Kind {
 				case alloctrace.Allocated, alloctrace.Reallocated:
@@ -279,13 +289,12 @@ func TestWorkloads(t *testing.T) {
 				default:
 					t.Fatalf("event %d: %+v", i+1, e)
 				}
-				if peak = max(peak, int64(len(live))); i == len(events)-1 {
-					blocks = int64(len(live))
-				}
 			}
+			blocks := int64(len(live))
 			if header.PageSize == 0 || len(w.needs) > 0 && filepath.Base(header.Program) == "" {
 				t.Errorf("%+v", header)
 			}
+			replayed(t, "slab", path, "-goroutines", "3")
 			for _, on := range targets() {
 				r := replayed(t, on, path, "-addresses")
 				if r.Failed > 0 || r.Skipped != (replay.Skipped{}) || r.Operations != r.Recorded.Operations || r.Recorded.Lost > 0 || r.Recorded.Events != int64(len(events)) ||
@@ -293,6 +302,7 @@ func TestWorkloads(t *testing.T) {
 					t.Errorf("on %s: %v; recorded were %d acquisitions, at most %d B, %d blocks at the end", on, r, acquired, most, blocks)
 				}
 			}
+			findPlanted(t, header, events)
 		})
 	}
 }
@@ -327,50 +337,39 @@ func (c *careless) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Bloc
 	return n, err
 }
 
-// TestPlanted: a mistake of an allocator is found by the work of a C program, at the same event each time, and ten events show it.
-func TestPlanted(t *testing.T) {
-	for _, w := range workloads {
-		if len(w.needs) == 0 {
-			continue
+// findPlanted finds a mistake of an allocator by the work of a program: at the same event each time, and ten events show it.
+func findPlanted(t *testing.T, header recording.Header, events []recording.Event) {
+	fails := func(events []recording.Event) error {
+		pool := new(blockalloc.Pool)
+		slab, err := blockalloc.NewSlab(pool, 64<<10)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Run(w.name, func(t *testing.T) {
-			header, events, err := readRecording(recordWorkload(t, w, 1))
-			if err != nil {
-				t.Fatal(err)
-			}
-			fails := func(events []recording.Event) error {
-				pool := new(blockalloc.Pool)
-				slab, err := blockalloc.NewSlab(pool, 64<<10)
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, err = replay.Run(t.Context(), replay.New(events), &careless{inner: slab}, replay.Options{})
-				_ = slab.Close() // what is live twice is not freed well
-				_ = pool.Close()
-				return err
-			}
-			var first, again, small *replay.Failure
-			if err := fails(events); !errors.As(err, &first) || first.Reason != replay.Changed && first.Reason != replay.Refused {
-				t.Fatalf("the replay of %d events ends with %v", len(events), err)
-			}
-			if err := fails(events); !errors.As(err, &again) || again.Event.Number != first.Event.Number || again.Reason != first.Reason {
-				t.Errorf("first it fails with %v, then with %v", first, again)
-			}
-			few, err := replay.Shrink(t.Context(), events, fails)
-			if err != nil || len(few) > 10 {
-				t.Fatalf("%v; %d events are left of %d", err, len(few), len(events))
-			}
-			path := filepath.Join(t.TempDir(), "small")
-			if err := writeFile(path, nil, func(to io.Writer) error { return writeRecording(to, header, few) }); err != nil {
-				t.Fatal(err)
-			}
-			_, few, err = readRecording(path)
-			if err != nil || !errors.As(fails(few), &small) || small.Reason != first.Reason || small.Event.Stack == nil && small.Acquired.Stack == nil {
-				t.Errorf("%v; the small recording fails with %v, all with %v", err, small, first)
-			}
-			t.Logf("%d of %d events are left: %v", len(few), len(events), small)
-		})
+		_, err = replay.Run(t.Context(), replay.New(events), &careless{inner: slab}, replay.Options{})
+		_ = slab.Close() // what is live twice is not freed well
+		_ = pool.Close()
+		return err
 	}
+	var first, again, small *replay.Failure
+	if err := fails(events); !errors.As(err, &first) || first.Reason != replay.Changed && first.Reason != replay.Refused {
+		t.Fatalf("the replay of %d events ends with %v", len(events), err)
+	}
+	if err := fails(events); !errors.As(err, &again) || again.Event.Number != first.Event.Number || again.Reason != first.Reason {
+		t.Errorf("first it fails with %v, then with %v", first, again)
+	}
+	few, err := replay.Shrink(t.Context(), events, fails)
+	if err != nil || len(few) > 10 {
+		t.Fatalf("%v; %d events are left of %d", err, len(few), len(events))
+	}
+	path := filepath.Join(t.TempDir(), "small")
+	if err := writeFile(path, nil, func(to io.Writer) error { return writeRecording(to, header, few) }); err != nil {
+		t.Fatal(err)
+	}
+	_, few, err = readRecording(path)
+	if err != nil || !errors.As(fails(few), &small) || small.Reason != first.Reason || small.Event.Stack == nil && small.Acquired.Stack == nil {
+		t.Errorf("%v; the small recording fails with %v, all with %v", err, small, first)
+	}
+	t.Logf("%d of %d events are left: %v", len(few), len(events), small)
 }
 
 // TestRecord: the command exits as the program does, and says what it has recorded.

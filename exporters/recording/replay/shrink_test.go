@@ -52,6 +52,60 @@ func TestShrinkSizes(t *testing.T) {
 	}
 }
 
+// TestShrinkMany: where many blocks are live when memory is refused, it is asked for in few that are no larger than the largest. Where
+// many blocks are needed, that takes few replays for each.
+func TestShrinkMany(t *testing.T) {
+	var l list
+	l.add(alloctrace.Allocated, 0x10000000, 30_000)
+	for i := range uintptr(3000) {
+		l.add(alloctrace.Allocated, 0x1000*(i+1), 100+i%50)
+		if i%3 == 0 {
+			l.add(alloctrace.Freeing, 0x1000*(i+1), 100+i%50)
+		}
+	}
+	for name, c := range map[string]struct {
+		wrap        func(blockalloc.Allocator) blockalloc.Allocator
+		events, per int // at most
+	}{
+		"bytes":  {func(a blockalloc.Allocator) blockalloc.Allocator { return blockalloc.NewLimit(a, 200_000) }, 10, 30},
+		"blocks": {func(a blockalloc.Allocator) blockalloc.Allocator { return &fewBlocks{Allocator: a, most: 100} }, 101, 5},
+	} {
+		replays := 0
+		small, err := replay.Shrink(context.Background(), l, func(events []recording.Event) error {
+			replays++
+			_, err := replay.Run(context.Background(), replay.New(events), c.wrap(new(blockalloc.Heap)), replay.Options{})
+			return err
+		})
+		if err != nil || len(small) > c.events || replays > c.per*c.events {
+			t.Errorf("%s: %v; %d events are left after %d replays", name, err, len(small), replays)
+		}
+		for _, e := range small {
+			if e.Size > 30_000 {
+				t.Errorf("%s: %+v is larger than the largest was", name, e)
+			}
+		}
+	}
+}
+
+// fewBlocks refuses to have more blocks.
+type fewBlocks struct {
+	blockalloc.Allocator
+	live, most int
+}
+
+func (f *fewBlocks) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	if f.live == f.most {
+		return blockalloc.Block{}, errors.New("too many blocks")
+	}
+	f.live++
+	return f.Allocator.Allocate(l)
+}
+
+func (f *fewBlocks) Free(b blockalloc.Block) error {
+	f.live--
+	return f.Allocator.Free(b)
+}
+
 // FuzzNew: whatever events say, they are replayed in which no block is used twice, and all are freed. Shrinking finds few that
 // fail as all do.
 func FuzzNew(f *testing.F) {

@@ -53,6 +53,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -323,10 +324,13 @@ static struct chunk *new_chunk(struct process *p)
 	int fd = open(p->path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	uint64_t offset = atomic_load_explicit(&p->end, memory_order_relaxed);
+	uint64_t offset = atomic_load_explicit(&p->end, memory_order_relaxed), most = set.most > 0 ? set.most : UINT64_MAX;
+	struct rlimit limit; // beyond which the program gets a signal that ends it
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < most)
+		most = limit.rlim_cur;
 	int room;
 	do
-		room = set.most == 0 || offset + CHUNK_SIZE <= set.most;
+		room = offset + CHUNK_SIZE <= most;
 	while (room && !atomic_compare_exchange_weak_explicit(&p->end, &offset, offset + CHUNK_SIZE, memory_order_relaxed, memory_order_relaxed));
 	void *chunk = MAP_FAILED;
 	if (room && allocate(fd, (off_t)offset))

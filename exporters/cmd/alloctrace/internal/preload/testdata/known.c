@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,7 +120,7 @@ static void walk(void)
 	}
 }
 
-enum { THREADS = 4, ROUNDS = 20000, SHELF = 64 };
+enum { THREADS = 4, ROUNDS = 8000, SHELF = 64 };
 
 static _Atomic(void *) shelf[SHELF];
 
@@ -149,6 +150,14 @@ static void threads(void)
 		pthread_join(of[i], NULL);
 	for (int i = 0; i < SHELF; i++)
 		free(shelf[i]);
+}
+
+// limited is threads with files of 1 MiB at most.
+static void limited(void)
+{
+	struct rlimit limit = {1 << 20, 1 << 20};
+	if (setrlimit(RLIMIT_FSIZE, &limit) == 0)
+		threads();
 }
 
 static void *one(void *unused)
@@ -185,7 +194,7 @@ static void forks(void)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"storm", storm}, {"fork", forks}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"fork", forks}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
