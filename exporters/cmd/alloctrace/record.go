@@ -64,14 +64,19 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 		o.to = filepath.Base(program) + ".alloctrace"
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(o.to), ".alloctrace-*") // where there is room for the recording
-	if err == nil {
-		dir, err = filepath.Abs(dir)
-	}
 	if err != nil {
 		return failed, err
 	}
 	defer os.RemoveAll(dir)
-	library, err := preload.Build(context.Background(), dir)
+	if dir, err = filepath.Abs(dir); err != nil {
+		return failed, err
+	}
+	libraries, err := os.MkdirTemp("", "alloctrace-*")
+	if err != nil {
+		return failed, err
+	}
+	defer os.RemoveAll(libraries)
+	library, err := preload.Build(context.Background(), libraries)
 	if err != nil {
 		return failed, err
 	}
@@ -156,7 +161,7 @@ func (o *recordOptions) write(dir string, pid int, program string, errOut io.Wri
 		}
 	}
 	if last < 0 {
-		problems = append(problems, fmt.Errorf("%w: %s is a static program, one that has its own malloc inside, or one that gets other rights or changes its user: only a malloc of a shared library can be recorded", errNothing, program))
+		problems = append(problems, fmt.Errorf("%w: %s is a static program, one that has its own malloc inside, or one that gets other rights or changes its user, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
 	}
 	for i, s := range sources {
 		to := o.to

@@ -378,8 +378,11 @@ func TestRecord(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("programs that use C's malloc are recorded on Linux")
 	}
-	dir := t.TempDir()
-	to := filepath.Join(dir, "a b.alloctrace") // a directory may have spaces
+	dir := filepath.Join(t.TempDir(), "c d") // spaces separate libraries that the dynamic linker loads
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(dir, "a b.alloctrace")
 	for _, c := range []struct {
 		args   []string
 		status int

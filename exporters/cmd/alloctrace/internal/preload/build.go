@@ -21,6 +21,9 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 	if runtime.GOOS != "linux" {
 		return "", fmt.Errorf("%w on %s: programs that use C's malloc are recorded on Linux", errors.ErrUnsupported, runtime.GOOS)
 	}
+	if strings.ContainsAny(dir, " :") { // which separate the libraries of LD_PRELOAD
+		return "", fmt.Errorf("the dynamic linker loads nothing of %q: set TMPDIR to a directory without spaces and colons", dir)
+	}
 	from, to := filepath.Join(dir, "preload.c"), filepath.Join(dir, "preload.so")
 	if err := os.WriteFile(from, source, 0o600); err != nil {
 		return "", err

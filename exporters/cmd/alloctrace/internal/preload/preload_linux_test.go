@@ -365,6 +365,9 @@ func TestBuild(t *testing.T) {
 			}
 		})
 	}
+	if _, err := Build(t.Context(), "/a b"); err == nil || !strings.Contains(err.Error(), "set TMPDIR") {
+		t.Errorf("the error is %v", err)
+	}
 	t.Setenv("CC", "no-such-compiler")
 	if _, err := Build(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "apt-get install gcc libc6-dev") {
 		t.Errorf("the error is %v", err)
