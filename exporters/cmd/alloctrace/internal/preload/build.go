@@ -2,7 +2,7 @@ package preload
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-//go:embed recorder/preload.c
-var source []byte
+//go:embed recorder
+var recorder embed.FS
 
 // Build builds the recorder, and returns the path of the library in dir. The C compiler is $CC, or else cc. A remedy is in the error
 // if there is none.
@@ -24,10 +24,10 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 	if strings.ContainsAny(dir, " :") { // which separate the libraries of LD_PRELOAD
 		return "", fmt.Errorf("the dynamic linker loads nothing of %q: set TMPDIR to a directory without spaces and colons", dir)
 	}
-	from, to := filepath.Join(dir, "preload.c"), filepath.Join(dir, "preload.so")
-	if err := os.WriteFile(from, source, 0o600); err != nil {
+	if err := os.CopyFS(dir, recorder); err != nil {
 		return "", err
 	}
+	from, to := filepath.Join(dir, "recorder", "preload.c"), filepath.Join(dir, "preload.so")
 	cc := strings.Fields(os.Getenv("CC"))
 	if len(cc) == 0 {
 		cc = []string{"cc"}

@@ -48,7 +48,7 @@ type Header struct {
 // ErrFormat is wrapped by the errors of what is no file of a recorder.
 var ErrFormat = errors.New("no file of a recorder")
 
-// What recorder/preload.c calls so.
+// What recorder/file.h calls so.
 const (
 	magic       = "ALTRPRE1"
 	headerSize  = 4096
