@@ -17,9 +17,9 @@ import (
 // fails makes a [New] Program of the events, and runs it on a new allocator.
 //
 // It leaves out what comes after the event of a [*Failure], and blocks that are not live then. If the failure is that memory was
-// refused, it asks for what is live in fewer blocks, none larger than the largest of all. Then it leaves out blocks, each with all its events, then single releases
-// and reallocations, and then it makes blocks smaller. Blocks are left out by delta debugging (ddmin, Zeller and Hildebrandt
-// 2002), until none can be left out alone. Two Failures are the same if they have the same reason and
+// refused, it asks for what is live in fewer blocks, none larger than the largest of all. Then it leaves out blocks, each with
+// all its events, then single releases and reallocations, and then it makes blocks smaller. Blocks are left out by delta
+// debugging (ddmin, Zeller and Hildebrandt 2002), until none can be left out alone. Two Failures are the same if they have the same reason and
 // [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
 // have the same type.
 //
@@ -36,7 +36,7 @@ func Shrink(ctx context.Context, events []recording.Event, fails func(events []r
 			s.try(slices.Clone(s.events[:f.Event.Number]))
 		}
 		s.leaveOutReleased()
-		if f.Reason == Refused {
+		if f.Reason == Refused && len(s.events) > 0 {
 			s.askInFew()
 		}
 	}

@@ -29,6 +29,10 @@ func TestShrinkErrors(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || len(small) == 0 || len(small) >= len(events) || calls != 2 {
 		t.Errorf("%v; %d events after %d calls", err, len(small), calls)
 	}
+	refused := &replay.Failure{Reason: replay.Refused, Err: errors.New("always")} // of no event
+	if small, err := replay.Shrink(context.Background(), events, func([]recording.Event) error { return refused }); err != nil || len(small) > 0 {
+		t.Errorf("%v; %d events are left", err, len(small))
+	}
 	if _, err := replay.Run(context.Background(), nil, new(blockalloc.Heap), replay.Options{}); err == nil {
 		t.Error("no Program was run")
 	}
