@@ -17,23 +17,26 @@ import (
 
 // BenchmarkWorkloads prints the table of docs/replay.md: what programs do, on each allocator.
 func BenchmarkWorkloads(b *testing.B) {
-	fmt.Println("\n| program: events, blocks | on | time in it | granted at the peak | for | resident, grown by |\n|---|---|---|---|---|---|")
+	rows := "| program | events, acquisitions | asked for | recorded |"
+	for _, on := range targets() {
+		rows += fmt.Sprintf(" %s |", on)
+	}
+	rows += "\n" + strings.Repeat("|---", strings.Count(rows, "|")-1) + "|\n"
 	for _, w := range workloads {
 		b.Run(w.name, func(b *testing.B) {
 			for b.Loop() {
-				printRows(b, w)
+				rows += row(b, w)
 			}
 		})
 	}
+	fmt.Print("\n" + rows)
 }
 
-func printRows(b *testing.B, w workload) {
+// row returns a row: what was granted when that was most, by how much the resident memory has grown, and the time in the allocator.
+func row(b *testing.B, w workload) string {
 	path, said := recordedWorkload(b, w, 20)
-	resident := "not known"
-	if m := regexp.MustCompile(`at most (.*) of the process`).FindStringSubmatch(said); m != nil {
-		resident = m[1] + " in all"
-	}
-	for i, on := range targets() {
+	var row string
+	for _, on := range targets() {
 		var errOut bytes.Buffer
 		cmd := exec.Command(os.Args[0]) // in a process of its own, whose memory nothing else has used
 		cmd.Env, cmd.Stderr = append(os.Environ(), argsVariable+"="+strings.Join([]string{"replay", "-json", "-on", on, path}, "\n")), &errOut
@@ -45,12 +48,15 @@ func printRows(b *testing.B, w workload) {
 		if err != nil || r.Failed > 0 || r.Operations != r.Recorded.Operations {
 			b.Fatalf("%v: %s%v", err, &errOut, r)
 		}
-		size := func(n int64) string { return counter.FormatBytes(n) }
-		if p := r.Recorded.Peak; i == 0 {
-			blocks := r.Calls.Allocate.Count + r.Calls.Reallocate.Count
-			fmt.Printf("| %s: %d, %d | as recorded | | %s | %s in %d | %s |\n", w.name, r.Recorded.Events, blocks, size(p.Granted), size(p.Requested), p.Blocks, resident)
+		if row == "" {
+			row = fmt.Sprintf("| %s | %d, %d | %s in %d | %s", w.name, r.Recorded.Events, r.Calls.Allocate.Count+r.Calls.Reallocate.Count,
+				counter.FormatBytes(r.Recorded.Peak.Requested), r.Recorded.Peak.Blocks, counter.FormatBytes(r.Recorded.Peak.Granted))
+			if m := regexp.MustCompile(`at most (.*) of the process`).FindStringSubmatch(said); m != nil {
+				row += ", " + m[1] + " in all"
+			}
 		}
 		calls := r.Calls.Allocate.Time + r.Calls.Reallocate.Time + r.Calls.Free.Time
-		fmt.Printf("| | %s | %v | %s | %s in %d | %s |\n", strings.ToUpper(on[:1])+on[1:], calls.Round(100*time.Microsecond), size(r.Peak.Granted), size(r.Peak.Requested), r.Peak.Blocks, size(r.Resident.Peak-r.Resident.Before))
+		row += fmt.Sprintf(" | %s, %s, %v", counter.FormatBytes(r.Peak.Granted), counter.FormatBytes(r.Resident.Peak-r.Resident.Before), calls.Round(time.Millisecond))
 	}
+	return row + " |\n"
 }
