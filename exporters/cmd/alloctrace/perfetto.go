@@ -131,7 +131,8 @@ func newPerfettoWriter(w io.Writer, in *history.Recording) *perfettoWriter {
 	p.send(p.at(0).message(packetClockSnapshot, clocks))
 	process := message(nil).number(processPID, p.pid).text(processName, h.Program)
 	p.track(message(nil).number(trackUUID, processTrack).message(trackProcess, process))
-	p.fresh = p.fresh.message(internedMappings, message(nil).number(mappingID, 1).number(mappingPath, p.string(internedPaths, h.Program)))
+	program := message(nil).number(mappingID, 1).number(mappingPath, p.string(internedPaths, h.Program))
+	p.fresh = p.fresh.message(internedMappings, program)
 	return p
 }
 

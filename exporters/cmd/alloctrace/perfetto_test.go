@@ -193,6 +193,7 @@ func perfettoOf(t *testing.T, trace []byte) *perfettoTrace {
 	packets := readPerfetto(t, trace)
 	functions, sources, frames := make(map[int64]string), make(map[int64]string), make(map[int64]string)
 	unique := make(map[int64]bool)
+	mapping := "" // the path of the only one
 	index := int64(0)
 	for i := range packets {
 		packet := &packets[i]
@@ -206,8 +207,15 @@ func perfettoOf(t *testing.T, trace []byte) *perfettoTrace {
 			for _, s := range in.SourcePaths {
 				sources[s.IID] = string(s.Str)
 			}
+			for _, m := range in.Mappings {
+				for _, s := range in.MappingPaths {
+					if len(m.PathStringIDs) == 1 && m.PathStringIDs[0] == strconv.FormatInt(s.IID, 10) && m.IID == 1 {
+						mapping = string(s.Str)
+					}
+				}
+			}
 			for _, f := range in.Frames {
-				if f.MappingID != 1 || unique[f.RelPC] || functions[f.FunctionNameID] == "" || f.SourcePathIID > 0 && !filepath.IsAbs(sources[f.SourcePathIID]) {
+				if mapping == "" || f.MappingID != 1 || unique[f.RelPC] || functions[f.FunctionNameID] == "" || f.SourcePathIID > 0 && !filepath.IsAbs(sources[f.SourcePathIID]) {
 					t.Fatalf("frame %+v", f)
 				}
 				unique[f.RelPC] = true
