@@ -25,15 +25,15 @@ func BenchmarkWorkloads(b *testing.B) {
 	for _, w := range workloads {
 		b.Run(w.name, func(b *testing.B) {
 			for b.Loop() {
-				rows += row(b, w)
+				rows += rowOf(b, w)
 			}
 		})
 	}
 	fmt.Print("\n" + rows)
 }
 
-// row returns a row: what was granted when that was most, by how much the resident memory has grown, and the time in the allocator.
-func row(b *testing.B, w workload) string {
+// rowOf returns a row: what was granted when that was most, by how much the resident memory has grown, and the time in the allocator.
+func rowOf(b *testing.B, w workload) string {
 	path, said := recordedWorkload(b, w, 20)
 	var row string
 	for _, on := range targets() {
