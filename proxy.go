@@ -3,6 +3,7 @@ package alloctrace
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -281,6 +282,9 @@ func (p *Proxy) String() string {
 	}
 	return fmt.Sprintf("Proxy %q", p.name)
 }
+
+// Hooks returns the hooks that p was given, in order; those of a child begin with its parent's. A quiet view has none.
+func (p *Proxy) Hooks() []Hook { return slices.Clone(p.hooks) }
 
 // Unwrap returns the inner allocator.
 func (p *Proxy) Unwrap() blockalloc.Allocator {

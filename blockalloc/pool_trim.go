@@ -135,9 +135,6 @@ func (c *chunk) all() func(yield func(*run) bool) {
 // bytes is the size of a run.
 func (r *run) bytes() uintptr { return uintptr(bits.OnesCount64(r.all)) << r.shift }
 
-// freeBytes is how much of a run is in no live block.
-func (r *run) freeBytes() uintptr { return uintptr(bits.OnesCount64(r.free.Load())) << r.shift }
-
 // releaseCurrent takes empty current runs from the shards. p.mu is held.
 func (p *Pool) releaseCurrent() {
 	for i := range p.shards {

@@ -1,6 +1,9 @@
 package blockalloc
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // A Span is memory that an allocator has cut into blocks of one size: a run of a [Pool], or a block of its
 // parent's that a [Slab] has cut into slots. What is free of it serves blocks of that size alone, until all of it is free:
@@ -9,6 +12,9 @@ type Span struct {
 	Addr uintptr // of its first byte
 	Size uintptr // bytes
 	Free uintptr // bytes of it in no live block, from 0 to Size: freed blocks, with memory behind them or not, and what fits no block
+
+	Block  uintptr // bytes of each of its blocks; 0 if they differ
+	Cached uintptr // bytes of Free that still have memory behind them, for reuse: all of them if the allocator does not know, as a Slab
 }
 
 // A Spanner is an [Allocator] that carves memory into spans.
@@ -52,7 +58,8 @@ func (p *Pool) appendSpans(to []Span, c *chunk) []Span {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for r := range c.all() {
-		to = append(to, Span{uintptr(r.base), r.bytes(), r.freeBytes()})
+		free := r.free.Load()
+		to = append(to, Span{uintptr(r.base), r.bytes(), uintptr(bits.OnesCount64(free)) << r.shift, 1 << r.shift, uintptr(r.dirty(free)) << r.shift})
 	}
 	return to
 }
@@ -98,7 +105,7 @@ func (c *slabClass) appendSpans(to []Span, blocks []*slabBlock) []Span {
 	defer c.mu.Unlock()
 	for i, h := range blocks {
 		if h.index < len(c.blocks) && c.blocks[h.index] == h {
-			to = append(to, Span{h.mem.Addr(), h.mem.size, free[i]})
+			to = append(to, Span{h.mem.Addr(), h.mem.size, free[i], h.size, free[i]})
 		}
 	}
 	return to

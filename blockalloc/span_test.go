@@ -24,22 +24,23 @@ func asSpans(blocks []blockalloc.Block) (list []blockalloc.Span) {
 
 // spansAgree holds the spans of an allocator at rest against its live blocks, and against what Stats says of them:
 // spans do not overlap, and what is not free of each is the live blocks in it.
-func spansAgree(a blockalloc.Spanner, live []blockalloc.Span, size, free int64) error {
+func spansAgree(a blockalloc.Spanner, live []blockalloc.Span, size, free, cached int64) error {
 	spans := slices.Collect(a.Spans)
 	slices.SortFunc(spans, func(a, b blockalloc.Span) int { return cmp.Compare(a.Addr, b.Addr) })
 	used := make([]uintptr, len(spans))
 	var end uintptr
 	for i, s := range spans {
-		if s.Addr < end || s.Free > s.Size {
+		if s.Addr < end || s.Free > s.Size || s.Cached > s.Free || s.Block == 0 || s.Block > s.Size {
 			return fmt.Errorf("%+v after one that ends at %#x", s, end)
 		}
 		end = s.Addr + s.Size
 		used[i] = s.Size - s.Free
 		size -= int64(s.Size)
 		free -= int64(s.Free)
+		cached -= int64(s.Cached)
 	}
-	if size != 0 || free != 0 {
-		return fmt.Errorf("the spans have %d B less than Stats says, %d B less of them free", size, free)
+	if size != 0 || free != 0 || cached != 0 {
+		return fmt.Errorf("the spans have %d B less than Stats says, %d B less of them free, and %d B less with memory behind them", size, free, cached)
 	}
 	for _, b := range live {
 		i, found := slices.BinarySearchFunc(spans, b.Addr, func(s blockalloc.Span, addr uintptr) int { return cmp.Compare(s.Addr, addr) })
@@ -48,6 +49,9 @@ func spansAgree(a blockalloc.Spanner, live []blockalloc.Span, size, free int64) 
 		}
 		if i < 0 || b.Addr >= spans[i].Addr+spans[i].Size {
 			continue // straight from System, or the parent
+		}
+		if b.Size != spans[i].Block {
+			return fmt.Errorf("%+v is in %+v, whose blocks have another size", b, spans[i])
 		}
 		if b.Size > used[i] {
 			return fmt.Errorf("%+v is in %+v, of which other live blocks have more than it leaves", b, spans[i])
@@ -68,12 +72,12 @@ func poolSpansAgree(p *blockalloc.Pool, live []blockalloc.Span) error {
 			large += int64(b.Size)
 		}
 	}
-	return spansAgree(p, live, s.Carved-large, s.Carved-s.LiveBytes)
+	return spansAgree(p, live, s.Carved-large, s.Carved-s.LiveBytes, s.Cached)
 }
 
 func slabSpansAgree(s *blockalloc.Slab, live []blockalloc.Span) error {
 	st := s.Stats()
-	return spansAgree(s, live, st.BlockBytes, st.BlockBytes-st.LiveSlotBytes)
+	return spansAgree(s, live, st.BlockBytes, st.BlockBytes-st.LiveSlotBytes, st.BlockBytes-st.LiveSlotBytes)
 }
 
 // TestSpansStop: whoever has seen enough gets no more.

@@ -177,6 +177,7 @@ type Block struct {
 	Addr, Size, Align uintptr // as in the event that delivered it
 	Allocated         time.Time
 	Owner             string  // see Options; "" if it is nobody's
+	Weight            float64 // how many blocks of its size it stands for
 	Stack             []Frame // from the function that allocated it outwards, 32 frames at most; see Options.Skip
 }
 
@@ -202,7 +203,7 @@ func (p *Profile) kept(keep func(Block) bool) []placed {
 		if frames[stack] == nil {
 			frames[stack] = stack.frames()
 		}
-		return !keep(Block{b.addr, b.size, 1 << b.align, p.start.Add(b.since), p.ownerOf(&b.block), frames[stack]})
+		return !keep(Block{b.addr, b.size, 1 << b.align, p.start.Add(b.since), p.ownerOf(&b.block), b.weight(), frames[stack]})
 	})
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/alloctrace/alloctrace/internal/text"
 )
 
 // A site is a place that allocates: the calls and the labels, with what it has allocated and
@@ -216,7 +218,20 @@ type Sample struct {
 	AllocatedBytes, LiveBytes   int64
 	LiveError                   int64 // the standard error of LiveBytes: two times in three, what is live differs by less
 
-	from *stack
+	from  *stack
+	owner string
+}
+
+// Owner returns whose the blocks are, as a [Site] has it: "" if they are nobody's.
+func (s Sample) Owner() string { return text.Name(s.owner) }
+
+// Frames returns the calls that allocated the blocks, as a [Site] has them. A Sample that no Profile has made has none. It costs a
+// microsecond for each frame.
+func (s Sample) Frames() []Frame {
+	if s.from == nil {
+		return nil
+	}
+	return s.from.frames()
 }
 
 // Samples returns all that was sampled since the Profile was made, the most live bytes
@@ -255,7 +270,7 @@ func (p *Profile) SamplesOf(keep func(b Block) bool) []Sample {
 // sample returns what is live of s as a Sample of which nothing more was allocated.
 func (s *site) sample(live liveSums) Sample {
 	blocks := rounded(live.blocks)
-	return Sample{s.stack.pcs, s.labels, blocks, blocks, live.bytes, live.bytes, live.standardError(), s.stack}
+	return Sample{s.stack.pcs, s.labels, blocks, blocks, live.bytes, live.bytes, live.standardError(), s.stack, s.owner}
 }
 
 func sortSamples(samples []Sample) {
