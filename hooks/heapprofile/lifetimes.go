@@ -64,26 +64,30 @@ func (p *Profile) Lifetimes() []Lifetime {
 		return nil
 	}
 	var list []*lives
-	known := make(map[string]*lives)
-	of := func(s *site, owner string) *lives {
-		stack := s.stack.frames()
-		calls := string(appendText(appendFrames(nil, stack), owner))
-		l := known[calls]
+	byCalls, known := make(map[string]*lives), make(map[origin]*lives)
+	of := func(at origin) *lives {
+		if l := known[at]; l != nil {
+			return l
+		}
+		stack := at.stack.frames()
+		calls := string(appendText(appendFrames(nil, stack), at.owner))
+		l := byCalls[calls]
 		if l == nil {
 			l = &lives{freedBy: make(map[string]*FreedBy)}
-			l.Owner, l.Stack, l.Cut = text.Name(owner), stack, len(s.stack.pcs) == maxFrames
-			known[calls], list = l, append(list, l)
+			l.Owner, l.Stack, l.Cut = text.Name(at.owner), stack, len(at.stack.pcs) == maxFrames
+			byCalls[calls], list = l, append(list, l)
 		}
+		known[at] = l
 		return l
 	}
 	for s := range p.sites.all() {
 		if all := s.endings.Load(); all != nil {
-			of(s, s.owner).ends(all)
+			of(origin{s.stack, s.owner}).ends(all)
 		}
 	}
 	now := time.Since(p.start)
 	for _, b := range p.blocks() {
-		live := &of(b.site, p.ownerOf(&b.block)).live
+		live := &of(p.originOf(&b.block)).live
 		sums := b.sums()
 		live.add(timeClass(now-b.since), sums.blocks, sums.bytes)
 		live.variance += sums.variance

@@ -123,12 +123,12 @@ func unversioned(folder string) string {
 // examples, what is internal, some of which are programs, and the suite that tests allocators.
 func library(of string) bool {
 	below, inModule := strings.CutPrefix(of+"/", module+"/")
-	for _, other := range []string{"examples/", "internal/", "blockalloc/blocktest/"} {
+	for _, other := range []string{"examples/", "blockalloc/blocktest/"} {
 		if strings.HasPrefix(below, other) {
 			return false
 		}
 	}
-	return inModule
+	return inModule && !strings.Contains("/"+below, "/internal/")
 }
 
 // roots returns folders with the import paths that they stand for, as far as functions say. Closures

@@ -274,13 +274,13 @@ type Events struct {
 	All     int64    `json:"all"`      // events that were observed
 	BeginNS int64    `json:"begin_ns"` // since Page.Began: the time of the first row
 	AddrMin int64    `json:"addr_min"` // Addr counts from here
-	Kinds   []string `json:"kinds"`    // what Kind means: kinds[1] is "allocated", and so on; kinds[0] is "dropped"
+	Kinds   []string `json:"kinds"`    // what Kind means: kinds[1] is "allocated", and so on; kinds[0] is "missing"
 	Timed   bool     `json:"timed"`    // times are known
 
 	DeltaNS []int64 `json:"delta_ns"` // since the row before; 0 of the first
 	Kind    []int   `json:"kind"`     // index of Kinds
 	Addr    []int64 `json:"addr"`     // -AddrMin where there is none, as of a failed allocation
-	Size    []int64 `json:"size"`     // bytes; of dropped events, how many
+	Size    []int64 `json:"size"`     // bytes; of missing events, how many
 	Owner   []int   `json:"owner"`    // text: the child; 0 if it is of none
 	Site    []int   `json:"site"`     // of who acquired the block; -1 if it is not known; null if it is not known of any
 

@@ -1,0 +1,131 @@
+package debugpage
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/alloctrace/alloctrace/exporters/internal/page"
+)
+
+// An answer is given to all who ask for the same while it is new: so that what they cost does not grow with their number, and however much an
+// answer costs, asking for it all the time takes at most a hundredth of a processor.
+type answer struct {
+	done chan struct{} // closed once the rest is there
+	body []byte        // gzip'ed JSON
+	err  error
+	made time.Time
+	took time.Duration
+}
+
+// An answer is new for answerTime, and for answerShare times what it took to make.
+const (
+	answerTime  = time.Second
+	answerShare = 100
+)
+
+func (a *answer) isNew() bool {
+	select {
+	case <-a.done:
+		return time.Since(a.made) < max(answerTime, answerShare*a.took)
+	default:
+		return true
+	}
+}
+
+// maxAnswers is how many answers are kept.
+const maxAnswers = 32
+
+// answers are those that are being made, or kept for others to have.
+type answers struct {
+	mu      sync.Mutex
+	kept    map[page.Query]*answer
+	forever bool // the Source does not change
+	keep    bool // somebody looks, so that they are kept
+}
+
+// get returns the answer to q, which it makes if there is none that is new. Make is called by one of those who wait, and to its end.
+func (s *answers) get(ctx context.Context, q page.Query, produce func(context.Context) (any, error)) (*answer, error) {
+	s.mu.Lock()
+	a := s.kept[q]
+	if a == nil || !s.forever && !a.isNew() {
+		a = &answer{done: make(chan struct{})}
+		if s.kept == nil {
+			s.kept = make(map[page.Query]*answer)
+		}
+		s.evict()
+		s.kept[q] = a
+		s.mu.Unlock()
+		a.produce(context.WithoutCancel(ctx), produce)
+		s.drop(q, a)
+		return a, a.err
+	}
+	s.mu.Unlock()
+	select {
+	case <-a.done:
+		return a, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// evict makes room for an answer. s.mu is held.
+func (s *answers) evict() {
+	for len(s.kept) >= maxAnswers {
+		var oldest page.Query
+		var made time.Time
+		for q, a := range s.kept {
+			if made.IsZero() || a.made.Before(made) {
+				oldest, made = q, a.made
+			}
+		}
+		delete(s.kept, oldest)
+	}
+}
+
+// drop drops an answer that is there for those who have waited for it, and not for others.
+func (s *answers) drop(q page.Query, a *answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept[q] == a && (a.err != nil || !s.keep && !s.forever) {
+		delete(s.kept, q)
+	}
+}
+
+// watched says whether somebody looks.
+func (s *answers) watched(is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keep = is; !is && !s.forever {
+		clear(s.kept)
+	}
+}
+
+func (a *answer) produce(ctx context.Context, produce func(context.Context) (any, error)) {
+	defer close(a.done)
+	begin := time.Now()
+	a.made = begin
+	v, err := produce(ctx)
+	if err == nil {
+		a.body, err = compressed(v)
+	}
+	a.err = err
+	a.made = time.Now()
+	a.took = a.made.Sub(begin)
+}
+
+// compressed returns v as gzip'ed JSON, which takes a fifth of the bytes.
+func compressed(v any) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err == nil {
+		err = json.NewEncoder(w).Encode(v)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	return b.Bytes(), err
+}

@@ -1,0 +1,184 @@
+package debugpage
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/alloctrace/alloctrace/exporters/internal/page"
+)
+
+// A hub makes one Tick a second for all who look. Its goroutine runs while there are any.
+type hub struct {
+	source  page.Ticker
+	watched func(bool)
+
+	mu      sync.Mutex
+	lookers int
+	stop    chan struct{} // closed when nobody looks any more
+	tick    ticked        // the last one
+}
+
+// ticked is a Tick, as it goes to those who have had the one before, and to others.
+type ticked struct {
+	serial int64
+	next   chan struct{} // closed when there is another
+	whole  *page.Tick
+
+	change, all []byte // JSON; all is made when somebody needs it
+}
+
+// tickTime is how often there is a Tick: less often if it takes more than a hundredth of that.
+const tickTime = time.Second
+
+// writeTime is how long a looker has to take an event.
+const writeTime = 30 * time.Second
+
+// begin adds a looker.
+func (h *hub) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lookers++; h.lookers > 1 {
+		return
+	}
+	h.watched(true)
+	h.stop = make(chan struct{})
+	h.tick.next = make(chan struct{})
+	began := time.Now()
+	h.advance(h.source.Tick())
+	go h.run(h.stop, time.Since(began))
+}
+
+// end takes a looker out.
+func (h *hub) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lookers--; h.lookers == 0 {
+		close(h.stop)
+		h.tick = ticked{serial: h.tick.serial}
+		h.watched(false)
+	}
+}
+
+// run makes Ticks until stop is closed.
+func (h *hub) run(stop chan struct{}, took time.Duration) {
+	timer := time.NewTimer(max(tickTime, answerShare*took))
+	defer timer.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		t := h.source.Tick()
+		h.mu.Lock()
+		if h.stop == stop && h.lookers > 0 {
+			h.advance(t)
+		}
+		h.mu.Unlock()
+		timer.Reset(max(tickTime, answerShare*time.Since(began)))
+	}
+}
+
+// advance makes t the last Tick. h.mu is held.
+func (h *hub) advance(t *page.Tick) {
+	was := h.tick
+	h.tick = ticked{serial: was.serial + 1, next: make(chan struct{}), whole: t}
+	if was.whole != nil {
+		h.tick.change = encoded(change(was.whole, t))
+	}
+	close(was.next)
+}
+
+// after returns the event for somebody who has had the Tick of a serial number, the number of it, and what is closed when there is another.
+// It is nil if there is no other yet.
+func (h *hub) after(serial int64) (event []byte, now int64, next chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := &h.tick
+	switch {
+	case serial == t.serial:
+		return nil, serial, t.next
+	case serial == t.serial-1 && t.change != nil:
+		return t.change, t.serial, t.next
+	}
+	if t.all == nil {
+		t.all = encoded(t.whole)
+	}
+	return t.all, t.serial, t.next
+}
+
+// encoded returns a Tick as an event.
+func encoded(t *page.Tick) []byte {
+	data, err := json.Marshal(t)
+	if err != nil { // a Tick has numbers alone
+		panic(fmt.Sprintf("debugpage: a tick is no JSON: %v", err))
+	}
+	return slices.Concat([]byte("event: tick\ndata: "), data, []byte("\n\n"))
+}
+
+// change returns what of a Tick is other than in the one before.
+func change(was, is *page.Tick) *page.Tick {
+	t := *is
+	t.Whole = false
+	t.Node, t.NodeLive, t.NodeAllocated, t.NodeFailures = []int{}, []int64{}, []int64{}, []int64{}
+	t.Site, t.SiteLive, t.SiteAllocated = []int{}, []int64{}, []int64{}
+	nodes := rowsOf(was.Node)
+	for row, node := range is.Node {
+		old, ok := nodes[node]
+		if !ok || was.NodeLive[old] != is.NodeLive[row] || was.NodeAllocated[old] != is.NodeAllocated[row] || was.NodeFailures[old] != is.NodeFailures[row] {
+			t.Node = append(t.Node, node)
+			t.NodeLive, t.NodeAllocated, t.NodeFailures = append(t.NodeLive, is.NodeLive[row]), append(t.NodeAllocated, is.NodeAllocated[row]), append(t.NodeFailures, is.NodeFailures[row])
+		}
+	}
+	sites := rowsOf(was.Site)
+	for row, site := range is.Site {
+		old, ok := sites[site]
+		if !ok || was.SiteLive[old] != is.SiteLive[row] || was.SiteAllocated[old] != is.SiteAllocated[row] {
+			t.Site = append(t.Site, site)
+			t.SiteLive, t.SiteAllocated = append(t.SiteLive, is.SiteLive[row]), append(t.SiteAllocated, is.SiteAllocated[row])
+		}
+	}
+	return &t
+}
+
+func rowsOf(list []int) map[int]int {
+	rows := make(map[int]int, len(list))
+	for row, n := range list {
+		rows[n] = row
+	}
+	return rows
+}
+
+// serve sends Ticks until the client goes away.
+func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	h.begin()
+	defer h.end()
+	var serial int64 = -1
+	for {
+		event, now, next := h.after(serial)
+		if event != nil {
+			serial = now
+			_ = control.SetWriteDeadline(time.Now().Add(writeTime)) // else the server's holds, and the browser asks again after it
+			if _, err := w.Write(event); err != nil {
+				return
+			}
+			if err := control.Flush(); err != nil {
+				return
+			}
+		}
+		select {
+		case <-next:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
