@@ -1,0 +1,39 @@
+// What the tabs have in common.
+
+import type { History } from './history';
+import type { State } from './state';
+import type { Tables } from './tables';
+import type { Colours } from './theme';
+import type { By, Page, Snapshot } from './types';
+
+export interface Context {
+  page: Page;
+  tables: Tables;
+  history: History; // empty but of a live page
+  state: State;
+  colours: Record<By, Colours>;
+  marks: Mark[];
+}
+
+// Mark is a moment that the user has marked, and what was live then.
+export interface Mark { atUS: number; name: string; snapshot: Snapshot }
+
+// View is what a tab shows.
+export interface View {
+  root: HTMLElement;
+  refresh(): Promise<void>; // gets what is shown anew
+  tick?(): void; // the history has a new step
+  redraw?(): void; // the theme or the size of the window has changed
+  heavy?: boolean; // it is not refreshed by itself
+}
+
+export type Render = (context: Context) => View;
+
+// isLive says whether numbers change while one looks.
+export function isLive(context: Context): boolean {
+  return context.page.mode === 'live';
+}
+
+export function timeOf(context: Context, us: number): number {
+  return context.page.began_ms + us / 1000;
+}

@@ -1,0 +1,209 @@
+// The page: its head, its tabs, and what keeps them up to date.
+
+import { api, isSaved, savePage } from './api';
+import { isLive, timeOf, type Context, type Render, type View } from './context';
+import { announce, h, replace, text } from './dom';
+import { clock, count, day, duration } from './format';
+import { History } from './history';
+import { State, tabs } from './state';
+import { Stream, type Connection } from './stream';
+import { Tables } from './tables';
+import { eventsTab } from './tabs/events';
+import { flameTab } from './tabs/flame';
+import { leaksTab } from './tabs/leaks';
+import { lifetimesTab } from './tabs/lifetimes';
+import { mapTab } from './tabs/map';
+import { overview } from './tabs/overview';
+import { timelineTab } from './tabs/timeline';
+import { Colours, onTheme, setTheme, theme, type Theme } from './theme';
+import type { By, Page, Tab, Tick, Timeline } from './types';
+
+const renders: Record<Tab, Render> = {
+  overview, timeline: timelineTab, flame: flameTab, map: mapTab, lifetimes: lifetimesTab, leaks: leaksTab, events: eventsTab,
+};
+
+const everyMS = 5000; // a tab that is looked at is refreshed so often, and less often if that takes long
+
+class App {
+  private readonly views = new Map<Tab, View>();
+  private readonly main = h('main', { id: 'main', tabindex: '-1' });
+  private readonly panel = h('div', { role: 'tabpanel', id: 'panel', tabindex: '-1' });
+  private readonly tablist = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Views' });
+  private readonly status = h('span', { class: 'status' });
+  private readonly notes = h('div');
+  private readonly problem = h('div', { role: 'alert' });
+  private refreshing = false;
+  private next = 0;
+  private paused = false;
+  private stream: Stream | null = null;
+
+  constructor(private readonly context: Context, root: HTMLElement) {
+    replace(root, this.head(), this.tablist, this.main);
+    this.main.append(this.notes, this.problem, this.panel);
+    for (const note of context.page.notes ?? []) this.notes.append(h('p', { class: 'note' }, note));
+    replace(this.tablist, tabs.map(({ id, name }) => h('button', {
+      type: 'button', role: 'tab', id: `tab-${id}`, 'aria-controls': 'panel', on: { click: () => context.state.go(id), keydown: (event: KeyboardEvent) => this.tabKey(event, id) },
+    }, name, this.hasData(id) ? null : h('span', { class: 'empty' }, ' (off)'))));
+    context.state.onChange(() => this.show());
+    onTheme(() => this.redraw());
+    if (isLive(context)) {
+      this.stream = new Stream((tick) => void this.tick(tick), (connection) => this.say(connection));
+      setInterval(() => this.refreshIfDue(), 500);
+    }
+    this.show();
+  }
+
+  private hasData(tab: Tab): boolean {
+    return (this.context.page.tabs[tab] ?? '') === '';
+  }
+
+  private head(): HTMLElement {
+    const { page } = this.context;
+    const what = page.mode === 'saved' ? `saved ${day(timeOf(this.context, page.now_us))} ${clock(timeOf(this.context, page.now_us))}` : page.mode === 'live' ? 'connecting' : `${page.mode === 'blackbox' ? 'black box' : 'recording'} of ${duration(page.now_us - page.first_us)}`;
+    text(this.status, what);
+    const who = [page.program !== page.title && page.program, page.pid > 0 && `process ${page.pid}`, page.go, page.rate > 1 && `one block in ${count(page.rate / 1024)} KiB is sampled`].filter(Boolean).join(' · ');
+    const themes: [Theme, string][] = [['auto', 'As the system'], ['light', 'Light'], ['dark', 'Dark']];
+    const colours = h('select', { 'aria-label': 'Colours', on: { change: () => setTheme(colours.value as Theme) } }, themes.map(([value, name]) => h('option', { value }, name)));
+    colours.value = theme();
+    return h('header', { class: 'top' },
+      h('div', { class: 'who' }, h('h1', null, page.title), h('span', { class: 'brand' }, 'off-heap memory, by alloctrace'), who && h('span', { class: 'quiet' }, who)),
+      h('div', { class: 'actions' }, this.status, isLive(this.context) && this.pauseButton(), isLive(this.context) && h('button', { type: 'button', on: { click: () => void this.mark() } }, 'Mark'),
+        !isSaved && h('button', { type: 'button', on: { click: () => void this.save() } }, 'Save'), colours));
+  }
+
+  private pauseButton(): HTMLElement {
+    const button = h('button', { type: 'button', 'aria-pressed': 'false', on: { click: () => {
+      this.paused = !this.paused;
+      button.setAttribute('aria-pressed', String(this.paused));
+      text(button, this.paused ? 'Go on' : 'Pause');
+      this.stream?.pause(this.paused);
+    } } }, 'Pause');
+    return button;
+  }
+
+  private say(connection: Connection): void {
+    if (this.status.dataset['state'] === 'lost' && connection.state === 'live') announce('The connection is there again.');
+    if (this.status.dataset['state'] !== connection.state && connection.state === 'lost') announce('The connection is lost. Trying again.');
+    this.status.dataset['state'] = connection.state;
+    text(this.status, connection.text);
+  }
+
+  private tabKey(event: KeyboardEvent, id: Tab): void {
+    const at = tabs.findIndex((tab) => tab.id === id);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = tabs[(to + tabs.length) % tabs.length];
+    if (!next) return;
+    this.context.state.go(next.id);
+    document.getElementById(`tab-${next.id}`)?.focus();
+  }
+
+  private show(): void {
+    const { tab } = this.context.state;
+    for (const { id } of tabs) {
+      const button = document.getElementById(`tab-${id}`);
+      button?.setAttribute('aria-selected', String(id === tab));
+      button?.setAttribute('tabindex', id === tab ? '0' : '-1');
+    }
+    this.panel.setAttribute('aria-labelledby', `tab-${tab}`);
+    document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${this.context.page.title} · alloctrace`;
+    this.views.delete(tab); // its parameters may be others now
+    if (!this.hasData(tab)) {
+      replace(this.problem);
+      replace(this.panel, h('div', { class: 'empty-tab' }, h('h2', null, 'Nothing to show here yet'), h('p', null, this.context.page.tabs[tab] ?? '')));
+      return;
+    }
+    const view = renders[tab](this.context);
+    this.views.set(tab, view);
+    replace(this.panel, view.root);
+    void this.refresh();
+  }
+
+  private get view(): View | undefined {
+    return this.views.get(this.context.state.tab);
+  }
+
+  private async refresh(): Promise<void> {
+    const view = this.view;
+    if (!view) return;
+    this.refreshing = true;
+    const began = performance.now();
+    try {
+      await view.refresh();
+      replace(this.problem);
+    } catch (reason) {
+      if (view === this.view) replace(this.problem, h('p', { class: 'note' }, (reason as Error).message));
+      if (!(reason instanceof Error)) throw reason;
+    }
+    this.refreshing = false;
+    this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
+    document.body.dataset['ready'] = this.context.state.tab;
+  }
+
+  private refreshIfDue(): void {
+    if (this.refreshing || this.paused || document.hidden || this.view?.heavy || this.status.dataset['state'] !== 'live' || performance.now() < this.next) return;
+    void this.refresh();
+  }
+
+  private redraw(): void {
+    this.view?.redraw?.();
+  }
+
+  private async tick(tick: Tick): Promise<void> {
+    if (tick.id !== this.context.page.id) {
+      location.reload(); // another process answers here now
+      return;
+    }
+    if (this.context.tables.lacks(tick.known)) await this.context.tables.need(tick.known);
+    this.context.history.add(tick);
+    if (!document.hidden) this.view?.tick?.();
+  }
+
+  private async mark(): Promise<void> {
+    const snapshot = await api.snapshot();
+    await this.context.tables.need(snapshot.known);
+    if (this.hasData('leaks')) await api.mark();
+    const name = `mark ${this.context.marks.length + 1}`;
+    this.context.marks.push({ atUS: snapshot.at_us, name, snapshot });
+    announce(`This is ${name}. Growth is counted from now on, and the flame graph can show what changes.`);
+    void this.refresh();
+  }
+
+  private async save(): Promise<void> {
+    try {
+      const blob = await savePage(this.timelines());
+      const url = URL.createObjectURL(blob);
+      const link = h('a', { href: url, download: `${this.context.page.title.replace(/[^\w.-]+/g, '_')}-memory.html` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      announce('The page is saved.');
+    } catch (reason) {
+      replace(this.problem, h('p', { class: 'note' }, `It was not saved: ${(reason as Error).message}`));
+    }
+  }
+
+  private timelines(): Partial<Record<By, Timeline>> {
+    const { history, tables } = this.context;
+    if (history.steps === 0) return {};
+    return Object.fromEntries((['site', 'child', 'region'] as const).map((by) => [by, history.timeline(by, tables)]));
+  }
+}
+
+async function start(): Promise<void> {
+  const root = document.getElementById('app');
+  if (!root) return;
+  try {
+    const page: Page = await api.page();
+    const context: Context = {
+      page, tables: new Tables(), history: new History(), state: new State(), marks: [],
+      colours: { site: new Colours(), child: new Colours(), region: new Colours() },
+    };
+    new App(context, root);
+  } catch (reason) {
+    replace(root, h('main', { id: 'main', class: 'empty-tab' }, h('h1', null, 'alloctrace'), h('p', null, `${(reason as Error).message} Trying again.`)));
+    setTimeout(() => void start(), 3000);
+  }
+}
+
+void start();

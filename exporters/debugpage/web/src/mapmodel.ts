@@ -1,0 +1,120 @@
+// How memory lies, put together for drawing: the spans of each allocator, by the size of their blocks, and which cell of a span has
+// which block.
+
+import type { MapAllocator, MemoryMap } from './types';
+
+// Cell is the place of one block in a span, live or free.
+export interface Cell { group: Group; span: number; index: number }
+
+// Group is the spans of one allocator that were cut into blocks of one size.
+export interface Group {
+  allocator: MapAllocator;
+  block: number; // bytes; 0 if it is not known, and then a span is one cell
+  spans: number[]; // rows of allocator.spans: those with the most free bytes first
+  size: number; // bytes of them
+  live: number;
+  free: number; // not live, with memory behind
+  clean: number; // not live, without
+  blocks: number; // that are live
+  unknown: number; // of them, those that were not sampled
+  known: boolean; // what of the free bytes is clean
+}
+
+export class MapModel {
+  readonly groups: Group[] = [];
+  private readonly first = new Map<MapAllocator, Int32Array>(); // of each span, its first row of blocks
+
+  constructor(readonly map: MemoryMap) {
+    for (const allocator of map.allocators ?? []) {
+      this.first.set(allocator, firsts(allocator));
+      this.group(allocator);
+    }
+    this.groups.sort((a, b) => b.free + b.clean - (a.free + a.clean) || b.size - a.size);
+  }
+
+  private group(allocator: MapAllocator): void {
+    const { spans } = allocator;
+    const bySize = new Map<number, Group>();
+    for (let i = 0; i < spans.addr.length; i++) {
+      const block = spans.block?.[i] ?? 0;
+      let group = bySize.get(block);
+      if (!group) {
+        group = { allocator, block, spans: [], size: 0, live: 0, free: 0, clean: 0, blocks: 0, unknown: 0, known: spans.dirty !== null };
+        bySize.set(block, group);
+        this.groups.push(group);
+      }
+      const size = spans.size[i] as number, free = spans.free[i] as number, dirty = spans.dirty?.[i] ?? free;
+      const [from, to] = this.blocks(allocator, i);
+      const live = spans.live?.[i] ?? to - from;
+      group.spans.push(i);
+      group.size += size;
+      group.live += size - free;
+      group.free += dirty;
+      group.clean += free - dirty;
+      group.blocks += live;
+      group.unknown += Math.max(0, live - (to - from));
+    }
+    for (const group of bySize.values()) group.spans.sort((a, b) => (spans.free[b] as number) - (spans.free[a] as number) || (spans.addr[a] as number) - (spans.addr[b] as number));
+  }
+
+  // blocks are the rows of the live blocks of a span that were sampled, from the first to before the second.
+  blocks(allocator: MapAllocator, span: number): [number, number] {
+    const first = this.first.get(allocator) as Int32Array;
+    return [first[span] as number, first[span + 1] as number];
+  }
+
+  cells(group: Group, span: number): number {
+    return group.block > 0 ? Math.max(1, Math.floor((group.allocator.spans.size[span] as number) / group.block)) : 1;
+  }
+
+  // blockAt is the row of the block that a cell has, or -1.
+  blockAt({ group, span, index }: Cell): number {
+    const { blocks, spans } = group.allocator;
+    const [from, to] = this.blocks(group.allocator, span);
+    if (group.block === 0) return to > from ? from : -1;
+    const addr = (spans.addr[span] as number) + index * group.block;
+    for (let row = from; row < to; row++) {
+      const at = blocks.addr[row] as number;
+      if (at >= addr && at < addr + group.block) return row;
+    }
+    return -1;
+  }
+
+  // kinds says of each cell of a span what is in it: the row of its block, or one of the constants below. Which free cells are clean is not
+  // known, but only how many: they are taken to be the last ones.
+  kinds(group: Group, span: number): Int32Array {
+    const { spans, blocks } = group.allocator;
+    const kinds = new Int32Array(this.cells(group, span)).fill(Free);
+    const [from, to] = this.blocks(group.allocator, span);
+    const addr = spans.addr[span] as number;
+    for (let row = from; row < to; row++) {
+      const cell = group.block > 0 ? Math.floor(((blocks.addr[row] as number) - addr) / group.block) : 0;
+      if (cell >= 0 && cell < kinds.length) kinds[cell] = row;
+    }
+    const unit = group.block || (spans.size[span] as number);
+    let clean = spans.dirty ? Math.round(((spans.free[span] as number) - (spans.dirty[span] as number)) / unit) : 0;
+    for (let i = kinds.length - 1; i >= 0 && clean > 0; i--) {
+      if (kinds[i] !== Free) continue;
+      kinds[i] = Clean;
+      clean--;
+    }
+    let unknown = (spans.live?.[span] ?? to - from) - (to - from);
+    for (let i = 0; i < kinds.length && unknown > 0; i++) {
+      if (kinds[i] !== Free) continue;
+      kinds[i] = Unsampled;
+      unknown--;
+    }
+    return kinds;
+  }
+}
+
+export const Free = -1;
+export const Clean = -2;
+export const Unsampled = -3;
+
+function firsts({ spans, blocks }: MapAllocator): Int32Array {
+  const first = new Int32Array(spans.addr.length + 1);
+  for (const span of blocks.span) first[span + 1] = (first[span + 1] as number) + 1;
+  for (let i = 1; i < first.length; i++) first[i] = (first[i] as number) + (first[i - 1] as number);
+  return first;
+}
