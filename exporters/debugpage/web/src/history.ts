@@ -86,10 +86,17 @@ export class History {
     return columns(sites, sites.map((site) => this.sites.get(site)?.live[step] ?? 0), sites.map((site) => this.sites.get(site)?.allocated[step] ?? 0));
   }
 
+  // siteAllocated is about how many bytes a site has allocated between two moments.
   siteAllocated(site: number, fromUS: number, toUS: number): number {
     const series = this.sites.get(site);
-    if (!series) return 0;
-    return (series.allocated[this.stepAt(toUS)] ?? 0) - (series.allocated[this.stepAt(fromUS)] ?? 0);
+    return series ? this.allocatedAt(series, toUS) - this.allocatedAt(series, fromUS) : 0;
+  }
+
+  // allocatedAt is between two steps what a line between them says.
+  private allocatedAt(series: Series, us: number): number {
+    const at = Math.max(0, Math.min(this.steps - 1, (us - this.beginUS) / this.stepUS));
+    const before = series.allocated[Math.floor(at)] ?? 0, after = series.allocated[Math.ceil(at)] ?? 0;
+    return before + (after - before) * (at - Math.floor(at));
   }
 
   // nodeValues are the last values of a node, at most so many, for a small plot.

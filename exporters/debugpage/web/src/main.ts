@@ -38,7 +38,7 @@ class App {
   private stream: Stream | null = null;
 
   constructor(private readonly context: Context, root: HTMLElement) {
-    replace(root, this.head(), this.tablist, this.main);
+    replace(root, this.head(), h('nav', { 'aria-label': 'Views' }, this.tablist), this.main);
     this.main.append(this.notes, this.problem, this.panel);
     for (const note of context.page.notes ?? []) this.notes.append(h('p', { class: 'note' }, note));
     replace(this.tablist, tabs.map(({ id, name }) => h('button', {
@@ -62,7 +62,7 @@ class App {
     const what = page.mode === 'saved' ? `saved ${day(timeOf(this.context, page.now_us))} ${clock(timeOf(this.context, page.now_us))}` : page.mode === 'live' ? 'connecting' : `${page.mode === 'blackbox' ? 'black box' : 'recording'} of ${duration(page.now_us - page.first_us)}`;
     text(this.status, what);
     const who = [page.program !== page.title && page.program, page.pid > 0 && `process ${page.pid}`, page.go, page.rate > 1 && `one block in ${count(page.rate / 1024)} KiB is sampled`].filter(Boolean).join(' · ');
-    const themes: [Theme, string][] = [['auto', 'As the system'], ['light', 'Light'], ['dark', 'Dark']];
+    const themes: [Theme, string][] = [['auto', 'System colours'], ['light', 'Light'], ['dark', 'Dark']];
     const colours = h('select', { 'aria-label': 'Colours', on: { change: () => setTheme(colours.value as Theme) } }, themes.map(([value, name]) => h('option', { value }, name)));
     colours.value = theme();
     return h('header', { class: 'top' },
@@ -109,6 +109,7 @@ class App {
     this.panel.setAttribute('aria-labelledby', `tab-${tab}`);
     document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${this.context.page.title} · alloctrace`;
     this.views.delete(tab); // its parameters may be others now
+    this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
     if (!this.hasData(tab)) {
       replace(this.problem);
       replace(this.panel, h('div', { class: 'empty-tab' }, h('h2', null, 'Nothing to show here yet'), h('p', null, this.context.page.tabs[tab] ?? '')));
@@ -138,7 +139,7 @@ class App {
     }
     this.refreshing = false;
     this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
-    document.body.dataset['ready'] = this.context.state.tab;
+    if (view === this.view) this.panel.setAttribute('aria-busy', 'false');
   }
 
   private refreshIfDue(): void {

@@ -8,7 +8,7 @@ import { colour } from './theme';
 interface Tile { group: Group; span: number; cells: number; columns: number; x: number; y: number; width: number; height: number }
 interface Heading { group: Group; y: number }
 
-const headHeight = 34, gap = 5;
+const headHeight = 34, gap = 5, stripHeight = 256;
 
 export interface MapOptions {
   fill(group: Group, row: number): string; // the colour of a live block
@@ -29,6 +29,7 @@ export class MapCanvas {
   private height = 0;
   private width = 0;
   private at: Cell | null = null;
+  private readonly strips = new Map<number, HTMLCanvasElement>();
   private readonly soon = perFrame(() => this.draw());
 
   constructor(label: string, private readonly options: MapOptions) {
@@ -58,6 +59,7 @@ export class MapCanvas {
   }
 
   redraw(): void {
+    this.strips.clear();
     this.soon();
   }
 
@@ -75,6 +77,7 @@ export class MapCanvas {
     for (const group of model.groups) for (const span of group.spans) cells += model.cells(group, span);
     this.side = cells <= 1500 ? 16 : cells <= 6000 ? 11 : cells <= 30_000 ? 8 : 6;
     this.tiles = [];
+    this.strips.clear();
     this.headings = [];
     this.tallest = 0;
     let y = 0;
@@ -92,7 +95,7 @@ export class MapCanvas {
     const most = Math.max(1, Math.floor(this.width / this.side));
     for (const span of group.spans) {
       const cells = model.cells(group, span);
-      const columns = Math.min(most, Math.max(1, Math.ceil(Math.sqrt(cells * 2))));
+      const columns = Math.min(most, 2 ** Math.round(Math.log2(Math.sqrt(cells * 1.2))));
       const width = columns * this.side, height = Math.ceil(cells / columns) * this.side;
       if (x > 0 && x + width > this.width) {
         x = 0;
@@ -107,21 +110,36 @@ export class MapCanvas {
     return y + line;
   }
 
-  draw(): void {
+  private draw(): void {
     const model = this.model;
     if (!model || this.width === 0) return;
     const context = fitCanvas(this.canvas, this.width, this.height);
-    const top = this.root.scrollTop, bottom = top + this.height;
+    const top = Math.round(this.root.scrollTop);
     context.fillStyle = colour('card');
     context.fillRect(0, 0, this.width, this.height);
     context.translate(0, -top);
-    for (let i = this.firstTile(top); i < this.tiles.length; i++) {
-      const tile = this.tiles[i] as Tile;
-      if (tile.y > bottom) break;
-      this.paint(context, model, tile);
-    }
-    for (const { group, y } of this.headings) if (y + headHeight >= top && y <= bottom) this.head(context, group, y);
+    for (let y = Math.floor(top / stripHeight) * stripHeight; y < top + this.height; y += stripHeight) context.drawImage(this.strip(model, y), 0, y, this.width, stripHeight);
     this.mark(context);
+  }
+
+  // strip is what lies from y on, drawn once and kept while it is near what is in sight: so that scrolling is fast.
+  private strip(model: MapModel, y: number): HTMLCanvasElement {
+    let strip = this.strips.get(y);
+    if (strip) return strip;
+    strip = h('canvas');
+    const context = fitCanvas(strip, this.width, stripHeight);
+    context.fillStyle = colour('card');
+    context.fillRect(0, 0, this.width, stripHeight);
+    context.translate(0, -y);
+    for (let i = this.firstTile(y); i < this.tiles.length; i++) {
+      const tile = this.tiles[i] as Tile;
+      if (tile.y > y + stripHeight) break;
+      this.paint(context, model, tile, y, y + stripHeight);
+    }
+    for (const heading of this.headings) if (heading.y + headHeight >= y && heading.y <= y + stripHeight) this.head(context, heading.group, heading.y);
+    for (const far of this.strips.keys()) if (Math.abs(far - y) > 4 * stripHeight) this.strips.delete(far);
+    this.strips.set(y, strip);
+    return strip;
   }
 
   // firstTile is the first that may be in sight: tiles are in the order of y, and those of one line differ in height.
@@ -135,29 +153,37 @@ export class MapCanvas {
     return low;
   }
 
-  private paint(context: CanvasRenderingContext2D, model: MapModel, tile: Tile): void {
+  // paint draws those cells of a tile that are between two heights, one colour after the other, for to change it takes time.
+  private paint(context: CanvasRenderingContext2D, model: MapModel, tile: Tile, from: number, to: number): void {
     const { group, span, columns, x, y } = tile;
     const side = this.side, inner = side - 1;
     const kinds = model.kinds(group, span);
+    const first = Math.max(0, Math.floor((from - y) / side)) * columns, last = Math.min(kinds.length, Math.ceil((to - y) / side) * columns);
+    const byColour = new Map<string, number[]>();
+    const framed = inner >= 7; // so that free cells are told from live ones by more than their colour
+    const add = (colour: string, cell: number) => {
+      const cells = byColour.get(colour);
+      if (cells) cells.push(cell);
+      else byColour.set(colour, [cell]);
+    };
     const free = colour('map-free'), clean = colour('map-clean'), unsampled = colour('other');
-    for (let i = 0; i < kinds.length; i++) {
+    for (let i = first; i < last; i++) {
       const kind = kinds[i] as number;
-      const left = x + (i % columns) * side, up = y + Math.floor(i / columns) * side;
-      context.fillStyle = kind >= 0 ? this.options.fill(group, kind) : kind === Free ? free : kind === Clean ? clean : unsampled;
-      if (kind === Free && inner >= 7) { // a frame, so that free cells are told from live ones by more than their colour
-        context.fillRect(left, up, inner, inner);
-        context.fillStyle = colour('card');
-        context.fillRect(left + 2, up + 2, inner - 4, inner - 4);
-      } else {
-        context.fillRect(left, up, inner, inner);
-      }
+      add(kind >= 0 ? this.options.fill(group, kind) : kind === Free ? free : kind === Clean ? clean : unsampled, i);
+    }
+    for (const [fill, cells] of byColour) {
+      context.fillStyle = fill;
+      for (const i of cells) context.fillRect(x + (i % columns) * side, y + Math.floor(i / columns) * side, inner, inner);
+      if (fill !== free || !framed) continue;
+      context.fillStyle = colour('card');
+      for (const i of cells) context.fillRect(x + (i % columns) * side + 2, y + Math.floor(i / columns) * side + 2, inner - 4, inner - 4);
     }
   }
 
   private head(context: CanvasRenderingContext2D, group: Group, y: number): void {
     const { allocator, block, spans, live, free, clean } = group;
     const name = `${allocator.name}: ${block > 0 ? `blocks of ${bytes(block)}` : 'blocks of any size'}`;
-    const figures = `${plural(spans.length, allocator.span || 'span')} · live ${bytes(live)} · free ${bytes(free + clean)}${group.known && clean > 0 ? `, of it clean ${bytes(clean)}` : ''}`;
+    const figures = `${plural(spans.length, allocator.span || 'span')} · live ${bytes(live)} · free ${bytes(free)}${group.known ? ` · clean ${bytes(clean)}` : ''}`;
     context.textBaseline = 'alphabetic';
     context.fillStyle = colour('text');
     context.font = '600 13px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif';

@@ -10,7 +10,7 @@ export interface Cell { group: Group; span: number; index: number }
 export interface Group {
   allocator: MapAllocator;
   block: number; // bytes; 0 if it is not known, and then a span is one cell
-  spans: number[]; // rows of allocator.spans: those with the most free bytes first
+  spans: number[]; // rows of allocator.spans: those with the most free memory first
   size: number; // bytes of them
   live: number;
   free: number; // not live, with memory behind
@@ -29,7 +29,7 @@ export class MapModel {
       this.first.set(allocator, firsts(allocator));
       this.group(allocator);
     }
-    this.groups.sort((a, b) => b.free + b.clean - (a.free + a.clean) || b.size - a.size);
+    this.groups.sort((a, b) => b.free - a.free || b.clean - a.clean || b.size - a.size);
   }
 
   private group(allocator: MapAllocator): void {
@@ -54,7 +54,27 @@ export class MapModel {
       group.blocks += live;
       group.unknown += Math.max(0, live - (to - from));
     }
-    for (const group of bySize.values()) group.spans.sort((a, b) => (spans.free[b] as number) - (spans.free[a] as number) || (spans.addr[a] as number) - (spans.addr[b] as number));
+    const kept = (i: number) => spans.dirty?.[i] ?? (spans.free[i] as number);
+    for (const group of bySize.values()) group.spans.sort((a, b) => kept(b) - kept(a) || (spans.free[b] as number) - (spans.free[a] as number) || (spans.addr[a] as number) - (spans.addr[b] as number));
+  }
+
+  // keepers are the sites that have live blocks in the spans of a group that have free memory, the one with the most blocks first.
+  keepers(group: Group): { site: number; blocks: number; spans: number }[] {
+    const { blocks, spans } = group.allocator;
+    const sites = new Map<number, { site: number; blocks: number; spans: number; last: number }>();
+    for (const span of group.spans) {
+      if ((spans.free[span] as number) === 0) continue;
+      const [from, to] = this.blocks(group.allocator, span);
+      for (let row = from; row < to; row++) {
+        const site = blocks.site[row] as number;
+        let sum = sites.get(site);
+        if (!sum) sites.set(site, (sum = { site, blocks: 0, spans: 0, last: -1 }));
+        sum.blocks++;
+        if (sum.last !== span) sum.spans++;
+        sum.last = span;
+      }
+    }
+    return [...sites.values()].sort((a, b) => b.spans - a.spans || b.blocks - a.blocks).map(({ site, blocks, spans }) => ({ site, blocks, spans }));
   }
 
   // blocks are the rows of the live blocks of a span that were sampled, from the first to before the second.

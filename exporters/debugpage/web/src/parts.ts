@@ -10,11 +10,11 @@ export function card(title: string, aside: Child, ...children: Child[]): HTMLEle
   return h('section', { class: 'card', 'aria-labelledby': id }, h('header', null, h('h2', { id, class: 'grow' }, title), aside), children);
 }
 
-// site is a place that allocates, in two lines: its function, and where it is and for whom.
-export function siteName(context: Context, site: number): HTMLElement {
+// siteName is a place that allocates, in two lines: its function, and where it is and for whom. A mark is the colour that it is drawn in.
+export function siteName(context: Context, site: number, mark?: string): HTMLElement {
   const { tables } = context;
   const owner = tables.owner(site), place = tables.place(site);
-  return h('span', { class: 'site' }, h('span', { class: 'code' }, tables.site(site)), h('small', null, [place, owner && `for ${owner}`].filter(Boolean).join(' · ')));
+  return h('span', { class: 'site' }, mark && swatch(mark), h('span', { class: 'code' }, tables.site(site)), h('small', null, [place, owner && `for ${owner}`].filter(Boolean).join(' · ')));
 }
 
 // calls is a whole stack, the innermost call first.
@@ -68,7 +68,7 @@ export function segments<T extends string>(
 export interface TableColumn<T> {
   name: string;
   number?: boolean; // aligned to the right
-  wide?: boolean; // takes the room that is left
+  bar?: boolean; // has a bar as wide as the others
   by?: (row: T) => number | string; // what it is sorted by
   cell: (row: T) => Child;
 }
@@ -104,7 +104,7 @@ export class Table<T> {
     replace(this.head, h('tr', null, this.columns.map((column, i) => {
       const order = this.sorted?.column === i ? (this.sorted.descending ? 'descending' : 'ascending') : null;
       const name = column.by ? h('button', { type: 'button', on: { click: () => this.sort(i) } }, column.name) : column.name;
-      return h('th', { scope: 'col', class: column.number ? 'number' : undefined, 'aria-sort': order }, name);
+      return h('th', { scope: 'col', class: i === 0 ? 'wide' : column.number ? 'number' : undefined, 'aria-sort': order }, name);
     })));
   }
 
@@ -127,7 +127,7 @@ export class Table<T> {
     }
     const focused = this.focused();
     replace(this.body, rows.slice(0, this.most).map((row) => h('tr', null, this.columns.map((column, i) =>
-      h(i === 0 ? 'th' : 'td', { scope: i === 0 ? 'row' : undefined, class: [column.number && 'number', column.wide && 'wide'].filter(Boolean).join(' ') || undefined }, column.cell(row))))));
+      h(i === 0 ? 'th' : 'td', { scope: i === 0 ? 'row' : undefined, class: i === 0 ? 'wide' : column.number ? 'number' : column.bar ? 'bar' : undefined }, column.cell(row))))));
     this.focus(focused);
     const left = rows.length - this.most;
     replace(this.more, left > 0 && h('button', { type: 'button', class: 'link', on: { click: () => this.showMore() } }, `${plural(left, 'more row')}`));

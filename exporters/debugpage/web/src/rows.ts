@@ -1,6 +1,6 @@
 // A list of up to millions of rows, of which only those in sight are elements.
 
-import { h, perFrame, replace, type Child } from './dom';
+import { h, perFrame } from './dom';
 
 const rowHeight = 25; // pixels at a root font of 14; read from the first row that was drawn
 const tallest = 15e6; // pixels that every browser's element may be tall
@@ -10,7 +10,7 @@ export interface RowColumn { name: string; width: string; number?: boolean }
 export interface RowOptions {
   label: string;
   columns: RowColumn[];
-  cells(row: number): Child[]; // of a row, from 0 to the length
+  cells(row: number): string[]; // of a row, from 0 to the length
   failed?(row: number): boolean;
   onSelect(row: number): void;
 }
@@ -26,6 +26,7 @@ export class Rows {
   private selected = -1;
   private first = -1; // that is an element, and how many are
   private shown = 0;
+  private measured = false; // how high a row is
   private readonly soon = perFrame(() => this.draw());
 
   constructor(private readonly options: RowOptions) {
@@ -39,6 +40,7 @@ export class Rows {
     }, this.sizer);
     new ResizeObserver(() => {
       this.first = -1;
+      this.measured = false;
       this.soon();
     }).observe(this.root);
   }
@@ -77,29 +79,43 @@ export class Rows {
     const first = Math.max(0, Math.min(Math.floor(offset / this.height) - spare, this.length));
     const count = Math.min(this.length - first, Math.ceil(clientHeight / this.height) + 2 * spare);
     if (first !== this.first || count !== this.shown) {
-      this.first = first;
-      this.shown = count;
-      replace(this.body, Array.from({ length: count }, (_, i) => this.row(first + i)));
-      this.measure();
+      this.fill(first, count);
+      if (count > 0 && !this.measured) this.measure();
     }
     const { scrollTop } = this.root;
     const shift = this.whole <= tallest ? first * this.height : scrollTop + first * this.height - offset;
     this.table.style.transform = `translateY(${shift}px)`;
-    const stuck = Math.max(0, scrollTop - shift);
-    this.table.tHead?.style.setProperty('transform', `translateY(${stuck}px)`);
+    this.table.tHead?.style.setProperty('transform', `translateY(${Math.max(0, scrollTop - shift)}px)`);
   }
 
-  private row(row: number): HTMLTableRowElement {
-    const { columns, cells, failed } = this.options;
-    const list = cells(row);
-    return h('tr', { 'aria-rowindex': String(row + 2), 'aria-selected': String(row === this.selected), class: failed?.(row) ? 'failed' : undefined, 'data-row': String(row) },
-      columns.map((column, i) => h('td', { role: 'gridcell', class: column.number ? 'number' : undefined }, list[i] ?? '')));
+  // fill has the elements show so many rows from the first on. Elements are used again, for making them takes most of the time.
+  private fill(first: number, count: number): void {
+    const { rows } = this.body;
+    while (rows.length > count) rows[rows.length - 1]?.remove();
+    while (rows.length < count) {
+      this.body.append(h('tr', null, this.options.columns.map(({ number }) => h('td', { role: 'gridcell', class: number ? 'number' : undefined }, ' '))));
+    }
+    for (let i = 0; i < count; i++) {
+      const tr = rows[i] as HTMLTableRowElement, row = first + i;
+      const list = this.options.cells(row);
+      for (let j = 0; j < list.length; j++) {
+        const node = tr.cells[j]?.firstChild as Text;
+        if (node.data !== list[j]) node.data = list[j] as string;
+      }
+      tr.className = this.options.failed?.(row) ? 'failed' : '';
+      tr.ariaRowIndex = String(row + 2);
+      tr.ariaSelected = String(row === this.selected);
+    }
+    this.first = first;
+    this.shown = count;
   }
 
   private measure(): void {
     const height = this.body.rows[0]?.getBoundingClientRect().height;
     const head = this.table.tHead?.getBoundingClientRect().height;
-    if (!height || !head || (Math.abs(height - this.height) < 0.1 && Math.abs(head - this.head) < 0.1)) return;
+    if (!height || !head) return;
+    this.measured = true;
+    if (Math.abs(height - this.height) < 0.1 && Math.abs(head - this.head) < 0.1) return;
     this.height = height;
     this.head = head;
     this.first = -1;
@@ -127,8 +143,8 @@ export class Rows {
   }
 
   private click(event: MouseEvent): void {
-    const row = (event.target as Element).closest('tr')?.dataset['row'];
-    if (row !== undefined) this.select(Number(row));
+    const row = (event.target as Element).closest('tbody tr');
+    if (row instanceof HTMLTableRowElement) this.select(this.first + row.sectionRowIndex);
   }
 
   private key(event: KeyboardEvent): void {

@@ -85,7 +85,7 @@ export class Stacked {
       width: this.width, height: this.height, series, bands, legend: { show: false },
       cursor: { points: { show: false }, y: false, drag: { x: this.onSelect !== undefined, y: false, setScale: false } },
       scales: { x: { time: true }, y: { range: (_, __, most) => [0, ceiling(most)] } },
-      axes: [{ ...axis, space: 90, values: (_, splits) => clocks(splits) }, { ...axis, size: 74, space: 36, splits: (_, __, ___, most) => steps(most), values: (_, splits) => splits.map(coarse) }],
+      axes: [{ ...axis, size: 34, space: 90, values: (_, splits) => clocks(splits) }, { ...axis, size: 74, space: 36, splits: (_, __, ___, most) => steps(most), values: (_, splits) => splits.map(coarse) }],
       hooks: {
         setCursor: [() => this.read(this.plot?.cursor.idx ?? null)],
         setSelect: [() => this.selected()],
@@ -222,7 +222,7 @@ function ceiling(most: number): number {
 
 // steps are round numbers of bytes on an axis: 1, 2, 4, ... 512 of a unit of 1024.
 function steps(most: number): number[] {
-  const step = 2 ** Math.max(0, Math.ceil(Math.log2(most / 5)));
+  const step = 2 ** Math.max(0, Math.ceil(Math.log2(most / 6)));
   const list: number[] = [];
   for (let at = 0; at <= most; at += step) list.push(at);
   return list;

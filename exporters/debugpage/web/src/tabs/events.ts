@@ -2,7 +2,7 @@
 
 import { api } from '../api';
 import { timeOf, type Context, type View } from '../context';
-import { announce, h, replace, type Child } from '../dom';
+import { announce, h, replace } from '../dom';
 import { bytes, clock, count, duration, hex, plural } from '../format';
 import { calls, siteName } from '../parts';
 import { Rows } from '../rows';
@@ -26,7 +26,7 @@ export function eventsTab(context: Context): View {
     void view.refresh();
   });
   const kind = h('select', { 'aria-label': 'Kind' });
-  const find = h('input', { type: 'search', placeholder: 'function, child or address', 'aria-label': 'Search events', value: state.get('find') ?? '' });
+  const find = h('input', { type: 'search', placeholder: 'function, child or address', 'aria-label': 'Search events', size: '22', value: state.get('find') ?? '' });
   const least = h('input', { type: 'text', placeholder: 'such as 64 KiB', 'aria-label': 'Least size', value: state.get('least') ?? '', size: '10' });
   const changed = () => {
     state.set({ find: find.value, least: least.value, kind: kind.value });
@@ -54,14 +54,14 @@ export function eventsTab(context: Context): View {
     return addr <= 0 ? '' : hex(addr);
   }
 
-  function cells(row: number): Child[] {
+  function cells(row: number): string[] {
     if (!events) return [];
     const dropped = events.kind[row] === 0;
     const site = events.site?.[row] ?? -1;
     return [
       count(events.first + row), events.timed ? clock(timeOf(context, (times[row] ?? 0) / 1000), 3) : '', events.kinds[events.kind[row] ?? 0] ?? '',
-      dropped ? plural(events.size[row] ?? 0, 'event') : bytes(events.size[row] ?? 0), h('span', { class: 'code' }, address(row)), tables.text(events.owner[row] ?? 0),
-      site >= 0 ? h('span', { title: tables.label(site) }, h('span', { class: 'code' }, tables.site(site)), h('span', { class: 'quiet' }, ` ${tables.place(site)}`)) : '',
+      dropped ? plural(events.size[row] ?? 0, 'event') : bytes(events.size[row] ?? 0), address(row), tables.text(events.owner[row] ?? 0),
+      site >= 0 ? `${tables.site(site)} ${tables.place(site)}` : '',
     ];
   }
 

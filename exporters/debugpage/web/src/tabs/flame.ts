@@ -43,7 +43,7 @@ export function flameTab(context: Context): View {
   const table = new Table<SiteRow>([
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
     { name: 'Value', number: true, by: (row) => row.value, cell: (row) => amount(measure, row.value, difference()) },
-    { name: 'Share', wide: true, cell: (row) => h('span', null, share(Math.abs(row.value), tree?.value ?? 0), meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0')) },
+    { name: 'Share', bar: true, cell: (row) => h('span', null, share(Math.abs(row.value), tree?.value ?? 0), meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0')) },
     { name: 'Live', number: true, by: (row) => row.live, cell: (row) => bytes(row.live) },
     { name: 'Allocated', number: true, by: (row) => row.allocated, cell: (row) => bytes(row.allocated) },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => showCalls(row.site) } }, 'Calls') },

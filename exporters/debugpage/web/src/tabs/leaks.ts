@@ -87,7 +87,7 @@ function unreachableCard(context: Context, show: (site: number) => void): HTMLEl
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
     { name: 'Bytes', number: true, by: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
     { name: 'Blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
-    { name: 'Oldest', number: true, wide: true, by: (row) => -row.oldest, cell: (row) => duration(answer ? answer.at_us - row.oldest : 0) },
+    { name: 'Oldest', number: true, by: (row) => -row.oldest, cell: (row) => duration(answer ? answer.at_us - row.oldest : 0) },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => show(row.site) } }, 'Calls') },
   ], 'Blocks that nothing points to any more, by site');
   let answer: Unreachable | null = null;

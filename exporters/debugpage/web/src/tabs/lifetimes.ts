@@ -27,12 +27,14 @@ export function lifetimesTab(context: Context): View {
 
   const draw = () => {
     if (!answer) return;
-    const rows = sorted(answer.rows ?? [], order);
-    replace(advice, advices(context, rows, show));
+    const rows = sorted(answer.rows ?? [], order).filter((row) => blocks(row[of]) > 0);
+    const none = (answer.rows ?? []).length - rows.length;
+    replace(advice, advices(context, answer.rows ?? [], show));
     replace(table, heat(context, answer, rows.slice(0, most), of, show), rows.length > most && h('button', { type: 'button', class: 'link', on: { click: () => {
       most = Math.max(1000, most * 2);
       draw();
-    } } }, plural(rows.length - most, 'more row')));
+    } } }, plural(rows.length - most, 'more row')),
+      none > 0 && h('p', { class: 'quiet' }, of === 'ended' ? `${plural(none, 'site')} more ${none === 1 ? 'has' : 'have'} blocks of which none was freed.` : `${plural(none, 'site')} more ${none === 1 ? 'has' : 'have'} no live block.`));
   };
   function show(row: Lived): void {
     replace(detail, h('div', { class: 'card' }, about(context, row)));
@@ -85,19 +87,32 @@ function advices(context: Context, rows: Lived[], show: (row: Lived) => void): C
     h('p', { class: 'more' }, h('button', { type: 'button', class: 'link', on: { click: () => show(row) } }, 'Its calls, and who frees')))));
 }
 
-function heat(context: Context, answer: Lifetimes, rows: Lived[], of: Of, show: (row: Lived) => void): HTMLElement {
+// Class is some of the server's classes of time, put together so that all fit beside each other.
+interface Class { most: number; from: number; to: number }
+
+const mostClasses = 9;
+
+function classesOf(answer: Lifetimes, rows: Lived[], of: Of): Class[] {
   const used = answer.most_us.map((_, i) => rows.some((row) => (row[of][i] ?? 0) > 0));
   const first = Math.max(0, used.indexOf(true)), last = Math.max(first, used.lastIndexOf(true));
-  const classes = answer.most_us.map((_, i) => i).slice(first, last + 1);
+  const each = Math.ceil((last - first + 1) / mostClasses);
+  const classes: Class[] = [];
+  for (let to = last; to >= first; to -= each) classes.unshift({ most: answer.most_us[to] ?? 0, from: Math.max(0, to - each + 1), to });
+  return classes;
+}
+
+function heat(context: Context, answer: Lifetimes, rows: Lived[], of: Of, show: (row: Lived) => void): HTMLElement {
+  const classes = classesOf(answer, rows, of);
   const caption = of === 'ended' ? 'Of the blocks that were freed, how many lived for so long at most' : 'Of the blocks that are live, how many have lived for so long at most';
   return h('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, h('table', { class: 'heat' }, h('caption', null, `${caption}, in percent of its site`),
-    h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Site'), h('th', { scope: 'col', class: 'number' }, 'Blocks'), h('th', { scope: 'col', class: 'number' }, 'Bytes'), h('th', { scope: 'col', class: 'number' }, 'Half live up to'),
-      classes.map((i) => h('th', { scope: 'col', class: 'cell' }, `≤ ${duration(answer.most_us[i] ?? 0)}`)))),
+    h('thead', null, h('tr', null, h('th', { scope: 'col', class: 'wide' }, 'Site'), h('th', { scope: 'col', class: 'number' }, 'Blocks'), h('th', { scope: 'col', class: 'number' }, 'Bytes'), h('th', { scope: 'col', class: 'number' }, 'Half live up to'),
+      classes.map(({ most }) => h('th', { scope: 'col', class: 'cell' }, `≤ ${duration(most)}`)), h('th', { scope: 'col' }, 'Calls'))),
     h('tbody', null, rows.map((row) => {
       const all = blocks(row[of]);
-      return h('tr', null, h('th', { scope: 'row' }, h('button', { type: 'button', class: 'link', on: { click: () => show(row) } }, siteName(context, row.site))),
+      return h('tr', null, h('th', { scope: 'row' }, siteName(context, row.site)),
         h('td', { class: 'number' }, count(all)), h('td', { class: 'number' }, bytes(of === 'ended' ? row.ended_bytes : row.live_bytes)),
-        h('td', { class: 'number' }, row.half_us < 0 ? 'not known' : duration(row.half_us)), classes.map((i) => cell(row[of][i] ?? 0, all)));
+        h('td', { class: 'number' }, row.half_us < 0 ? 'not known' : duration(row.half_us)), classes.map(({ from, to }) => cell(blocks(row[of].slice(from, to + 1)), all)),
+        h('td', null, h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => show(row) } }, 'Calls')));
     }))));
 }
 

@@ -8,6 +8,7 @@ import { MapCanvas } from '../mapcanvas';
 import { Clean, MapModel, Unsampled, type Cell, type Group } from '../mapmodel';
 import { calls, card, segments, siteName, strip, swatch, Table, type Part } from '../parts';
 import { colour, seriesColours } from '../theme';
+import type { MapAllocator } from '../types';
 
 type By = 'state' | 'age' | 'site';
 
@@ -45,11 +46,11 @@ export function mapTab(context: Context): View {
     { name: 'Spans', number: true, by: (group) => group.spans.length, cell: (group) => plural(group.spans.length, group.allocator.span || 'span') },
     { name: 'In spans', number: true, by: (group) => group.size, cell: (group) => bytes(group.size) },
     { name: 'Live', number: true, by: (group) => group.live, cell: (group) => bytes(group.live) },
-    { name: 'Free', number: true, by: (group) => group.free + group.clean, cell: (group) => bytes(group.free + group.clean) },
-    { name: 'Free share', number: true, by: (group) => (group.free + group.clean) / group.size, cell: (group) => share(group.free + group.clean, group.size) },
+    { name: 'Free', number: true, by: (group) => group.free, cell: (group) => bytes(group.free) },
+    { name: 'Live share', number: true, by: (group) => group.live / group.size, cell: (group) => share(group.live, group.size) },
     { name: 'Clean', number: true, by: (group) => group.clean, cell: (group) => (group.known ? bytes(group.clean) : 'not known') },
     { name: 'Live blocks', number: true, by: (group) => group.blocks, cell: (group) => `${count(group.blocks)}${group.unknown > 0 ? `, ${count(group.unknown)} not sampled` : ''}` },
-  ], 'The same as a table: by size of blocks, the most free bytes first', 12);
+  ], 'The same as a table: free has memory behind it, clean has none', 12);
 
   const draw = () => {
     if (!model) return;
@@ -103,7 +104,8 @@ function sitesOf(model: MapModel): number[] {
 
 function summaries(model: MapModel): HTMLElement[] {
   const allocators = (model.map.allocators ?? []).filter((allocator) => allocator.spans.addr.length > 0);
-  return allocators.map((allocator) => {
+  const free = (allocator: MapAllocator) => model.groups.reduce((sum, group) => sum + (group.allocator === allocator ? group.free : 0), 0);
+  return allocators.sort((a, b) => free(b) - free(a)).map((allocator) => {
     const groups = model.groups.filter((group) => group.allocator === allocator);
     const sum = (of: (group: Group) => number) => groups.reduce((all, group) => all + of(group), 0);
     const parts: Part[] = [{ name: 'live', bytes: sum((group) => group.live), colour: 'map-live' }, { name: 'free', bytes: sum((group) => group.free), colour: 'map-free' },

@@ -8,7 +8,7 @@ import { MapModel } from '../mapmodel';
 import { card, meter, spark, strip, swatch, Table, type Part } from '../parts';
 import { Stacked } from '../stacked';
 import { areasOf, loadTimeline, timesOf } from '../timelines';
-import type { Leaks, MemoryMap, RSS, Snapshot, Stats, Tab } from '../types';
+import type { Known, Leaks, MemoryMap, RSS, Snapshot, Stats, Tab } from '../types';
 
 interface NodeRow { node: number; live: number; blocks: number; peak: number; allocated: number; failures: number; limit: number }
 
@@ -19,10 +19,11 @@ export function overview(context: Context): View {
   const plotLegend = h('ul', { class: 'legend' });
   const memory = h('div', null);
   const nodes = nodeTable(context);
-  const root = h('div', { class: 'stack' }, answers, card('The figures', null, figures),
+  const root = h('div', { class: 'stack' }, answers, h('section', { class: 'card', 'aria-label': 'The figures' }, figures),
     context.page.tabs['timeline'] === '' ? card('Live memory by child', link(context, 'timeline', 'Select a span of time'), plot.root, plotLegend) : null,
     card('By child', h('span', { class: 'quiet' }, 'each with what its own children have'), nodes.root),
     card('Where the memory of the process is', h('span', { class: 'quiet' }, 'RSS, as the kernel counts it'), memory));
+  const due = new Map<Tab, number>();
   let leaks: Leaks | null = null, map: MemoryMap | null = null;
 
   const drawPlot = async () => {
@@ -37,22 +38,37 @@ export function overview(context: Context): View {
     root,
     async refresh() {
       const snapshot = await api.snapshot();
-      [leaks, map] = await Promise.all([optional(context, 'leaks', api.leaks), optional(context, 'map', api.map)]);
-      for (const known of [snapshot.known, leaks?.known, map?.known]) if (known) await context.tables.need(known);
-      replace(answers, grew(context, leaks, snapshot), holds(context, snapshot), lies(context, map, snapshot));
+      await context.tables.need(snapshot.known);
+      const show = () => replace(answers, grew(context, leaks, snapshot), holds(context, snapshot), lies(context, map, snapshot));
+      show();
       replace(figures, figureList(snapshot));
       nodes.show(nodeRows(snapshot));
       replace(memory, resident(snapshot));
       await drawPlot();
+      await Promise.all([
+        later(context, due, 'leaks', api.leaks, (answer) => {
+          leaks = answer;
+          show();
+        }),
+        later(context, due, 'map', api.map, (answer) => {
+          map = answer;
+          show();
+        }),
+      ]);
     },
     tick: () => void drawPlot(),
     redraw: () => plot.redraw(),
   };
 }
 
-// optional gets what another tab shows, if there is data for it.
-async function optional<T>(context: Context, tab: Tab, get: () => Promise<T>): Promise<T | null> {
-  return context.page.tabs[tab] === '' ? get().catch(() => null) : null;
+// later gets what another tab shows, if there is data for it, and less often if that takes long.
+async function later<T extends { known: Known }>(context: Context, due: Map<Tab, number>, tab: Tab, get: () => Promise<T>, show: (answer: T) => void): Promise<void> {
+  const began = performance.now();
+  if (context.page.tabs[tab] !== '' || began < (due.get(tab) ?? 0)) return;
+  const answer = await get();
+  await context.tables.need(answer.known);
+  show(answer);
+  due.set(tab, performance.now() + 50 * (performance.now() - began));
 }
 
 function link(context: Context, tab: Tab, name: string, parameters: Record<string, string | number> = {}): HTMLElement {
@@ -63,24 +79,30 @@ function answer(question: string, alarm: boolean, lead: Child, ...more: Child[])
   return h('section', { class: `card answer${alarm ? ' alarm' : ''}` }, h('h2', null, question), h('p', { class: 'lead' }, lead), more);
 }
 
+// unknown says what to switch on for an answer, or that it is on its way.
+function unknown(context: Context, question: string, tab: Tab): HTMLElement {
+  const why = context.page.tabs[tab] ?? '';
+  return answer(question, false, why === '' ? 'Looking …' : 'Not known', h('p', null, why));
+}
+
 function since(context: Context, us: number): string {
   return isLive(context) ? `since ${clock(timeOf(context, us))}` : us <= context.page.first_us ? 'since the beginning' : `since ${duration(us - context.page.first_us)} after the beginning`;
 }
 
 function grew(context: Context, leaks: Leaks | null, snapshot: Snapshot): HTMLElement {
   const question = 'What grew?';
-  if (!leaks) return answer(question, false, 'Not known', h('p', null, context.page.tabs['leaks'] ?? ''));
+  if (!leaks) return unknown(context, question, 'leaks');
   const rows = leaks.site.map((site, i) => ({
     site, grown: (leaks.added[i] ?? 0) - (leaks.freed[i] ?? 0), live: leaks.live[i] ?? 0, why: leaks.why[i] ?? '', suspicion: leaks.suspicion[i] ?? 0,
   })).filter((row) => row.grown > 0).sort((a, b) => b.grown - a.grown);
   const [first] = rows;
   const when = since(context, leaks.since_us);
   if (!first) return answer(question, false, 'Nothing', h('p', null, `No site holds more than it did, ${when}.`), h('p', { class: 'more' }, link(context, 'leaks', 'All sites, by suspicion')));
-  return answer(question, first.suspicion >= 2, [h('span', { class: 'code' }, context.tables.site(first.site)), ` ${change(first.grown)}`],
+  return answer(question, first.suspicion >= 2, [h('span', { class: 'code' }, context.tables.site(first.site)), ' ', h('span', { class: 'nowrap' }, change(first.grown))],
     h('p', { class: 'quiet' }, [context.tables.place(first.site), `${when}, it now holds ${bytes(first.live)} of ${bytes(snapshot.total.live)}`].filter(Boolean).join(' · ')),
     first.why ? h('p', null, first.why) : null,
     rows.length > 1 ? list(context, rows.slice(1, 4).map((row) => ({ site: row.site, figure: change(row.grown), part: row.grown, whole: first.grown }))) : null,
-    h('p', { class: 'more' }, link(context, 'leaks', 'Is it a leak?')));
+    h('p', { class: 'more' }, link(context, 'leaks', 'Is it a leak?'), asOf(context, leaks.at_us, snapshot)));
 }
 
 function holds(context: Context, snapshot: Snapshot): HTMLElement {
@@ -94,7 +116,7 @@ function holds(context: Context, snapshot: Snapshot): HTMLElement {
     if (!top) return answer(question, false, 'Nobody', h('p', null, 'No block is live.'));
     return answer(question, false, `${context.tables.name(top.node)} holds ${bytes(top.live)}`, h('p', null, context.page.tabs['flame'] ?? ''));
   }
-  return answer(question, false, [h('span', { class: 'code' }, context.tables.site(first.site)), ` ${share(first.live, total.live)}`],
+  return answer(question, false, [h('span', { class: 'code' }, context.tables.site(first.site)), ' ', h('span', { class: 'nowrap' }, share(first.live, total.live))],
     h('p', { class: 'quiet' }, [context.tables.place(first.site), `${bytes(first.live)} in ${plural(first.blocks, 'block')}`].filter(Boolean).join(' · ')),
     list(context, rows.slice(1, 4).map((row) => ({ site: row.site, figure: bytes(row.live), part: row.live, whole: first.live }))),
     h('p', { class: 'more' }, link(context, 'flame', 'Flame graph of who called it')));
@@ -109,20 +131,26 @@ function list(context: Context, rows: { site: number; figure: string; part: numb
 
 function lies(context: Context, map: MemoryMap | null, snapshot: Snapshot): HTMLElement {
   const question = 'How does it lie?';
-  if (!map) return answer(question, false, 'Not known', h('p', null, context.page.tabs['map'] ?? ''));
-  const { groups } = new MapModel(map);
+  if (!map) return unknown(context, question, 'map');
+  const model = new MapModel(map);
+  const { groups } = model;
   const sum = (of: (group: (typeof groups)[number]) => number) => groups.reduce((all, group) => all + of(group), 0);
   const size = sum((group) => group.size), free = sum((group) => group.free + group.clean), clean = sum((group) => group.clean);
   if (size === 0) return answer(question, false, 'In no span', h('p', null, 'No Pool or Slab holds memory.'));
   const parts: Part[] = [{ name: 'live', bytes: size - free, colour: 'map-live' }, { name: 'free', bytes: free - clean, colour: 'map-free' }, { name: 'clean', bytes: clean, colour: 'map-clean' }];
   const worst = groups[0];
-  const pinned = snapshot.sites.pinned;
-  const pins = pinned ? snapshot.sites.site.map((site, i) => ({ site, bytes: pinned[i] ?? 0 })).sort((a, b) => b.bytes - a.bytes)[0] : undefined;
-  return answer(question, free - clean > size / 3, `${share(free, size)} of ${bytes(size)} is free`,
+  const idle = free - clean;
+  const keeper = worst && model.keepers(worst)[0];
+  return answer(question, idle > size / 4, `${bytes(idle)} lies idle`,
     strip('Memory of Pools and Slabs', parts, size),
-    pins && pins.bytes > 0 ? h('p', null, `Blocks of `, h('span', { class: 'code' }, context.tables.site(pins.site)), ` pin ${bytes(pins.bytes)} of it: it serves no other size while they live.`)
-      : worst && free > 0 ? h('p', null, `Most of it, ${bytes(worst.free + worst.clean)}, is in ${plural(worst.spans.length, worst.allocator.span || 'span')} of ${worst.block > 0 ? bytes(worst.block) : 'mixed'} blocks of ${worst.allocator.name}.`) : null,
-    h('p', { class: 'more' }, link(context, 'map', 'Map of every block')));
+    worst && worst.free > 0 ? h('p', null, `Idle is what is free and still takes memory. ${bytes(worst.free)} of it is in ${plural(worst.spans.length, worst.allocator.span || 'span')} of ${worst.allocator.name} for ${worst.block > 0 ? `blocks of ${bytes(worst.block)}` : 'blocks of any size'}`,
+      keeper ? [', kept by ', plural(keeper.blocks, 'live block'), ' of ', h('span', { class: 'code' }, context.tables.site(keeper.site)), '.'] : ', in none of which a block is live.') : null,
+    h('p', { class: 'more' }, link(context, 'map', 'Map of every block'), asOf(context, map.at_us, snapshot)));
+}
+
+// asOf says when an answer was made that is older than the figures beside it.
+function asOf(context: Context, us: number, snapshot: Snapshot): Child {
+  return snapshot.at_us - us > 3e6 && isLive(context) ? h('span', { class: 'quiet' }, ` · as of ${clock(timeOf(context, us))}`) : null;
 }
 
 export function failures(stats: Pick<Stats, 'failed_allocations' | 'failed_reallocations' | 'failed_frees'>): number {
@@ -159,7 +187,7 @@ function nodeTable(context: Context): { root: HTMLElement; show(rows: NodeRow[])
   const table = new Table<NodeRow>([
     { name: 'Name', by: (row) => tables.path(row.node), cell: (row) => h('span', { style: { 'padding-left': `${1.1 * tables.depth(row.node)}rem` } }, tables.name(row.node)) },
     { name: 'Live', number: true, by: (row) => row.live, cell: (row) => bytes(row.live) },
-    { name: 'Share', wide: true, cell: (row) => meter(row.live, most) },
+    { name: 'Share', bar: true, cell: (row) => meter(row.live, most) },
     ...(live ? [{ name: 'Last minutes', cell: (row: NodeRow) => spark(history.nodeValues(row.node, 300)) }] : []),
     { name: 'Blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
     { name: 'Peak', number: true, by: (row) => row.peak, cell: (row) => bytes(row.peak) },

@@ -23,21 +23,22 @@ export function timelineTab(context: Context): View {
   let by: By = choices.some((choice) => choice.id === asked) ? (asked as By) : choices[0]?.off ? 'child' : 'site';
   let selection: Selection | null = null;
   let timeline: Timeline | null = null;
+  let total = 0; // now
 
   const plot = new Stacked(360, 'Live bytes over time.', (chosen) => void select(chosen));
   const groups = new Table<GroupRow>([
-    { name: 'Name', cell: (row) => h('span', null, swatch(row.colour), row.site >= 0 ? siteNameInline(context, row.site) : row.name) },
+    { name: 'Name', by: (row) => row.name, cell: (row) => (row.site >= 0 ? siteName(context, row.site, row.colour) : h('span', null, swatch(row.colour), row.name)) },
     { name: 'Now', number: true, by: (row) => row.now, cell: (row) => bytes(row.now) },
     { name: 'Peak', number: true, by: (row) => row.peak, cell: (row) => bytes(row.peak) },
     { name: 'Change', number: true, by: (row) => row.grown, cell: (row) => h('span', { class: row.grown > 0 ? undefined : 'quiet' }, change(row.grown)) },
-    { name: 'Of the peak', wide: true, cell: (row) => meter(row.now, row.peak, row.colour) },
+    { name: 'Share now', bar: true, by: (row) => row.now, cell: (row) => h('span', null, share(row.now, total), meter(row.now, total, row.colour)) },
   ], 'What is stacked, the largest peak first', 12);
   const spanTable = new Table<SpanRow>([
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
     { name: 'Still live', number: true, by: (row) => row.live, cell: (row) => bytes(row.live) },
     { name: 'Blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
-    { name: 'Allocated there', number: true, by: (row) => row.allocated ?? 0, cell: (row) => (row.allocated === null ? h('span', { class: 'quiet' }, 'not known') : bytes(row.allocated)) },
-    { name: 'Kept', wide: true, cell: (row) => (row.allocated === null ? '' : h('span', null, share(Math.min(row.live, row.allocated), row.allocated), meter(row.live, row.allocated))) },
+    { name: 'Allocated there', number: true, by: (row) => row.allocated ?? 0, cell: (row) => (row.allocated === null ? h('span', { class: 'quiet' }, 'not known') : `${isLive(context) ? 'about ' : ''}${bytes(row.allocated)}`) },
+    { name: 'Kept', bar: true, cell: (row) => (row.allocated === null ? '' : h('span', null, share(Math.min(row.live, row.allocated), row.allocated), meter(row.live, row.allocated))) },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => replace(stack, h('h3', null, 'Calls'), calls(context, row.site)) } }, 'Calls') },
   ], 'What was allocated in the span, by site', 12);
   const stack = h('div', { class: 'detail' });
@@ -57,6 +58,7 @@ export function timelineTab(context: Context): View {
     timeline = await loadTimeline(context, by);
     const areas = areasOf(context, timeline, 8);
     plot.show(timesOf(context, timeline), areas, timeline.total, context.marks.map((mark) => ({ at: timeOf(context, mark.atUS), name: mark.name })));
+    total = timeline.total.at(-1) ?? 0;
     groups.show(rows(context, timeline, areas.map((area) => [area.name, area.colour])));
   };
 
@@ -113,10 +115,6 @@ export function timelineTab(context: Context): View {
     tick: () => void draw(),
     redraw: () => plot.redraw(),
   };
-}
-
-function siteNameInline(context: Context, site: number): HTMLElement {
-  return h('span', null, h('span', { class: 'code' }, context.tables.site(site)), h('span', { class: 'quiet' }, ` ${[context.tables.place(site), context.tables.owner(site) && `for ${context.tables.owner(site)}`].filter(Boolean).join(' · ')}`));
 }
 
 function rows(context: Context, timeline: Timeline, colours: [string, string][]): GroupRow[] {
