@@ -119,7 +119,7 @@ func (l *live) Answer(ctx context.Context, q page.Query) (any, error) {
 	case page.PostUnreachable:
 		return l.unreachable(ctx)
 	}
-	return nil, page.NoData("there is no api/" + q.What)
+	panic("debugpage: an answer to api/" + q.What + " is missing")
 }
 
 // What to switch on.

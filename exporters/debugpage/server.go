@@ -72,7 +72,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveAnswer(w, r, name)
 	case name == "save":
 		s.serveSaved(w, r)
-	case name == "":
+	case name == "" && !api:
 		serveFile(w, r, "index.html")
 	case files()[name] != nil:
 		serveFile(w, r, name)
@@ -83,11 +83,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) serveAnswer(w http.ResponseWriter, r *http.Request, what string) {
 	q, err := page.ParseQuery(what, r.URL.Query())
-	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
+	var packed []byte
+	if err == nil {
+		packed, err = s.answer(r.Context(), q)
 	}
-	packed, err := s.answer(r.Context(), q)
 	var failure *page.Failure
 	switch {
 	case r.Context().Err() != nil: // nobody waits for it any more

@@ -19,6 +19,7 @@ type hub struct {
 	mu      sync.Mutex
 	lookers int
 	stop    chan struct{} // closed when nobody looks any more
+	ended   chan struct{} // closed when the goroutine has ended; nil if there was none
 	tick    ticked        // the last one
 }
 
@@ -26,9 +27,9 @@ type hub struct {
 type ticked struct {
 	serial int64
 	next   chan struct{} // closed when there is another
-	whole  *page.Tick
+	whole  *page.Tick    // nil if there is none yet
 
-	change, all []byte // JSON; all is made when somebody needs it
+	change, all []byte // JSON; change is nil if there was none before; all is made when somebody needs it
 }
 
 // tickTime is how often there is a Tick: less often if it takes more than a hundredth of that.
@@ -41,15 +42,12 @@ const writeTime = 30 * time.Second
 func (h *hub) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lookers++; h.lookers > 1 {
-		return
+	if h.lookers++; h.lookers == 1 {
+		before := h.ended
+		h.stop, h.ended = make(chan struct{}), make(chan struct{})
+		h.tick.next = make(chan struct{})
+		go h.run(h.stop, before, h.ended)
 	}
-	h.watched(true)
-	h.stop = make(chan struct{})
-	h.tick.next = make(chan struct{})
-	began := time.Now()
-	h.advance(h.source.Tick())
-	go h.run(h.stop, time.Since(began))
 }
 
 // end takes a looker out.
@@ -59,13 +57,18 @@ func (h *hub) end() {
 	if h.lookers--; h.lookers == 0 {
 		close(h.stop)
 		h.tick = ticked{serial: h.tick.serial}
-		h.watched(false)
 	}
 }
 
-// run makes Ticks until stop is closed.
-func (h *hub) run(stop chan struct{}, took time.Duration) {
-	timer := time.NewTimer(max(tickTime, answerShare*took))
+// run makes Ticks until stop is closed. It begins when the one before it has ended, if there is one.
+func (h *hub) run(stop, before, ended chan struct{}) {
+	defer close(ended)
+	if before != nil {
+		<-before
+	}
+	h.watched(true)
+	defer h.watched(false)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
@@ -74,24 +77,29 @@ func (h *hub) run(stop chan struct{}, took time.Duration) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		t := h.source.Tick()
-		h.mu.Lock()
-		if h.stop == stop && h.lookers > 0 {
-			h.advance(t)
-		}
-		h.mu.Unlock()
+		h.advance(h.source.Tick(), stop)
 		timer.Reset(max(tickTime, answerShare*time.Since(began)))
 	}
 }
 
-// advance makes t the last Tick. h.mu is held.
-func (h *hub) advance(t *page.Tick) {
-	was := h.tick
-	h.tick = ticked{serial: was.serial + 1, next: make(chan struct{}), whole: t}
-	if was.whole != nil {
-		h.tick.change = encoded(change(was.whole, t))
+// advance makes t the last Tick, unless stop is closed.
+func (h *hub) advance(t *page.Tick, stop chan struct{}) {
+	h.mu.Lock()
+	was, current := h.tick, h.stop == stop && h.lookers > 0
+	h.mu.Unlock()
+	if !current {
+		return
 	}
-	close(was.next)
+	is := ticked{serial: was.serial + 1, next: make(chan struct{}), whole: t}
+	if was.whole != nil { // nobody else sets it meanwhile
+		is.change = encoded(change(was.whole, t))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stop == stop && h.lookers > 0 {
+		h.tick = is
+		close(was.next)
+	}
 }
 
 // after returns the event for somebody who has had the Tick of a serial number, the number of it, and what is closed when there is another.
@@ -101,9 +109,9 @@ func (h *hub) after(serial int64) (event []byte, now int64, next chan struct{}) 
 	defer h.mu.Unlock()
 	t := &h.tick
 	switch {
-	case serial == t.serial:
+	case serial == t.serial || t.whole == nil:
 		return nil, serial, t.next
-	case serial == t.serial-1 && t.change != nil:
+	case serial == t.serial-1 && t.change != nil: // it has had the one before, or there would have been none
 		return t.change, t.serial, t.next
 	}
 	if t.all == nil {

@@ -214,10 +214,14 @@ type placed struct {
 }
 
 // placed returns the blocks, in no order.
-func (p *Profile) placed() (list []placed) {
+func (p *Profile) placed() []placed {
+	list := make([]placed, 0, max(0, p.inUse.Load())+spare)
 	p.live.each(func(addr uintptr, b *block) { list = append(list, placed{addr, *b}) })
 	return list
 }
+
+// spare is how many blocks may come meanwhile without a second list.
+const spare = 64
 
 // blocks returns the blocks, the oldest first.
 func (p *Profile) blocks() []placed {

@@ -36,7 +36,11 @@ func (r *Ring) Records() []Record {
 			lost, since = true, c.epoch()
 		}
 	}
-	var list []Record
+	var most uint64 // of records
+	for _, c := range cursors {
+		most += c.end - c.n + 1
+	}
+	list := make([]Record, 0, most)
 	for len(cursors) > 0 {
 		i := earliest(cursors)
 		if c := &cursors[i]; !lost || c.epoch()-since >= 0 {

@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -56,7 +57,9 @@ func moment(name string, field func(q *Query) *int64) parameter {
 
 var rows = []parameter{number("n", 0, maxRows, func(q *Query) *int { return &q.N })}
 
+// parameters are those of each answer.
 var parameters = map[string][]parameter{
+	GetPage: nil, GetMap: nil, GetLifetimes: nil, GetLeaks: nil, PostMark: nil, PostUnreachable: nil,
 	GetTables: {
 		number("texts", 0, 1<<30, func(q *Query) *int { return &q.Known.Texts }),
 		number("frames", 0, 1<<30, func(q *Query) *int { return &q.Known.Frames }),
@@ -79,23 +82,31 @@ var parameters = map[string][]parameter{
 	},
 }
 
-// ParseQuery returns the Query of a URL's parameters, or an error that says which one is wrong, and what would be right.
+// ParseQuery returns the Query of a URL's parameters, or a *Failure that says which one is wrong, and what would be right.
 func ParseQuery(what string, given url.Values) (Query, error) {
 	q := Query{What: what, N: defaultRows, AtUS: Latest, By: "child", Steps: defaultSteps}
+	list, ok := parameters[what]
+	if !ok {
+		return q, NoData(fmt.Sprintf("there is no api/%.100s: api/page says what there is", what))
+	}
 	var names []string
-	for _, p := range parameters[what] {
+	for _, p := range list {
 		names = append(names, p.name)
 		if v := given.Get(p.name); v != "" && !p.take(&q, v) {
-			return q, fmt.Errorf("api/%s: %s=%.100q: use %s", what, p.name, v, p.right)
+			return q, wrong("api/%s: %s=%.100q: use %s", what, p.name, v, p.right)
 		}
 	}
 	for name := range given {
 		if !slices.Contains(names, name) {
-			return q, fmt.Errorf("api/%s: it has no parameter %.100q: leave it out", what, name)
+			return q, wrong("api/%s: it has no parameter %.100q: leave it out", what, name)
 		}
 	}
 	if what == GetBetween && (given.Get("from") == "" || given.Get("to") == "" || q.FromUS > q.ToUS) {
-		return q, fmt.Errorf("api/%s: from=%.100q and to=%.100q: use both, from not after to", what, given.Get("from"), given.Get("to"))
+		return q, wrong("api/%s: from=%.100q and to=%.100q: use both, from not after to", what, given.Get("from"), given.Get("to"))
 	}
 	return q, nil
+}
+
+func wrong(format string, values ...any) error {
+	return &Failure{http.StatusBadRequest, fmt.Sprintf(format, values...)}
 }

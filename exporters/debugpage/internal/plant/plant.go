@@ -4,7 +4,9 @@ package plant
 
 import (
 	"errors"
+	"math/rand/v2"
 	"time"
+	"unsafe"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -182,8 +184,25 @@ func (p *Program) Scale(blocks, sites, events int) error {
 		}
 		p.many = append(p.many, b)
 	}
+	return p.churn(child, events)
+}
+
+// churn delivers so many events, of blocks of all sizes that live for a while.
+func (p *Program) churn(child *alloctrace.Proxy, events int) error {
+	random := rand.New(rand.NewPCG(1, 2))
+	var live [256]blockalloc.Block
 	for before := p.Ring.Observed(); p.Ring.Observed()-before < uint64(events); {
-		if err := p.parseRequest(); err != nil {
+		at := &live[random.IntN(len(live))]
+		if err := child.Free(*at); err != nil {
+			return err
+		}
+		var err error
+		if *at, err = child.Allocate(blockalloc.Layout{Size: uintptr(16 + random.IntN(2000)), Align: 8}); err != nil {
+			return err
+		}
+	}
+	for _, b := range live {
+		if err := child.Free(b); err != nil {
 			return err
 		}
 	}
@@ -217,8 +236,16 @@ func right(mem *alloctrace.Proxy, number uint, bits int) (blockalloc.Block, erro
 	return right(mem, number>>1, bits-1)
 }
 
-// Close gives all memory back, also what has leaked.
+// Close gives all memory back, also what has leaked, which the Profile alone knows.
 func (p *Program) Close() error {
+	var errs []error
+	for _, b := range p.Profile.Blocks() {
+		raw, err := blockalloc.FromRaw(*(*unsafe.Pointer)(unsafe.Pointer(&b.Addr)), blockalloc.Layout{Size: b.Size, Align: b.Align})
+		if err == nil {
+			err = p.slab.Free(raw)
+		}
+		errs = append(errs, err)
+	}
 	p.clock.Close()
-	return errors.Join(p.slab.Close(), p.pool.Close())
+	return errors.Join(append(errs, p.slab.Close(), p.pool.Close())...)
 }
