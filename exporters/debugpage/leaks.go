@@ -146,7 +146,7 @@ func (l *live) lived() (*page.Lifetimes, error) {
 		k := &known[i]
 		row := page.Lived{
 			Site: l.site(k.Owner, k.Stack), Ended: counts(k.Ended.Times), Live: counts(k.Live.Times), EndedBytes: k.Ended.Bytes, LiveBytes: k.Live.Bytes,
-			HalfUS: quantile(k, 0.5), MostUS: quantile(k, 0.99), FreedBy: []int{}, Elsewhere: k.Elsewhere, Advice: k.Advice(),
+			HalfUS: page.Quantile(k, 0.5), MostUS: page.Quantile(k, 0.99), FreedBy: []int{}, Elsewhere: k.Elsewhere, Advice: k.Advice(),
 		}
 		if len(k.FreedBy) > 0 {
 			row.FreedBy, row.FreedByBlocks = l.book.Frames(framesOf(k.FreedBy[0].Stack)), k.FreedBy[0].Blocks
@@ -155,14 +155,6 @@ func (l *live) lived() (*page.Lifetimes, error) {
 	}
 	list.Known = l.book.Known()
 	return list, nil
-}
-
-func quantile(l *heapprofile.Lifetime, share float64) int64 {
-	d, ok := l.Quantile(share)
-	if !ok {
-		return -1
-	}
-	return d.Microseconds()
 }
 
 // counts returns the blocks of each class.

@@ -209,7 +209,7 @@ func (l *live) Tick() *page.Tick {
 		Site: []int{}, SiteLive: []int64{}, SiteAllocated: []int64{},
 	}
 	nodes, sum := l.nodes()
-	t.Total = statsOf(sum)
+	t.Total = page.StatsOf(sum)
 	for _, n := range nodes {
 		t.Node = append(t.Node, n.node)
 		t.NodeLive = append(t.NodeLive, n.stats.LiveBytes)
@@ -234,9 +234,9 @@ func (l *live) Tick() *page.Tick {
 // snapshot returns the numbers of now.
 func (l *live) snapshot() *page.Snapshot {
 	nodes, sum := l.nodes()
-	s := &page.Snapshot{AtUS: l.now(), Total: statsOf(sum), Nodes: page.NewNodeColumns(), Classes: classesOf(sum)}
+	s := &page.Snapshot{AtUS: l.now(), Total: page.StatsOf(sum), Nodes: page.NewNodeColumns(), Classes: page.ClassesOf(sum)}
 	for _, n := range nodes {
-		s.Nodes.Add(n.node, statsOf(n.stats), n.limit())
+		s.Nodes.Add(n.node, page.StatsOf(n.stats), n.limit())
 	}
 	s.Sites = l.siteColumns()
 	res := l.resident.get(l.readRSS)

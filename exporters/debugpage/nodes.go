@@ -6,7 +6,6 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/counter"
-	"github.com/alloctrace/alloctrace/exporters/internal/page"
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
@@ -69,24 +68,4 @@ func (n *numbered) limit() int64 {
 		}
 	}
 	return -1
-}
-
-func statsOf(s counter.Stats) page.Stats {
-	return page.Stats{
-		Live: s.LiveBytes, LiveBlocks: s.LiveBlocks, Slack: s.LiveBytes - s.LiveRequestedBytes, Peak: s.PeakBytes, PeakBound: s.PeakBound,
-		Allocated: s.AllocatedBytes, Freed: s.FreedBytes,
-		Allocations: s.Allocations, Reallocations: s.Reallocations, Frees: s.Frees,
-		FailedAllocations: s.FailedAllocations, FailedReallocations: s.FailedReallocations, FailedFrees: s.FailedFrees,
-	}
-}
-
-// classesOf returns the classes of sizes that there are.
-func classesOf(s counter.Stats) *page.Classes {
-	c := &page.Classes{Size: []int64{}, Live: []int64{}, Allocations: []int64{}}
-	for i, class := range s.Classes {
-		if class.Allocated > 0 && i < 63 { // no block has 2^63 bytes
-			c.Size, c.Live, c.Allocations = append(c.Size, 1<<i), append(c.Live, class.Live()), append(c.Allocations, class.Allocated)
-		}
-	}
-	return c
 }

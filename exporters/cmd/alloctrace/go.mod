@@ -6,6 +6,7 @@ require (
 	charm.land/bubbletea/v2 v2.1.1
 	github.com/alloctrace/alloctrace v0.1.0
 	github.com/alloctrace/alloctrace/blockalloc/cmem v0.1.0
+	github.com/alloctrace/alloctrace/exporters v0.1.0
 	github.com/alloctrace/alloctrace/exporters/otlpfile v0.1.0
 	github.com/alloctrace/alloctrace/exporters/recording v0.1.0
 	github.com/charmbracelet/x/ansi v0.11.9

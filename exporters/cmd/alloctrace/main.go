@@ -13,6 +13,7 @@
 //	alloctrace query FILE               blocks, by when they lived, for how long, their size and who allocated them
 //	alloctrace flame FILE               folded stacks, for flame graphs
 //	alloctrace export FORMAT FILE       a file for another program: pprof, perfetto, chrome, csv or parquet
+//	alloctrace serve FILE               all of it as a page in a browser, also of a black box
 //
 // and of a program that runs, whose page of package exporters/debugpage is at a URL:
 //
@@ -55,6 +56,7 @@ var commands = []command{
 	{"flame", "[-by live|allocated|peak] [-o FILE] [flags] FILE", "write folded stacks, for flame graphs", flameFlags},
 	{"export", "[-o FILE] [flags] pprof|perfetto|chrome|csv|parquet FILE", "write a file for another program", exportFlags},
 	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
+	{"serve", "[-addr ADDRESS] [-alone] FILE", "show a recording, or a black box, as a page in a browser", serveFlags},
 	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
 }
 

@@ -3,6 +3,8 @@ package page
 import (
 	"math/bits"
 	"time"
+
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // A Leak is a row of Leaks.
@@ -77,4 +79,24 @@ func (h *Histogram) Counts() []int64 {
 		n--
 	}
 	return h.counts[:n:n]
+}
+
+// Lived returns the blocks as a heap profile has them, without bytes.
+func (h *Histogram) Lived() (l heapprofile.Lived) {
+	for class, blocks := range h.counts {
+		if blocks > 0 {
+			l.Blocks += blocks
+			l.Times = append(l.Times, heapprofile.Times{Most: time.Microsecond << class, Blocks: blocks})
+		}
+	}
+	return l
+}
+
+// Quantile returns how long the given share of blocks lives at most, in microseconds, and -1 if that is not known.
+func Quantile(l *heapprofile.Lifetime, share float64) int64 {
+	d, ok := l.Quantile(share)
+	if !ok {
+		return -1
+	}
+	return d.Microseconds()
 }

@@ -1,0 +1,393 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/history"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+)
+
+// siteRows are rows of sites that may come several times.
+type siteRows struct {
+	rows map[int]int
+	all  page.SiteColumns
+}
+
+func newSiteRows() *siteRows {
+	r := &siteRows{make(map[int]int), page.NewSiteColumns()}
+	r.all.Peak = []int64{}
+	return r
+}
+
+func (r *siteRows) add(site int, live, allocated history.Amount, peak int64) {
+	c := &r.all
+	row, ok := r.rows[site]
+	if !ok {
+		r.rows[site] = len(c.Site)
+		c.Add(site, page.SiteStats{Live: live.Bytes, LiveBlocks: live.Blocks, Allocated: allocated.Bytes, AllocatedBlocks: allocated.Blocks})
+		c.Peak = append(c.Peak, peak)
+		return
+	}
+	c.Live[row] += live.Bytes
+	c.LiveBlocks[row] += live.Blocks
+	c.Allocated[row] += allocated.Bytes
+	c.AllocatedBlocks[row] += allocated.Blocks
+	c.Peak[row] += peak
+}
+
+func (r *siteRows) columns() page.SiteColumns { return r.all }
+
+// nodes returns the numbers of Proxies, those of their children included, and the sum of all. A peak that is a sum may not have been reached.
+func (p *recordingPage) nodes(owners []recordedOwner) (page.NodeColumns, page.Stats) {
+	var total page.Stats
+	var proxies []string
+	sums := make(map[string]*page.Stats)
+	for _, o := range owners {
+		if sums[o.Proxy] == nil {
+			sums[o.Proxy] = new(page.Stats)
+			proxies = append(proxies, o.Proxy)
+		}
+		addStats(sums[o.Proxy], o.stats)
+		addStats(&total, o.stats)
+	}
+	if len(proxies) == 1 {
+		sums[proxies[0]].Peak, sums[proxies[0]].PeakBound = p.peak.Bytes, 0
+	}
+	c := page.NewNodeColumns()
+	for _, name := range proxies {
+		node := p.book.Node(-1, cmp.Or(name, "Proxy"))
+		c.Add(node, *sums[name], -1)
+		for _, o := range owners {
+			if o.Proxy == name && o.Child != "" {
+				c.Add(p.book.Node(node, o.Child), o.stats, -1)
+			}
+		}
+	}
+	return c, total
+}
+
+// addStats adds the numbers of another, whose peak need not have been at the same time.
+func addStats(to *page.Stats, s page.Stats) {
+	to.PeakBound += min(to.Peak, s.Peak)
+	for _, n := range []struct {
+		to *int64
+		by int64
+	}{
+		{&to.Live, s.Live}, {&to.LiveBlocks, s.LiveBlocks}, {&to.Peak, s.Peak}, {&to.Allocated, s.Allocated}, {&to.Freed, s.Freed},
+		{&to.Allocations, s.Allocations}, {&to.Reallocations, s.Reallocations}, {&to.Frees, s.Frees},
+		{&to.FailedAllocations, s.FailedAllocations}, {&to.FailedReallocations, s.FailedReallocations}, {&to.FailedFrees, s.FailedFrees},
+	} {
+		*n.to += n.by
+	}
+}
+
+// countEvent counts an event. What failed was told twice: that it is tried counts as done until then.
+func countEvent(s *page.Stats, k alloctrace.Kind) {
+	switch k {
+	case alloctrace.Allocated:
+		s.Allocations++
+	case alloctrace.Reallocated:
+		s.Reallocations++
+	case alloctrace.Freeing:
+		s.Frees++
+	case alloctrace.AllocateFailed:
+		s.FailedAllocations++
+	case alloctrace.ReallocateFailed:
+		s.FailedReallocations++
+	case alloctrace.FreeFailed:
+		s.FailedFrees++
+	}
+}
+
+// sizeClass is the power of two up to which a size is.
+func sizeClass(size uint64) int {
+	if size <= 1 {
+		return 0
+	}
+	return bits.Len64(size - 1)
+}
+
+func sizeClasses(sizes map[int]*counter.Class) *page.Classes {
+	c := &page.Classes{Size: []int64{}, Live: []int64{}, Allocations: []int64{}}
+	for i := range 63 {
+		if s := sizes[i]; s != nil {
+			c.Size, c.Live, c.Allocations = append(c.Size, 1<<i), append(c.Live, s.Live()), append(c.Allocations, s.Allocated)
+		}
+	}
+	return c
+}
+
+// blocks returns n blocks that are live at the end, at most.
+func (p *recordingPage) blocks(n int) *page.Blocks {
+	b := page.NewBlocks(min(n, len(p.live)))
+	b.AtUS, b.All = p.last.Microseconds(), int64(len(p.live))
+	list := p.live
+	if len(list) > n {
+		list = slices.Clone(list)
+		slices.SortStableFunc(list, func(a, b history.Block) int { return cmp.Compare(b.Size, a.Size) })
+		list = list[:n]
+		slices.SortStableFunc(list, func(a, b history.Block) int { return cmp.Compare(a.Acquired, b.Acquired) })
+	}
+	if len(list) > 0 {
+		b.AddrMin = int64(slices.MinFunc(list, byAddr).Addr)
+	}
+	number := p.siteNumbers()
+	for i := range list {
+		of := &list[i]
+		b.Addr, b.Size = append(b.Addr, int64(of.Addr)-b.AddrMin), append(b.Size, int64(of.Size))
+		b.AllocatedUS, b.Site = append(b.AllocatedUS, of.Acquired.Microseconds()), append(b.Site, number(of.Site))
+	}
+	b.Known = p.book.Known()
+	return b
+}
+
+func byAddr(a, b history.Block) int { return cmp.Compare(a.Addr, b.Addr) }
+
+// events returns the last n events.
+func (p *recordingPage) events(n int) *page.Events {
+	rows := make([]page.EventRow, 0, min(n, int(p.counts.Events)))
+	var all int64
+	type who struct {
+		stack *recording.Stack
+		child string
+	}
+	sites := make(map[who]int)
+	site := func(e recording.Event) int {
+		if e.Stack == nil || e.Kind > alloctrace.Reallocated {
+			return -1
+		}
+		at := who{e.Stack, e.Child}
+		number, ok := sites[at]
+		if !ok {
+			number = p.book.Site(e.Child, framesOfCalls(e.Stack.Frames), false)
+			sites[at] = number
+		}
+		return number
+	}
+	p.read(history.Options{Observe: func(e recording.Event) {
+		row := page.EventRow{Kind: e.Kind, Addr: uint64(e.Addr), Size: uint64(e.Size), Owner: p.book.Text(e.Child), Site: site(e), Timed: true, AtNS: int64(e.At)}
+		if e.Dropped > 0 {
+			row.Kind, row.Size = 0, uint64(e.Dropped)
+		}
+		if n == 0 {
+			all++
+			return
+		}
+		if len(rows) < n {
+			rows = append(rows, row)
+		} else {
+			rows[all%int64(n)] = row
+		}
+		all++
+	}})
+	w := page.NewEventWriter(len(rows))
+	first := max(0, all-int64(len(rows)))
+	for i := first; i < all; i++ {
+		w.Add(rows[i%int64(max(1, n))])
+	}
+	e := w.Events()
+	e.AtUS, e.First, e.All = p.last.Microseconds(), first, all
+	e.Known = p.book.Known()
+	return e
+}
+
+// mostGroups is how many groups a timeline has.
+const mostGroups = 200
+
+func (p *recordingPage) timeline(by string, steps int) (*page.Timeline, error) {
+	p.pass.Lock()
+	t, err := history.NewTimeline(p.in, by, steps, history.Options{})
+	p.pass.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	line := &page.Timeline{By: by, BeginUS: t.Begin.Microseconds(), StepUS: max(1, t.Step.Microseconds()), Total: t.Total.Values, Groups: []page.TimelineGroup{}}
+	var rest page.TimelineGroup
+	for i, g := range t.Groups {
+		of := page.TimelineGroup{Site: -1, Name: g.Region, Peak: g.Peak, Values: g.Values}
+		switch {
+		case g.Site != nil:
+			of.Site = p.site(g.Site)
+		case by == "child":
+			of.Name = cmp.Or(g.Child, g.Proxy)
+		}
+		if i < mostGroups-1 || len(t.Groups) == mostGroups {
+			line.Groups = append(line.Groups, of)
+			continue
+		}
+		if rest.Values == nil {
+			rest = page.TimelineGroup{Site: -1, Values: make([]int64, len(g.Values))}
+		}
+		rest.Rest++
+		for step, bytes := range g.Values {
+			rest.Values[step] += bytes
+			rest.Peak = max(rest.Peak, rest.Values[step])
+		}
+	}
+	if rest.Rest > 0 {
+		line.Groups = append(line.Groups, rest)
+	}
+	line.Known = p.book.Known()
+	return line, nil
+}
+
+// between returns what was acquired in a span of time.
+func (p *recordingPage) between(fromUS, toUS int64) *page.Between {
+	from, to := momentOf(fromUS), momentOf(toUS)
+	b := &page.Between{FromUS: fromUS, ToUS: toUS, AtUS: toUS, Site: []int{}, Live: []int64{}, LiveBlocks: []int64{}, Allocated: []int64{}, AllocatedBlocks: []int64{}}
+	number := p.siteNumbers()
+	rows := newSiteRows()
+	p.read(history.Options{Ended: func(block history.Block) {
+		if block.Older || block.Acquired < from || block.Acquired > to {
+			return
+		}
+		is := history.Amount{Blocks: 1, Bytes: int64(block.Size)}
+		var live history.Amount
+		if block.LiveAt(to) {
+			live = is
+		}
+		rows.add(number(block.Site), live, is, 0)
+	}})
+	c := rows.columns()
+	order := make([]int, len(c.Site))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		return cmp.Or(cmp.Compare(c.Live[j], c.Live[i]), cmp.Compare(c.Allocated[j], c.Allocated[i]))
+	})
+	for _, i := range order {
+		b.Site, b.Live, b.LiveBlocks = append(b.Site, c.Site[i]), append(b.Live, c.Live[i]), append(b.LiveBlocks, c.LiveBlocks[i])
+		b.Allocated, b.AllocatedBlocks = append(b.Allocated, c.Allocated[i]), append(b.AllocatedBlocks, c.AllocatedBlocks[i])
+	}
+	b.Known = p.book.Known()
+	return b
+}
+
+// lifetimes returns how long blocks live, those that were released without what the recording does not know.
+func (p *recordingPage) lifetimes() *page.Lifetimes {
+	l := &page.Lifetimes{AtUS: p.last.Microseconds(), MostUS: page.LifetimeClasses(), Rows: []page.Lived{}}
+	for _, s := range p.sites {
+		of := p.lives[s.Site]
+		if of == nil {
+			continue
+		}
+		row := page.Lived{Site: p.site(s.Site), Ended: of.ended.Counts(), Live: of.live.Counts(), EndedBytes: of.endedBytes, LiveBytes: of.liveBytes, FreedBy: []int{}}
+		lived := heapprofile.Lifetime{Ended: of.ended.Lived(), Live: of.live.Lived()}
+		row.HalfUS, row.MostUS = page.Quantile(&lived, 0.5), page.Quantile(&lived, 0.99)
+		l.Rows = append(l.Rows, row)
+	}
+	slices.SortStableFunc(l.Rows, func(a, b page.Lived) int { return cmp.Compare(b.EndedBytes+b.LiveBytes, a.EndedBytes+a.LiveBytes) })
+	l.Known = p.book.Known()
+	return l
+}
+
+// leaks returns what is live at the end.
+func (p *recordingPage) leaks() *page.Leaks {
+	p.pass.Lock()
+	found := history.FindLeaks(p.in, history.Options{})
+	p.pass.Unlock()
+	rows := make([]page.Leak, 0, len(found.Sites))
+	for i := range found.Sites {
+		k := &found.Sites[i]
+		row := page.Leak{
+			Site: p.site(k.Site), Live: k.Live.Bytes, LiveBlocks: k.Live.Blocks, Before: k.Quarters[0], Added: max(0, k.Quarters[3]-k.Quarters[0]), Freed: max(0, k.Quarters[0]-k.Quarters[3]),
+			OldestUS: k.Oldest.Microseconds(), NewestUS: k.Newest.Microseconds(), LongestUS: -1, Outlived: k.Outlived, Quarters: k.Quarters[:],
+		}
+		if k.Freed.Blocks > 0 {
+			row.LongestUS = k.Longest.Microseconds()
+		}
+		row.Suspicion, row.Why = suspectLeak(k)
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b page.Leak) int {
+		return cmp.Or(cmp.Compare(b.Suspicion, a.Suspicion), cmp.Compare(b.Added-b.Freed, a.Added-a.Freed), cmp.Compare(b.Live, a.Live))
+	})
+	l := page.NewLeaks(rows, true, true)
+	l.AtUS, l.SinceUS = p.last.Microseconds(), found.Moments[0].Microseconds()
+	l.Caution = "That a block is live at the end does not say that it leaks: a cache has such blocks too."
+	l.Known = p.book.Known()
+	return l
+}
+
+// suspectLeak says how suspicious a site is, and why.
+func suspectLeak(k *history.Leak) (suspicion int, why string) {
+	switch {
+	case k.Grows && k.Freed.Blocks == 0:
+		return 3, fmt.Sprintf("more was live after each quarter, and none of %s was released", number(k.Allocated.Blocks, "block"))
+	case k.Grows:
+		return 2, fmt.Sprintf("more was live after each quarter: %s were released of %s", number(k.Freed.Blocks, "block"), number(k.Allocated.Blocks, "block"))
+	case k.Outlived > 0:
+		return 1, fmt.Sprintf("%s lived longer than any that was released, which was after %s at most", have(k.Outlived), since(k.Longest))
+	}
+	return 0, ""
+}
+
+func have(n int64) string {
+	if n == 1 {
+		return "1 block has"
+	}
+	return number(n, "block") + " have"
+}
+
+// The map of a recording is of addresses alone: live blocks with less than maxGap between them are a span, which ends where an address
+// is a multiple of maxSpan.
+const (
+	maxGap  = 64 << 10
+	maxSpan = 4 << 20
+)
+
+// memoryMap returns where the blocks lie that are live at the end.
+func (p *recordingPage) memoryMap() *page.Map {
+	m := &page.Map{AtUS: p.last.Microseconds(), Allocators: []page.MapAllocator{}}
+	byProxy := make(map[string][]history.Block)
+	for _, b := range p.live {
+		byProxy[b.Site.Proxy] = append(byProxy[b.Site.Proxy], b)
+	}
+	number := p.siteNumbers()
+	for _, o := range p.owners {
+		blocks := byProxy[o.Proxy]
+		if len(blocks) == 0 {
+			continue
+		}
+		delete(byProxy, o.Proxy)
+		slices.SortFunc(blocks, byAddr)
+		a := page.MapAllocator{
+			Name: cmp.Or(o.Proxy, "Proxy"), Kind: "addresses", Span: "addresses", AddrMin: int64(blocks[0].Addr),
+			Spans:  page.Spans{Addr: []int64{}, Size: []int64{}, Free: []int64{}},
+			Blocks: page.Placed{Addr: []int64{}, Size: []int64{}, Span: []int{}, AllocatedUS: []int64{}, Site: []int{}},
+		}
+		var begin, end uintptr // of the last span
+		for i, b := range blocks {
+			if i == 0 || b.Addr > end && b.Addr-end >= maxGap || b.Addr/maxSpan != begin/maxSpan {
+				a.Spans.Addr, a.Spans.Size, a.Spans.Free = append(a.Spans.Addr, int64(b.Addr)-a.AddrMin), append(a.Spans.Size, 0), append(a.Spans.Free, 0)
+				begin, end = b.Addr, b.Addr
+			}
+			row := len(a.Spans.Addr) - 1
+			if b.Addr+b.Size > end { // else it is in another, as that of a recording with gaps may be
+				a.Spans.Size[row] += int64(b.Addr + b.Size - end)
+				a.Spans.Free[row] += int64(max(b.Addr, end) - end)
+				end = b.Addr + b.Size
+			}
+			if len(a.Blocks.Addr) == maxPlaced {
+				a.Omitted++
+				continue
+			}
+			a.Blocks.Addr, a.Blocks.Size, a.Blocks.Span = append(a.Blocks.Addr, int64(b.Addr)-a.AddrMin), append(a.Blocks.Size, int64(b.Size)), append(a.Blocks.Span, row)
+			a.Blocks.AllocatedUS, a.Blocks.Site = append(a.Blocks.AllocatedUS, b.Acquired.Microseconds()), append(a.Blocks.Site, number(b.Site))
+		}
+		m.Allocators = append(m.Allocators, a)
+	}
+	m.Known = p.book.Known()
+	return m
+}
+
+// maxPlaced is how many blocks a map has.
+const maxPlaced = 100_000
