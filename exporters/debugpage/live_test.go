@@ -2,6 +2,7 @@ package debugpage
 
 import (
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -26,14 +27,18 @@ func get[T any](t *testing.T, url, path string) (answer T) {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
 	if r.StatusCode != http.StatusOK {
-		var e page.Error
-		t.Fatalf("%s: %s: %v %v", path, r.Status, d.Decode(&e), e)
+		t.Fatalf("%s: %s: %s", path, r.Status, decode[page.Error](t, r.Body).Error)
 	}
+	return decode[T](t, r.Body)
+}
+
+func decode[T any](t *testing.T, r io.Reader) (answer T) {
+	t.Helper()
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
 	if err := d.Decode(&answer); err != nil {
-		t.Fatalf("%s: %v", path, err)
+		t.Fatal(err)
 	}
 	return answer
 }

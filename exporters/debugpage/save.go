@@ -68,7 +68,11 @@ func sentTimelines(w http.ResponseWriter, r *http.Request) (map[string]*page.Tim
 	var sent map[string]*page.Timeline
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSent))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&sent); err != nil {
+	err := d.Decode(&sent)
+	if err == nil && d.More() {
+		err = errors.New("there is more after the object")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("save: the body: %w: send an object of timelines by their URLs, of %d MiB at most", err, maxSent>>20)
 	}
 	for url, t := range sent {

@@ -4,6 +4,7 @@ package plant
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 	"unsafe"
@@ -43,7 +44,7 @@ const (
 	thumbnails = 4 // that the limit has room for
 )
 
-// New returns a Program whose cache and index are built. Its Ring keeps the last events of each processor.
+// New returns a Program whose cache, index and thumbnails are made. Its Ring keeps the last events of each processor.
 func New(events int) (*Program, error) {
 	p := &Program{
 		Profile: heapprofile.New(heapprofile.Options{Rate: 1, Peak: true, Lifetimes: true}),
@@ -61,7 +62,7 @@ func New(events int) (*Program, error) {
 	p.thumbnails = p.Proxy.Child("thumbnails", alloctrace.WithInner(func(inner blockalloc.Allocator) blockalloc.Allocator {
 		return blockalloc.NewLimit(inner, thumbnails*ThumbnailSize)
 	}))
-	if err := errors.Join(p.fillCache(), p.buildIndex()); err != nil {
+	if err := errors.Join(p.fillCache(), p.buildIndex(), p.makeThumbnails()); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -106,7 +107,7 @@ func (p *Program) buildIndex() error {
 }
 
 // Step goes on for a moment: it opens three sessions and closes one, receives an upload of which nobody keeps the block, parses requests, and
-// fails to make a thumbnail once there are as many as may be.
+// fails to make a thumbnail, of which there are as many as may be.
 func (p *Program) Step() error {
 	for range 3 {
 		if err := p.openSession(); err != nil {
@@ -124,8 +125,8 @@ func (p *Program) Step() error {
 			return err
 		}
 	}
-	if err := p.makeThumbnail(); err != nil && !errors.Is(err, blockalloc.ErrLimit) {
-		return err
+	if err := p.makeThumbnail(); !errors.Is(err, blockalloc.ErrLimit) {
+		return fmt.Errorf("plant: a thumbnail beyond the limit: %w", err)
 	}
 	return nil
 }
@@ -164,6 +165,16 @@ func (p *Program) parseRequest() error {
 	}
 	for _, b := range tokens {
 		if err := p.parser.Free(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeThumbnails makes as many as may be.
+func (p *Program) makeThumbnails() error {
+	for range thumbnails {
+		if err := p.makeThumbnail(); err != nil {
 			return err
 		}
 	}
@@ -239,6 +250,9 @@ func right(mem *alloctrace.Proxy, number uint, bits int) (blockalloc.Block, erro
 // Close gives all memory back, also what has leaked, which the Profile alone knows.
 func (p *Program) Close() error {
 	var errs []error
+	for _, b := range p.many { // of which some may not be sampled
+		errs = append(errs, p.Proxy.Free(b))
+	}
 	for _, b := range p.Profile.Blocks() {
 		raw, err := blockalloc.FromRaw(*(*unsafe.Pointer)(unsafe.Pointer(&b.Addr)), blockalloc.Layout{Size: b.Size, Align: b.Align})
 		if err == nil {
