@@ -67,8 +67,8 @@ class App {
     colours.value = theme();
     return h('header', { class: 'top' },
       h('div', { class: 'who' }, h('h1', null, page.title), h('span', { class: 'brand' }, 'off-heap memory, by alloctrace'), who && h('span', { class: 'quiet' }, who)),
-      h('div', { class: 'actions' }, this.status, isLive(this.context) && this.pauseButton(), isLive(this.context) && h('button', { type: 'button', on: { click: () => void this.mark() } }, 'Mark'),
-        !isSaved && h('button', { type: 'button', on: { click: () => void this.save() } }, 'Save'), colours));
+      h('div', { class: 'actions' }, this.status, isLive(this.context) && this.pauseButton(), isLive(this.context) && h('button', { type: 'button', title: 'Count growth from now on, and let the flame graph show what changes', on: { click: () => void this.mark() } }, 'Mark'),
+        !isSaved && h('button', { type: 'button', title: 'One file with all of this, that opens without the program', on: { click: () => void this.save() } }, 'Save'), colours));
   }
 
   private pauseButton(): HTMLElement {

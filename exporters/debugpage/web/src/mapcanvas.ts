@@ -2,7 +2,7 @@
 
 import { fitCanvas, h, perFrame } from './dom';
 import { bytes, plural } from './format';
-import { Clean, Free, type Cell, type Group, type MapModel } from './mapmodel';
+import { cellNoun, Clean, Free, type Cell, type Group, type MapModel } from './mapmodel';
 import { colour } from './theme';
 
 interface Tile { group: Group; span: number; cells: number; columns: number; x: number; y: number; width: number; height: number }
@@ -12,6 +12,7 @@ const headHeight = 34, gap = 5, stripHeight = 256;
 
 export interface MapOptions {
   fill(group: Group, row: number): string; // the colour of a live block
+  free(): string; // and of one that is free
   describe(cell: Cell): string;
   onSelect(cell: Cell): void;
 }
@@ -166,7 +167,7 @@ export class MapCanvas {
       if (cells) cells.push(cell);
       else byColour.set(colour, [cell]);
     };
-    const free = colour('map-free'), clean = colour('map-clean'), unsampled = colour('other');
+    const free = this.options.free(), clean = colour('map-clean'), unsampled = colour('strong-line');
     for (let i = first; i < last; i++) {
       const kind = kinds[i] as number;
       add(kind >= 0 ? this.options.fill(group, kind) : kind === Free ? free : kind === Clean ? clean : unsampled, i);
@@ -182,7 +183,7 @@ export class MapCanvas {
 
   private head(context: CanvasRenderingContext2D, group: Group, y: number): void {
     const { allocator, block, spans, live, free, clean } = group;
-    const name = `${allocator.name}: ${block > 0 ? `blocks of ${bytes(block)}` : 'blocks of any size'}`;
+    const name = `${allocator.name}: ${cellNoun(allocator)} of ${block > 0 ? bytes(block) : 'any size'}`;
     const figures = `${plural(spans.length, allocator.span || 'span')} · live ${bytes(live)} · free ${bytes(free)}${group.known ? ` · clean ${bytes(clean)}` : ''}`;
     context.textBaseline = 'alphabetic';
     context.fillStyle = colour('text');

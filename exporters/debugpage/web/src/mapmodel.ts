@@ -128,6 +128,11 @@ export class MapModel {
   }
 }
 
+// cellNoun is what the places of an allocator's spans are called: a Slab cuts blocks into slots.
+export function cellNoun(allocator: MapAllocator): string {
+  return allocator.span === 'block' ? 'slots' : 'blocks';
+}
+
 export const Free = -1;
 export const Clean = -2;
 export const Unsampled = -3;

@@ -83,7 +83,7 @@ export class Rows {
       if (count > 0 && !this.measured) this.measure();
     }
     const { scrollTop } = this.root;
-    const shift = this.whole <= tallest ? first * this.height : scrollTop + first * this.height - offset;
+    const shift = Math.round(this.whole <= tallest ? first * this.height : scrollTop + first * this.height - offset); // or texts are blurred
     this.table.style.transform = `translateY(${shift}px)`;
     this.table.tHead?.style.setProperty('transform', `translateY(${Math.max(0, scrollTop - shift)}px)`);
   }

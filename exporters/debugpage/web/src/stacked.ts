@@ -6,7 +6,7 @@ import { bytes, clock, coarse } from './format';
 import { swatch } from './parts';
 import { colour } from './theme';
 
-export interface Area { name: string; colour: string; values: number[] }
+export interface Area { name: string; brief: string; colour: string; values: number[] } // brief is for places without room
 
 export interface Selection { from: number; to: number } // milliseconds since 1970
 
@@ -183,7 +183,7 @@ export class Stacked {
     }
     this.plot?.setCursor({ left: this.plot.valToPos(time, 'x'), top: 10 }, false);
     this.read(to);
-    announce(`${clock(time * 1000)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to).slice(0, 3).map((area) => `${area.name} ${bytes(area.values[to] ?? 0)}`).join(', ')}`);
+    announce(`${clock(time * 1000)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to).slice(0, 3).map((area) => `${area.brief} ${bytes(area.values[to] ?? 0)}`).join(', ')}`);
   }
 
   private leave(): void {
@@ -205,7 +205,7 @@ export class Stacked {
     const time = this.times[step] as number;
     const list = this.largest(step);
     const head = h('p', null, h('strong', null, clock(time * 1000)), h('strong', null, bytes(this.total[step] ?? 0)));
-    replace(this.tip, head, list.slice(0, 8).map((area) => h('p', null, h('span', null, swatch(area.colour), area.name), h('span', null, bytes(area.values[step] ?? 0)))));
+    replace(this.tip, head, list.slice(0, 6).map((area) => h('p', null, h('span', null, swatch(area.colour), area.brief), h('span', null, bytes(area.values[step] ?? 0)))));
     const x = this.plot.valToPos(time, 'x') + this.plot.over.offsetLeft;
     const right = x > this.width / 2;
     this.tip.style.left = right ? 'auto' : `${x + 12}px`;
@@ -232,8 +232,3 @@ function clocks(seconds: number[]): string[] {
   const fine = seconds.length > 1 && (seconds[1] as number) - (seconds[0] as number) < 1;
   return seconds.map((at) => clock(at * 1000, fine ? 1 : 0));
 }
-
-export function legend(areas: Area[], list: Element): void {
-  replace(list, areas.map((area) => h('li', null, swatch(area.colour), area.name)));
-}
-

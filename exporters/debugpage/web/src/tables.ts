@@ -113,6 +113,12 @@ export class Tables {
     return `${this.site(site)}${place && ` ${place}`}${owner && ` · ${owner}`}`;
   }
 
+  // brief is a site in as few words as tell most sites from each other.
+  brief(site: number): string {
+    const owner = this.owner(site);
+    return `${this.site(site)}${owner && ` · ${owner}`}`;
+  }
+
   parent(node: number): number {
     return this.parents[node] ?? -1;
   }

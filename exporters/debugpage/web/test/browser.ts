@@ -26,6 +26,10 @@ export class Program {
     throw new Error(`${path} ended without printing its URL`);
   }
 
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
   get address(): string {
     return new URL(this.url).host;
   }

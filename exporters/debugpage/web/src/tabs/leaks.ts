@@ -108,5 +108,5 @@ function unreachableCard(context: Context, show: (site: number) => void): HTMLEl
     }
     look.disabled = false;
   }
-  return card('Unreachable', null, h('p', null, 'Blocks to which no pointer is left, in Go’s memory or in other blocks: these have leaked. Looking stops the program for a moment.'), h('p', { class: 'bar-of-controls' }, look), result);
+  return card('Unreachable', null, h('p', null, 'Blocks to which no pointer is left, in Go’s memory or in other blocks: these have leaked. Looking stops the program for a moment.'), h('p', { class: 'action' }, look), result);
 }

@@ -5,7 +5,7 @@ import { timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, clock, count, duration, hex, plural, share } from '../format';
 import { MapCanvas } from '../mapcanvas';
-import { Clean, MapModel, Unsampled, type Cell, type Group } from '../mapmodel';
+import { cellNoun, Clean, MapModel, Unsampled, type Cell, type Group } from '../mapmodel';
 import { calls, card, segments, siteName, strip, swatch, Table, type Part } from '../parts';
 import { colour, seriesColours } from '../theme';
 import type { MapAllocator } from '../types';
@@ -23,8 +23,10 @@ export function mapTab(context: Context): View {
   let siteColour = new Map<number, string>();
   const legend = h('ul', { class: 'legend' });
   const summary = h('div', { class: 'stack' });
+  const lead = h('p', { class: 'quiet' });
   const detail = h('div', { class: 'card detail', tabindex: '-1', 'aria-live': 'polite' });
   const atUS = () => model?.map.at_us ?? 0;
+  const freeColour = () => (by === 'state' ? 'map-free' : 'other'); // for sites and ages have that colour too
 
   const canvas = new MapCanvas('Map of blocks.', {
     fill(group, row) {
@@ -33,6 +35,7 @@ export function mapTab(context: Context): View {
       if (by === 'site') return colour(siteColour.get(blocks.site[row] ?? -1) ?? 'other');
       return colour('map-live');
     },
+    free: () => colour(freeColour()),
     describe: (cell) => (model ? describe(context, model, cell) : ''),
     onSelect: (cell) => {
       if (!model) return;
@@ -57,16 +60,16 @@ export function mapTab(context: Context): View {
     const placed = sitesOf(model);
     const colours = context.colours.site.of(placed.slice(0, seriesColours).map((site) => context.tables.label(site)));
     siteColour = new Map(placed.slice(0, seriesColours).map((site, i) => [site, colours[i] ?? 'other']));
-    const empty = [{ name: 'free, with memory behind', colour: 'map-free' }, { name: 'clean: free, without memory', colour: 'map-clean' }];
-    const sampled = model.groups.some((group) => group.unknown > 0) ? [{ name: 'live, not sampled', colour: 'other' }] : [];
+    const empty = [{ name: 'free, with memory behind', colour: freeColour() }, { name: 'clean: free, without memory', colour: 'map-clean' }];
+    const sampled = model.groups.some((group) => group.unknown > 0) ? [{ name: 'live, not sampled', colour: 'strong-line' }] : [];
     const live = by === 'state' ? [{ name: 'live', colour: 'map-live' }] : by === 'age' ? ages.map(({ name }, i) => ({ name, colour: `a${i}` }))
-      : [...[...siteColour].map(([site, colour]) => ({ name: context.tables.label(site), colour })), ...(placed.length > seriesColours ? [{ name: `${placed.length - seriesColours} more`, colour: 'other' }] : [])];
+      : [...[...siteColour].map(([site, colour]) => ({ name: context.tables.brief(site), colour })), ...(placed.length > seriesColours ? [{ name: `${placed.length - seriesColours} more`, colour: 'other' }] : [])];
     replace(legend, [...live, ...sampled, ...empty].map(({ name, colour }) => h('li', null, swatch(colour), name)));
     canvas.show(model);
   };
 
   replace(detail, h('p', { class: 'quiet' }, 'Click a block, or walk to one with the arrow keys and press Enter: here is then who allocated it, when, and what lies around it.'));
-  const root = h('div', { class: 'stack' }, summary,
+  const root = h('div', { class: 'stack' }, card('How memory lies', lead, summary),
     h('div', { class: 'side' },
       h('section', { class: 'card', 'aria-label': 'Map of blocks' },
         h('div', { class: 'bar-of-controls' }, segments<By>('Colour by', [{ id: 'state', name: 'State' }, { id: 'age', name: 'Age' }, { id: 'site', name: 'Site' }], by, (chosen) => {
@@ -83,6 +86,7 @@ export function mapTab(context: Context): View {
       model = new MapModel(map);
       table.show(model.groups);
       replace(summary, summaries(model));
+      lead.textContent = `${bytes(model.groups.reduce((sum, group) => sum + group.free, 0))} lies idle: free, and it still takes memory`;
       draw();
     },
     redraw: draw,
@@ -112,7 +116,7 @@ function summaries(model: MapModel): HTMLElement[] {
       ...(allocator.spans.dirty ? [{ name: 'clean', bytes: sum((group) => group.clean), colour: 'map-clean' }] : [])];
     const size = sum((group) => group.size);
     const aside = h('span', { class: 'quiet' }, `${bytes(size)} in ${plural(allocator.spans.addr.length, allocator.span || 'span')}${allocator.reserved > 0 ? `, of ${bytes(allocator.reserved)} of address space` : ''}${allocator.omitted > 0 ? ` · ${count(allocator.omitted)} blocks are left out` : ''}`);
-    return card(allocator.name, aside, strip(allocator.name, parts, size));
+    return h('div', null, h('header', { class: 'between' }, h('h3', null, allocator.name), aside), strip(allocator.name, parts, size));
   });
 }
 
@@ -133,7 +137,7 @@ function about(context: Context, model: MapModel, cell: Cell): HTMLElement {
   const row = model.blockAt(cell);
   const item = (title: string, value: string) => [h('dt', null, title), h('dd', null, value)];
   const free = spans.free[span] ?? 0, size = spans.size[span] ?? 0;
-  const place = h('dl', null, item('In', `a ${noun || 'span'} of ${bytes(size)} of ${name}, of which ${bytes(free)} is free`), item('It is at', hex((spans.addr[span] ?? 0) + base)), item('Its blocks', `${sizeName(group)}, ${plural(model.cells(group, span), 'place')}`));
+  const place = h('dl', null, item('In', `a ${noun || 'span'} of ${bytes(size)} of ${name}, of which ${bytes(free)} is free`), item('It is at', hex((spans.addr[span] ?? 0) + base)), item(`Its ${cellNoun(group.allocator)}`, `${count(model.cells(group, span))} of ${sizeName(group)}`));
   if (row < 0) return h('div', null, h('h2', null, `${describe(context, model, cell).replace(/:.*/, '')}, ${sizeName(group)}`), place, pinning(context, model, cell));
   const allocated = blocks.allocated_us[row] ?? 0, site = blocks.site[row] ?? -1;
   return h('div', null, h('h2', null, siteName(context, site)),

@@ -92,7 +92,7 @@ export function timelineTab(context: Context): View {
   }
 
   const help = h('p', { class: 'keys' }, 'Drag to select a span of time. By keys: ', h('kbd', null, '←'), ' ', h('kbd', null, '→'), ' read, with ', h('kbd', null, 'Shift'), ' select, ', h('kbd', null, 'Esc'), ' ends.');
-  const inputs = h('div', { class: 'bar-of-controls' }, help, h('label', null, 'or from ', from, ' s'), h('label', null, 'to ', to, ' s after the beginning of the plot'));
+  const inputs = h('div', { class: 'bar-of-controls' }, help, h('label', null, h('span', null, 'Or from'), from), h('label', null, h('span', null, 'to'), to, h('span', null, 'seconds after its beginning')));
   const root = h('div', { class: 'stack' },
     h('section', { class: 'card', 'aria-label': 'Live memory over time' },
       h('div', { class: 'bar-of-controls' }, segments('Stacked by', choices, by, (chosen) => {
