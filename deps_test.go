@@ -111,10 +111,10 @@ var below = []string{
 }
 
 // exporters says which packages each exporter may import beside those below. None imports another, but that rss, which reads
-// the kernel, is shown by two, otlp and the command write files with otlpfile, and the command reads and replays those of recording. Nor do tests. Tracegrpc is a middleware on top of tracer,
+// the kernel, is shown by three, otlp and the command write files with otlpfile, and the command reads, replays and serves those of recording. Nor do tests. Tracegrpc is a middleware on top of tracer,
 // and wazeromem, a module of its own as they are, an adapter on top of the root.
 var exporters = map[string][]string{
-	"exporters/cmd/alloctrace":                  {"charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi", "github.com/google/pprof/profile", "github.com/parquet-go/parquet-go", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", module + "/blockalloc/cmem", module + "/exporters/cmd/alloctrace/internal/preload", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox", "google.golang.org/protobuf/encoding/protowire"},
+	"exporters/cmd/alloctrace":                  {"charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi", "github.com/google/pprof/profile", "github.com/parquet-go/parquet-go", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", "google.golang.org/protobuf/encoding/protowire", module + "/blockalloc/cmem", module + "/exporters/cmd/alloctrace/internal/preload", module + "/exporters/debugpage", module + "/exporters/internal/page", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
 	"exporters/cmd/alloctrace/internal/preload": {},
 	"exporters/expvars":                         {},
 	"exporters/memlimit":                        {"golang.org/x/sys/..."},
@@ -134,13 +134,17 @@ var exporters = map[string][]string{
 	"exporters/tracegrpc":                       {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":         {},
 	"blockalloc/wazeromem":                      {"github.com/tetratelabs/wazero/api", "github.com/tetratelabs/wazero/experimental"},
+	"exporters/debugpage":                       {module + "/exporters/internal/page", module + "/exporters/rss", module + "/hooks/blackbox", module + "/hooks/ring"},
+	"exporters/internal/page":                   {module + "/exporters/rss"},
+	"exporters/debugpage/internal/plant":        {module + "/hooks/ring"},
+	"exporters/debugpage/internal/planted":      {module + "/exporters/debugpage", module + "/exporters/debugpage/internal/plant"},
 }
 
 // noThirdParty are the packages that depend, through others too, on nothing
 // outside the standard library and this module but golang.org/x/sys.
 var noThirdParty = []string{
 	"", "alloctest", "hooks", "hooks/blackbox", "hooks/heapprofile", "hooks/production", "hooks/ring", "hooks/sloghook", "blockalloc", "blockalloc/arrowmem", "blockalloc/backstop", "blockalloc/blocktest", "blockalloc/failing", "blockalloc/grpcmem", "blockalloc/guard", "blockalloc/typed", "blockalloc/cmem", "counter",
-	"exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
+	"exporters/debugpage", "exporters/expvars", "internal/jaegertest", "exporters/memlimit", "exporters/rss",
 }
 
 // noGRPC are packages with dependencies of which none, through others too, is gRPC.

@@ -431,3 +431,21 @@ func TestWrapNil(t *testing.T) {
 	}()
 	alloctrace.Wrap(nil)
 }
+
+// TestHooks: a Proxy says which hooks it was given; a child has those of its parent too, and a quiet view none.
+func TestHooks(t *testing.T) {
+	first, second := alloctrace.HookFunc(func(context.Context, alloctrace.Event, error) {}), &contextHook{}
+	p := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(first, nil, second))
+	child := p.Child("child", alloctrace.WithHooks(&contextHook{}))
+	if got := p.Hooks(); len(got) != 2 || got[1] != alloctrace.Hook(second) {
+		t.Errorf("the hooks are %v", got)
+	}
+	if got := child.WithContext(t.Context()).Hooks(); len(got) != 3 || got[1] != alloctrace.Hook(second) {
+		t.Errorf("those of a child are %v", got)
+	}
+	got := p.Hooks()
+	got[0] = nil
+	if p.Hooks()[0] == nil || len(p.Quiet().Hooks()) != 0 {
+		t.Error("whoever asks for hooks can change them, or a quiet view has some")
+	}
+}
