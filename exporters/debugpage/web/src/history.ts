@@ -19,6 +19,7 @@ export class History {
   stepUS = 1e6;
   steps = 0;
   lastUS = 0;
+  private times = new Float64Array(maxSteps); // of the tick that a step is of
   private total = new Series();
   private nodes = new Map<number, Series>();
   private sites = new Map<number, Series>();
@@ -37,6 +38,8 @@ export class History {
     this.note(this.nodes, tick.node, tick.node_live, tick.node_allocated);
     this.note(this.sites, tick.site, tick.site_live, tick.site_allocated);
     for (const series of this.all()) this.write(series, Math.max(step, this.steps - 1));
+    for (let i = this.steps; i < step; i++) this.times[i] = this.beginUS + i * this.stepUS;
+    this.times[Math.max(step, this.steps - 1)] = tick.at_us;
     this.steps = Math.max(step + 1, this.steps);
     this.lastUS = tick.at_us;
   }
@@ -76,6 +79,7 @@ export class History {
         allocated[i] = allocated[second] as number;
       }
     }
+    for (let i = 0; i < this.steps / 2; i++) this.times[i] = this.times[Math.min(2 * i + 1, this.steps - 1)] as number;
     this.steps = Math.ceil(this.steps / 2);
     this.stepUS *= 2;
   }
@@ -94,9 +98,12 @@ export class History {
 
   // allocatedAt is between two steps what a line between them says.
   private allocatedAt(series: Series, us: number): number {
-    const at = Math.max(0, Math.min(this.steps - 1, (us - this.beginUS) / this.stepUS));
-    const before = series.allocated[Math.floor(at)] ?? 0, after = series.allocated[Math.ceil(at)] ?? 0;
-    return before + (after - before) * (at - Math.floor(at));
+    let step = 1;
+    while (step < this.steps && (this.times[step] as number) < us) step++;
+    if (step >= this.steps) return series.allocated[this.steps - 1] as number;
+    const [begin, end] = this.times.subarray(step - 1, step + 1) as unknown as [number, number];
+    const [before, after] = series.allocated.subarray(step - 1, step + 1) as unknown as [number, number];
+    return before + (after - before) * Math.max(0, Math.min(1, (us - begin) / (end - begin)));
   }
 
   // nodeValues are the last values of a node, at most so many, for a small plot.

@@ -2,7 +2,7 @@
 
 import { fitCanvas, h, perFrame } from './dom';
 import { bytes, plural } from './format';
-import { cellNoun, Clean, Free, type Cell, type Group, type MapModel } from './mapmodel';
+import { cellNoun, Clean, Free, spanNoun, type Cell, type Group, type MapModel } from './mapmodel';
 import { colour } from './theme';
 
 interface Tile { group: Group; span: number; cells: number; columns: number; x: number; y: number; width: number; height: number }
@@ -184,7 +184,7 @@ export class MapCanvas {
   private head(context: CanvasRenderingContext2D, group: Group, y: number): void {
     const { allocator, block, spans, live, free, clean } = group;
     const name = `${allocator.name}: ${cellNoun(allocator)} of ${block > 0 ? bytes(block) : 'any size'}`;
-    const figures = `${plural(spans.length, allocator.span || 'span')} · live ${bytes(live)} · free ${bytes(free)}${group.known ? ` · clean ${bytes(clean)}` : ''}`;
+    const figures = `${plural(spans.length, spanNoun(allocator))} · live ${bytes(live)} · free ${bytes(free)}${group.known ? ` · clean ${bytes(clean)}` : ''}`;
     context.textBaseline = 'alphabetic';
     context.fillStyle = colour('text');
     context.font = '600 13px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif';

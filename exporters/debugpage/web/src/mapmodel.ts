@@ -9,7 +9,8 @@ export interface Cell { group: Group; span: number; index: number }
 // Group is the spans of one allocator that were cut into blocks of one size.
 export interface Group {
   allocator: MapAllocator;
-  block: number; // bytes; 0 if it is not known, and then a span is one cell
+  block: number; // bytes; 0 if they have any size
+  unit: number; // bytes of a cell: those of a block, or else a power of two
   spans: number[]; // rows of allocator.spans: those with the most free memory first
   size: number; // bytes of them
   live: number;
@@ -39,7 +40,7 @@ export class MapModel {
       const block = spans.block?.[i] ?? 0;
       let group = bySize.get(block);
       if (!group) {
-        group = { allocator, block, spans: [], size: 0, live: 0, free: 0, clean: 0, blocks: 0, unknown: 0, known: spans.dirty !== null };
+        group = { allocator, block, unit: block, spans: [], size: 0, live: 0, free: 0, clean: 0, blocks: 0, unknown: 0, known: spans.dirty !== null };
         bySize.set(block, group);
         this.groups.push(group);
       }
@@ -54,6 +55,7 @@ export class MapModel {
       group.blocks += live;
       group.unknown += Math.max(0, live - (to - from));
     }
+    for (const group of bySize.values()) group.unit ||= 2 ** Math.max(6, Math.ceil(Math.log2(group.size / mostCells)));
     const kept = (i: number) => spans.dirty?.[i] ?? (spans.free[i] as number);
     for (const group of bySize.values()) group.spans.sort((a, b) => kept(b) - kept(a) || (spans.free[b] as number) - (spans.free[a] as number) || (spans.addr[a] as number) - (spans.addr[b] as number));
   }
@@ -84,20 +86,13 @@ export class MapModel {
   }
 
   cells(group: Group, span: number): number {
-    return group.block > 0 ? Math.max(1, Math.floor((group.allocator.spans.size[span] as number) / group.block)) : 1;
+    const size = group.allocator.spans.size[span] as number;
+    return Math.max(1, group.block > 0 ? Math.floor(size / group.block) : Math.ceil(size / group.unit));
   }
 
   // blockAt is the row of the block that a cell has, or -1.
   blockAt({ group, span, index }: Cell): number {
-    const { blocks, spans } = group.allocator;
-    const [from, to] = this.blocks(group.allocator, span);
-    if (group.block === 0) return to > from ? from : -1;
-    const addr = (spans.addr[span] as number) + index * group.block;
-    for (let row = from; row < to; row++) {
-      const at = blocks.addr[row] as number;
-      if (at >= addr && at < addr + group.block) return row;
-    }
-    return -1;
+    return Math.max(-1, this.kinds(group, span)[index] ?? -1);
   }
 
   // kinds says of each cell of a span what is in it: the row of its block, or one of the constants below. Which free cells are clean is not
@@ -108,11 +103,11 @@ export class MapModel {
     const [from, to] = this.blocks(group.allocator, span);
     const addr = spans.addr[span] as number;
     for (let row = from; row < to; row++) {
-      const cell = group.block > 0 ? Math.floor(((blocks.addr[row] as number) - addr) / group.block) : 0;
-      if (cell >= 0 && cell < kinds.length) kinds[cell] = row;
+      const offset = (blocks.addr[row] as number) - addr, end = offset + Math.max(1, blocks.size[row] as number);
+      const last = Math.min(kinds.length, group.block > 0 ? Math.floor(offset / group.unit) + 1 : Math.ceil(end / group.unit));
+      for (let cell = Math.floor(offset / group.unit); cell < last; cell++) if (kinds[cell] === Free) kinds[cell] = row;
     }
-    const unit = group.block || (spans.size[span] as number);
-    let clean = spans.dirty ? Math.round(((spans.free[span] as number) - (spans.dirty[span] as number)) / unit) : 0;
+    let clean = spans.dirty ? Math.round(((spans.free[span] as number) - (spans.dirty[span] as number)) / group.unit) : 0;
     for (let i = kinds.length - 1; i >= 0 && clean > 0; i--) {
       if (kinds[i] !== Free) continue;
       kinds[i] = Clean;
@@ -132,6 +127,13 @@ export class MapModel {
 export function cellNoun(allocator: MapAllocator): string {
   return allocator.span === 'block' ? 'slots' : 'blocks';
 }
+
+// spanNoun is what a span is called: a recording knows of ranges of addresses alone.
+export function spanNoun(allocator: MapAllocator): string {
+  return allocator.span === 'addresses' ? 'range' : allocator.span || 'span';
+}
+
+const mostCells = 6000; // of blocks of any size
 
 export const Free = -1;
 export const Clean = -2;

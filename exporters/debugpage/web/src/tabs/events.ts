@@ -38,7 +38,7 @@ export function eventsTab(context: Context): View {
 
   const rows = new Rows({
     label: 'Events',
-    columns: [{ name: 'Number', width: '13%', number: true }, { name: 'Time', width: '15%' }, { name: 'Event', width: '14%' }, { name: 'Size', width: '9%', number: true }, { name: 'Address', width: '18%' }, { name: 'Child', width: '11%' }, { name: 'Allocated by', width: '20%' }],
+    columns: [{ name: 'Number', width: '12%', number: true }, { name: 'Time', width: '14%' }, { name: 'Event', width: '15%' }, { name: 'Size', width: '11%', number: true }, { name: 'Address', width: '17%' }, { name: 'Child', width: '13%' }, { name: 'Allocated by', width: '18%' }],
     cells: (i) => cells(shown[i] ?? 0),
     failed: (i) => isFailure(shown[i] ?? 0),
     onSelect: (i) => replace(detail, about(shown[i] ?? 0)),
@@ -74,7 +74,7 @@ export function eventsTab(context: Context): View {
       errors.has(row) && h('p', { class: 'bad' }, errors.get(row) ?? ''),
       h('dl', null, item('Event', count(events.first + row)), events.timed ? item('Time', `${clock(timeOf(context, (times[row] ?? 0) / 1000), 3)}, ${duration(before / 1000)} after the one before`) : [],
         item('Address', address(row) || 'none'), item('Child', tables.text(events.owner[row] ?? 0) || 'none')),
-      site >= 0 ? [h('h3', null, 'Allocated by'), siteName(context, site), calls(context, site)] : h('p', { class: 'quiet' }, 'Who allocated the block is not known: it is not live any more, or it was not sampled.'));
+      site >= 0 ? [h('h3', null, 'Allocated by'), siteName(context, site), calls(context, site)] : address(row) !== '' && h('p', { class: 'quiet' }, 'Who allocated the block is not known: it is not live any more, or it was not sampled.'));
   }
 
   function filter(atEnd: boolean): void {

@@ -4,7 +4,7 @@
 import { api, isSaved } from '../api';
 import { isLive, timeOf, type Context, type View } from '../context';
 import { h, replace } from '../dom';
-import { bytes, change, clock, duration, plural, share } from '../format';
+import { bytes, change, clock, count, duration, plural, share } from '../format';
 import { FlameCanvas } from '../flamecanvas';
 import { flameTree, matching, pathOf, type Amount, type Flame } from '../flametree';
 import { calls, card, meter, segments, siteName, Table } from '../parts';
@@ -20,7 +20,7 @@ const measures: { id: Measure; name: string; means: string }[] = [
   { id: 'pinned', name: 'Pinned', means: 'free bytes of Pool and Slab that blocks keep from other sizes' },
 ];
 
-interface SiteRow { site: number; value: number; live: number; allocated: number }
+interface SiteRow { site: number; value: number; blocks: number }
 
 export function flameTab(context: Context): View {
   const { state, page } = context;
@@ -44,8 +44,7 @@ export function flameTab(context: Context): View {
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
     { name: 'Value', number: true, by: (row) => row.value, cell: (row) => amount(measure, row.value, difference()) },
     { name: 'Share', bar: true, cell: (row) => h('span', null, share(Math.abs(row.value), tree?.value ?? 0), meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0')) },
-    { name: 'Live', number: true, by: (row) => row.live, cell: (row) => bytes(row.live) },
-    { name: 'Allocated', number: true, by: (row) => row.allocated, cell: (row) => bytes(row.allocated) },
+    { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => showCalls(row.site) } }, 'Calls') },
   ], '', 15);
   const stack = h('div', { class: 'detail', tabindex: '-1' });
@@ -88,10 +87,10 @@ export function flameTab(context: Context): View {
     if (zoom) canvas.zoom(zoom.split('\n'));
     search();
     read(null);
-    const live = new Map(snapshot.sites.site.map((site, i) => [site, i]));
+    const row = new Map(snapshot.sites.site.map((site, i) => [site, i]));
     table.caption(`Sites by ${measures.find(({ id }) => id === measure)?.means ?? ''}${difference() ? ', and how that has changed' : ''}`);
     table.show(amounts.filter(({ value }) => value !== 0).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).map(({ site, value }) => ({
-      site, value, live: snapshot?.sites.live[live.get(site) ?? -1] ?? 0, allocated: snapshot?.sites.allocated[live.get(site) ?? -1] ?? 0,
+      site, value, blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0,
     })));
   }
 

@@ -5,7 +5,7 @@ import { timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, clock, count, duration, hex, plural, share } from '../format';
 import { MapCanvas } from '../mapcanvas';
-import { cellNoun, Clean, MapModel, Unsampled, type Cell, type Group } from '../mapmodel';
+import { cellNoun, Clean, MapModel, spanNoun, Unsampled, type Cell, type Group } from '../mapmodel';
 import { calls, card, segments, siteName, strip, swatch, Table, type Part } from '../parts';
 import { colour, seriesColours } from '../theme';
 import type { MapAllocator } from '../types';
@@ -41,26 +41,27 @@ export function mapTab(context: Context): View {
       if (!model) return;
       replace(detail, about(context, model, cell));
       announce(describe(context, model, cell));
-      state.set({ at: hex((cell.group.allocator.spans.addr[cell.span] ?? 0) + cell.group.allocator.addr_min + cell.index * cell.group.block) });
+      state.set({ at: hex((cell.group.allocator.spans.addr[cell.span] ?? 0) + cell.group.allocator.addr_min + cell.index * cell.group.unit) });
     },
   });
   const table = new Table<Group>([
     { name: 'Blocks of', by: (group) => group.block, cell: (group) => h('button', { type: 'button', class: 'link', on: { click: () => canvas.scrollTo(group) } }, `${sizeName(group)}, ${group.allocator.name}`) },
-    { name: 'Spans', number: true, by: (group) => group.spans.length, cell: (group) => plural(group.spans.length, group.allocator.span || 'span') },
+    { name: 'Spans', number: true, by: (group) => group.spans.length, cell: (group) => plural(group.spans.length, spanNoun(group.allocator)) },
     { name: 'In spans', number: true, by: (group) => group.size, cell: (group) => bytes(group.size) },
     { name: 'Live', number: true, by: (group) => group.live, cell: (group) => bytes(group.live) },
     { name: 'Free', number: true, by: (group) => group.free, cell: (group) => bytes(group.free) },
     { name: 'Live share', number: true, by: (group) => group.live / group.size, cell: (group) => share(group.live, group.size) },
     { name: 'Clean', number: true, by: (group) => group.clean, cell: (group) => (group.known ? bytes(group.clean) : 'not known') },
     { name: 'Live blocks', number: true, by: (group) => group.blocks, cell: (group) => `${count(group.blocks)}${group.unknown > 0 ? `, ${count(group.unknown)} not sampled` : ''}` },
-  ], 'The same as a table: free has memory behind it, clean has none', 12);
+  ], 'The same as a table: what is free has memory behind it, what is clean has none', 12);
 
   const draw = () => {
     if (!model) return;
     const placed = sitesOf(model);
     const colours = context.colours.site.of(placed.slice(0, seriesColours).map((site) => context.tables.label(site)));
     siteColour = new Map(placed.slice(0, seriesColours).map((site, i) => [site, colours[i] ?? 'other']));
-    const empty = [{ name: 'free, with memory behind', colour: freeColour() }, { name: 'clean: free, without memory', colour: 'map-clean' }];
+    const known = model.groups.some((group) => group.known);
+    const empty = known ? [{ name: 'free, with memory behind', colour: freeColour() }, { name: 'clean: free, without memory', colour: 'map-clean' }] : [{ name: 'free', colour: freeColour() }];
     const sampled = model.groups.some((group) => group.unknown > 0) ? [{ name: 'live, not sampled', colour: 'strong-line' }] : [];
     const live = by === 'state' ? [{ name: 'live', colour: 'map-live' }] : by === 'age' ? ages.map(({ name }, i) => ({ name, colour: `a${i}` }))
       : [...[...siteColour].map(([site, colour]) => ({ name: context.tables.brief(site), colour })), ...(placed.length > seriesColours ? [{ name: `${placed.length - seriesColours} more`, colour: 'other' }] : [])];
@@ -86,7 +87,8 @@ export function mapTab(context: Context): View {
       model = new MapModel(map);
       table.show(model.groups);
       replace(summary, summaries(model));
-      lead.textContent = `${bytes(model.groups.reduce((sum, group) => sum + group.free, 0))} lies idle: free, and it still takes memory`;
+      const free = bytes(model.groups.reduce((sum, group) => sum + group.free, 0));
+      lead.textContent = model.groups.some((group) => group.known) ? `${free} lies idle: free, and it still takes memory` : `${free} is free between blocks; whether it takes memory is not known`;
       draw();
     },
     redraw: draw,
@@ -115,7 +117,7 @@ function summaries(model: MapModel): HTMLElement[] {
     const parts: Part[] = [{ name: 'live', bytes: sum((group) => group.live), colour: 'map-live' }, { name: 'free', bytes: sum((group) => group.free), colour: 'map-free' },
       ...(allocator.spans.dirty ? [{ name: 'clean', bytes: sum((group) => group.clean), colour: 'map-clean' }] : [])];
     const size = sum((group) => group.size);
-    const aside = h('span', { class: 'quiet' }, `${bytes(size)} in ${plural(allocator.spans.addr.length, allocator.span || 'span')}${allocator.reserved > 0 ? `, of ${bytes(allocator.reserved)} of address space` : ''}${allocator.omitted > 0 ? ` · ${count(allocator.omitted)} blocks are left out` : ''}`);
+    const aside = h('span', { class: 'quiet' }, `${bytes(size)} in ${plural(allocator.spans.addr.length, spanNoun(allocator))}${allocator.reserved > 0 ? `, of ${bytes(allocator.reserved)} of address space` : ''}${allocator.omitted > 0 ? ` · ${count(allocator.omitted)} blocks are left out` : ''}`);
     return h('div', null, h('header', { class: 'between' }, h('h3', null, allocator.name), aside), strip(allocator.name, parts, size));
   });
 }
@@ -133,11 +135,12 @@ function describe(context: Context, model: MapModel, cell: Cell): string {
 
 function about(context: Context, model: MapModel, cell: Cell): HTMLElement {
   const { group, span } = cell;
-  const { blocks, spans, addr_min: base, name, span: noun } = group.allocator;
+  const { blocks, spans, addr_min: base, name } = group.allocator;
+  const noun = spanNoun(group.allocator);
   const row = model.blockAt(cell);
   const item = (title: string, value: string) => [h('dt', null, title), h('dd', null, value)];
   const free = spans.free[span] ?? 0, size = spans.size[span] ?? 0;
-  const place = h('dl', null, item('In', `a ${noun || 'span'} of ${bytes(size)} of ${name}, of which ${bytes(free)} is free`), item('It is at', hex((spans.addr[span] ?? 0) + base)), item(`Its ${cellNoun(group.allocator)}`, `${count(model.cells(group, span))} of ${sizeName(group)}`));
+  const place = h('dl', null, item('In', `a ${noun} of ${bytes(size)} of ${name}, of which ${bytes(free)} is free`), item('It is at', hex((spans.addr[span] ?? 0) + base)), group.block > 0 ? item(`Its ${cellNoun(group.allocator)}`, `${count(model.cells(group, span))} of ${sizeName(group)}`) : item('A square is', bytes(group.unit)));
   if (row < 0) return h('div', null, h('h2', null, `${describe(context, model, cell).replace(/:.*/, '')}, ${sizeName(group)}`), place, pinning(context, model, cell));
   const allocated = blocks.allocated_us[row] ?? 0, site = blocks.site[row] ?? -1;
   return h('div', null, h('h2', null, siteName(context, site)),

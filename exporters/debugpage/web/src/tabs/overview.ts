@@ -4,7 +4,7 @@ import { api } from '../api';
 import { isLive, timeOf, type Context, type View } from '../context';
 import { h, replace, type Child } from '../dom';
 import { bytes, change, clock, count, duration, plural, rate, share } from '../format';
-import { MapModel } from '../mapmodel';
+import { MapModel, spanNoun } from '../mapmodel';
 import { card, meter, spark, strip, swatch, Table, type Part } from '../parts';
 import { Stacked } from '../stacked';
 import { areasOf, loadTimeline, timesOf } from '../timelines';
@@ -137,13 +137,14 @@ function lies(context: Context, map: MemoryMap | null, snapshot: Snapshot): HTML
   const sum = (of: (group: (typeof groups)[number]) => number) => groups.reduce((all, group) => all + of(group), 0);
   const size = sum((group) => group.size), free = sum((group) => group.free + group.clean), clean = sum((group) => group.clean);
   if (size === 0) return answer(question, false, 'In no span', h('p', null, 'No Pool or Slab holds memory.'));
-  const parts: Part[] = [{ name: 'live', bytes: size - free, colour: 'map-live' }, { name: 'free', bytes: free - clean, colour: 'map-free' }, { name: 'clean', bytes: clean, colour: 'map-clean' }];
+  const known = groups.some((group) => group.known);
+  const parts: Part[] = [{ name: 'live', bytes: size - free, colour: 'map-live' }, { name: 'free', bytes: free - clean, colour: 'map-free' }, ...(known ? [{ name: 'clean', bytes: clean, colour: 'map-clean' }] : [])];
   const worst = groups[0];
   const idle = free - clean;
   const keeper = worst && model.keepers(worst)[0];
-  return answer(question, idle > size / 4, `${bytes(idle)} lies idle`,
+  return answer(question, idle > size / 4, known ? `${bytes(idle)} lies idle` : `${bytes(free)} free between blocks`,
     strip('Memory of Pools and Slabs', parts, size),
-    worst && worst.free > 0 ? h('p', null, `Idle is what is free and still takes memory. ${bytes(worst.free)} of it is in ${plural(worst.spans.length, worst.allocator.span || 'span')} of ${worst.allocator.name} for ${worst.block > 0 ? `blocks of ${bytes(worst.block)}` : 'blocks of any size'}`,
+    !known ? h('p', null, `In ${plural(groups.reduce((sum, group) => sum + group.spans.length, 0), 'range')} of addresses. Whether what is free takes memory is not known of a recording.`) : worst && worst.free > 0 ? h('p', null, `Idle is what is free and still takes memory. ${bytes(worst.free)} of it is in ${plural(worst.spans.length, spanNoun(worst.allocator))} of ${worst.allocator.name} for ${worst.block > 0 ? `blocks of ${bytes(worst.block)}` : 'blocks of any size'}`,
       keeper ? [', kept by ', plural(keeper.blocks, 'live block'), ' of ', h('span', { class: 'code' }, context.tables.site(keeper.site)), '.'] : ', in none of which a block is live.') : null,
     h('p', { class: 'more' }, link(context, 'map', 'Map of every block'), asOf(context, map.at_us, snapshot)));
 }
