@@ -34,6 +34,11 @@ export function isLive(context: Context): boolean {
   return context.page.mode === 'live';
 }
 
+// isProcess says whether what is shown is, or was, a live page: its moments are times of day, and those of a recording times since its beginning.
+export function isProcess(context: Context): boolean {
+  return context.page.of === 'live';
+}
+
 export function timeOf(context: Context, us: number): number {
   return context.page.began_ms + us / 1000;
 }

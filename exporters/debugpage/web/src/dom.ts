@@ -36,9 +36,14 @@ export function append(parent: Node, children: Child[]): void {
   }
 }
 
+// replace has an element contain these children alone. What had the focus gets it again, if there is something in its place.
 export function replace(parent: Element, ...children: Child[]): void {
+  const reachable = () => [...parent.querySelectorAll<HTMLElement>('button, a, select, input, [tabindex]')];
+  const { activeElement } = document;
+  const focused = activeElement && parent.contains(activeElement) ? reachable().indexOf(activeElement as HTMLElement) : -1;
   parent.replaceChildren();
   append(parent, children);
+  if (focused >= 0) reachable()[focused]?.focus({ preventScroll: true });
 }
 
 // text sets an element's text if it is another, so that a screen reader is not told of what did not change.

@@ -234,6 +234,12 @@ export class MapCanvas {
     this.canvas.title = cell ? this.options.describe(cell) : '';
   }
 
+  // choose selects a cell and has it in sight.
+  choose(cell: Cell): void {
+    this.select(cell);
+    this.reveal(cell);
+  }
+
   private select(cell: Cell): void {
     this.at = cell;
     this.options.onSelect(cell);

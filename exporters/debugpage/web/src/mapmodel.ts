@@ -95,6 +95,19 @@ export class MapModel {
     return Math.max(-1, this.kinds(group, span)[index] ?? -1);
   }
 
+  // find returns the cell at an address, in an allocator: the blocks of one can be the spans of another.
+  find(name: string, address: number): Cell | null {
+    for (const group of this.groups) {
+      if (group.allocator.name !== name) continue;
+      const { spans, addr_min: base } = group.allocator;
+      for (const span of group.spans) {
+        const offset = address - base - (spans.addr[span] as number);
+        if (offset >= 0 && offset < (spans.size[span] as number)) return { group, span, index: Math.min(this.cells(group, span) - 1, Math.floor(offset / group.unit)) };
+      }
+    }
+    return null;
+  }
+
   // kinds says of each cell of a span what is in it: the row of its block, or one of the constants below. Which free cells are clean is not
   // known, but only how many: they are taken to be the last ones.
   kinds(group: Group, span: number): Int32Array {

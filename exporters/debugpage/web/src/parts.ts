@@ -111,7 +111,6 @@ export class Table<T> {
   private sort(column: number): void {
     this.sorted = { column, descending: this.sorted?.column === column ? !this.sorted.descending : Boolean(this.columns[column]?.number) };
     this.drawHead();
-    this.head.querySelectorAll('th')[column]?.querySelector('button')?.focus();
     this.draw();
   }
 
@@ -125,10 +124,8 @@ export class Table<T> {
         return sign * (typeof x === 'string' ? x.localeCompare(String(y)) : x - Number(y));
       });
     }
-    const focused = this.focused();
     replace(this.body, rows.slice(0, this.most).map((row) => h('tr', null, this.columns.map((column, i) =>
       h(i === 0 ? 'th' : 'td', { scope: i === 0 ? 'row' : undefined, class: i === 0 ? 'wide' : column.number ? 'number' : column.bar ? 'bar' : undefined }, column.cell(row))))));
-    this.focus(focused);
     const left = rows.length - this.most;
     replace(this.more, left > 0 && h('button', { type: 'button', class: 'link', on: { click: () => this.showMore() } }, `${plural(left, 'more row')}`));
   }
@@ -136,17 +133,6 @@ export class Table<T> {
   private showMore(): void {
     this.most = this.most < 1000 ? Math.max(1000, this.atFirst) : this.most + 1000;
     this.draw();
-  }
-
-  // focused is which button in the table has the focus, which drawing it anew must not lose.
-  private focused(): [number, number] | null {
-    const cell = document.activeElement?.closest('td, tbody th');
-    if (!cell || !this.body.contains(cell) || !(cell instanceof HTMLTableCellElement)) return null;
-    return [(cell.parentElement as HTMLTableRowElement).sectionRowIndex, cell.cellIndex];
-  }
-
-  private focus(at: [number, number] | null): void {
-    if (at) this.body.rows[at[0]]?.cells[at[1]]?.querySelector<HTMLElement>('button, a')?.focus();
   }
 }
 

@@ -25,6 +25,7 @@ export class Stacked {
   private anchor: number | null = null;
   private width = 0;
   private quietly = false;
+  private dragging = false;
 
   constructor(private readonly height: number, label: string, private readonly onSelect?: (selection: Selection | null) => void) {
     const help = onSelect ? ' Arrow keys read it, with Shift they select a span, Escape ends the selection.' : ' Arrow keys read it.';
@@ -33,6 +34,7 @@ export class Stacked {
       on: { keydown: (event: KeyboardEvent) => this.key(event), blur: () => this.leave() },
     }, this.tip);
     new ResizeObserver(() => this.resize()).observe(this.root);
+    window.addEventListener('mouseup', () => (this.dragging = false));
   }
 
   // show draws areas, the first one lowest. Where the total is larger than their sum, a line shows it.
@@ -42,6 +44,7 @@ export class Stacked {
     this.areas = areas;
     this.total = total;
     this.markers = markers;
+    if (this.dragging) return; // what is being selected would be lost
     if (this.plot && before === areas.map((area) => area.name + area.colour).join('\n')) {
       this.plot.setData(this.data());
       this.drawSelection();
@@ -92,6 +95,7 @@ export class Stacked {
         draw: [(plot) => this.drawMarkers(plot)],
       },
     }, this.data(), this.root);
+    this.plot.over.addEventListener('mousedown', () => (this.dragging = true));
     this.drawSelection();
   }
 

@@ -4,13 +4,16 @@ import type { Tick } from './types';
 
 export type Connection = { state: 'live' | 'lost' | 'paused'; text: string };
 
-const silence = 15_000; // milliseconds without a tick after which the connection counts as lost; busy programs tick less often
+const silence = 15_000; // milliseconds without a tick after which the connection counts as lost; or so many times as long as between ticks
+const silences = 4;
+const longestSilence = 180_000;
 const again = 2_000; // milliseconds after which a connection that was refused is tried again
 
 export class Stream {
   private source: EventSource | null = null;
   private timer = 0;
   private last = Date.now();
+  private gap = silence; // between ticks; a program for which they take long has them less often
   private paused = false;
 
   constructor(private readonly onTick: (tick: Tick) => void, private readonly onConnection: (connection: Connection) => void) {
@@ -29,6 +32,7 @@ export class Stream {
     const source = (this.source = new EventSource('api/stream'));
     this.last = Date.now();
     source.addEventListener('tick', (event) => {
+      this.gap = Date.now() - this.last;
       this.last = Date.now();
       this.onConnection({ state: 'live', text: 'live' });
       this.onTick(JSON.parse((event as MessageEvent<string>).data) as Tick);
@@ -52,6 +56,6 @@ export class Stream {
 
   private watch(): void {
     if (this.paused || !this.source) return;
-    if (Date.now() - this.last > silence) this.lost();
+    if (Date.now() - this.last > Math.min(longestSilence, Math.max(silence, silences * this.gap))) this.lost();
   }
 }

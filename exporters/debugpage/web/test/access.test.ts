@@ -111,6 +111,18 @@ test('keyboard only: skip link, tabs, what is in them', async () => {
   await visit.close();
 });
 
+test('what has the focus keeps it while the figures change', async () => {
+  const visit = await Visit.open(browser);
+  const { page } = visit;
+  await visit.show(program.url, 'overview');
+  await visit.until('the map was read', async () => (await text(page, '.answer >> nth=2')).includes('lies idle'));
+  await page.getByRole('button', { name: 'Map of every block' }).focus();
+  const before = await text(page, '.figures');
+  await visit.until('the figures are others', async () => (await text(page, '.figures')) !== before);
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Map of every block');
+  await visit.close();
+});
+
 test('the colours are those of the system, until others are chosen', async () => {
   const visit = await Visit.open(browser, { colorScheme: 'dark' });
   const { page } = visit;

@@ -102,7 +102,7 @@ test('flame graph: each measure has its figures', () => look('flame', '', async 
   }
 }));
 
-test('map: the fragmented slab is first, a block says who has it', () => look('map', '', async (page) => {
+test('map: the fragmented slab is first, a block says who has it', () => look('map', '', async (page, visit) => {
   const [first] = await rows(page, /The same as a table/);
   assert.match(first ?? '', /^256 B, Slab 1 /);
   const map = page.getByRole('application', { name: /^Map of blocks/ });
@@ -113,7 +113,11 @@ test('map: the fragmented slab is first, a block says who has it', () => look('m
   assert.match(await says.innerText(), /^256 B, .* old, by plant\.\(\*Program\)\.buildIndex/);
   await page.keyboard.press('Enter');
   assert.match(await text(page, '.detail'), /buildIndex .* Size 256 B Address 0x[0-9a-f]+ Allocated .* Calls .*In a block of 64 KiB of Slab 1, of which [\d.]+ KiB is free .*Its slots 25\d of 256 B/);
-  assert.match(page.url(), /at=0x/);
+  assert.match(page.url(), /in=Slab\+1&at=0x/);
+  await page.reload(); // what is shown stands in the URL
+  await visit.ready('map');
+  assert.match(await text(page, '.detail'), /buildIndex .* Size 256 B Address 0x/);
+  await map.focus();
   await page.keyboard.press('ArrowRight');
   await page.keyboard.press('Enter');
   assert.match(await text(page, '.detail'), /^free, 256 B .*Kept by plant\.\(\*Program\)\.buildIndex/);

@@ -38,7 +38,7 @@ export function eventsTab(context: Context): View {
 
   const rows = new Rows({
     label: 'Events',
-    columns: [{ name: 'Number', width: '12%', number: true }, { name: 'Time', width: '14%' }, { name: 'Event', width: '15%' }, { name: 'Size', width: '11%', number: true }, { name: 'Address', width: '17%' }, { name: 'Child', width: '13%' }, { name: 'Allocated by', width: '18%' }],
+    columns: [{ name: 'Number', width: '11%', number: true }, { name: 'Time', width: '12%' }, { name: 'Event', width: '13%' }, { name: 'Size', width: '10%', number: true }, { name: 'Address', width: '16%' }, { name: 'Child', width: '13%' }, { name: 'Allocated by', width: '25%' }],
     cells: (i) => cells(shown[i] ?? 0),
     failed: (i) => isFailure(shown[i] ?? 0),
     onSelect: (i) => replace(detail, about(shown[i] ?? 0)),
@@ -113,7 +113,7 @@ export function eventsTab(context: Context): View {
 
   const again = h('button', { type: 'button', on: { click: () => void view.refresh().then(() => announce('The newest events are shown.')) } }, 'Show the newest');
   replace(detail, h('p', { class: 'quiet' }, 'Choose an event, with a click or with the arrow keys and Enter: here is then who allocated its block.'));
-  const root = h('div', { class: 'side' },
+  const root = h('div', { class: 'side late' },
     h('section', { class: 'card', 'aria-label': 'Events' },
       h('div', { class: 'bar-of-controls' }, h('label', null, h('span', { class: 'quiet' }, 'Show'), many), h('label', null, h('span', { class: 'quiet' }, 'Kind'), kind),
         h('label', null, h('span', { class: 'quiet' }, 'At least'), least), h('label', null, h('span', { class: 'quiet' }, 'Search'), find), context.page.mode === 'live' && again),

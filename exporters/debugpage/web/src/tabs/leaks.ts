@@ -1,10 +1,11 @@
 // Leaks: the sites that have live blocks, the most suspicious first, and on a button the blocks that nothing points to any more.
 
 import { api } from '../api';
-import { isLive, timeOf, type Context, type View } from '../context';
+import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, change, clock, count, duration, plural } from '../format';
 import { calls, card, siteName, spark, Table } from '../parts';
+import { loadTimeline } from '../timelines';
 import type { Leaks, Unreachable } from '../types';
 
 interface Row {
@@ -17,6 +18,7 @@ const names = ['', 'old', 'grows', 'only grows'];
 export function leaksTab(context: Context): View {
   const { page } = context;
   let at = 0;
+  let values = new Map<number, number[]>(); // live bytes of sites over time, but of a live page
   const age = (us: number) => duration(Math.max(0, at - us));
   const caution = h('p', { class: 'quiet' });
   const when = h('span', { class: 'quiet' });
@@ -29,7 +31,7 @@ export function leaksTab(context: Context): View {
     { name: 'Blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
     { name: 'Oldest', number: true, by: (row) => at - row.oldest, cell: (row) => age(row.oldest) },
     { name: 'Longest freed life', number: true, by: (row) => row.longest, cell: (row) => (row.longest < 0 ? h('span', { class: 'quiet' }, 'none was freed') : duration(row.longest)) },
-    ...(isLive(context) ? [{ name: 'Last minutes', cell: (row: Row) => spark(siteValues(context, row.site), 'grow') }] : [{ name: 'Quarters', cell: (row: Row) => (row.quarters ? spark(row.quarters, 'grow') : '') }]),
+    { name: isLive(context) ? 'Last minutes' : 'Over time', cell: (row) => spark(isLive(context) ? context.history.siteValues(row.site, 300) : values.get(row.site) ?? row.quarters ?? [], 'grow') },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => show(row.site) } }, 'Calls') },
   ], 'Sites that have live blocks, the most suspicious first', 20);
 
@@ -41,7 +43,7 @@ export function leaksTab(context: Context): View {
   function draw(leaks: Leaks): void {
     at = leaks.at_us;
     caution.textContent = leaks.caution;
-    when.textContent = isLive(context) ? `growth since ${clock(timeOf(context, leaks.since_us))}, ${duration(leaks.at_us - leaks.since_us)} ago` : `growth since ${duration(leaks.since_us - page.first_us)} after the beginning`;
+    when.textContent = isProcess(context) ? `growth since ${clock(timeOf(context, leaks.since_us))}, ${duration(leaks.at_us - leaks.since_us)} ago` : `growth since ${duration(leaks.since_us - page.first_us)} after the beginning`;
     table.show(rowsOf(leaks));
   }
 
@@ -61,6 +63,7 @@ export function leaksTab(context: Context): View {
     async refresh() {
       const leaks = await api.leaks();
       await context.tables.need(leaks.known);
+      if (!isLive(context) && page.tabs['timeline'] === '') values = new Map(((await loadTimeline(context, 'site')).groups ?? []).map((group) => [group.site, group.values]));
       draw(leaks);
     },
   };
@@ -72,10 +75,6 @@ function rowsOf(leaks: Leaks): Row[] {
     oldest: leaks.oldest_us[i] ?? 0, longest: leaks.longest_us?.[i] ?? -1, outlived: leaks.outlived?.[i] ?? null,
     suspicion: leaks.suspicion[i] ?? 0, why: leaks.why[i] ?? '', quarters: leaks.quarters?.[i] ?? null,
   }));
-}
-
-function siteValues(context: Context, site: number): number[] {
-  return context.history.siteValues(site, 300);
 }
 
 // unreachableCard looks for blocks that nothing points to, if the program can be asked.

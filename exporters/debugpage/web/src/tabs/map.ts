@@ -20,6 +20,7 @@ export function mapTab(context: Context): View {
   const { state } = context;
   let by: By = (['state', 'age', 'site'] as const).find((one) => one === state.get('by')) ?? 'state';
   let model: MapModel | null = null;
+  let first = true;
   let siteColour = new Map<number, string>();
   const legend = h('ul', { class: 'legend' });
   const summary = h('div', { class: 'stack' });
@@ -41,7 +42,7 @@ export function mapTab(context: Context): View {
       if (!model) return;
       replace(detail, about(context, model, cell));
       announce(describe(context, model, cell));
-      state.set({ at: hex((cell.group.allocator.spans.addr[cell.span] ?? 0) + cell.group.allocator.addr_min + cell.index * cell.group.unit) });
+      state.set({ in: cell.group.allocator.name, at: hex((cell.group.allocator.spans.addr[cell.span] ?? 0) + cell.group.allocator.addr_min + cell.index * cell.group.unit) });
     },
   });
   const table = new Table<Group>([
@@ -90,6 +91,10 @@ export function mapTab(context: Context): View {
       const free = bytes(model.groups.reduce((sum, group) => sum + group.free, 0));
       lead.textContent = model.groups.some((group) => group.known) ? `${free} lies idle: free, and it still takes memory` : `${free} is free between blocks; whether it takes memory is not known`;
       draw();
+      const at = Number(state.get('at') ?? NaN);
+      const cell = first && Number.isFinite(at) ? model.find(state.get('in') ?? '', at) : null;
+      if (cell) canvas.choose(cell);
+      first = false;
     },
     redraw: draw,
   };

@@ -1,7 +1,7 @@
 // The overview: what grew, who holds it, how it lies; then the figures, by child, and where the memory of the process is.
 
 import { api } from '../api';
-import { isLive, timeOf, type Context, type View } from '../context';
+import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { h, replace, type Child } from '../dom';
 import { bytes, change, clock, count, duration, plural, rate, share } from '../format';
 import { MapModel, spanNoun } from '../mapmodel';
@@ -86,7 +86,7 @@ function unknown(context: Context, question: string, tab: Tab): HTMLElement {
 }
 
 function since(context: Context, us: number): string {
-  return isLive(context) ? `since ${clock(timeOf(context, us))}` : us <= context.page.first_us ? 'since the beginning' : `since ${duration(us - context.page.first_us)} after the beginning`;
+  return isProcess(context) ? `since ${clock(timeOf(context, us))}` : us <= context.page.first_us ? 'since the beginning' : `since ${duration(us - context.page.first_us)} after the beginning`;
 }
 
 function grew(context: Context, leaks: Leaks | null, snapshot: Snapshot): HTMLElement {
