@@ -49,7 +49,7 @@ func New(events int) (*Program, error) {
 	p := &Program{
 		Profile: heapprofile.New(heapprofile.Options{Rate: 1, Peak: true, Lifetimes: true}),
 		pool:    new(blockalloc.Pool),
-		clock:   ring.NewCoarseClock(time.Millisecond),
+		clock:   ring.NewCoarseClock(20 * time.Millisecond),
 	}
 	p.Ring = ring.New(events, p.clock)
 	var err error
