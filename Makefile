@@ -17,8 +17,9 @@ cross: ## the other platforms: 386, the other Go release, wasm, arm64 by qemu, W
 bench: ## one row a measure: name value unit bound ok|over
 	.ci/steps bench
 
-screenshots: ## the pictures of README and docs: a flame graph, memory limits, Jaeger's user interface (see .ci/screenshots)
+screenshots: ## the pictures of README and docs: a flame graph, memory limits, the live page, Jaeger's user interface (see .ci/screenshots)
 	.ci/flamegraph
+	.ci/page screenshots
 	go run ./exporters/memlimit/plot -o exporters/memlimit/memlimit.svg
 	.ci/screenshots
 
