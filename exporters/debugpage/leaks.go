@@ -14,7 +14,7 @@ import (
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
-// marked is what there was when somebody began to look, or set a mark.
+// marked is what there was when somebody first looked, or set a mark.
 type marked struct {
 	growth    *heapprofile.Mark
 	allocated map[int]int64 // bytes, in all, by site
@@ -35,14 +35,21 @@ func (l *live) setMark(m *marked) {
 	l.mark = m
 }
 
-// leaks returns how what is live has grown since the mark. Without one, nothing has.
-func (l *live) leaks() *page.Leaks {
+// marking returns the mark, which it makes if there is none.
+func (l *live) marking() *marked {
 	l.mu.Lock()
 	mark := l.mark
 	l.mu.Unlock()
 	if mark == nil {
 		mark = newMarked(l)
+		l.setMark(mark)
 	}
+	return mark
+}
+
+// leaks returns how what is live has grown since the mark.
+func (l *live) leaks() *page.Leaks {
+	mark := l.marking()
 	lives := make(map[int]*longest)
 	known := l.readLifetimes()
 	for i := range known {
@@ -105,15 +112,14 @@ const fewBlocks = 3
 
 // suspect says how suspicious a site is that has allocated so many bytes since the mark, and why.
 func suspect(g *heapprofile.SiteGrowth, allocated, longestUS, outlived int64) (suspicion int, why string) {
-	passed := "since the mark"
 	change := g.Change()
 	switch {
 	case g.Added.Blocks < fewBlocks || change <= 0:
 	case g.Freed.Bytes == 0 && allocated == g.Added.Bytes:
-		return 3, fmt.Sprintf("%s more in %s %s, and none was freed", counter.FormatBytes(g.Added.Bytes), blocks(g.Added.Blocks), passed)
+		return 3, fmt.Sprintf("%s more in %s since the mark, and none was freed", counter.FormatBytes(g.Added.Bytes), blocks(g.Added.Blocks))
 	case change >= allocated/20:
-		return 2, fmt.Sprintf("%s more %s: of the %s that it has allocated and had, %s was freed",
-			counter.FormatBytes(change), passed, counter.FormatBytes(allocated+g.Before.Bytes), counter.FormatBytes(max(0, allocated-change)))
+		return 2, fmt.Sprintf("%s more since the mark: %s was allocated, and %s freed",
+			counter.FormatBytes(change), counter.FormatBytes(allocated), counter.FormatBytes(max(0, allocated-change)))
 	}
 	if outlived > 0 {
 		return 1, fmt.Sprintf("%s lived longer than any that was freed, which was after %v at most", have(outlived), time.Duration(longestUS)*time.Microsecond)

@@ -41,7 +41,7 @@ type live struct {
 	sites   map[sampleKey]int // of the samples that were seen
 	ticks   [2]reading        // the last two, of which the second is the newer; empty if nobody looks
 	first   int64             // when the first tick was
-	mark    *marked           // nil if nobody looks
+	mark    *marked           // nil if nobody has looked
 	watched bool
 }
 
@@ -194,9 +194,7 @@ func (l *live) Watched(is bool) {
 	l.lifetimes.keep(is)
 	l.resident.keep(is)
 	if is && l.o.Profile != nil {
-		l.setMark(newMarked(l))
-	} else {
-		l.setMark(nil)
+		l.marking()
 	}
 }
 
