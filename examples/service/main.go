@@ -1,6 +1,7 @@
 // Service is an HTTP server that keeps, sorts and indexes texts outside the Go heap. Each request is a span that says what it
 // allocated, in the Jaeger of OTEL_EXPORTER_OTLP_ENDPOINT. The same by route is at /metrics, and who holds memory at
-// /debug/pprof/offheap; what requests leave behind is found by the tag allocator.leaked=true. The guide is docs/trace-requests.md.
+// /debug/pprof/offheap, and at /debug/alloctrace/ for people; what requests leave behind is found by the tag allocator.leaked=true. The
+// guide is docs/trace-requests.md.
 package main
 
 import (
@@ -30,6 +31,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/typed"
+	"github.com/alloctrace/alloctrace/exporters/debugpage"
 	"github.com/alloctrace/alloctrace/exporters/otlp"
 	"github.com/alloctrace/alloctrace/exporters/pprof"
 	allocprom "github.com/alloctrace/alloctrace/exporters/prometheus"
@@ -70,6 +72,7 @@ func run(ctx context.Context, addr string, leak bool) (err error) {
 	mux.Handle("/", tracehttp.NewMiddleware(mem)(s.handler()))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})) // with exemplars
 	mux.Handle("GET /debug/pprof/offheap", pprof.Handler(lives.Profile()))
+	mux.Handle("/debug/alloctrace/", debugpage.Handler(debugpage.Options{}, mem))
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err

@@ -158,6 +158,14 @@ func TestProgram(t *testing.T) {
 	if _, err := profile.ParseData([]byte(send(t, "GET", p.url+"/debug/pprof/offheap", "").body)); err != nil {
 		t.Errorf("/debug/pprof/offheap: %v", err)
 	}
+	if body := send(t, "GET", p.url+"/debug/alloctrace/api/page", "").body; !strings.Contains(body, `"leaks":""`) {
+		t.Errorf("the page has no leaks to show: %s", body)
+	}
+	stream, err := http.Get(p.url + "/debug/alloctrace/api/stream") // which the server ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
 	if err := p.end(); err != nil {
 		t.Errorf("%v: %s", err, p.stderr)
 	}

@@ -29,12 +29,12 @@
 package debugpage
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
-	"github.com/alloctrace/alloctrace/hooks/blackbox"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 )
@@ -44,7 +44,7 @@ type Options struct {
 	// Title is what the page is called. If it is empty, that is the program's name.
 	Title string
 
-	// Profile says who holds memory. If it is nil, it is the first one among the hooks of the Proxies.
+	// Profile says who holds memory. If it is nil, it is the first one among the hooks of the Proxies, or that of a tracer.Lifetimes there.
 	Profile *heapprofile.Profile
 
 	// Ring has the last events. If it is nil, it is the first one among the hooks of the Proxies, or that of a blackbox.Box there.
@@ -79,20 +79,16 @@ func Handler(o Options, of ...*alloctrace.Proxy) http.Handler {
 	return newServer(newLive(o, of), page.Access{Hosts: slices.Clone(o.Hosts), Remote: o.Remote})
 }
 
-// find takes a hook for a field that is nil.
+// find takes a hook, or what a hook has, for a field that is nil.
 func (o *Options) find(h alloctrace.Hook) {
 	switch h := h.(type) {
 	case *heapprofile.Profile:
-		if o.Profile == nil {
-			o.Profile = h
-		}
+		o.Profile = cmp.Or(o.Profile, h)
+	case interface{ Profile() *heapprofile.Profile }: // tracer.Lifetimes
+		o.Profile = cmp.Or(o.Profile, h.Profile())
 	case *ring.Ring:
-		if o.Ring == nil {
-			o.Ring = h
-		}
-	case *blackbox.Box:
-		if o.Ring == nil {
-			o.Ring = h.Ring()
-		}
+		o.Ring = cmp.Or(o.Ring, h)
+	case interface{ Ring() *ring.Ring }: // blackbox.Box
+		o.Ring = cmp.Or(o.Ring, h.Ring())
 	}
 }

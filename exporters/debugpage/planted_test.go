@@ -2,6 +2,7 @@ package debugpage
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,8 @@ import (
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/debugpage/internal/plant"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 )
 
 // planted returns the page of a Program whose steps somebody has seen.
@@ -216,6 +219,41 @@ func TestNothing(t *testing.T) {
 		}
 		if r.Body.Close(); r.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", what, r.Status)
+		}
+	}
+}
+
+// A profileHolder is a hook that has a Profile, as a tracer.Lifetimes has, and a ringHolder one that has a Ring, as a blackbox.Box.
+type profileHolder struct {
+	alloctrace.HookFunc
+	profile *heapprofile.Profile
+}
+
+func (h profileHolder) Profile() *heapprofile.Profile { return h.profile }
+
+type ringHolder struct {
+	alloctrace.HookFunc
+	ring *ring.Ring
+}
+
+func (h ringHolder) Ring() *ring.Ring { return h.ring }
+
+// TestFind: what the hooks of a Proxy have needs no option, and an option goes before it.
+func TestFind(t *testing.T) {
+	profile, events := heapprofile.New(heapprofile.Options{}), ring.New(1, nil)
+	other, others := heapprofile.New(heapprofile.Options{}), ring.New(1, nil)
+	nothing := func(context.Context, alloctrace.Event, error) {}
+	for name, hooks := range map[string][]alloctrace.Hook{
+		"themselves": {profile, events, other, others},
+		"holders":    {profileHolder{nothing, profile}, ringHolder{nothing, events}, ringHolder{nothing, others}, profileHolder{nothing, other}},
+	} {
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(hooks...))
+		for _, c := range [][2]Options{
+			{{}, {Profile: profile, Ring: events}}, {{Profile: other}, {Profile: other, Ring: events}}, {{Ring: others}, {Profile: profile, Ring: others}},
+		} {
+			if got := Handler(c[0], mem).(*server).source.(*live).o; got.Profile != c[1].Profile || got.Ring != c[1].Ring {
+				t.Errorf("%s: other ones are found than the first, or than those that are given", name)
+			}
 		}
 	}
 }

@@ -18,9 +18,10 @@ type hub struct {
 
 	mu      sync.Mutex
 	lookers int
-	stop    chan struct{} // closed when nobody looks any more
-	ended   chan struct{} // closed when the goroutine has ended; nil if there was none
-	tick    ticked        // the last one
+	stop    chan struct{}                  // closed when nobody looks any more
+	ended   chan struct{}                  // closed when the goroutine has ended; nil if there was none
+	tick    ticked                         // the last one
+	servers map[*http.Server]chan struct{} // closed when that one shuts down
 }
 
 // ticked is a Tick, as it goes to those who have had the one before, and to others.
@@ -162,12 +163,33 @@ func rowsOf(list []int) map[int]int {
 	return rows
 }
 
-// serve sends Ticks until the client goes away.
+// shutdown returns what is closed when the server of a request shuts down: it would wait for the stream without end.
+func (h *hub) shutdown(r *http.Request) <-chan struct{} {
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	down, ok := h.servers[server]
+	if !ok {
+		if h.servers == nil {
+			h.servers = make(map[*http.Server]chan struct{})
+		}
+		down = make(chan struct{})
+		h.servers[server] = down
+		server.RegisterOnShutdown(sync.OnceFunc(func() { close(down) }))
+	}
+	return down
+}
+
+// serve sends Ticks until the client goes away, or the server shuts down.
 func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
+	down := h.shutdown(r)
 	h.begin()
 	defer h.end()
 	var serial int64 = -1
@@ -186,6 +208,8 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-next:
 		case <-r.Context().Done():
+			return
+		case <-down:
 			return
 		}
 	}

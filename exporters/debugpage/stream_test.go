@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -202,26 +203,31 @@ func TestErrorsAreNotKept(t *testing.T) {
 	})
 }
 
-// TestStreamOutlivesWriteTimeout: the stream of a server goes on after its WriteTimeout, and ends with the server.
+// TestStreamOutlivesWriteTimeout: the stream of a server goes on after its WriteTimeout, and does not keep it from shutting down.
 func TestStreamOutlivesWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newServer(new(slow), page.Access{Remote: true, Hosts: []string{"pipe"}})
 		client, conn := net.Pipe()
+		defer client.Close()
 		server := &http.Server{Handler: h, WriteTimeout: 5 * time.Second}
 		ended := make(chan error)
 		go func() { ended <- server.Serve(&one{conn: conn, done: make(chan struct{})}) }()
 		go func() { _, _ = client.Write([]byte("GET /api/stream HTTP/1.1\r\nHost: pipe\r\n\r\n")) }()
+		down := make(chan error, 1)
 		events := 0
-		for lines := bufio.NewScanner(client); events < 60 && lines.Scan(); {
+		for lines := bufio.NewScanner(client); lines.Scan(); {
 			if strings.HasPrefix(lines.Text(), "data: ") {
 				events++
 			}
+			if events == 60 {
+				events++
+				go func() { down <- errors.Join(server.Shutdown(t.Context()), server.Shutdown(t.Context())) }()
+			}
 		}
-		if events != 60 {
-			t.Errorf("the stream ended after %d events", events)
+		if events < 61 || events > 62 {
+			t.Errorf("the stream ended after %d events, want 60", events)
 		}
-		client.Close()
-		if err := server.Close(); err != nil {
+		if err := errors.Join(<-down); err != nil {
 			t.Error(err)
 		}
 		if err := <-ended; err != http.ErrServerClosed {
