@@ -2,10 +2,11 @@
 // Steps become twice as long when there are too many, so that a page that is open for days takes no more memory.
 
 import type { Tables } from './tables';
-import type { By, SiteColumns, Tick, Timeline, TimelineGroup } from './types';
+import type { By, SiteColumns, Stats, Tick, Timeline, TimelineGroup } from './types';
 
 const maxSteps = 1200;
 const maxGroups = 200;
+const recentTicks = 10;
 
 // Series are numbers of one thing at each step; what is not told of stays as it was.
 class Series {
@@ -18,7 +19,7 @@ export class History {
   beginUS = 0;
   stepUS = 1e6;
   steps = 0;
-  lastUS = 0;
+  recent: { atUS: number; total: Stats }[] = []; // of the last ticks, the oldest first
   private times = new Float64Array(maxSteps); // of the tick that a step is of
   private total = new Series();
   private nodes = new Map<number, Series>();
@@ -41,7 +42,7 @@ export class History {
     for (let i = this.steps; i < step; i++) this.times[i] = this.beginUS + i * this.stepUS;
     this.times[Math.max(step, this.steps - 1)] = tick.at_us;
     this.steps = Math.max(step + 1, this.steps);
-    this.lastUS = tick.at_us;
+    this.recent = [...this.recent.slice(-recentTicks), { atUS: tick.at_us, total: tick.total }];
   }
 
   private *all(): Iterable<Series> {

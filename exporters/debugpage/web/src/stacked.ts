@@ -15,6 +15,7 @@ export interface Marker { at: number; name: string }
 export class Stacked {
   readonly root: HTMLElement;
   private plot: uPlot | null = null;
+  private readonly waiting = h('p', { class: 'waiting' }, 'Two readings make a line: the second one comes soon.');
   private readonly tip = h('div', { class: 'tip', 'aria-hidden': 'true' });
   private areas: Area[] = [];
   private times: number[] = []; // seconds
@@ -32,7 +33,9 @@ export class Stacked {
     this.root = h('div', {
       class: 'plot', tabindex: '0', role: 'application', 'aria-roledescription': 'plot', 'aria-label': label + help,
       on: { keydown: (event: KeyboardEvent) => this.key(event), blur: () => this.leave() },
-    }, this.tip);
+    }, this.tip, this.waiting);
+    this.waiting.hidden = true;
+    this.root.style.minHeight = `${height}px`; // for what is below not to move
     new ResizeObserver(() => this.resize()).observe(this.root);
     window.addEventListener('mouseup', () => (this.dragging = false));
   }
@@ -45,6 +48,7 @@ export class Stacked {
     this.total = total;
     this.markers = markers;
     if (this.dragging) return; // what is being selected would be lost
+    this.waiting.hidden = times.length !== 1;
     if (this.plot && before === areas.map((area) => area.name + area.colour).join('\n')) {
       this.plot.setData(this.data());
       this.drawSelection();
@@ -76,7 +80,7 @@ export class Stacked {
     this.plot?.destroy();
     this.plot = null;
     this.width = this.root.clientWidth;
-    if (this.width === 0) return;
+    if (this.width === 0 || this.times.length < 2) return;
     const axis = { stroke: colour('quiet'), font: '12px system-ui, sans-serif', grid: { stroke: colour('line'), width: 1 }, ticks: { stroke: colour('line'), size: 5 } };
     const series: uPlot.Series[] = [{}];
     this.areas.forEach((area) => series.push({ label: area.name, stroke: colour(area.colour), width: 1, points: { show: false } }));
@@ -85,7 +89,7 @@ export class Stacked {
     const first = series[1];
     if (this.areas.length > 0 && first) first.fill = colour(this.areas[0]?.colour ?? 'other');
     this.plot = new uPlot({
-      width: this.width, height: this.height, series, bands, legend: { show: false },
+      width: this.width, height: this.height, series, bands, legend: { show: false }, padding: [8, 36, 0, 0],
       cursor: { points: { show: false }, y: false, drag: { x: this.onSelect !== undefined, y: false, setScale: false } },
       scales: { x: { time: true }, y: { range: (_, __, most) => [0, ceiling(most)] } },
       axes: [{ ...axis, size: 34, space: 90, values: (_, splits) => clocks(splits) }, { ...axis, size: 74, space: 36, splits: (_, __, ___, most) => steps(most), values: (_, splits) => splits.map(coarse) }],

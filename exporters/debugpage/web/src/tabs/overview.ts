@@ -24,6 +24,7 @@ export function overview(context: Context): View {
     card('By child', h('span', { class: 'quiet' }, 'each with what its own children have'), nodes.root),
     card('Where the memory of the process is', h('span', { class: 'quiet' }, 'RSS, as the kernel counts it'), memory));
   const due = new Map<Tab, number>();
+  let last: Snapshot | null = null;
   let leaks: Leaks | null = null, map: MemoryMap | null = null;
 
   const drawPlot = async () => {
@@ -37,7 +38,7 @@ export function overview(context: Context): View {
   return {
     root,
     async refresh() {
-      const snapshot = await api.snapshot();
+      const snapshot = (last = await api.snapshot());
       await context.tables.need(snapshot.known);
       const show = () => replace(answers, grew(context, leaks, snapshot), holds(context, snapshot), lies(context, map, snapshot));
       show();
@@ -56,7 +57,10 @@ export function overview(context: Context): View {
         }),
       ]);
     },
-    tick: () => void drawPlot(),
+    tick() {
+      if (last) replace(figures, figureList((last = upToDate(context, last))));
+      void drawPlot();
+    },
     redraw: () => plot.redraw(),
   };
 }
@@ -156,6 +160,19 @@ function asOf(context: Context, us: number, snapshot: Snapshot): Child {
 
 export function failures(stats: Pick<Stats, 'failed_allocations' | 'failed_reallocations' | 'failed_frees'>): number {
   return stats.failed_allocations + stats.failed_reallocations + stats.failed_frees;
+}
+
+// upToDate is a snapshot with what the last ticks say of its totals.
+function upToDate(context: Context, snapshot: Snapshot): Snapshot {
+  const { recent } = context.history;
+  const first = recent[0], last = recent.at(-1);
+  if (!first || !last || last.atUS <= Math.max(first.atUS, snapshot.at_us)) return snapshot;
+  const seconds = (last.atUS - first.atUS) / 1e6;
+  const rate = (of: keyof Stats) => (last.total[of] - first.total[of]) / seconds;
+  return {
+    ...snapshot, at_us: last.atUS, total: last.total, rate_us: last.atUS - first.atUS,
+    allocated_per_second: rate('allocated'), freed_per_second: rate('freed'), allocations_per_second: rate('allocations'),
+  };
 }
 
 function figureList(snapshot: Snapshot): HTMLElement {
