@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
 // An answer is given to all who ask for the same while it is new: so that what they cost does not grow with their number, and however much an
@@ -109,11 +110,13 @@ func (a *answer) produce(ctx context.Context, produce func(context.Context) (any
 	defer close(a.done)
 	begin := time.Now()
 	a.made = begin
-	v, err := produce(ctx)
-	if err == nil {
-		a.body, err = compressed(v)
-	}
-	a.err = err
+	a.err = sources.Try(func() error { // an allocator of the user's may panic
+		v, err := produce(ctx)
+		if err == nil {
+			a.body, err = compressed(v)
+		}
+		return err
+	})
 	a.made = time.Now()
 	a.took = a.made.Sub(begin)
 }

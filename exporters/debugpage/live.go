@@ -37,12 +37,11 @@ type live struct {
 	resident  part[residence]
 	searching sync.Mutex // held during a search for unreachable blocks
 
-	mu      sync.Mutex
-	sites   map[sampleKey]int // of the samples that were seen
-	ticks   [2]reading        // the last two, of which the second is the newer; empty if nobody looks
-	first   int64             // when the first tick was
-	mark    *marked           // nil if nobody has looked
-	watched bool
+	mu    sync.Mutex
+	sites map[sampleKey]int // of the samples that were seen
+	ticks [2]reading        // the last two, of which the second is the newer; empty if nobody looks
+	first int64             // when the first tick was
+	mark  *marked           // nil if nobody has looked
 }
 
 // A reading is the total numbers at a moment.
@@ -139,15 +138,10 @@ func (l *live) page() *page.Page {
 		Tabs:  map[string]string{"overview": "", "timeline": "", "flame": "", "map": "", "lifetimes": "", "leaks": "", "events": "", "unreachable": ""},
 		Flame: []string{}, Notes: []string{},
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Path != "command-line-arguments" { // as go run calls files
 		p.Program = info.Path
 	}
-	if p.Title == "" {
-		p.Title = cmp.Or(filepath.Base(p.Program), filepath.Base(os.Args[0]))
-		if p.Program == "" {
-			p.Title = filepath.Base(os.Args[0])
-		}
-	}
+	p.Title = cmp.Or(p.Title, filepath.Base(cmp.Or(p.Program, os.Args[0])))
 	l.mu.Lock()
 	if p.FirstUS = p.NowUS; l.first != 0 {
 		p.FirstUS = l.first
@@ -188,7 +182,7 @@ func (l *live) page() *page.Page {
 // Watched implements page.Ticker.
 func (l *live) Watched(is bool) {
 	l.mu.Lock()
-	l.watched, l.ticks = is, [2]reading{}
+	l.ticks = [2]reading{}
 	l.mu.Unlock()
 	l.pinned.keep(is)
 	l.lifetimes.keep(is)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
 // A hub makes one Tick a second for all who look. Its goroutine runs while there are any.
@@ -78,7 +79,10 @@ func (h *hub) run(stop, before, ended chan struct{}) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		h.advance(h.source.Tick(), stop)
+		_ = sources.Try(func() error { // a page is not worth a program
+			h.advance(h.source.Tick(), stop)
+			return nil
+		})
 		timer.Reset(max(tickTime, answerShare*time.Since(began)))
 	}
 }

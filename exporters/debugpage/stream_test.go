@@ -29,6 +29,7 @@ import (
 // A slow is a Source that counts what it is asked, and takes its time.
 type slow struct {
 	takes          time.Duration
+	panics         int64 // the Tick that does
 	ticks, answers atomic.Int64
 	watched        atomic.Int64 // how often somebody began to look, less how often nobody did any more
 }
@@ -36,8 +37,11 @@ type slow struct {
 func (s *slow) Answer(ctx context.Context, q page.Query) (any, error) {
 	s.answers.Add(1)
 	time.Sleep(s.takes)
-	if q.N == 13 {
+	switch q.N {
+	case 13:
 		return nil, fmt.Errorf("api/%s: no", q.What)
+	case 14:
+		panic("an allocator of the user's")
 	}
 	return &page.Error{Error: fmt.Sprint(s.answers.Load())}, ctx.Err()
 }
@@ -45,6 +49,9 @@ func (s *slow) Answer(ctx context.Context, q page.Query) (any, error) {
 func (s *slow) Tick() *page.Tick {
 	n := s.ticks.Add(1)
 	time.Sleep(s.takes)
+	if n == s.panics {
+		panic("an allocator of the user's")
+	}
 	return &page.Tick{AtUS: n, Whole: true, Node: []int{0, 1}, NodeLive: []int64{n, 7}, NodeAllocated: []int64{n, 7}, NodeFailures: []int64{0, 0}, Site: []int{4}, SiteLive: []int64{n / 2}, SiteAllocated: []int64{3}}
 }
 
@@ -76,7 +83,7 @@ func ask(h http.Handler, path string) *httptest.ResponseRecorder {
 // TestNobodyLooks: what a page does is none of the program's cost before somebody looks, and after.
 func TestNobodyLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := new(slow)
+		s := &slow{panics: 5}
 		before := runtime.NumGoroutine()
 		h := newServer(s, page.Access{})
 		time.Sleep(time.Hour)
@@ -122,12 +129,12 @@ func TestManyLook(t *testing.T) {
 						if w := ask(h, "/api/blocks"); w.Code != http.StatusOK {
 							t.Errorf("%d %s", w.Code, w.Body)
 						}
-						time.Sleep(time.Second / 4)
+						time.Sleep(time.Second / 2)
 					}
 				})
 			}
 			all.Wait()
-			near := func(n, want int64) bool { return n >= want-want/20-1 && n <= want+want/50+1 }
+			near := func(n, want int64) bool { return n >= want-want/10-1 && n <= want+want/50+1 }
 			if ticks, answers := s.ticks.Load(), s.answers.Load(); !near(ticks, want.ticks) || !near(answers, want.answers) {
 				t.Errorf("if they take %v, there were %d ticks and %d answers in five minutes, want about %d and %d", takes, ticks, answers, want.ticks, want.answers)
 			}
@@ -192,10 +199,13 @@ func TestErrorsAreNotKept(t *testing.T) {
 				t.Errorf("%d %s", w.Code, w.Body)
 			}
 		}
+		if w := ask(h, "/api/blocks?n=14"); w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "it panicked: an allocator") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
 		for n := range 100 {
 			ask(h, fmt.Sprintf("/api/blocks?n=%d", 100+n))
 		}
-		if s.answers.Load() != 103 || len(h.answers.kept) != maxAnswers {
+		if s.answers.Load() != 104 || len(h.answers.kept) != maxAnswers {
 			t.Errorf("%d answers were made, and %d kept", s.answers.Load(), len(h.answers.kept))
 		}
 		cancel()

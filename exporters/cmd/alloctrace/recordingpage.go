@@ -88,6 +88,7 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 		if s == nil {
 			s = new(page.Stats)
 		}
+		s.Frees = max(0, s.Frees) // a second free that a Proxy refuses is delivered as a failure alone
 		s.Live, s.LiveBlocks, s.Peak, s.Allocated, s.Freed = o.Live.Bytes, o.Live.Blocks, o.Peak.Bytes, o.Allocated.Bytes, o.Allocated.Bytes-o.Live.Bytes
 		p.owners = append(p.owners, recordedOwner{o, *s})
 	}
@@ -203,8 +204,7 @@ func framesOfCalls(stack []recording.Frame) []page.Frame {
 // snapshot returns the numbers of the end.
 func (p *recordingPage) snapshot() *page.Snapshot {
 	s := &page.Snapshot{AtUS: p.last.Microseconds(), Classes: p.classes, RSSWhy: "A recording does not know the resident memory of its process."}
-	s.Nodes, s.Total = p.nodes(p.owners)
-	s.Total.Peak, s.Total.PeakBound = p.peak.Bytes, 0
+	s.Nodes, s.Total = p.nodes(p.owners, p.peak.Bytes)
 	lifetimes := make(map[int]float64)
 	rows := newSiteRows()
 	for _, of := range p.sites {
@@ -238,9 +238,8 @@ func (p *recordingPage) snapshotAt(at time.Duration) *page.Snapshot {
 				Live: o.Live.Bytes, LiveBlocks: o.Live.Blocks, Peak: o.Peak.Bytes, Allocated: o.Allocated.Bytes, Freed: o.Allocated.Bytes - o.Live.Bytes,
 			}})
 		}
-		s.Nodes, s.Total = p.nodes(owners)
 		peak, peakAt := h.Peak()
-		s.Total.Peak, s.Total.PeakBound = peak.Bytes, 0
+		s.Nodes, s.Total = p.nodes(owners, peak.Bytes)
 		rows := newSiteRows()
 		for _, of := range h.Sites() {
 			rows.add(p.site(of), of.Live, of.Allocated, h.AtPeak(of).Bytes)
@@ -248,7 +247,7 @@ func (p *recordingPage) snapshotAt(at time.Duration) *page.Snapshot {
 		s.Sites = rows.columns()
 		s.Sites.PeakUS = peakAt.Microseconds()
 		c := h.Counts()
-		s.Total.Allocations, s.Total.Reallocations, s.Total.Frees = c.Allocations, c.Reallocations, c.Frees
+		s.Total.Allocations, s.Total.Reallocations, s.Total.Frees = c.Allocations, c.Reallocations, max(0, c.Frees-c.FreeFailures)
 		s.Total.FailedAllocations, s.Total.FailedReallocations, s.Total.FailedFrees = c.AllocateFailures, c.ReallocateFailures, c.FreeFailures
 	}
 	p.read(history.Options{Moments: []time.Duration{at}, Reached: reached})

@@ -44,8 +44,9 @@ func (r *siteRows) add(site int, live, allocated history.Amount, peak int64) {
 
 func (r *siteRows) columns() page.SiteColumns { return r.all }
 
-// nodes returns the numbers of Proxies, those of their children included, and the sum of all. A peak that is a sum may not have been reached.
-func (p *recordingPage) nodes(owners []recordedOwner) (page.NodeColumns, page.Stats) {
+// nodes returns the numbers of Proxies, those of their children included, and the sum of all, whose peak is known. That of one of several Proxies
+// is a sum, which may not have been reached.
+func (p *recordingPage) nodes(owners []recordedOwner, peak int64) (page.NodeColumns, page.Stats) {
 	var total page.Stats
 	var proxies []string
 	sums := make(map[string]*page.Stats)
@@ -58,8 +59,9 @@ func (p *recordingPage) nodes(owners []recordedOwner) (page.NodeColumns, page.St
 		addStats(&total, o.stats)
 	}
 	if len(proxies) == 1 {
-		sums[proxies[0]].Peak, sums[proxies[0]].PeakBound = p.peak.Bytes, 0
+		sums[proxies[0]].Peak, sums[proxies[0]].PeakBound = peak, 0
 	}
+	total.Peak, total.PeakBound = peak, 0
 	c := page.NewNodeColumns()
 	for _, name := range proxies {
 		node := p.book.Node(-1, cmp.Or(name, "Proxy"))
@@ -88,7 +90,7 @@ func addStats(to *page.Stats, s page.Stats) {
 	}
 }
 
-// countEvent counts an event. What failed was told twice: that it is tried counts as done until then.
+// countEvent counts an event. A free is delivered before it is tried, and again if it failed.
 func countEvent(s *page.Stats, k alloctrace.Kind) {
 	switch k {
 	case alloctrace.Allocated:
@@ -102,6 +104,7 @@ func countEvent(s *page.Stats, k alloctrace.Kind) {
 	case alloctrace.ReallocateFailed:
 		s.FailedReallocations++
 	case alloctrace.FreeFailed:
+		s.Frees--
 		s.FailedFrees++
 	}
 }

@@ -3,6 +3,8 @@
 //
 // # The contract
 //
+// It is between the page and its program, which are of one version: others use what the packages export, or alloctrace -json.
+//
 // All URLs are relative to the page. All answers are JSON objects, as documented here. What is long is a set of columns:
 // arrays of one length, of which the elements of one index are one row. An array of a column that is not known is null.
 //
@@ -185,7 +187,7 @@ type SiteColumns struct {
 	Peak     []int64 `json:"peak"`     // bytes that were live when most was live of all; null if it is not known
 	PeakUS   int64   `json:"peak_us"`  // when that was
 	Pinned   []int64 `json:"pinned"`   // free bytes of Pool and Slab that blocks of the site keep from others; null if it is not known
-	Lifetime []int64 `json:"lifetime"` // bytes that have ended times how long they have lived, in byte-milliseconds: how much the short-lived churn costs others is Allocated; null if it is not known
+	Lifetime []int64 `json:"lifetime"` // the bytes of blocks that have ended, times how long they have lived, in byte-milliseconds; null if it is not known
 }
 
 // Classes are columns of sizes of blocks.
