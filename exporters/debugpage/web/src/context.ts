@@ -4,7 +4,7 @@ import type { History } from './history';
 import type { State } from './state';
 import type { Tables } from './tables';
 import type { Colours } from './theme';
-import type { By, Page, Snapshot } from './types';
+import type { By, Page, SiteColumns } from './types';
 
 export interface Context {
   page: Page;
@@ -15,13 +15,14 @@ export interface Context {
   marks: Mark[];
 }
 
-// Mark is a moment that the user has marked, and what was live then.
-export interface Mark { atUS: number; name: string; snapshot: Snapshot }
+// Mark is a moment that the user has marked, and the sites as they were then.
+export interface Mark { atUS: number; name: string; sites: SiteColumns }
 
 // View is what a tab shows.
 export interface View {
   root: HTMLElement;
   refresh(): Promise<void>; // gets what is shown anew
+  atUS?(): number; // of the oldest answer that is shown, where that can be some time ago
   tick?(): void; // the history has a new step
   redraw?(): void; // the theme or the size of the window has changed
   heavy?: boolean; // it is not refreshed by itself

@@ -112,6 +112,12 @@ export class History {
     return this.lastOf(this.nodes.get(node), most);
   }
 
+  // latest are the sites as the last tick has them.
+  latest(): SiteColumns {
+    const all = [...this.sites];
+    return columns(all.map(([site]) => site), all.map(([, series]) => series.last.live), all.map(([, series]) => series.last.allocated));
+  }
+
   siteValues(site: number, most: number): number[] {
     return this.lastOf(this.sites.get(site), most);
   }

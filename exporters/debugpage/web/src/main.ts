@@ -3,9 +3,10 @@
 import { api, isSaved, savePage } from './api';
 import { isLive, timeOf, type Context, type Render, type View } from './context';
 import { announce, h, replace, text } from './dom';
-import { clock, count, day, duration } from './format';
+import { bytes, clock, day, duration } from './format';
 import { History } from './history';
 import { State, tabs } from './state';
+import { sentence } from './parts';
 import { Stream, type Connection } from './stream';
 import { Tables } from './tables';
 import { eventsTab } from './tabs/events';
@@ -30,15 +31,17 @@ class App {
   private readonly panel = h('div', { role: 'tabpanel', id: 'panel', tabindex: '-1' });
   private readonly tablist = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Views' });
   private readonly status = h('span', { class: 'status' });
+  private readonly age = h('span', { class: 'age' });
   private readonly notes = h('div');
   private readonly problem = h('div', { role: 'alert' });
   private refreshing = false;
   private next = 0;
   private paused = false;
   private stream: Stream | null = null;
+  private readonly awaiting: (() => void)[] = []; // the next tick
 
   constructor(private readonly context: Context, root: HTMLElement) {
-    replace(root, this.head(), h('nav', { 'aria-label': 'Views' }, this.tablist), this.main);
+    replace(root, this.head(), h('nav', { class: 'views', 'aria-label': 'Views' }, this.tablist, this.age), this.main);
     this.main.append(this.notes, this.problem, this.panel);
     for (const note of context.page.notes ?? []) this.notes.append(h('p', { class: 'note' }, note));
     replace(this.tablist, tabs.map(({ id, name }) => h('button', {
@@ -61,7 +64,7 @@ class App {
     const { page } = this.context;
     const what = page.mode === 'saved' ? `saved ${day(timeOf(this.context, page.now_us))} ${clock(timeOf(this.context, page.now_us))}` : page.mode === 'live' ? 'connecting' : `${page.mode === 'blackbox' ? 'black box' : 'recording'} of ${duration(page.now_us - page.first_us)}`;
     text(this.status, what);
-    const who = [page.program !== page.title && page.program, page.pid > 0 && `process ${page.pid}`, page.go, page.rate > 1 && `one block in ${count(page.rate / 1024)} KiB is sampled`].filter(Boolean).join(' · ');
+    const who = [page.program !== page.title && page.program, page.pid > 0 && `process ${page.pid}`, page.go, page.rate > 1 && `one block in ${bytes(page.rate)} is sampled`].filter(Boolean).join(' · ');
     const themes: [Theme, string][] = [['auto', 'System colours'], ['light', 'Light'], ['dark', 'Dark']];
     const colours = h('select', { 'aria-label': 'Colours', on: { change: () => setTheme(colours.value as Theme) } }, themes.map(([value, name]) => h('option', { value }, name)));
     colours.value = theme();
@@ -112,12 +115,13 @@ class App {
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
     if (!this.hasData(tab)) {
       replace(this.problem);
-      replace(this.panel, h('div', { class: 'empty-tab' }, h('h2', null, 'Nothing to show here yet'), h('p', null, this.context.page.tabs[tab] ?? '')));
+      replace(this.panel, h('div', { class: 'empty-tab' }, h('h2', null, 'Nothing to show here yet'), h('p', null, sentence(this.context.page.tabs[tab] ?? ''))));
       return;
     }
     const view = renders[tab](this.context);
     this.views.set(tab, view);
     replace(this.panel, view.root);
+    this.tellAge();
     void this.refresh();
   }
 
@@ -140,6 +144,7 @@ class App {
     this.refreshing = false;
     this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
     if (view === this.view) this.panel.setAttribute('aria-busy', 'false');
+    this.tellAge();
   }
 
   private refreshIfDue(): void {
@@ -158,15 +163,24 @@ class App {
     }
     if (this.context.tables.lacks(tick.known)) await this.context.tables.need(tick.known);
     this.context.history.add(tick);
-    if (!document.hidden) this.view?.tick?.();
+    for (const done of this.awaiting.splice(0)) done();
+    if (document.hidden) return;
+    this.view?.tick?.();
+    this.tellAge();
+  }
+
+  // tellAge says when what is shown was, if that is not now: what costs the program much is not made again at once.
+  private tellAge(): void {
+    const at = this.view?.atUS?.() ?? 0, now = this.context.history.recent.at(-1)?.atUS ?? 0;
+    text(this.age, at > 0 && now - at > 3e6 ? `as of ${clock(timeOf(this.context, at))}` : '');
   }
 
   private async mark(): Promise<void> {
-    const snapshot = await api.snapshot();
-    await this.context.tables.need(snapshot.known);
     if (this.hasData('leaks')) await api.mark();
-    const name = `mark ${this.context.marks.length + 1}`;
-    this.context.marks.push({ atUS: snapshot.at_us, name, snapshot });
+    if (!this.paused) await new Promise<void>((done) => this.awaiting.push(done)); // for the figures of this moment
+    const { history, marks } = this.context;
+    const name = `mark ${marks.length + 1}`;
+    marks.push({ atUS: history.recent.at(-1)?.atUS ?? 0, name, sites: history.latest() });
     announce(`This is ${name}. Growth is counted from now on, and the flame graph can show what changes.`);
     void this.refresh();
   }

@@ -17,6 +17,11 @@ export function siteName(context: Context, site: number, mark?: string): HTMLEle
   return h('span', { class: 'site' }, mark && swatch(mark), h('span', { class: 'code' }, tables.site(site)), h('small', null, [place, owner && `for ${owner}`].filter(Boolean).join(' · ')));
 }
 
+// sentence is a text of the server in which names of Go, such as heapprofile.New(heapprofile.Options{}), are set as code.
+export function sentence(text: string): Child[] {
+  return text.split(/(\b[a-z]\w*\.[A-Z]\w*(?:\(\S*\))?)/).map((part, i) => (i % 2 === 1 ? h('code', null, part) : part));
+}
+
 // calls is a whole stack, the innermost call first.
 export function calls(context: Context, site: number): HTMLElement {
   const { tables } = context;

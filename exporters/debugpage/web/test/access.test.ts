@@ -179,6 +179,7 @@ test('a tab without data says what to switch on', async () => {
   });
   await visit.show(program.url, 'flame');
   assert.match(await text(page, '#panel'), /^Nothing to show here yet Switch on a profile/);
+  assert.equal(await page.locator('#panel code').innerText(), 'alloctrace.WithHooks(heapprofile.New(heapprofile.Options{}))');
   assert.equal(await page.locator('#tab-flame').innerText(), 'Flame graph (off)');
   await visit.close();
 });

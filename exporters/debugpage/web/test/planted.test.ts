@@ -80,6 +80,24 @@ test('flame graph: the storm by what was allocated, search, change since', () =>
   await visit.until('the leak has grown most', async () => /^plant\.\(\*Program\)\.receiveUpload .* \+[\d.]+ [KM]iB/.test((await rows(page, /how that has changed/))[0] ?? ''));
 }));
 
+test('two marks, and what has changed between them', () => look('leaks', '', async (page, visit) => {
+  const grows = async (atLeast: RegExp) => atLeast.test((await rows(page, /most suspicious first/))[0] ?? '');
+  await page.getByRole('button', { name: 'Mark' }).click();
+  await visit.until('the first mark is there', async () => (await page.locator('#announce').innerText()).startsWith('This is mark 1.'));
+  await visit.until('the leak has grown since', () => grows(/receiveUpload.* \+[\d.]+ MiB/));
+  await page.getByRole('button', { name: 'Mark' }).click();
+  await visit.until('the second mark is there', async () => (await page.locator('#announce').innerText()).startsWith('This is mark 2.'));
+  await page.getByRole('tab', { name: 'Flame graph' }).click();
+  await visit.ready('flame');
+  await page.getByLabel('Compared with').selectOption({ label: (await page.getByLabel('Compared with').locator('option', { hasText: 'mark 1' }).innerText()).trim() });
+  await page.getByLabel('And', { exact: true }).selectOption({ label: (await page.getByLabel('And', { exact: true }).locator('option', { hasText: 'mark 2' }).innerText()).trim() });
+  await visit.until('the leak has grown most', async () => /^plant\.\(\*Program\)\.receiveUpload .* \+[\d.]+ [KM]iB/.test((await rows(page, /how that has changed/))[0] ?? ''));
+  const between = (await rows(page, /how that has changed/))[0];
+  await page.getByRole('tab', { name: 'Overview' }).click();
+  await page.getByRole('tab', { name: 'Flame graph' }).click();
+  await visit.until('it is the same between two marks, however much time has passed', async () => (await rows(page, /how that has changed/))[0] === between);
+}));
+
 test('flame graph: keys walk and zoom', () => look('flame', '', async (page) => {
   const graph = page.getByRole('application', { name: /^Flame graph/ });
   await graph.focus();

@@ -122,6 +122,7 @@ export function eventsTab(context: Context): View {
   const view: View = {
     root,
     heavy: true,
+    atUS: () => events?.at_us ?? 0,
     async refresh() {
       const answer = await api.events(Number(many.value));
       await tables.need(answer.known);

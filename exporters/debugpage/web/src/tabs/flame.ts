@@ -4,7 +4,7 @@
 import { api, isSaved } from '../api';
 import { isLive, timeOf, type Context, type View } from '../context';
 import { h, replace } from '../dom';
-import { bytes, change, clock, count, duration, plural, share } from '../format';
+import { bytes, change, clock, coarse, count, duration, plural, share } from '../format';
 import { FlameCanvas } from '../flamecanvas';
 import { flameTree, matching, pathOf, type Amount, type Flame } from '../flametree';
 import { calls, card, meter, segments, siteName, Table } from '../parts';
@@ -20,7 +20,7 @@ const measures: { id: Measure; name: string; means: string }[] = [
   { id: 'pinned', name: 'Pinned', means: 'free bytes of Pool and Slab that blocks keep from other sizes' },
 ];
 
-interface SiteRow { site: number; value: number; blocks: number }
+interface SiteRow { site: number; value: number; blocks: number; error: number } // of a value that is an estimate
 
 export function flameTab(context: Context): View {
   const { state, page } = context;
@@ -42,7 +42,7 @@ export function flameTab(context: Context): View {
   });
   const table = new Table<SiteRow>([
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
-    { name: 'Value', number: true, by: (row) => row.value, cell: (row) => amount(measure, row.value, difference()) },
+    { name: 'Value', number: true, by: (row) => row.value, cell: (row) => `${amount(measure, row.value, difference())}${row.error > 0 ? ` ± ${coarse(row.error)}` : ''}` },
     { name: 'Share', bar: true, cell: (row) => h('span', null, share(Math.abs(row.value), tree?.value ?? 0), meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0')) },
     { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
     { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => showCalls(row.site) } }, 'Calls') },
@@ -78,8 +78,9 @@ export function flameTab(context: Context): View {
 
   async function draw(): Promise<void> {
     if (!snapshot) return;
-    const before = await moment(context, state.get('from')), after = (await moment(context, state.get('to'))) ?? snapshot.sites;
-    comparing = before !== null && measure !== 'peak';
+    const before = await moment(context, state.get('from'));
+    const after = (await moment(context, state.get('to'))) ?? (isLive(context) ? context.history.latest() : snapshot.sites);
+    comparing = before !== null && (measure === 'live' || (measure === 'allocated' && !isSaved)); // nothing else is known of other moments
     const amounts = before && comparing ? differ(before, after, measure) : valuesOf(snapshot.sites, measure);
     tree = flameTree(context.tables, amounts);
     canvas.show(tree, difference());
@@ -90,7 +91,7 @@ export function flameTab(context: Context): View {
     const row = new Map(snapshot.sites.site.map((site, i) => [site, i]));
     table.caption(`Sites by ${measures.find(({ id }) => id === measure)?.means ?? ''}${difference() ? ', and how that has changed' : ''}`);
     table.show(amounts.filter(({ value }) => value !== 0).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).map(({ site, value }) => ({
-      site, value, blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0,
+      site, value, blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0, error: measure === 'live' && !difference() ? snapshot?.sites.live_error[row.get(site) ?? -1] ?? 0 : 0,
     })));
   }
 
@@ -115,6 +116,7 @@ export function flameTab(context: Context): View {
 
   return {
     root,
+    atUS: () => snapshot?.at_us ?? 0,
     async refresh() {
       snapshot = await api.snapshot();
       await context.tables.need(snapshot.known);
@@ -174,7 +176,7 @@ async function moment(context: Context, at: string | null): Promise<SiteColumns 
   const us = Number(at ?? NaN);
   if (!Number.isFinite(us)) return null;
   const mark = context.marks.find((mark) => mark.atUS === us);
-  if (mark) return mark.snapshot.sites;
+  if (mark) return mark.sites;
   if (isLive(context)) return us < context.history.beginUS ? null : context.history.sitesAt(us);
   if (isSaved) return savedAt(await loadTimeline(context, 'site'), us);
   const snapshot = await api.snapshot(us);

@@ -4,7 +4,7 @@ import { api } from '../api';
 import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, change, clock, count, duration, plural } from '../format';
-import { calls, card, siteName, spark, Table } from '../parts';
+import { calls, card, sentence, siteName, spark, Table } from '../parts';
 import { loadTimeline } from '../timelines';
 import type { Leaks, Unreachable } from '../types';
 
@@ -60,6 +60,7 @@ export function leaksTab(context: Context): View {
     unreachableCard(context, show));
   return {
     root,
+    atUS: () => at,
     async refresh() {
       const leaks = await api.leaks();
       await context.tables.need(leaks.known);
@@ -81,7 +82,7 @@ function rowsOf(leaks: Leaks): Row[] {
 function unreachableCard(context: Context, show: (site: number) => void): HTMLElement {
   const why = context.page.tabs['unreachable'] ?? '';
   const result = h('div', { 'aria-live': 'polite' });
-  if (why !== '') return card('Unreachable', null, h('p', { class: 'quiet' }, why));
+  if (why !== '') return card('Unreachable', null, h('p', { class: 'quiet' }, sentence(why)));
   const table = new Table<{ site: number; blocks: number; bytes: number; oldest: number }>([
     { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
     { name: 'Bytes', number: true, by: (row) => row.bytes, cell: (row) => bytes(row.bytes) },

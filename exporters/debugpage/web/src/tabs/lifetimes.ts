@@ -57,6 +57,7 @@ export function lifetimesTab(context: Context): View {
       table), detail);
   return {
     root,
+    atUS: () => answer?.at_us ?? 0,
     async refresh() {
       answer = await api.lifetimes();
       await context.tables.need(answer.known);

@@ -23,6 +23,7 @@ export function mapTab(context: Context): View {
   let first = true;
   let siteColour = new Map<number, string>();
   const legend = h('ul', { class: 'legend' });
+  const unsampled = h('p', { class: 'quiet' });
   const summary = h('div', { class: 'stack' });
   const lead = h('p', { class: 'quiet' });
   const detail = h('div', { class: 'card detail', tabindex: '-1', 'aria-live': 'polite' });
@@ -63,6 +64,8 @@ export function mapTab(context: Context): View {
     siteColour = new Map(placed.slice(0, seriesColours).map((site, i) => [site, colours[i] ?? 'other']));
     const known = model.groups.some((group) => group.known);
     const empty = known ? [{ name: 'free, with memory behind', colour: freeColour() }, { name: 'clean: free, without memory', colour: 'map-clean' }] : [{ name: 'free', colour: freeColour() }];
+    const unknown = model.groups.reduce((sum, group) => sum + group.unknown, 0);
+    unsampled.textContent = unknown > 0 ? `${plural(unknown, 'live block')} ${unknown === 1 ? 'was' : 'were'} not sampled: which squares they have is not known, and the first free ones are drawn as theirs.` : '';
     const sampled = model.groups.some((group) => group.unknown > 0) ? [{ name: 'live, not sampled', colour: 'strong-line' }] : [];
     const live = by === 'state' ? [{ name: 'live', colour: 'map-live' }] : by === 'age' ? ages.map(({ name }, i) => ({ name, colour: `a${i}` }))
       : [...[...siteColour].map(([site, colour]) => ({ name: context.tables.brief(site), colour })), ...(placed.length > seriesColours ? [{ name: `${placed.length - seriesColours} more`, colour: 'other' }] : [])];
@@ -78,10 +81,11 @@ export function mapTab(context: Context): View {
           by = chosen;
           state.set({ by });
           draw();
-        })), legend, canvas.root), detail),
+        })), legend, unsampled, canvas.root), detail),
     card('By size of blocks', null, table.root));
   return {
     root,
+    atUS: () => model?.map.at_us ?? 0,
     async refresh() {
       const map = await api.map();
       await context.tables.need(map.known);
