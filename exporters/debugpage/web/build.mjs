@@ -37,7 +37,13 @@ async function licences(metafile) {
   return texts.join('\n');
 }
 
-const files = { entryPoints: [{ in: 'src/main.ts', out: 'app' }, { in: 'src/app.css', out: 'app' }], format: 'iife' };
+const files = {
+  entryPoints: [
+    { in: 'src/main.ts', out: 'app' },
+    { in: 'src/app.css', out: 'app' },
+  ],
+  format: 'iife',
+};
 const { metafile } = await build({ ...options, ...files, write: false });
 const footer = await licences(metafile);
 await mkdir(out, { recursive: true });

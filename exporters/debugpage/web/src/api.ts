@@ -1,6 +1,20 @@
 // Where answers come from: the server, or the page itself if it was saved.
 
-import type { Blocks, Between, By, Events, Known, Leaks, Lifetimes, MemoryMap, Page, Snapshot, Tables, Timeline, Unreachable } from './types';
+import type {
+  Blocks,
+  Between,
+  By,
+  Events,
+  Known,
+  Leaks,
+  Lifetimes,
+  MemoryMap,
+  Page,
+  Snapshot,
+  Tables,
+  Timeline,
+  Unreachable,
+} from './types';
 
 // Unknown is an answer that there is none, and why.
 export class Unknown extends Error {}

@@ -16,7 +16,11 @@ export interface Context {
 }
 
 // Mark is a moment that the user has marked, and the sites as they were then.
-export interface Mark { atUS: number; name: string; sites: SiteColumns }
+export interface Mark {
+  atUS: number;
+  name: string;
+  sites: SiteColumns;
+}
 
 // View is what a tab shows.
 export interface View {

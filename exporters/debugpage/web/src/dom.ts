@@ -11,7 +11,9 @@ export interface Attributes {
 }
 
 export function h<T extends keyof HTMLElementTagNameMap>(
-  tag: T, attributes?: Attributes | null, ...children: Child[]
+  tag: T,
+  attributes?: Attributes | null,
+  ...children: Child[]
 ): HTMLElementTagNameMap[T] {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -66,7 +68,8 @@ export function announce(sentence: string): void {
 // fitCanvas gives a canvas the size that it has on the screen, in device pixels, and returns its context in CSS pixels.
 export function fitCanvas(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
   const ratio = window.devicePixelRatio || 1;
-  const w = Math.max(1, Math.round(width * ratio)), t = Math.max(1, Math.round(height * ratio));
+  const w = Math.max(1, Math.round(width * ratio)),
+    t = Math.max(1, Math.round(height * ratio));
   if (canvas.width !== w) canvas.width = w;
   if (canvas.height !== t) canvas.height = t;
   canvas.style.width = `${width}px`;

@@ -29,24 +29,33 @@ export class FlameCanvas {
   private readonly soon = perFrame(() => this.draw());
 
   constructor(private readonly options: FlameOptions) {
-    this.root = h('div', {
-      class: 'plot', tabindex: '0', role: 'application', 'aria-roledescription': 'flame graph', 'aria-label': `${options.label} Arrow keys walk: down to what a function calls, up to its caller, left and right to its neighbours. Enter zooms in, Escape out.`,
-      on: {
-        keydown: (event: KeyboardEvent) => this.key(event),
-        focus: () => this.soon(),
-        blur: () => this.soon(),
-        mousemove: (event: MouseEvent) => this.point(this.hit(event)),
-        mouseleave: () => this.point(null),
-        click: (event: MouseEvent) => this.click(event),
+    this.root = h(
+      'div',
+      {
+        class: 'plot',
+        tabindex: '0',
+        role: 'application',
+        'aria-roledescription': 'flame graph',
+        'aria-label': `${options.label} Arrow keys walk: down to what a function calls, up to its caller, left and right to its neighbours. Enter zooms in, Escape out.`,
+        on: {
+          keydown: (event: KeyboardEvent) => this.key(event),
+          focus: () => this.soon(),
+          blur: () => this.soon(),
+          mousemove: (event: MouseEvent) => this.point(this.hit(event)),
+          mouseleave: () => this.point(null),
+          click: (event: MouseEvent) => this.click(event),
+        },
       },
-    }, this.canvas);
+      this.canvas,
+    );
     new ResizeObserver(() => {
       if (this.root.clientWidth !== this.width) this.soon();
     }).observe(this.root);
   }
 
   show(tree: Flame, difference: boolean): void {
-    const top = this.top && pathOf(this.top), at = this.at && pathOf(this.at);
+    const top = this.top && pathOf(this.top),
+      at = this.at && pathOf(this.at);
     this.tree = tree;
     this.top = top ? find(tree, top) : tree;
     this.at = at ? find(tree, at) : null;
@@ -122,7 +131,8 @@ export class FlameCanvas {
 
   private fill(at: Flame): string {
     if (this.matches && !this.matches.has(at)) return colour('f-dim');
-    if (this.difference) return mix(colour('f-dim'), colour(at.net >= 0 ? 'grow' : 'shrink'), at.value === 0 ? 0 : 0.12 + 0.5 * Math.abs(at.net / at.value));
+    if (this.difference)
+      return mix(colour('f-dim'), colour(at.net >= 0 ? 'grow' : 'shrink'), at.value === 0 ? 0 : 0.12 + 0.5 * Math.abs(at.net / at.value));
     return at.parent ? colour(tint(packageOf(at.fn))) : colour('f-dim');
   }
 
@@ -143,11 +153,14 @@ export class FlameCanvas {
 
   private hit(event: MouseEvent): Flame | null {
     const box = this.canvas.getBoundingClientRect();
-    const x = event.clientX - box.left, row = this.rows[Math.floor((event.clientY - box.top) / rowHeight)];
-    return row?.find((at) => {
-      const [start, width] = this.extent(at);
-      return x >= start && x < start + Math.max(width, 1);
-    }) ?? null;
+    const x = event.clientX - box.left,
+      row = this.rows[Math.floor((event.clientY - box.top) / rowHeight)];
+    return (
+      row?.find((at) => {
+        const [start, width] = this.extent(at);
+        return x >= start && x < start + Math.max(width, 1);
+      }) ?? null
+    );
   }
 
   private point(at: Flame | null): void {
@@ -170,17 +183,31 @@ export class FlameCanvas {
     const beside = (by: number) => family[family.indexOf(at) + by] ?? at;
     let to: Flame | null = null;
     switch (event.key) {
-      case 'ArrowDown': to = this.at ? at.children[0] ?? at : at; break;
-      case 'ArrowUp': to = at.parent ?? at; break;
-      case 'ArrowLeft': to = beside(-1); break;
-      case 'ArrowRight': to = beside(1); break;
-      case 'Home': to = this.tree; break;
-      case 'Enter': case ' ': this.zoomTo(at); break;
+      case 'ArrowDown':
+        to = this.at ? (at.children[0] ?? at) : at;
+        break;
+      case 'ArrowUp':
+        to = at.parent ?? at;
+        break;
+      case 'ArrowLeft':
+        to = beside(-1);
+        break;
+      case 'ArrowRight':
+        to = beside(1);
+        break;
+      case 'Home':
+        to = this.tree;
+        break;
+      case 'Enter':
+      case ' ':
+        this.zoomTo(at);
+        break;
       case 'Escape':
         if (this.top === this.tree) return;
         this.zoomTo(this.tree);
         break;
-      default: return;
+      default:
+        return;
     }
     event.preventDefault();
     if (to) this.walk(to);
@@ -192,7 +219,10 @@ export class FlameCanvas {
   private walk(to: Flame): void {
     this.at = to;
     const top = this.top as Flame;
-    const shown = to.depth <= top.depth ? pathOf(top).slice(0, to.depth).join('\n') === pathOf(to).join('\n') : this.extent(to)[1] >= 3 && this.below(to, top);
+    const shown =
+      to.depth <= top.depth
+        ? pathOf(top).slice(0, to.depth).join('\n') === pathOf(to).join('\n')
+        : this.extent(to)[1] >= 3 && this.below(to, top);
     if (!shown && to.parent) {
       this.top = to.parent;
       this.options.onZoom(to.parent);

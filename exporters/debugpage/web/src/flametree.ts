@@ -15,7 +15,10 @@ export interface Flame {
   sites: number[]; // that the function itself is
 }
 
-export interface Amount { site: number; value: number }
+export interface Amount {
+  site: number;
+  value: number;
+}
 
 export function flameTree(tables: Tables, amounts: Amount[]): Flame {
   const root = node('', '', null);

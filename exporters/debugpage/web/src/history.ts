@@ -87,8 +87,13 @@ export class History {
 
   // sitesAt are the sites as they were at a moment.
   sitesAt(us: number): SiteColumns {
-    const step = this.stepAt(us), sites = [...this.sites.keys()];
-    return columns(sites, sites.map((site) => this.sites.get(site)?.live[step] ?? 0), sites.map((site) => this.sites.get(site)?.allocated[step] ?? 0));
+    const step = this.stepAt(us),
+      sites = [...this.sites.keys()];
+    return columns(
+      sites,
+      sites.map((site) => this.sites.get(site)?.live[step] ?? 0),
+      sites.map((site) => this.sites.get(site)?.allocated[step] ?? 0),
+    );
   }
 
   // siteAllocated is about how many bytes a site has allocated between two moments.
@@ -115,7 +120,11 @@ export class History {
   // latest are the sites as the last tick has them.
   latest(): SiteColumns {
     const all = [...this.sites];
-    return columns(all.map(([site]) => site), all.map(([, series]) => series.last.live), all.map(([, series]) => series.last.allocated));
+    return columns(
+      all.map(([site]) => site),
+      all.map(([, series]) => series.last.live),
+      all.map(([, series]) => series.last.allocated),
+    );
   }
 
   siteValues(site: number, most: number): number[] {
@@ -134,7 +143,8 @@ export class History {
   private rate(series: Series | undefined, overUS: number): number {
     const steps = Math.min(this.steps - 1, Math.max(1, Math.round(overUS / this.stepUS)));
     if (!series || steps < 1) return 0;
-    const last = series.allocated[this.steps - 1] as number, before = series.allocated[this.steps - 1 - steps] as number;
+    const last = series.allocated[this.steps - 1] as number,
+      before = series.allocated[this.steps - 1 - steps] as number;
     return (last - before) / ((steps * this.stepUS) / 1e6);
   }
 
@@ -149,7 +159,12 @@ export class History {
     groups.sort((a, b) => b.peak - a.peak);
     if (groups.length > maxGroups) groups.push(sum(groups.splice(maxGroups - 1), this.steps));
     return {
-      known: { texts: 0, frames: 0, sites: 0, nodes: 0 }, by, begin_us: this.beginUS, step_us: this.stepUS, total: cut(this.total.live), groups,
+      known: { texts: 0, frames: 0, sites: 0, nodes: 0 },
+      by,
+      begin_us: this.beginUS,
+      step_us: this.stepUS,
+      total: cut(this.total.live),
+      groups,
     };
   }
 
@@ -195,5 +210,16 @@ function sum(groups: TimelineGroup[], steps: number): TimelineGroup {
 
 // columns are those of sites of which nothing else is known.
 export function columns(site: number[], live: number[], allocated: number[]): SiteColumns {
-  return { site, live, live_blocks: [], live_error: [], allocated, allocated_blocks: [], peak: null, peak_us: 0, pinned: null, lifetime: null };
+  return {
+    site,
+    live,
+    live_blocks: [],
+    live_error: [],
+    allocated,
+    allocated_blocks: [],
+    peak: null,
+    peak_us: 0,
+    pinned: null,
+    lifetime: null,
+  };
 }

@@ -20,7 +20,13 @@ import { Colours, onTheme, setTheme, theme, type Theme } from './theme';
 import type { By, Page, Tab, Tick, Timeline } from './types';
 
 const renders: Record<Tab, Render> = {
-  overview, timeline: timelineTab, flame: flameTab, map: mapTab, lifetimes: lifetimesTab, leaks: leaksTab, events: eventsTab,
+  overview,
+  timeline: timelineTab,
+  flame: flameTab,
+  map: mapTab,
+  lifetimes: lifetimesTab,
+  leaks: leaksTab,
+  events: eventsTab,
 };
 
 const everyMS = 5000; // a tab that is looked at is refreshed so often, and less often if that takes long
@@ -40,17 +46,37 @@ class App {
   private stream: Stream | null = null;
   private readonly awaiting: (() => void)[] = []; // the next tick
 
-  constructor(private readonly context: Context, root: HTMLElement) {
+  constructor(
+    private readonly context: Context,
+    root: HTMLElement,
+  ) {
     replace(root, this.head(), h('nav', { class: 'views', 'aria-label': 'Views' }, this.tablist, this.age), this.main);
     this.main.append(this.notes, this.problem, this.panel);
     for (const note of context.page.notes ?? []) this.notes.append(h('p', { class: 'note' }, note));
-    replace(this.tablist, tabs.map(({ id, name }) => h('button', {
-      type: 'button', role: 'tab', id: `tab-${id}`, 'aria-controls': 'panel', on: { click: () => context.state.go(id), keydown: (event: KeyboardEvent) => this.tabKey(event, id) },
-    }, name, this.hasData(id) ? null : h('span', { class: 'empty' }, ' (off)'))));
+    replace(
+      this.tablist,
+      tabs.map(({ id, name }) =>
+        h(
+          'button',
+          {
+            type: 'button',
+            role: 'tab',
+            id: `tab-${id}`,
+            'aria-controls': 'panel',
+            on: { click: () => context.state.go(id), keydown: (event: KeyboardEvent) => this.tabKey(event, id) },
+          },
+          name,
+          this.hasData(id) ? null : h('span', { class: 'empty' }, ' (off)'),
+        ),
+      ),
+    );
     context.state.onChange(() => this.show());
     onTheme(() => this.redraw());
     if (isLive(context)) {
-      this.stream = new Stream((tick) => void this.tick(tick), (connection) => this.say(connection));
+      this.stream = new Stream(
+        (tick) => void this.tick(tick),
+        (connection) => this.say(connection),
+      );
       setInterval(() => this.refreshIfDue(), 500);
     }
     this.show();
@@ -62,25 +88,85 @@ class App {
 
   private head(): HTMLElement {
     const { page } = this.context;
-    const what = page.mode === 'saved' ? `saved ${day(timeOf(this.context, page.now_us))} ${clock(timeOf(this.context, page.now_us))}` : page.mode === 'live' ? 'connecting' : `${page.mode === 'blackbox' ? 'black box' : 'recording'} of ${duration(page.now_us - page.first_us)}`;
+    const what =
+      page.mode === 'saved'
+        ? `saved ${day(timeOf(this.context, page.now_us))} ${clock(timeOf(this.context, page.now_us))}`
+        : page.mode === 'live'
+          ? 'connecting'
+          : `${page.mode === 'blackbox' ? 'black box' : 'recording'} of ${duration(page.now_us - page.first_us)}`;
     text(this.status, what);
-    const who = [page.program !== page.title && page.program, page.pid > 0 && `process ${page.pid}`, page.go, page.rate > 1 && `one block in ${bytes(page.rate)} is sampled`].filter(Boolean).join(' · ');
-    const themes: [Theme, string][] = [['auto', 'System colours'], ['light', 'Light'], ['dark', 'Dark']];
-    const colours = h('select', { 'aria-label': 'Colours', on: { change: () => setTheme(colours.value as Theme) } }, themes.map(([value, name]) => h('option', { value }, name)));
+    const who = [
+      page.program !== page.title && page.program,
+      page.pid > 0 && `process ${page.pid}`,
+      page.go,
+      page.rate > 1 && `one block in ${bytes(page.rate)} is sampled`,
+    ]
+      .filter(Boolean)
+      .join(' · ');
+    const themes: [Theme, string][] = [
+      ['auto', 'System colours'],
+      ['light', 'Light'],
+      ['dark', 'Dark'],
+    ];
+    const colours = h(
+      'select',
+      { 'aria-label': 'Colours', on: { change: () => setTheme(colours.value as Theme) } },
+      themes.map(([value, name]) => h('option', { value }, name)),
+    );
     colours.value = theme();
-    return h('header', { class: 'top' },
-      h('div', { class: 'who' }, h('h1', null, page.title), h('span', { class: 'brand' }, 'off-heap memory, by alloctrace'), who && h('span', { class: 'quiet' }, who)),
-      h('div', { class: 'actions' }, this.status, isLive(this.context) && this.pauseButton(), isLive(this.context) && h('button', { type: 'button', title: 'Count growth from now on, and let the flame graph show what changes', on: { click: () => void this.mark() } }, 'Mark'),
-        !isSaved && h('button', { type: 'button', title: 'One file with all of this, that opens without the program', on: { click: () => void this.save() } }, 'Save'), colours));
+    return h(
+      'header',
+      { class: 'top' },
+      h(
+        'div',
+        { class: 'who' },
+        h('h1', null, page.title),
+        h('span', { class: 'brand' }, 'off-heap memory, by alloctrace'),
+        who && h('span', { class: 'quiet' }, who),
+      ),
+      h(
+        'div',
+        { class: 'actions' },
+        this.status,
+        isLive(this.context) && this.pauseButton(),
+        isLive(this.context) &&
+          h(
+            'button',
+            {
+              type: 'button',
+              title: 'Count growth from now on, and let the flame graph show what changes',
+              on: { click: () => void this.mark() },
+            },
+            'Mark',
+          ),
+        !isSaved &&
+          h(
+            'button',
+            { type: 'button', title: 'One file with all of this, that opens without the program', on: { click: () => void this.save() } },
+            'Save',
+          ),
+        colours,
+      ),
+    );
   }
 
   private pauseButton(): HTMLElement {
-    const button = h('button', { type: 'button', 'aria-pressed': 'false', on: { click: () => {
-      this.paused = !this.paused;
-      button.setAttribute('aria-pressed', String(this.paused));
-      text(button, this.paused ? 'Go on' : 'Pause');
-      this.stream?.pause(this.paused);
-    } } }, 'Pause');
+    const button = h(
+      'button',
+      {
+        type: 'button',
+        'aria-pressed': 'false',
+        on: {
+          click: () => {
+            this.paused = !this.paused;
+            button.setAttribute('aria-pressed', String(this.paused));
+            text(button, this.paused ? 'Go on' : 'Pause');
+            this.stream?.pause(this.paused);
+          },
+        },
+      },
+      'Pause',
+    );
     return button;
   }
 
@@ -115,7 +201,15 @@ class App {
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
     if (!this.hasData(tab)) {
       replace(this.problem);
-      replace(this.panel, h('div', { class: 'empty-tab' }, h('h2', null, 'Nothing to show here yet'), h('p', null, sentence(this.context.page.tabs[tab] ?? ''))));
+      replace(
+        this.panel,
+        h(
+          'div',
+          { class: 'empty-tab' },
+          h('h2', null, 'Nothing to show here yet'),
+          h('p', null, sentence(this.context.page.tabs[tab] ?? '')),
+        ),
+      );
       return;
     }
     const view = renders[tab](this.context);
@@ -148,7 +242,15 @@ class App {
   }
 
   private refreshIfDue(): void {
-    if (this.refreshing || this.paused || document.hidden || this.view?.heavy || this.status.dataset['state'] !== 'live' || performance.now() < this.next) return;
+    if (
+      this.refreshing ||
+      this.paused ||
+      document.hidden ||
+      this.view?.heavy ||
+      this.status.dataset['state'] !== 'live' ||
+      performance.now() < this.next
+    )
+      return;
     void this.refresh();
   }
 
@@ -171,7 +273,8 @@ class App {
 
   // tellAge says when what is shown was, if that is not now: what costs the program much is not made again at once.
   private tellAge(): void {
-    const at = this.view?.atUS?.() ?? 0, now = this.context.history.recent.at(-1)?.atUS ?? 0;
+    const at = this.view?.atUS?.() ?? 0,
+      now = this.context.history.recent.at(-1)?.atUS ?? 0;
     text(this.age, at > 0 && now - at > 3e6 ? `as of ${clock(timeOf(this.context, at))}` : '');
   }
 
@@ -211,12 +314,24 @@ async function start(): Promise<void> {
   try {
     const page: Page = await api.page();
     const context: Context = {
-      page, tables: new Tables(), history: new History(), state: new State(), marks: [],
+      page,
+      tables: new Tables(),
+      history: new History(),
+      state: new State(),
+      marks: [],
       colours: { site: new Colours(), child: new Colours(), region: new Colours() },
     };
     new App(context, root);
   } catch (reason) {
-    replace(root, h('main', { id: 'main', class: 'empty-tab' }, h('h1', null, 'alloctrace'), h('p', null, `${(reason as Error).message} Trying again.`)));
+    replace(
+      root,
+      h(
+        'main',
+        { id: 'main', class: 'empty-tab' },
+        h('h1', null, 'alloctrace'),
+        h('p', null, `${(reason as Error).message} Trying again.`),
+      ),
+    );
     setTimeout(() => void start(), 3000);
   }
 }

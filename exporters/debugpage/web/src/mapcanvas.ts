@@ -5,10 +5,24 @@ import { bytes, plural } from './format';
 import { cellNoun, Clean, Free, spanNoun, type Cell, type Group, type MapModel } from './mapmodel';
 import { colour } from './theme';
 
-interface Tile { group: Group; span: number; cells: number; columns: number; x: number; y: number; width: number; height: number }
-interface Heading { group: Group; y: number }
+interface Tile {
+  group: Group;
+  span: number;
+  cells: number;
+  columns: number;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+interface Heading {
+  group: Group;
+  y: number;
+}
 
-const headHeight = 34, gap = 5, stripHeight = 256;
+const headHeight = 34,
+  gap = 5,
+  stripHeight = 256;
 
 export interface MapOptions {
   fill(group: Group, row: number): string; // the colour of a live block
@@ -33,20 +47,36 @@ export class MapCanvas {
   private readonly strips = new Map<number, HTMLCanvasElement>();
   private readonly soon = perFrame(() => this.draw());
 
-  constructor(label: string, private readonly options: MapOptions) {
+  constructor(
+    label: string,
+    private readonly options: MapOptions,
+  ) {
     this.canvas.style.position = 'sticky';
     this.canvas.style.top = '0';
-    this.root = h('div', {
-      class: 'plot map', tabindex: '0', role: 'application', 'aria-roledescription': 'map', 'aria-label': `${label} Arrow keys walk from block to block, Enter shows one.`,
-      on: {
-        keydown: (event: KeyboardEvent) => this.key(event), scroll: () => this.soon(), focus: () => this.soon(), blur: () => this.soon(),
-        click: (event: MouseEvent) => {
-          const cell = this.hit(event);
-          if (cell) this.select(cell);
+    this.root = h(
+      'div',
+      {
+        class: 'plot map',
+        tabindex: '0',
+        role: 'application',
+        'aria-roledescription': 'map',
+        'aria-label': `${label} Arrow keys walk from block to block, Enter shows one.`,
+        on: {
+          keydown: (event: KeyboardEvent) => this.key(event),
+          scroll: () => this.soon(),
+          focus: () => this.soon(),
+          blur: () => this.soon(),
+          click: (event: MouseEvent) => {
+            const cell = this.hit(event);
+            if (cell) this.select(cell);
+          },
+          mousemove: (event: MouseEvent) => this.hover(event),
         },
-        mousemove: (event: MouseEvent) => this.hover(event),
       },
-    }, this.canvas, this.sizer, this.announced);
+      this.canvas,
+      this.sizer,
+      this.announced,
+    );
     new ResizeObserver(() => {
       if (this.root.clientWidth !== this.width || this.root.clientHeight !== this.height) this.layout();
     }).observe(this.root);
@@ -92,12 +122,14 @@ export class MapCanvas {
 
   // place puts the tiles of a group side by side and below each other, and returns where they end.
   private place(model: MapModel, group: Group, y: number): number {
-    let x = 0, line = 0;
+    let x = 0,
+      line = 0;
     const most = Math.max(1, Math.floor(this.width / this.side));
     for (const span of group.spans) {
       const cells = model.cells(group, span);
       const columns = Math.min(most, 2 ** Math.round(Math.log2(Math.sqrt(cells * 1.2))));
-      const width = columns * this.side, height = Math.ceil(cells / columns) * this.side;
+      const width = columns * this.side,
+        height = Math.ceil(cells / columns) * this.side;
       if (x > 0 && x + width > this.width) {
         x = 0;
         y += line + gap;
@@ -119,7 +151,8 @@ export class MapCanvas {
     context.fillStyle = colour('card');
     context.fillRect(0, 0, this.width, this.height);
     context.translate(0, -top);
-    for (let y = Math.floor(top / stripHeight) * stripHeight; y < top + this.height; y += stripHeight) context.drawImage(this.strip(model, y), 0, y, this.width, stripHeight);
+    for (let y = Math.floor(top / stripHeight) * stripHeight; y < top + this.height; y += stripHeight)
+      context.drawImage(this.strip(model, y), 0, y, this.width, stripHeight);
     this.mark(context);
   }
 
@@ -137,7 +170,8 @@ export class MapCanvas {
       if (tile.y > y + stripHeight) break;
       this.paint(context, model, tile, y, y + stripHeight);
     }
-    for (const heading of this.headings) if (heading.y + headHeight >= y && heading.y <= y + stripHeight) this.head(context, heading.group, heading.y);
+    for (const heading of this.headings)
+      if (heading.y + headHeight >= y && heading.y <= y + stripHeight) this.head(context, heading.group, heading.y);
     for (const far of this.strips.keys()) if (Math.abs(far - y) > 4 * stripHeight) this.strips.delete(far);
     this.strips.set(y, strip);
     return strip;
@@ -145,7 +179,8 @@ export class MapCanvas {
 
   // firstTile is the first that may be in sight: tiles are in the order of y, and those of one line differ in height.
   private firstTile(top: number): number {
-    let low = 0, high = this.tiles.length;
+    let low = 0,
+      high = this.tiles.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if ((this.tiles[middle] as Tile).y + this.tallest < top) low = middle + 1;
@@ -157,9 +192,11 @@ export class MapCanvas {
   // paint draws those cells of a tile that are between two heights, one colour after the other, for to change it takes time.
   private paint(context: CanvasRenderingContext2D, model: MapModel, tile: Tile, from: number, to: number): void {
     const { group, span, columns, x, y } = tile;
-    const side = this.side, inner = side - 1;
+    const side = this.side,
+      inner = side - 1;
     const kinds = model.kinds(group, span);
-    const first = Math.max(0, Math.floor((from - y) / side)) * columns, last = Math.min(kinds.length, Math.ceil((to - y) / side) * columns);
+    const first = Math.max(0, Math.floor((from - y) / side)) * columns,
+      last = Math.min(kinds.length, Math.ceil((to - y) / side) * columns);
     const byColour = new Map<string, number[]>();
     const framed = inner >= 7; // so that free cells are told from live ones by more than their colour
     const add = (colour: string, cell: number) => {
@@ -167,7 +204,9 @@ export class MapCanvas {
       if (cells) cells.push(cell);
       else byColour.set(colour, [cell]);
     };
-    const free = this.options.free(), clean = colour('map-clean'), unsampled = colour('strong-line');
+    const free = this.options.free(),
+      clean = colour('map-clean'),
+      unsampled = colour('strong-line');
     for (let i = first; i < last; i++) {
       const kind = kinds[i] as number;
       add(kind >= 0 ? this.options.fill(group, kind) : kind === Free ? free : kind === Clean ? clean : unsampled, i);
@@ -204,12 +243,16 @@ export class MapCanvas {
   }
 
   private tileOf(cell: Cell): number {
-    return this.tiles.findIndex((tile) => tile.span === cell.span && tile.group.block === cell.group.block && tile.group.allocator.name === cell.group.allocator.name);
+    return this.tiles.findIndex(
+      (tile) => tile.span === cell.span && tile.group.block === cell.group.block && tile.group.allocator.name === cell.group.allocator.name,
+    );
   }
 
   private boxOf(cell: Cell): { x: number; y: number } | null {
     const tile = this.tiles[this.tileOf(cell)];
-    return tile ? { x: tile.x + (cell.index % tile.columns) * this.side, y: tile.y + Math.floor(cell.index / tile.columns) * this.side } : null;
+    return tile
+      ? { x: tile.x + (cell.index % tile.columns) * this.side, y: tile.y + Math.floor(cell.index / tile.columns) * this.side }
+      : null;
   }
 
   private hit(event: MouseEvent): Cell | null {
@@ -253,7 +296,11 @@ export class MapCanvas {
     if (event.key === 'Enter' || event.key === ' ') {
       this.select(at ?? { group: first.group, span: first.span, index: 0 });
     } else {
-      const to = at ? this.neighbour(at, event.key) : event.key.startsWith('Arrow') ? { group: first.group, span: first.span, index: 0 } : null;
+      const to = at
+        ? this.neighbour(at, event.key)
+        : event.key.startsWith('Arrow')
+          ? { group: first.group, span: first.span, index: 0 }
+          : null;
       if (!to) return;
       this.at = to;
       this.reveal(to);
@@ -267,15 +314,25 @@ export class MapCanvas {
     const i = this.tileOf(cell);
     const tile = this.tiles[i] as Tile;
     const box = this.boxOf(cell) as { x: number; y: number };
-    const beside = (tile: Tile | undefined, last: boolean) => (tile ? { group: tile.group, span: tile.span, index: last ? tile.cells - 1 : 0 } : cell);
+    const beside = (tile: Tile | undefined, last: boolean) =>
+      tile ? { group: tile.group, span: tile.span, index: last ? tile.cells - 1 : 0 } : cell;
     switch (key) {
-      case 'ArrowRight': return cell.index + 1 < tile.cells ? { ...cell, index: cell.index + 1 } : beside(this.tiles[i + 1], false);
-      case 'ArrowLeft': return cell.index > 0 ? { ...cell, index: cell.index - 1 } : beside(this.tiles[i - 1], true);
-      case 'ArrowDown': return cell.index + tile.columns < tile.cells ? { ...cell, index: cell.index + tile.columns } : this.vertical(box, tile, 1) ?? cell;
-      case 'ArrowUp': return cell.index >= tile.columns ? { ...cell, index: cell.index - tile.columns } : this.vertical(box, tile, -1) ?? cell;
-      case 'Home': return beside(this.tiles[0], false);
-      case 'End': return beside(this.tiles.at(-1), true);
-      default: return null;
+      case 'ArrowRight':
+        return cell.index + 1 < tile.cells ? { ...cell, index: cell.index + 1 } : beside(this.tiles[i + 1], false);
+      case 'ArrowLeft':
+        return cell.index > 0 ? { ...cell, index: cell.index - 1 } : beside(this.tiles[i - 1], true);
+      case 'ArrowDown':
+        return cell.index + tile.columns < tile.cells
+          ? { ...cell, index: cell.index + tile.columns }
+          : (this.vertical(box, tile, 1) ?? cell);
+      case 'ArrowUp':
+        return cell.index >= tile.columns ? { ...cell, index: cell.index - tile.columns } : (this.vertical(box, tile, -1) ?? cell);
+      case 'Home':
+        return beside(this.tiles[0], false);
+      case 'End':
+        return beside(this.tiles.at(-1), true);
+      default:
+        return null;
     }
   }
 
@@ -301,4 +358,3 @@ export class MapCanvas {
     else if (box.y + 2 * this.side > this.root.scrollTop + this.height) this.root.scrollTop = box.y + 2 * this.side - this.height;
   }
 }
-

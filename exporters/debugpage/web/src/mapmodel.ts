@@ -4,7 +4,11 @@
 import type { MapAllocator, MemoryMap } from './types';
 
 // Cell is the place of one block in a span, live or free.
-export interface Cell { group: Group; span: number; index: number }
+export interface Cell {
+  group: Group;
+  span: number;
+  index: number;
+}
 
 // Group is the spans of one allocator that were cut into blocks of one size.
 export interface Group {
@@ -40,11 +44,25 @@ export class MapModel {
       const block = spans.block?.[i] ?? 0;
       let group = bySize.get(block);
       if (!group) {
-        group = { allocator, block, unit: block, spans: [], size: 0, live: 0, free: 0, clean: 0, blocks: 0, unknown: 0, known: spans.dirty !== null };
+        group = {
+          allocator,
+          block,
+          unit: block,
+          spans: [],
+          size: 0,
+          live: 0,
+          free: 0,
+          clean: 0,
+          blocks: 0,
+          unknown: 0,
+          known: spans.dirty !== null,
+        };
         bySize.set(block, group);
         this.groups.push(group);
       }
-      const size = spans.size[i] as number, free = spans.free[i] as number, dirty = spans.dirty?.[i] ?? free;
+      const size = spans.size[i] as number,
+        free = spans.free[i] as number,
+        dirty = spans.dirty?.[i] ?? free;
       const [from, to] = this.blocks(allocator, i);
       const live = spans.live?.[i] ?? to - from;
       group.spans.push(i);
@@ -57,7 +75,13 @@ export class MapModel {
     }
     for (const group of bySize.values()) group.unit ||= 2 ** Math.max(6, Math.ceil(Math.log2(group.size / mostCells)));
     const kept = (i: number) => spans.dirty?.[i] ?? (spans.free[i] as number);
-    for (const group of bySize.values()) group.spans.sort((a, b) => kept(b) - kept(a) || (spans.free[b] as number) - (spans.free[a] as number) || (spans.addr[a] as number) - (spans.addr[b] as number));
+    for (const group of bySize.values())
+      group.spans.sort(
+        (a, b) =>
+          kept(b) - kept(a) ||
+          (spans.free[b] as number) - (spans.free[a] as number) ||
+          (spans.addr[a] as number) - (spans.addr[b] as number),
+      );
   }
 
   // keepers are the sites that have live blocks in the spans of a group that have free memory, the one with the most blocks first.
@@ -76,7 +100,9 @@ export class MapModel {
         sum.last = span;
       }
     }
-    return [...sites.values()].sort((a, b) => b.spans - a.spans || b.blocks - a.blocks).map(({ site, blocks, spans }) => ({ site, blocks, spans }));
+    return [...sites.values()]
+      .sort((a, b) => b.spans - a.spans || b.blocks - a.blocks)
+      .map(({ site, blocks, spans }) => ({ site, blocks, spans }));
   }
 
   // blocks are the rows of the live blocks of a span that were sampled, from the first to before the second.
@@ -102,7 +128,8 @@ export class MapModel {
       const { spans, addr_min: base } = group.allocator;
       for (const span of group.spans) {
         const offset = address - base - (spans.addr[span] as number);
-        if (offset >= 0 && offset < (spans.size[span] as number)) return { group, span, index: Math.min(this.cells(group, span) - 1, Math.floor(offset / group.unit)) };
+        if (offset >= 0 && offset < (spans.size[span] as number))
+          return { group, span, index: Math.min(this.cells(group, span) - 1, Math.floor(offset / group.unit)) };
       }
     }
     return null;
@@ -116,7 +143,8 @@ export class MapModel {
     const [from, to] = this.blocks(group.allocator, span);
     const addr = spans.addr[span] as number;
     for (let row = from; row < to; row++) {
-      const offset = (blocks.addr[row] as number) - addr, end = offset + Math.max(1, blocks.size[row] as number);
+      const offset = (blocks.addr[row] as number) - addr,
+        end = offset + Math.max(1, blocks.size[row] as number);
       const last = Math.min(kinds.length, group.block > 0 ? Math.floor(offset / group.unit) + 1 : Math.ceil(end / group.unit));
       for (let cell = Math.floor(offset / group.unit); cell < last; cell++) if (kinds[cell] === Free) kinds[cell] = row;
     }

@@ -5,7 +5,11 @@ import { h, perFrame } from './dom';
 const rowHeight = 25; // pixels at a root font of 14; read from the first row that was drawn
 const tallest = 15e6; // pixels that every browser's element may be tall
 
-export interface RowColumn { name: string; width: string; number?: boolean }
+export interface RowColumn {
+  name: string;
+  width: string;
+  number?: boolean;
+}
 
 export interface RowOptions {
   label: string;
@@ -30,14 +34,30 @@ export class Rows {
   private readonly soon = perFrame(() => this.draw());
 
   constructor(private readonly options: RowOptions) {
-    const head = h('tr', { 'aria-rowindex': '1' }, options.columns.map(({ name, width, number }) =>
-      h('th', { scope: 'col', role: 'columnheader', class: number ? 'number' : undefined, style: { width } }, name)));
+    const head = h(
+      'tr',
+      { 'aria-rowindex': '1' },
+      options.columns.map(({ name, width, number }) =>
+        h('th', { scope: 'col', role: 'columnheader', class: number ? 'number' : undefined, style: { width } }, name),
+      ),
+    );
     this.table = h('table', { role: 'grid', 'aria-label': options.label, 'aria-readonly': 'true' }, h('thead', null, head), this.body);
     this.sizer = h('div', { class: 'sizer' }, this.table);
-    this.root = h('div', {
-      class: 'rows', tabindex: '0', role: 'group', 'aria-label': `${options.label}. Arrow keys and Page Up and Down scroll, Enter shows a row.`,
-      on: { scroll: () => this.soon(), keydown: (event: KeyboardEvent) => this.key(event), click: (event: MouseEvent) => this.click(event) },
-    }, this.sizer);
+    this.root = h(
+      'div',
+      {
+        class: 'rows',
+        tabindex: '0',
+        role: 'group',
+        'aria-label': `${options.label}. Arrow keys and Page Up and Down scroll, Enter shows a row.`,
+        on: {
+          scroll: () => this.soon(),
+          keydown: (event: KeyboardEvent) => this.key(event),
+          click: (event: MouseEvent) => this.click(event),
+        },
+      },
+      this.sizer,
+    );
     new ResizeObserver(() => {
       this.first = -1;
       this.measured = false;
@@ -93,10 +113,17 @@ export class Rows {
     const { rows } = this.body;
     while (rows.length > count) rows[rows.length - 1]?.remove();
     while (rows.length < count) {
-      this.body.append(h('tr', null, this.options.columns.map(({ number }) => h('td', { role: 'gridcell', class: number ? 'number' : undefined }, ' '))));
+      this.body.append(
+        h(
+          'tr',
+          null,
+          this.options.columns.map(({ number }) => h('td', { role: 'gridcell', class: number ? 'number' : undefined }, ' ')),
+        ),
+      );
     }
     for (let i = 0; i < count; i++) {
-      const tr = rows[i] as HTMLTableRowElement, row = first + i;
+      const tr = rows[i] as HTMLTableRowElement,
+        row = first + i;
       const list = this.options.cells(row);
       for (let j = 0; j < list.length; j++) {
         const node = tr.cells[j]?.firstChild as Text;
@@ -133,7 +160,9 @@ export class Rows {
   }
 
   private reveal(row: number): void {
-    const top = row * this.height, offset = this.offset, room = this.root.clientHeight - this.head;
+    const top = row * this.height,
+      offset = this.offset,
+      room = this.root.clientHeight - this.head;
     let to = offset;
     if (top < offset) to = top;
     else if (top + this.height > offset + room) to = top + this.height - room;
@@ -152,7 +181,9 @@ export class Rows {
     const middle = Math.floor(this.offset / this.height);
     const at = this.selected >= 0 ? this.selected : middle;
     const page = Math.max(1, Math.floor(this.root.clientHeight / this.height) - 2);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: this.length - 1, Enter: at }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: this.length - 1, Enter: at }[
+      event.key
+    ];
     if (to === undefined) return;
     event.preventDefault();
     this.select(Math.max(0, Math.min(this.length - 1, to)));

@@ -6,11 +6,22 @@ import { bytes, clock, coarse } from './format';
 import { swatch } from './parts';
 import { colour } from './theme';
 
-export interface Area { name: string; brief: string; colour: string; values: number[] } // brief is for places without room
+export interface Area {
+  name: string;
+  brief: string;
+  colour: string;
+  values: number[];
+} // brief is for places without room
 
-export interface Selection { from: number; to: number } // milliseconds since 1970
+export interface Selection {
+  from: number;
+  to: number;
+} // milliseconds since 1970
 
-export interface Marker { at: number; name: string }
+export interface Marker {
+  at: number;
+  name: string;
+}
 
 export class Stacked {
   readonly root: HTMLElement;
@@ -28,12 +39,25 @@ export class Stacked {
   private quietly = false;
   private dragging = false;
 
-  constructor(private readonly height: number, label: string, private readonly onSelect?: (selection: Selection | null) => void) {
+  constructor(
+    private readonly height: number,
+    label: string,
+    private readonly onSelect?: (selection: Selection | null) => void,
+  ) {
     const help = onSelect ? ' Arrow keys read it, with Shift they select a span, Escape ends the selection.' : ' Arrow keys read it.';
-    this.root = h('div', {
-      class: 'plot', tabindex: '0', role: 'application', 'aria-roledescription': 'plot', 'aria-label': label + help,
-      on: { keydown: (event: KeyboardEvent) => this.key(event), blur: () => this.leave() },
-    }, this.tip, this.waiting);
+    this.root = h(
+      'div',
+      {
+        class: 'plot',
+        tabindex: '0',
+        role: 'application',
+        'aria-roledescription': 'plot',
+        'aria-label': label + help,
+        on: { keydown: (event: KeyboardEvent) => this.key(event), blur: () => this.leave() },
+      },
+      this.tip,
+      this.waiting,
+    );
     this.waiting.hidden = true;
     this.root.style.minHeight = `${height}px`; // for what is below not to move
     new ResizeObserver(() => this.resize()).observe(this.root);
@@ -81,24 +105,41 @@ export class Stacked {
     this.plot = null;
     this.width = this.root.clientWidth;
     if (this.width === 0 || this.times.length < 2) return;
-    const axis = { stroke: colour('quiet'), font: '12px system-ui, sans-serif', grid: { stroke: colour('line'), width: 1 }, ticks: { stroke: colour('line'), size: 5 } };
+    const axis = {
+      stroke: colour('quiet'),
+      font: '12px system-ui, sans-serif',
+      grid: { stroke: colour('line'), width: 1 },
+      ticks: { stroke: colour('line'), size: 5 },
+    };
     const series: uPlot.Series[] = [{}];
     this.areas.forEach((area) => series.push({ label: area.name, stroke: colour(area.colour), width: 1, points: { show: false } }));
     series.push({ label: 'total', stroke: colour('text'), width: 1.5, points: { show: false } });
     const bands = this.areas.map((area, i): uPlot.Band => ({ series: [i + 1, i], fill: colour(area.colour) })).slice(1);
     const first = series[1];
     if (this.areas.length > 0 && first) first.fill = colour(this.areas[0]?.colour ?? 'other');
-    this.plot = new uPlot({
-      width: this.width, height: this.height, series, bands, legend: { show: false }, padding: [8, 36, 0, 0],
-      cursor: { points: { show: false }, y: false, drag: { x: this.onSelect !== undefined, y: false, setScale: false } },
-      scales: { x: { time: true }, y: { range: (_, __, most) => [0, ceiling(most)] } },
-      axes: [{ ...axis, size: 34, space: 90, values: (_, splits) => clocks(splits) }, { ...axis, size: 74, space: 36, splits: (_, __, ___, most) => steps(most), values: (_, splits) => splits.map(coarse) }],
-      hooks: {
-        setCursor: [() => this.read(this.plot?.cursor.idx ?? null)],
-        setSelect: [() => this.selected()],
-        draw: [(plot) => this.drawMarkers(plot)],
+    this.plot = new uPlot(
+      {
+        width: this.width,
+        height: this.height,
+        series,
+        bands,
+        legend: { show: false },
+        padding: [8, 36, 0, 0],
+        cursor: { points: { show: false }, y: false, drag: { x: this.onSelect !== undefined, y: false, setScale: false } },
+        scales: { x: { time: true }, y: { range: (_, __, most) => [0, ceiling(most)] } },
+        axes: [
+          { ...axis, size: 34, space: 90, values: (_, splits) => clocks(splits) },
+          { ...axis, size: 74, space: 36, splits: (_, __, ___, most) => steps(most), values: (_, splits) => splits.map(coarse) },
+        ],
+        hooks: {
+          setCursor: [() => this.read(this.plot?.cursor.idx ?? null)],
+          setSelect: [() => this.selected()],
+          draw: [(plot) => this.drawMarkers(plot)],
+        },
       },
-    }, this.data(), this.root);
+      this.data(),
+      this.root,
+    );
     this.plot.over.addEventListener('mousedown', () => (this.dragging = true));
     this.drawSelection();
   }
@@ -148,7 +189,8 @@ export class Stacked {
     if (!this.plot) return;
     this.quietly = true;
     if (this.selection) {
-      const from = Math.max(0, this.plot.valToPos(this.selection.from / 1000, 'x')), to = this.plot.valToPos(this.selection.to / 1000, 'x');
+      const from = Math.max(0, this.plot.valToPos(this.selection.from / 1000, 'x')),
+        to = this.plot.valToPos(this.selection.to / 1000, 'x');
       this.plot.setSelect({ left: from, top: 0, width: Math.max(1, to - from), height: this.plot.over.clientHeight }, false);
     } else {
       this.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
@@ -191,7 +233,12 @@ export class Stacked {
     }
     this.plot?.setCursor({ left: this.plot.valToPos(time, 'x'), top: 10 }, false);
     this.read(to);
-    announce(`${clock(time * 1000)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to).slice(0, 3).map((area) => `${area.brief} ${bytes(area.values[to] ?? 0)}`).join(', ')}`);
+    announce(
+      `${clock(time * 1000)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to)
+        .slice(0, 3)
+        .map((area) => `${area.brief} ${bytes(area.values[to] ?? 0)}`)
+        .join(', ')}`,
+    );
   }
 
   private leave(): void {
@@ -213,7 +260,13 @@ export class Stacked {
     const time = this.times[step] as number;
     const list = this.largest(step);
     const head = h('p', null, h('strong', null, clock(time * 1000)), h('strong', null, bytes(this.total[step] ?? 0)));
-    replace(this.tip, head, list.slice(0, 6).map((area) => h('p', null, h('span', null, swatch(area.colour), area.brief), h('span', null, bytes(area.values[step] ?? 0)))));
+    replace(
+      this.tip,
+      head,
+      list
+        .slice(0, 6)
+        .map((area) => h('p', null, h('span', null, swatch(area.colour), area.brief), h('span', null, bytes(area.values[step] ?? 0)))),
+    );
     const x = this.plot.valToPos(time, 'x') + this.plot.over.offsetLeft;
     const right = x > this.width / 2;
     this.tip.style.left = right ? 'auto' : `${x + 12}px`;

@@ -57,7 +57,9 @@ export class State {
   // go shows a tab, with these parameters or with those that it had.
   go(tab: Tab, values?: Record<string, string | number>): void {
     this.kept.set(this.tab, this.parameters.toString());
-    const parameters = values ? new URLSearchParams(Object.entries(values).map(([k, v]) => [k, String(v)])) : new URLSearchParams(this.kept.get(tab) ?? '');
+    const parameters = values
+      ? new URLSearchParams(Object.entries(values).map(([k, v]) => [k, String(v)]))
+      : new URLSearchParams(this.kept.get(tab) ?? '');
     location.hash = this.url(tab, parameters);
   }
 

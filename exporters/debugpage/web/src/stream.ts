@@ -16,7 +16,10 @@ export class Stream {
   private gap = silence; // between ticks; a program for which they take long has them less often
   private paused = false;
 
-  constructor(private readonly onTick: (tick: Tick) => void, private readonly onConnection: (connection: Connection) => void) {
+  constructor(
+    private readonly onTick: (tick: Tick) => void,
+    private readonly onConnection: (connection: Connection) => void,
+  ) {
     this.open();
     setInterval(() => this.watch(), 1000);
   }

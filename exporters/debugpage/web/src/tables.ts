@@ -4,7 +4,11 @@ import { api } from './api';
 import { shortFile, shortFunction } from './format';
 import type { Known, Tables as Answer } from './types';
 
-export interface Call { fn: string; file: string; line: number }
+export interface Call {
+  fn: string;
+  file: string;
+  line: number;
+}
 
 export class Tables {
   private texts: string[] = [];
@@ -109,7 +113,8 @@ export class Tables {
 
   // label is a site in one line that tells it from others: its function, its place and whose it is.
   label(site: number): string {
-    const place = this.place(site), owner = this.owner(site);
+    const place = this.place(site),
+      owner = this.owner(site);
     return `${this.site(site)}${place && ` ${place}`}${owner && ` · ${owner}`}`;
   }
 

@@ -35,7 +35,14 @@ export function areasOf(context: Context, timeline: Timeline, most: number, hidd
   const others = groups.filter((group) => !largest.includes(group));
   const names = largest.map((group) => groupName(context, group));
   const colours = context.colours[timeline.by as By].of(names);
-  const areas = largest.map((group, i) => ({ name: names[i] ?? '', brief: group.site >= 0 ? context.tables.brief(group.site) : names[i] ?? '', colour: colours[i] ?? 'other', values: group.values })).filter((area) => !hidden.has(area.name));
+  const areas = largest
+    .map((group, i) => ({
+      name: names[i] ?? '',
+      brief: group.site >= 0 ? context.tables.brief(group.site) : (names[i] ?? ''),
+      colour: colours[i] ?? 'other',
+      values: group.values,
+    }))
+    .filter((area) => !hidden.has(area.name));
   if (others.length > 0) {
     const values = timeline.total.map((_, i) => others.reduce((sum, group) => sum + (group.values[i] ?? 0), 0));
     const number = others.reduce((sum, group) => sum + Math.max(1, group.rest), 0);

@@ -33,8 +33,13 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await visit.page.locator('table caption', { hasText: 'nothing points to' }).waitFor();
       }
       await visit.page.evaluate(axe);
-      const { violations } = await visit.page.evaluate(() => (window as unknown as { axe: Axe }).axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
-      const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html, failureSummary }) => `  ${html.slice(0, 200)}\n  ${failureSummary}`).join('\n')}`);
+      const { violations } = await visit.page.evaluate(() =>
+        (window as unknown as { axe: Axe }).axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }),
+      );
+      const told = violations.map(
+        ({ id, help, nodes }) =>
+          `${id}: ${help}\n${nodes.map(({ html, failureSummary }) => `  ${html.slice(0, 200)}\n  ${failureSummary}`).join('\n')}`,
+      );
       assert.deepEqual(told, [], tab);
     }
     await visit.close();
@@ -42,7 +47,10 @@ for (const colorScheme of ['light', 'dark'] as const) {
 }
 
 // Zoomed to twice the size, a window of 1280 by 1024 has as much room as one of 640 by 512; and 320 is what WCAG asks for.
-for (const [width, height] of [[640, 512], [320, 640]] as const) {
+for (const [width, height] of [
+  [640, 512],
+  [320, 640],
+] as const) {
   test(`nothing is cut off at ${width} pixels`, async () => {
     const visit = await Visit.open(browser, { viewport: { width, height }, deviceScaleFactor: 2 });
     for (const tab of tabs) {
@@ -57,7 +65,12 @@ for (const [width, height] of [[640, 512], [320, 640]] as const) {
           const box = element.getBoundingClientRect();
           const name = `${element.tagName} ${element.className} ${element.textContent?.slice(0, 40)}`;
           if (box.right > room + 1 || box.left < -1) found.push(`${name} goes from ${box.left} to ${box.right}`);
-          if (getComputedStyle(element).overflow === 'hidden' && element.scrollWidth > element.clientWidth + 1 && element.textContent !== '') found.push(`${name} has its text cut off`);
+          if (
+            getComputedStyle(element).overflow === 'hidden' &&
+            element.scrollWidth > element.clientWidth + 1 &&
+            element.textContent !== ''
+          )
+            found.push(`${name} has its text cut off`);
         }
         return found;
       });
@@ -71,11 +84,17 @@ test('keyboard only: skip link, tabs, what is in them', async () => {
   const visit = await Visit.open(browser);
   const { page } = visit;
   await visit.show(program.url, 'overview');
-  const focused = () => page.evaluate(() => {
-    const element = document.activeElement as HTMLElement;
-    const style = getComputedStyle(element);
-    return { name: element.getAttribute('aria-label') ?? element.innerText, id: element.id, tag: element.tagName, outlined: style.outlineStyle !== 'none' && Number.parseFloat(style.outlineWidth) > 0 };
-  });
+  const focused = () =>
+    page.evaluate(() => {
+      const element = document.activeElement as HTMLElement;
+      const style = getComputedStyle(element);
+      return {
+        name: element.getAttribute('aria-label') ?? element.innerText,
+        id: element.id,
+        tag: element.tagName,
+        outlined: style.outlineStyle !== 'none' && Number.parseFloat(style.outlineWidth) > 0,
+      };
+    });
   await page.keyboard.press('Tab');
   assert.equal((await focused()).name, 'Skip to the content');
   await page.keyboard.press('Enter');
@@ -107,7 +126,8 @@ test('keyboard only: skip link, tabs, what is in them', async () => {
     assert.ok(at.outlined, `one does not see that ${at.tag} ${at.name} has the focus`);
     seen.add(at.name);
   }
-  for (const name of ['How many', 'Kind', 'Least size', 'Search events', 'Show the newest']) assert.ok(seen.has(name), `${name} is not reached: ${[...seen].join(', ')}`);
+  for (const name of ['How many', 'Kind', 'Least size', 'Search events', 'Show the newest'])
+    assert.ok(seen.has(name), `${name} is not reached: ${[...seen].join(', ')}`);
   await visit.close();
 });
 
@@ -142,7 +162,11 @@ test('the colours are those of the system, until others are chosen', async () =>
 test('nothing moves for those who want that', async () => {
   const visit = await Visit.open(browser, { reducedMotion: 'reduce' });
   await visit.show(program.url, 'overview');
-  const moving = await visit.page.evaluate(() => [...document.querySelectorAll('*')].filter((element) => getComputedStyle(element).transitionDuration !== '0s' || getComputedStyle(element).animationName !== 'none').map((element) => element.className));
+  const moving = await visit.page.evaluate(() =>
+    [...document.querySelectorAll('*')]
+      .filter((element) => getComputedStyle(element).transitionDuration !== '0s' || getComputedStyle(element).animationName !== 'none')
+      .map((element) => element.className),
+  );
   assert.deepEqual(moving, []);
   await visit.close();
 });
@@ -194,7 +218,10 @@ test('the page says that the program is gone, and goes on when another is there'
   await first.stop();
   await visit.until('it is lost', async () => (await text(page, '.status')).startsWith('connection lost'));
   const second = await Program.start('-addr', first.address);
-  await visit.until('another program is shown', async () => (await page.locator('.status[data-state=live]').count()) === 1 && (await text(page, '.who')) !== before);
+  await visit.until(
+    'another program is shown',
+    async () => (await page.locator('.status[data-state=live]').count()) === 1 && (await text(page, '.who')) !== before,
+  );
   await visit.ready('leaks');
   const unexpected = visit.errors.splice(0).filter((error) => !/ERR_|net::|Failed to load/.test(error)); // what the browser itself says of a lost connection
   assert.deepEqual(unexpected, []);

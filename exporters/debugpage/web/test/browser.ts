@@ -14,7 +14,10 @@ export type Tab = (typeof tabs)[number];
 
 // Program is exporters/debugpage/internal/planted, built by .ci/page.
 export class Program {
-  private constructor(private readonly child: ChildProcess, readonly url: string) {}
+  private constructor(
+    private readonly child: ChildProcess,
+    readonly url: string,
+  ) {}
 
   static async start(...args: string[]): Promise<Program> {
     const path = process.env['PLANTED'];
@@ -60,10 +63,13 @@ export class Visit {
     const visit = new Visit(page);
     page.on('pageerror', (error) => visit.errors.push(error.stack ?? error.message));
     page.on('console', (message) => {
-      if (message.type() === 'error' || message.type() === 'warning' || message.text().startsWith('policy:')) visit.errors.push(message.text());
+      if (message.type() === 'error' || message.type() === 'warning' || message.text().startsWith('policy:'))
+        visit.errors.push(message.text());
     });
     await page.addInitScript(() => {
-      document.addEventListener('securitypolicyviolation', (event) => console.log(`policy: ${event.violatedDirective} forbids ${event.blockedURI} ${event.sample}`));
+      document.addEventListener('securitypolicyviolation', (event) =>
+        console.log(`policy: ${event.violatedDirective} forbids ${event.blockedURI} ${event.sample}`),
+      );
     });
     return visit;
   }
@@ -84,7 +90,8 @@ export class Visit {
   async until(what: string, holds: () => Promise<boolean>): Promise<void> {
     const end = Date.now() + patience;
     while (!(await holds())) {
-      if (Date.now() > end) assert.fail(`not within ${patience / 1000} s: ${what}; the page shows: ${await this.page.locator('main').innerText()}`);
+      if (Date.now() > end)
+        assert.fail(`not within ${patience / 1000} s: ${what}; the page shows: ${await this.page.locator('main').innerText()}`);
       await this.page.waitForTimeout(200);
     }
   }
@@ -102,6 +109,11 @@ export async function text(page: Page, selector: string): Promise<string> {
 
 // rows are the texts of a table's rows, by its caption.
 export async function rows(page: Page, caption: RegExp): Promise<string[]> {
-  const list = await page.locator('table').filter({ has: page.locator('caption', { hasText: caption }) }).first().locator('tbody tr').allInnerTexts();
+  const list = await page
+    .locator('table')
+    .filter({ has: page.locator('caption', { hasText: caption }) })
+    .first()
+    .locator('tbody tr')
+    .allInnerTexts();
   return list.map((row) => row.replace(/\s+/g, ' ').trim());
 }

@@ -18,8 +18,13 @@ after(async () => {
 });
 
 const looks: [Tab, string, RegExp][] = [
-  ['overview', '', /Who holds it/], ['timeline', '', /more/], ['flame', '', /plant\.left/], ['map', '', /not sampled|100,|live/],
-  ['lifetimes', 'of=live', /plant\.(left|right)/], ['leaks', '', /plant\.(left|right)/], ['events', 'n=1000000', /1,0\d\d,\d{3} events|1,000,000 events/],
+  ['overview', '', /Who holds it/],
+  ['timeline', '', /more/],
+  ['flame', '', /plant\.left/],
+  ['map', '', /not sampled|100,|live/],
+  ['lifetimes', 'of=live', /plant\.(left|right)/],
+  ['leaks', '', /plant\.(left|right)/],
+  ['events', 'n=1000000', /1,0\d\d,\d{3} events|1,000,000 events/],
 ];
 
 test('10^6 events, 10^5 blocks, 1,000 sites', async () => {
@@ -41,7 +46,9 @@ test('10^6 events, 10^5 blocks, 1,000 sites', async () => {
     const took = Date.now() - began;
     const drawn = await frames(page, 3000);
     const elements = await page.locator('*').count();
-    console.log(`${tab.padEnd(14)} ${String(took).padStart(6)} ms to load ${(sent / 1024).toFixed(0).padStart(6)} KiB sent ${drawn.toFixed(0).padStart(7)} frames/s ${String(elements).padStart(6)} elements`);
+    console.log(
+      `${tab.padEnd(14)} ${String(took).padStart(6)} ms to load ${(sent / 1024).toFixed(0).padStart(6)} KiB sent ${drawn.toFixed(0).padStart(7)} frames/s ${String(elements).padStart(6)} elements`,
+    );
     assert.match(await page.locator('main').innerText(), has, tab);
     assert.ok(elements < 4000, `${tab} has ${elements} elements`);
     assert.ok(drawn > empty / 12, `${tab}: ${drawn.toFixed(1)} frames a second, and an empty page has ${empty.toFixed(1)}`);
@@ -57,7 +64,8 @@ async function frames(page: Page, ms: number): Promise<number> {
   return page.evaluate(async (ms) => {
     const scrolled = document.querySelector('.map, .rows') ?? document.scrollingElement ?? document.body;
     const drawn = document.querySelector('.u-over, .plot');
-    let frames = 0, step = 150;
+    let frames = 0,
+      step = 150;
     const began = performance.now();
     while (performance.now() - began < ms) {
       await new Promise(requestAnimationFrame);
@@ -65,7 +73,14 @@ async function frames(page: Page, ms: number): Promise<number> {
       scrolled.scrollTop += step;
       if (scrolled.scrollTop === before) step = -step;
       const box = drawn?.getBoundingClientRect();
-      if (box) drawn?.dispatchEvent(new MouseEvent('mousemove', { bubbles: true, clientX: box.left + ((frames * 13) % box.width), clientY: box.top + ((frames * 7) % box.height) }));
+      if (box)
+        drawn?.dispatchEvent(
+          new MouseEvent('mousemove', {
+            bubbles: true,
+            clientX: box.left + ((frames * 13) % box.width),
+            clientY: box.top + ((frames * 7) % box.height),
+          }),
+        );
       frames++;
     }
     return (1000 * frames) / (performance.now() - began);
@@ -75,10 +90,13 @@ async function frames(page: Page, ms: number): Promise<number> {
 // share is the part of a processor that the program takes meanwhile.
 async function share(meanwhile: () => Promise<unknown>): Promise<number> {
   const ticks = () => {
-    const fields = readFileSync(`/proc/${program.pid}/stat`, 'utf8').replace(/^.*\) /, '').split(' ');
+    const fields = readFileSync(`/proc/${program.pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
     return Number(fields[11]) + Number(fields[12]); // hundredths of a second, in and below the kernel's interface
   };
-  const before = ticks(), began = Date.now();
+  const before = ticks(),
+    began = Date.now();
   await meanwhile();
   return (ticks() - before) / 100 / ((Date.now() - began) / 1000);
 }

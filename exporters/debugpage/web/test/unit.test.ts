@@ -11,12 +11,30 @@ import type { MemoryMap, Tick } from '../src/types';
 
 test('numbers are written as the library writes them', () => {
   // counter.FormatBytes has the same forms.
-  for (const [n, want] of [[0, '0 B'], [1023, '1023 B'], [1024, '1 KiB'], [1536, '1.5 KiB'], [4096, '4 KiB'], [1048576, '1 MiB'], [215_460_000, '205.48 MiB'], [-65536, '−64 KiB'], [2 ** 53, '8 PiB']] as const) {
+  for (const [n, want] of [
+    [0, '0 B'],
+    [1023, '1023 B'],
+    [1024, '1 KiB'],
+    [1536, '1.5 KiB'],
+    [4096, '4 KiB'],
+    [1048576, '1 MiB'],
+    [215_460_000, '205.48 MiB'],
+    [-65536, '−64 KiB'],
+    [2 ** 53, '8 PiB'],
+  ] as const) {
     assert.equal(bytes(n), want);
   }
   assert.deepEqual([change(1024), change(0), change(-1024)], ['+1 KiB', '0 B', '−1 KiB']);
   assert.deepEqual([coarse(1000), coarse(64 << 20), coarse(123_456_789)], ['0.98 KiB', '64 MiB', '118 MiB']);
-  assert.deepEqual([0.25, 12, 1450, 12_300_000, 128e6, 3720e6, 100 * 3600e6].map(duration), ['250ns', '12µs', '1.45ms', '12.3s', '2m8s', '1h2m', '4d4h']);
+  assert.deepEqual([0.25, 12, 1450, 12_300_000, 128e6, 3720e6, 100 * 3600e6].map(duration), [
+    '250ns',
+    '12µs',
+    '1.45ms',
+    '12.3s',
+    '2m8s',
+    '1h2m',
+    '4d4h',
+  ]);
   assert.deepEqual([share(1, 3), share(1, 10_000), share(0, 5), share(5, 0), share(1, 40)], ['33 %', '< 0.1 %', '0 %', '0 %', '2.5 %']);
   assert.deepEqual([rate(12.4), rate(40_000), rate(2.5e6)], ['12', '40 thousand', '2.5 million']);
   assert.equal(shortFunction('github.com/a/b.c/cache.(*Cache[...]).load.func1'), 'cache.(*Cache).load.func1');
@@ -25,15 +43,28 @@ test('numbers are written as the library writes them', () => {
 const names = ['alloc', 'work', 'main', 'idle'];
 const stacks: Record<number, number[]> = { 0: [0, 1, 2], 1: [3, 2], 2: [] };
 const tables = {
-  frames: (site: number) => stacks[site] ?? [], frame: (i: number) => ({ fn: `p.${names[i]}`, file: 'p.go', line: i }), owner: (site: number) => (site === 2 ? 'cache' : ''),
-  path: (node: number) => `n${node}`, parent: (node: number) => (node === 0 ? -1 : 0),
+  frames: (site: number) => stacks[site] ?? [],
+  frame: (i: number) => ({ fn: `p.${names[i]}`, file: 'p.go', line: i }),
+  owner: (site: number) => (site === 2 ? 'cache' : ''),
+  path: (node: number) => `n${node}`,
+  parent: (node: number) => (node === 0 ? -1 : 0),
 } as unknown as Tables;
 
 test('a flame graph has each byte once at each depth', () => {
-  const tree = flameTree(tables, [{ site: 0, value: 70 }, { site: 1, value: 20 }, { site: 2, value: 10 }]);
+  const tree = flameTree(tables, [
+    { site: 0, value: 70 },
+    { site: 1, value: 20 },
+    { site: 2, value: 10 },
+  ]);
   assert.equal(tree.value, 100);
   assert.equal(depthOf(tree), 3);
-  assert.deepEqual(tree.children.map((at) => [at.fn, at.value, at.start]), [['p.main', 90, 0], ['cache', 10, 90]]);
+  assert.deepEqual(
+    tree.children.map((at) => [at.fn, at.value, at.start]),
+    [
+      ['p.main', 90, 0],
+      ['cache', 10, 90],
+    ],
+  );
   const alloc = find(tree, ['p.main', 'p.work', 'p.alloc']);
   assert.deepEqual([alloc.fn, alloc.self, pathOf(alloc)], ['p.alloc', 70, ['p.main', 'p.work', 'p.alloc']]);
   assert.equal(find(tree, ['p.main', 'gone']).fn, 'p.main');
@@ -41,17 +72,31 @@ test('a flame graph has each byte once at each depth', () => {
 });
 
 test('a difference has as its width what has grown and what has shrunk', () => {
-  const tree = flameTree(tables, [{ site: 0, value: 70 }, { site: 1, value: -20 }]);
+  const tree = flameTree(tables, [
+    { site: 0, value: 70 },
+    { site: 1, value: -20 },
+  ]);
   assert.deepEqual([tree.value, tree.net], [90, 50]);
-  assert.deepEqual(tree.children[0]?.children.map((at) => at.net), [70, -20]);
+  assert.deepEqual(
+    tree.children[0]?.children.map((at) => at.net),
+    [70, -20],
+  );
 });
 
 function tick(second: number, live: number[], whole = false): Tick {
   return {
-    id: 'x', known: { texts: 0, frames: 0, sites: 0, nodes: 0 }, at_us: second * 1e6, whole,
+    id: 'x',
+    known: { texts: 0, frames: 0, sites: 0, nodes: 0 },
+    at_us: second * 1e6,
+    whole,
     total: { live: live.reduce((a, b) => a + b, 0), allocated: 0 } as Tick['total'],
-    node: [0, 1], node_live: [live.reduce((a, b) => a + b, 0), live[1] ?? 0], node_allocated: [second * 100, 0], node_failures: [0, 0],
-    site: live.map((_, i) => i), site_live: live, site_allocated: live.map(() => second * 10),
+    node: [0, 1],
+    node_live: [live.reduce((a, b) => a + b, 0), live[1] ?? 0],
+    node_allocated: [second * 100, 0],
+    node_failures: [0, 0],
+    site: live.map((_, i) => i),
+    site_live: live,
+    site_allocated: live.map(() => second * 10),
   };
 }
 
@@ -61,7 +106,13 @@ test('the history keeps what is not told of, and adds up', () => {
   history.add({ ...tick(1, []), site: [1], site_live: [5], site_allocated: [50] });
   history.add(tick(4, [3, 3]));
   const timeline = history.timeline('site', tables);
-  assert.deepEqual(timeline.groups?.map((group) => [group.site, group.values]), [[1, [2, 5, 3, 3, 3]], [0, [1, 1, 3, 3, 3]]]);
+  assert.deepEqual(
+    timeline.groups?.map((group) => [group.site, group.values]),
+    [
+      [1, [2, 5, 3, 3, 3]],
+      [0, [1, 1, 3, 3, 3]],
+    ],
+  );
   assert.equal(history.siteAllocated(1, 0, 1e6), 50);
   const children = history.timeline('child', tables);
   assert.deepEqual(children.groups?.find((group) => group.name === 'n0')?.values.at(-1), 3);
@@ -79,11 +130,20 @@ test('the history of days has the peaks, and no more steps than of minutes', () 
 
 test('a map knows live, free and clean cells, and those that were not sampled', () => {
   const map = {
-    known: { texts: 0, frames: 0, sites: 0, nodes: 0 }, at_us: 0, allocators: [{
-      name: 'Pool 1', kind: 'Pool', span: 'run', reserved: 0, addr_min: 0, omitted: 0,
-      spans: { addr: [0, 4096], size: [4096, 4096], free: [2048, 4096], dirty: [1024, 0], block: [1024, 1024], live: [2, 0] },
-      blocks: { addr: [1024], size: [1024], span: [0], allocated_us: [0], site: [7] },
-    }],
+    known: { texts: 0, frames: 0, sites: 0, nodes: 0 },
+    at_us: 0,
+    allocators: [
+      {
+        name: 'Pool 1',
+        kind: 'Pool',
+        span: 'run',
+        reserved: 0,
+        addr_min: 0,
+        omitted: 0,
+        spans: { addr: [0, 4096], size: [4096, 4096], free: [2048, 4096], dirty: [1024, 0], block: [1024, 1024], live: [2, 0] },
+        blocks: { addr: [1024], size: [1024], span: [0], allocated_us: [0], site: [7] },
+      },
+    ],
   } satisfies MemoryMap;
   const model = new MapModel(map);
   const [group] = model.groups;

@@ -19,15 +19,31 @@ export function eventsTab(context: Context): View {
   const detail = h('div', { class: 'card detail', tabindex: '-1' });
   const told = h('p', { class: 'quiet', role: 'status' });
 
-  const many = h('select', { 'aria-label': 'How many' }, choices.map((n) => h('option', { value: String(n) }, `the last ${count(n)}`)));
+  const many = h(
+    'select',
+    { 'aria-label': 'How many' },
+    choices.map((n) => h('option', { value: String(n) }, `the last ${count(n)}`)),
+  );
   many.value = String(choices.find((n) => n === state.number('n')) ?? choices[0]);
   many.addEventListener('change', () => {
     state.set({ n: many.value });
     void view.refresh();
   });
   const kind = h('select', { 'aria-label': 'Kind' });
-  const find = h('input', { type: 'search', placeholder: 'function, child or address', 'aria-label': 'Search events', size: '22', value: state.get('find') ?? '' });
-  const least = h('input', { type: 'text', placeholder: 'such as 64 KiB', 'aria-label': 'Least size', value: state.get('least') ?? '', size: '10' });
+  const find = h('input', {
+    type: 'search',
+    placeholder: 'function, child or address',
+    'aria-label': 'Search events',
+    size: '22',
+    value: state.get('find') ?? '',
+  });
+  const least = h('input', {
+    type: 'text',
+    placeholder: 'such as 64 KiB',
+    'aria-label': 'Least size',
+    value: state.get('least') ?? '',
+    size: '10',
+  });
   const changed = () => {
     state.set({ find: find.value, least: least.value, kind: kind.value });
     filter(false);
@@ -38,7 +54,15 @@ export function eventsTab(context: Context): View {
 
   const rows = new Rows({
     label: 'Events',
-    columns: [{ name: 'Number', width: '11%', number: true }, { name: 'Time', width: '12%' }, { name: 'Event', width: '13%' }, { name: 'Size', width: '10%', number: true }, { name: 'Address', width: '16%' }, { name: 'Child', width: '13%' }, { name: 'Allocated by', width: '25%' }],
+    columns: [
+      { name: 'Number', width: '11%', number: true },
+      { name: 'Time', width: '12%' },
+      { name: 'Event', width: '13%' },
+      { name: 'Size', width: '10%', number: true },
+      { name: 'Address', width: '16%' },
+      { name: 'Child', width: '13%' },
+      { name: 'Allocated by', width: '25%' },
+    ],
     cells: (i) => cells(shown[i] ?? 0),
     failed: (i) => isFailure(shown[i] ?? 0),
     onSelect: (i) => replace(detail, about(shown[i] ?? 0)),
@@ -59,8 +83,12 @@ export function eventsTab(context: Context): View {
     const dropped = events.kind[row] === 0;
     const site = events.site?.[row] ?? -1;
     return [
-      count(events.first + row), events.timed ? clock(timeOf(context, (times[row] ?? 0) / 1000), 3) : '', events.kinds[events.kind[row] ?? 0] ?? '',
-      dropped ? plural(events.size[row] ?? 0, 'event') : bytes(events.size[row] ?? 0), address(row), tables.text(events.owner[row] ?? 0),
+      count(events.first + row),
+      events.timed ? clock(timeOf(context, (times[row] ?? 0) / 1000), 3) : '',
+      events.kinds[events.kind[row] ?? 0] ?? '',
+      dropped ? plural(events.size[row] ?? 0, 'event') : bytes(events.size[row] ?? 0),
+      address(row),
+      tables.text(events.owner[row] ?? 0),
       site >= 0 ? `${tables.site(site)} ${tables.place(site)}` : '',
     ];
   }
@@ -70,17 +98,34 @@ export function eventsTab(context: Context): View {
     const item = (name: string, value: string) => [h('dt', null, name), h('dd', null, value)];
     const site = events.site?.[row] ?? -1;
     const before = row > 0 ? (events.delta_ns[row] ?? 0) : 0;
-    return h('div', null, h('h2', null, `${events.kinds[events.kind[row] ?? 0] ?? ''} ${bytes(events.size[row] ?? 0)}`),
+    return h(
+      'div',
+      null,
+      h('h2', null, `${events.kinds[events.kind[row] ?? 0] ?? ''} ${bytes(events.size[row] ?? 0)}`),
       errors.has(row) && h('p', { class: 'bad' }, errors.get(row) ?? ''),
-      h('dl', null, item('Event', count(events.first + row)), events.timed ? item('Time', `${clock(timeOf(context, (times[row] ?? 0) / 1000), 3)}, ${duration(before / 1000)} after the one before`) : [],
-        item('Address', address(row) || 'none'), item('Child', tables.text(events.owner[row] ?? 0) || 'none')),
-      site >= 0 ? [h('h3', null, 'Allocated by'), siteName(context, site), calls(context, site)] : address(row) !== '' && h('p', { class: 'quiet' }, 'Who allocated the block is not known: it is not live any more, or it was not sampled.'));
+      h(
+        'dl',
+        null,
+        item('Event', count(events.first + row)),
+        events.timed
+          ? item('Time', `${clock(timeOf(context, (times[row] ?? 0) / 1000), 3)}, ${duration(before / 1000)} after the one before`)
+          : [],
+        item('Address', address(row) || 'none'),
+        item('Child', tables.text(events.owner[row] ?? 0) || 'none'),
+      ),
+      site >= 0
+        ? [h('h3', null, 'Allocated by'), siteName(context, site), calls(context, site)]
+        : address(row) !== '' &&
+            h('p', { class: 'quiet' }, 'Who allocated the block is not known: it is not live any more, or it was not sampled.'),
+    );
   }
 
   function filter(atEnd: boolean): void {
     if (!events) return;
     const { kind: kinds, size, owner, site } = events;
-    const wanted = kind.value === '' ? -1 : Number(kind.value), smallest = parseSize(least.value), search = find.value.trim().toLowerCase();
+    const wanted = kind.value === '' ? -1 : Number(kind.value),
+      smallest = parseSize(least.value),
+      search = find.value.trim().toLowerCase();
     const fits = search === '' ? null : searcher(search);
     const list = new Uint32Array(kinds.length);
     let length = 0;
@@ -98,7 +143,8 @@ export function eventsTab(context: Context): View {
 
   // searcher tells of a row whether a text is in the name of its site or child, each of which is looked at once.
   function searcher(search: string): (owner: number, site: number, row: number) => boolean {
-    const sites = new Map<number, boolean>(), owners = new Map<number, boolean>();
+    const sites = new Map<number, boolean>(),
+      owners = new Map<number, boolean>();
     const isAddress = /^0x[0-9a-f]+$/.test(search);
     return (owner, site, row) => {
       if (isAddress) return address(row).startsWith(search);
@@ -111,13 +157,35 @@ export function eventsTab(context: Context): View {
     };
   }
 
-  const again = h('button', { type: 'button', on: { click: () => void view.refresh().then(() => announce('The newest events are shown.')) } }, 'Show the newest');
-  replace(detail, h('p', { class: 'quiet' }, 'Choose an event, with a click or with the arrow keys and Enter: here is then who allocated its block.'));
-  const root = h('div', { class: 'side late' },
-    h('section', { class: 'card', 'aria-label': 'Events' },
-      h('div', { class: 'bar-of-controls' }, h('label', null, h('span', { class: 'quiet' }, 'Show'), many), h('label', null, h('span', { class: 'quiet' }, 'Kind'), kind),
-        h('label', null, h('span', { class: 'quiet' }, 'At least'), least), h('label', null, h('span', { class: 'quiet' }, 'Search'), find), context.page.mode === 'live' && again),
-      told, rows.root), detail);
+  const again = h(
+    'button',
+    { type: 'button', on: { click: () => void view.refresh().then(() => announce('The newest events are shown.')) } },
+    'Show the newest',
+  );
+  replace(
+    detail,
+    h('p', { class: 'quiet' }, 'Choose an event, with a click or with the arrow keys and Enter: here is then who allocated its block.'),
+  );
+  const root = h(
+    'div',
+    { class: 'side late' },
+    h(
+      'section',
+      { class: 'card', 'aria-label': 'Events' },
+      h(
+        'div',
+        { class: 'bar-of-controls' },
+        h('label', null, h('span', { class: 'quiet' }, 'Show'), many),
+        h('label', null, h('span', { class: 'quiet' }, 'Kind'), kind),
+        h('label', null, h('span', { class: 'quiet' }, 'At least'), least),
+        h('label', null, h('span', { class: 'quiet' }, 'Search'), find),
+        context.page.mode === 'live' && again,
+      ),
+      told,
+      rows.root,
+    ),
+    detail,
+  );
 
   const view: View = {
     root,
@@ -132,7 +200,11 @@ export function eventsTab(context: Context): View {
       let time = answer.begin_ns;
       for (let i = 0; i < times.length; i++) times[i] = time += answer.delta_ns[i] ?? 0;
       const chosen = kind.value || (state.get('kind') ?? '');
-      replace(kind, h('option', { value: '' }, 'all'), answer.kinds.map((name, i) => h('option', { value: String(i) }, name)));
+      replace(
+        kind,
+        h('option', { value: '' }, 'all'),
+        answer.kinds.map((name, i) => h('option', { value: String(i) }, name)),
+      );
       kind.value = answer.kinds[Number(chosen)] !== undefined ? chosen : '';
       filter(true);
     },

@@ -20,7 +20,12 @@ const measures: { id: Measure; name: string; means: string }[] = [
   { id: 'pinned', name: 'Pinned', means: 'free bytes of Pool and Slab that blocks keep from other sizes' },
 ];
 
-interface SiteRow { site: number; value: number; blocks: number; error: number } // of a value that is an estimate
+interface SiteRow {
+  site: number;
+  value: number;
+  blocks: number;
+  error: number;
+} // of a value that is an estimate
 
 export function flameTab(context: Context): View {
   const { state, page } = context;
@@ -40,13 +45,45 @@ export function flameTab(context: Context): View {
     onPoint: (at) => read(at),
     onZoom: (at) => state.set({ zoom: at.parent ? pathOf(at).join('\n') : null }),
   });
-  const table = new Table<SiteRow>([
-    { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
-    { name: 'Value', number: true, by: (row) => row.value, cell: (row) => `${amount(measure, row.value, difference())}${row.error > 0 ? ` ± ${coarse(row.error)}` : ''}` },
-    { name: 'Share', bar: true, cell: (row) => h('span', null, share(Math.abs(row.value), tree?.value ?? 0), meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0')) },
-    { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
-    { name: 'Calls', cell: (row) => h('button', { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(row.site)}`, on: { click: () => showCalls(row.site) } }, 'Calls') },
-  ], '', 15);
+  const table = new Table<SiteRow>(
+    [
+      { name: 'Site', by: (row) => context.tables.label(row.site), cell: (row) => siteName(context, row.site) },
+      {
+        name: 'Value',
+        number: true,
+        by: (row) => row.value,
+        cell: (row) => `${amount(measure, row.value, difference())}${row.error > 0 ? ` ± ${coarse(row.error)}` : ''}`,
+      },
+      {
+        name: 'Share',
+        bar: true,
+        cell: (row) =>
+          h(
+            'span',
+            null,
+            share(Math.abs(row.value), tree?.value ?? 0),
+            meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0'),
+          ),
+      },
+      { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
+      {
+        name: 'Calls',
+        cell: (row) =>
+          h(
+            'button',
+            {
+              type: 'button',
+              class: 'link',
+              'aria-label': `Calls of ${context.tables.label(row.site)}`,
+              on: { click: () => showCalls(row.site) },
+            },
+            'Calls',
+          ),
+      },
+    ],
+    '',
+    15,
+  );
   const stack = h('div', { class: 'detail', tabindex: '-1' });
 
   function read(at: Flame | null): void {
@@ -54,9 +91,23 @@ export function flameTab(context: Context): View {
     if (!shown || !tree) return replace(reading);
     const all = tree.value;
     const below = shown.children.length;
-    replace(reading,
-      h('p', null, h('strong', { class: 'code' }, shown.parent ? shown.fn : `all of ${plural(countSites(tree), 'site')}`), shown.parent && h('span', { class: 'quiet' }, ` ${shown.place}`)),
-      h('p', null, describe(shown), shown.parent ? `, ${share(shown.value, all)} of all` : '', shown.self > 0 ? ` · by itself ${amount(measure, shown.self, false)}` : '', below > 0 ? ` · calls ${plural(below, 'function')} that allocate` : ''));
+    replace(
+      reading,
+      h(
+        'p',
+        null,
+        h('strong', { class: 'code' }, shown.parent ? shown.fn : `all of ${plural(countSites(tree), 'site')}`),
+        shown.parent && h('span', { class: 'quiet' }, ` ${shown.place}`),
+      ),
+      h(
+        'p',
+        null,
+        describe(shown),
+        shown.parent ? `, ${share(shown.value, all)} of all` : '',
+        shown.self > 0 ? ` · by itself ${amount(measure, shown.self, false)}` : '',
+        below > 0 ? ` · calls ${plural(below, 'function')} that allocate` : '',
+      ),
+    );
   }
 
   function showCalls(site: number): void {
@@ -73,7 +124,10 @@ export function flameTab(context: Context): View {
     }
     const { frames, value } = matching(tree, patternOf(pattern));
     canvas.highlight(frames);
-    found.textContent = frames.size === 0 ? 'nothing fits' : `${plural(frames.size, 'frame')} with ${amount(measure, value, false)}, ${share(value, tree.value)}`;
+    found.textContent =
+      frames.size === 0
+        ? 'nothing fits'
+        : `${plural(frames.size, 'frame')} with ${amount(measure, value, false)}, ${share(value, tree.value)}`;
   }
 
   async function draw(): Promise<void> {
@@ -90,29 +144,66 @@ export function flameTab(context: Context): View {
     read(null);
     const row = new Map(snapshot.sites.site.map((site, i) => [site, i]));
     table.caption(`Sites by ${measures.find(({ id }) => id === measure)?.means ?? ''}${difference() ? ', and how that has changed' : ''}`);
-    table.show(amounts.filter(({ value }) => value !== 0).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).map(({ site, value }) => ({
-      site, value, blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0, error: measure === 'live' && !difference() ? snapshot?.sites.live_error[row.get(site) ?? -1] ?? 0 : 0,
-    })));
+    table.show(
+      amounts
+        .filter(({ value }) => value !== 0)
+        .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
+        .map(({ site, value }) => ({
+          site,
+          value,
+          blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0,
+          error: measure === 'live' && !difference() ? (snapshot?.sites.live_error[row.get(site) ?? -1] ?? 0) : 0,
+        })),
+    );
   }
 
-  const find = h('input', { type: 'search', placeholder: 'function or package', 'aria-label': 'Search functions', value: state.get('find') ?? '' });
+  const find = h('input', {
+    type: 'search',
+    placeholder: 'function or package',
+    'aria-label': 'Search functions',
+    value: state.get('find') ?? '',
+  });
   find.addEventListener('input', () => {
     state.set({ find: find.value });
     search();
   });
   const marks = markPicker(context, () => void draw());
-  const root = h('div', { class: 'stack' },
-    h('section', { class: 'card', 'aria-label': 'Flame graph' },
-      h('div', { class: 'bar-of-controls' },
-        segments('By', measures.map(({ id, name, means }) => ({ id, name, off: has.has(id) ? undefined : `not known: ${means}` })), measure, (chosen) => {
-          measure = chosen;
-          state.set({ by: chosen });
-          void draw();
-        }),
-        h('label', null, h('span', { class: 'quiet' }, 'Search'), find, found), marks.root),
-      canvas.root, reading,
-      h('p', { class: 'keys' }, 'Click a frame to zoom in, and again to zoom out. By keys: arrows walk, ', h('kbd', null, 'Enter'), ' zooms in, ', h('kbd', null, 'Esc'), ' out.')),
-    card('By site', null, table.root, stack));
+  const root = h(
+    'div',
+    { class: 'stack' },
+    h(
+      'section',
+      { class: 'card', 'aria-label': 'Flame graph' },
+      h(
+        'div',
+        { class: 'bar-of-controls' },
+        segments(
+          'By',
+          measures.map(({ id, name, means }) => ({ id, name, off: has.has(id) ? undefined : `not known: ${means}` })),
+          measure,
+          (chosen) => {
+            measure = chosen;
+            state.set({ by: chosen });
+            void draw();
+          },
+        ),
+        h('label', null, h('span', { class: 'quiet' }, 'Search'), find, found),
+        marks.root,
+      ),
+      canvas.root,
+      reading,
+      h(
+        'p',
+        { class: 'keys' },
+        'Click a frame to zoom in, and again to zoom out. By keys: arrows walk, ',
+        h('kbd', null, 'Enter'),
+        ' zooms in, ',
+        h('kbd', null, 'Esc'),
+        ' out.',
+      ),
+    ),
+    card('By site', null, table.root, stack),
+  );
 
   return {
     root,
@@ -187,19 +278,33 @@ async function moment(context: Context, at: string | null): Promise<SiteColumns 
 function savedAt(timeline: Timeline, us: number): SiteColumns {
   const step = Math.max(0, Math.min(timeline.total.length - 1, Math.round((us - timeline.begin_us) / timeline.step_us)));
   const groups = (timeline.groups ?? []).filter((group) => group.site >= 0);
-  return columns(groups.map((group) => group.site), groups.map((group) => group.values[step] ?? 0), []);
+  return columns(
+    groups.map((group) => group.site),
+    groups.map((group) => group.values[step] ?? 0),
+    [],
+  );
 }
 
 // markPicker chooses what is compared: marks of a live page, and quarters of a recording.
 function markPicker(context: Context, changed: () => void): { root: HTMLElement; update(): void } {
   const { state, page } = context;
-  const from = h('select', { 'aria-label': 'Compared with' }), to = h('select', { 'aria-label': 'And' });
-  const root = h('div', { class: 'choice' }, h('label', null, h('span', { class: 'quiet' }, 'Change since'), from), h('label', null, h('span', { class: 'quiet' }, 'until'), to));
+  const from = h('select', { 'aria-label': 'Compared with' }),
+    to = h('select', { 'aria-label': 'And' });
+  const root = h(
+    'div',
+    { class: 'choice' },
+    h('label', null, h('span', { class: 'quiet' }, 'Change since'), from),
+    h('label', null, h('span', { class: 'quiet' }, 'until'), to),
+  );
   const legend = h('span', { class: 'quiet' });
   root.append(legend);
   const options = (): [string, string][] => {
     const marks = context.marks.map((mark): [string, string] => [String(mark.atUS), `${mark.name}, ${clock(timeOf(context, mark.atUS))}`]);
-    if (isLive(context)) return [...(context.history.steps > 1 ? [[String(context.history.beginUS), 'this page was opened'] as [string, string]] : []), ...marks];
+    if (isLive(context))
+      return [
+        ...(context.history.steps > 1 ? [[String(context.history.beginUS), 'this page was opened'] as [string, string]] : []),
+        ...marks,
+      ];
     return [0, 0.25, 0.5, 0.75].map((part) => {
       const us = Math.round(page.first_us + part * (page.now_us - page.first_us));
       return [String(us), part === 0 ? 'the beginning' : `${duration(us - page.first_us)} after it`];
@@ -208,16 +313,32 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
   const update = () => {
     const list = options();
     const fill = (select: HTMLSelectElement, name: string, chosen: string | null) => {
-      replace(select, h('option', { value: '' }, name), list.map(([value, label]) => h('option', { value }, label)));
+      replace(
+        select,
+        h('option', { value: '' }, name),
+        list.map(([value, label]) => h('option', { value }, label)),
+      );
       select.value = list.some(([value]) => value === chosen) ? (chosen as string) : '';
     };
     fill(from, 'nothing: show all', state.get('from'));
     fill(to, isLive(context) ? 'now' : 'the end', state.get('to'));
     from.disabled = list.length === 0;
     to.disabled = from.value === '';
-    replace(legend, from.value !== '' && [' ', h('span', { class: 'swatch', style: { background: 'var(--grow)' } }), 'grown ', h('span', { class: 'swatch', style: { background: 'var(--shrink)' } }), 'shrunk; the width is by how much']);
+    replace(
+      legend,
+      from.value !== '' && [
+        ' ',
+        h('span', { class: 'swatch', style: { background: 'var(--grow)' } }),
+        'grown ',
+        h('span', { class: 'swatch', style: { background: 'var(--shrink)' } }),
+        'shrunk; the width is by how much',
+      ],
+    );
   };
-  for (const [select, name] of [[from, 'from'], [to, 'to']] as const) {
+  for (const [select, name] of [
+    [from, 'from'],
+    [to, 'to'],
+  ] as const) {
     select.addEventListener('change', () => {
       state.set({ [name]: select.value, zoom: null });
       update();
@@ -227,4 +348,3 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
   update();
   return { root, update };
 }
-
