@@ -110,11 +110,9 @@ func TestNobodyLooks(t *testing.T) {
 // TestManyLook: four cost what one does, and each kind of answer takes a three-hundredth of a processor at most.
 func TestManyLook(t *testing.T) {
 	for takes, want := range map[time.Duration]struct{ ticks, answers int64 }{
-		0:                      {300, 300}, // a second each
-		3 * time.Millisecond:   {299, 299},
-		20 * time.Millisecond:  {50, 50}, // six seconds each
-		100 * time.Millisecond: {10, 10},
-		2 * time.Second:        {1, 1},
+		0:                     {300, 300}, // a second each
+		20 * time.Millisecond: {50, 50},   // six seconds each
+		2 * time.Second:       {1, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &slow{takes: takes}
