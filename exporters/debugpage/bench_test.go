@@ -24,8 +24,8 @@ func BenchmarkAnswers(b *testing.B) {
 	})
 	l := newLive(Options{Profile: p.Profile, Ring: p.Ring}, []*alloctrace.Proxy{p.Proxy})
 	for _, q := range []page.Query{
-		{What: page.GetPage}, {What: page.GetTables}, {What: page.GetSnapshot, AtUS: page.Latest}, {What: page.GetBlocks, N: 100_000}, {What: page.GetMap},
-		{What: page.GetEvents, N: 1_000_000}, {What: page.GetBetween, ToUS: page.Latest}, {What: page.GetLifetimes}, {What: page.GetLeaks},
+		{What: page.GetPage}, {What: page.GetSnapshot, AtUS: page.Latest}, {What: page.GetBlocks, N: 100_000}, {What: page.GetMap},
+		{What: page.GetEvents, N: 1_000_000}, {What: page.GetBetween, ToUS: page.Latest}, {What: page.GetLifetimes}, {What: page.GetLeaks}, {What: page.GetTables},
 	} {
 		b.Run(q.What, func(b *testing.B) {
 			var packed []byte

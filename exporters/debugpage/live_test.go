@@ -1,6 +1,7 @@
 package debugpage
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"math/rand/v2"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/alloctest"
@@ -48,7 +48,7 @@ type held struct {
 	blockalloc.Block
 	by   *alloctrace.Proxy
 	site string // the child and the function
-	at   time.Time
+	n    int    // of the events before it
 }
 
 // A model knows what the page is to show.
@@ -99,7 +99,7 @@ func (m *model) step(t *testing.T, r *rand.Rand) {
 		if child == m.children[0] { // which is nobody's child
 			site = " " + name
 		}
-		m.live = append(m.live, held{b, child, site, time.Now()})
+		m.live = append(m.live, held{b, child, site, len(m.events)})
 		m.allocated[site] += int64(b.Size())
 		m.events = append(m.events, "allocated")
 	}
@@ -238,9 +238,9 @@ func (m *model) checkBlocks(t *testing.T, blocks *page.Blocks, name *names) {
 	if len(blocks.Addr) != len(m.live) || blocks.All != int64(len(m.live)) || blocks.Weight != nil {
 		t.Fatalf("%d blocks of %d, want %d", len(blocks.Addr), blocks.All, len(m.live))
 	}
-	byTime := slices.Clone(m.live)
-	slices.SortFunc(byTime, func(a, b held) int { return a.at.Compare(b.at) })
-	for row, h := range byTime {
+	oldest := slices.Clone(m.live)
+	slices.SortFunc(oldest, func(a, b held) int { return cmp.Compare(a.n, b.n) })
+	for row, h := range oldest {
 		if blocks.Addr[row]+blocks.AddrMin != int64(h.Addr()) || blocks.Size[row] != int64(h.Size()) || name.site(blocks.Site[row]) != h.site {
 			t.Errorf("block %d is %d bytes at %#x of %s, want %v of %s", row, blocks.Size[row], blocks.Addr[row]+blocks.AddrMin, name.site(blocks.Site[row]), h.Block, h.site)
 		}

@@ -62,7 +62,7 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 	}
 	p.first, p.last = in.Span()
 	type owner struct{ proxy, child string }
-	stats := make(map[owner]*page.Stats)
+	stats, slack := make(map[owner]*page.Stats), make(map[owner]int64)
 	sizes := make(map[int]*counter.Class)
 	h := in.Read(history.Options{
 		Observe: func(e recording.Event) {
@@ -72,7 +72,12 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 			}
 			countEvent(stats[of], e.Kind)
 		},
-		Ended: func(b history.Block) { p.ended(b, sizes) },
+		Ended: func(b history.Block) {
+			p.ended(b, sizes)
+			if b.Live && b.Requested > 0 {
+				slack[owner{b.Site.Proxy, b.Site.Child}] += int64(b.Size - b.Requested)
+			}
+		},
 	})
 	p.unknown, p.counts = h.Unknown(), h.Counts()
 	p.peak, p.peakAt = h.Peak()
@@ -88,6 +93,7 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 		if s == nil {
 			s = new(page.Stats)
 		}
+		s.Slack = slack[owner{o.Proxy, o.Child}]
 		s.Frees = max(0, s.Frees) // a second free that a Proxy refuses is delivered as a failure alone
 		s.Live, s.LiveBlocks, s.Peak, s.Allocated, s.Freed = o.Live.Bytes, o.Live.Blocks, o.Peak.Bytes, o.Allocated.Bytes, o.Allocated.Bytes-o.Live.Bytes
 		p.owners = append(p.owners, recordedOwner{o, *s})

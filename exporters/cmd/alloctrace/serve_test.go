@@ -13,7 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alloctrace/alloctrace"
+	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/history"
 	"github.com/alloctrace/alloctrace/hooks/blackbox"
 )
 
@@ -176,6 +180,69 @@ func sumOf(list []int64) (s int64) {
 		s += n
 	}
 	return s
+}
+
+// TestServeSlack: what was granted beyond what was asked for is the slack of who holds it.
+func TestServeSlack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.alloctrace")
+	rec, err := recording.Create(path, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := alloctrace.Wrap(new(rounding), alloctrace.WithHooks(rec))
+	hold(t, mem, 100)
+	b := hold(t, mem.Child("a"), 1)
+	hold(t, mem.Child("b"), 28)
+	if err := errors.Join(mem.Child("a").Free(b), rec.Close()); err != nil {
+		t.Fatal(err)
+	}
+	url, end := served(t, path)
+	s := answer[page.Snapshot](t, url+"api/snapshot", 200)
+	if s.Total.Slack != 64 || !slices.Equal(s.Nodes.Slack, []int64{64, 0, 36}) || s.Total.Live != 192 || s.Total.Frees != 1 {
+		t.Errorf("all is %+v, and by node %+v", s.Total, s.Nodes)
+	}
+	if _, err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A rounding grants multiples of 64 bytes.
+type rounding struct{ blockalloc.Heap }
+
+func (r *rounding) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
+	granted := l
+	granted.Size = (l.Size + 63) &^ 63
+	b, err := r.Heap.Allocate(granted)
+	if err != nil {
+		return b, err
+	}
+	return blockalloc.NewBlock(b.Pointer(), granted.Size, l)
+}
+
+func (r *rounding) Free(b blockalloc.Block) error {
+	b, err := blockalloc.NewBlock(b.Pointer(), b.Size(), blockalloc.Layout{Size: b.Size(), Align: b.Align()})
+	if err != nil {
+		return err
+	}
+	return r.Heap.Free(b)
+}
+
+// TestSuspectLeak: what was only filled is not suspicious.
+func TestSuspectLeak(t *testing.T) {
+	freed := history.Amount{Blocks: 1}
+	for _, c := range []struct {
+		leak history.Leak
+		want int
+	}{
+		{history.Leak{Site: &history.Site{}, Grows: true, Quarters: [4]int64{1, 2, 3, 4}}, 3},
+		{history.Leak{Site: &history.Site{Freed: freed}, Grows: true, Quarters: [4]int64{1, 2, 3, 4}}, 2},
+		{history.Leak{Site: &history.Site{Freed: freed}, Grows: true, Quarters: [4]int64{100, 900, 990, 1000}, Outlived: 1}, 1},
+		{history.Leak{Site: &history.Site{Freed: freed}, Quarters: [4]int64{4, 3, 3, 4}}, 0},
+	} {
+		if got, why := suspectLeak(&c.leak); got != c.want || (why == "") != (got == 0) {
+			t.Errorf("%+v is %d: %s, want %d", c.leak, got, why, c.want)
+		}
+	}
 }
 
 // TestServeBlackBox: the page has what the box has, which newBox says.
