@@ -145,7 +145,8 @@ export class History {
     if (!series || steps < 1) return 0;
     const last = series.allocated[this.steps - 1] as number,
       before = series.allocated[this.steps - 1 - steps] as number;
-    return (last - before) / ((steps * this.stepUS) / 1e6);
+    const us = (this.times[this.steps - 1] as number) - (this.times[this.steps - 1 - steps] as number);
+    return us > 0 ? (last - before) / (us / 1e6) : 0;
   }
 
   private stepAt(us: number): number {

@@ -32,7 +32,7 @@ const renders: Record<Tab, Render> = {
 const everyMS = 5000; // a tab that is looked at is refreshed so often, and less often if that takes long
 
 class App {
-  private readonly views = new Map<Tab, View>();
+  private view: View | null = null; // of the tab that is shown, if there is data for it
   private readonly main = h('main', { id: 'main', tabindex: '-1' });
   private readonly panel = h('div', { role: 'tabpanel', id: 'panel', tabindex: '-1' });
   private readonly tablist = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Views' });
@@ -44,6 +44,7 @@ class App {
   private next = 0;
   private paused = false;
   private stream: Stream | null = null;
+  private ticked = Promise.resolve(); // once the last tick was taken in: each says what has changed since the one before
   private readonly awaiting: (() => void)[] = []; // the next tick
 
   constructor(
@@ -74,7 +75,7 @@ class App {
     onTheme(() => this.redraw());
     if (isLive(context)) {
       this.stream = new Stream(
-        (tick) => void this.tick(tick),
+        (tick) => (this.ticked = this.ticked.then(() => this.tick(tick)).catch((reason: Error) => this.complain(reason.message))),
         (connection) => this.say(connection),
       );
       setInterval(() => this.refreshIfDue(), 500);
@@ -197,7 +198,7 @@ class App {
     }
     this.panel.setAttribute('aria-labelledby', `tab-${tab}`);
     document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${this.context.page.title} · alloctrace`;
-    this.views.delete(tab); // its parameters may be others now
+    this.view = null;
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
     if (!this.hasData(tab)) {
       replace(this.problem);
@@ -212,15 +213,10 @@ class App {
       );
       return;
     }
-    const view = renders[tab](this.context);
-    this.views.set(tab, view);
+    const view = (this.view = renders[tab](this.context));
     replace(this.panel, view.root);
     this.tellAge();
     void this.refresh();
-  }
-
-  private get view(): View | undefined {
-    return this.views.get(this.context.state.tab);
   }
 
   private async refresh(): Promise<void> {
@@ -232,13 +228,16 @@ class App {
       await view.refresh();
       replace(this.problem);
     } catch (reason) {
-      if (view === this.view) replace(this.problem, h('p', { class: 'note' }, (reason as Error).message));
-      if (!(reason instanceof Error)) throw reason;
+      if (view === this.view) this.complain((reason as Error).message);
     }
     this.refreshing = false;
     this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
     if (view === this.view) this.panel.setAttribute('aria-busy', 'false');
     this.tellAge();
+  }
+
+  private complain(message: string): void {
+    replace(this.problem, h('p', { class: 'note' }, message));
   }
 
   private refreshIfDue(): void {
@@ -297,7 +296,7 @@ class App {
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
       announce('The page is saved.');
     } catch (reason) {
-      replace(this.problem, h('p', { class: 'note' }, `It was not saved: ${(reason as Error).message}`));
+      this.complain(`It was not saved: ${(reason as Error).message}`);
     }
   }
 

@@ -246,6 +246,19 @@ export class Table<T> {
   }
 }
 
+// callsColumn has a button that shows the calls of a row's site.
+export function callsColumn<T extends { site: number }>(context: Context, show: (site: number) => void): TableColumn<T> {
+  return {
+    name: 'Calls',
+    cell: ({ site }) =>
+      h(
+        'button',
+        { type: 'button', class: 'link', 'aria-label': `Calls of ${context.tables.label(site)}`, on: { click: () => show(site) } },
+        'Calls',
+      ),
+  };
+}
+
 // spark is a small plot of values from 0 on, beside numbers that say what matters of it.
 export function spark(values: number[], name = 'c0'): HTMLCanvasElement {
   const canvas = h('canvas', { class: 'spark', 'aria-hidden': 'true' });

@@ -8,15 +8,16 @@ import { colour } from './theme';
 
 export interface Area {
   name: string;
-  brief: string;
+  brief: string; // for places without room
   colour: string;
   values: number[];
-} // brief is for places without room
+}
 
+// Selection is a span of time, in milliseconds since 1970.
 export interface Selection {
   from: number;
   to: number;
-} // milliseconds since 1970
+}
 
 export interface Marker {
   at: number;
@@ -61,7 +62,6 @@ export class Stacked {
     this.waiting.hidden = true;
     this.root.style.minHeight = `${height}px`; // for what is below not to move
     new ResizeObserver(() => this.resize()).observe(this.root);
-    window.addEventListener('mouseup', () => (this.dragging = false));
   }
 
   // show draws areas, the first one lowest. Where the total is larger than their sum, a line shows it.
@@ -140,7 +140,10 @@ export class Stacked {
       this.data(),
       this.root,
     );
-    this.plot.over.addEventListener('mousedown', () => (this.dragging = true));
+    this.plot.over.addEventListener('mousedown', () => {
+      this.dragging = true;
+      window.addEventListener('mouseup', () => (this.dragging = false), { once: true });
+    });
     this.drawSelection();
   }
 

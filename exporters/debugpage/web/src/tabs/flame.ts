@@ -7,7 +7,7 @@ import { h, replace } from '../dom';
 import { bytes, change, clock, coarse, count, duration, plural, share } from '../format';
 import { FlameCanvas } from '../flamecanvas';
 import { flameTree, matching, pathOf, type Amount, type Flame } from '../flametree';
-import { calls, card, meter, segments, siteName, Table } from '../parts';
+import { calls, callsColumn, card, meter, segments, siteName, Table } from '../parts';
 import { loadTimeline } from '../timelines';
 import { columns } from '../history';
 import type { Measure, SiteColumns, Snapshot, Timeline } from '../types';
@@ -24,8 +24,8 @@ interface SiteRow {
   site: number;
   value: number;
   blocks: number;
-  error: number;
-} // of a value that is an estimate
+  error: number; // of a value that is an estimate
+}
 
 export function flameTab(context: Context): View {
   const { state, page } = context;
@@ -66,20 +66,7 @@ export function flameTab(context: Context): View {
           ),
       },
       { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
-      {
-        name: 'Calls',
-        cell: (row) =>
-          h(
-            'button',
-            {
-              type: 'button',
-              class: 'link',
-              'aria-label': `Calls of ${context.tables.label(row.site)}`,
-              on: { click: () => showCalls(row.site) },
-            },
-            'Calls',
-          ),
-      },
+      callsColumn(context, showCalls),
     ],
     '',
     15,
@@ -310,8 +297,11 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
       return [String(us), part === 0 ? 'the beginning' : `${duration(us - page.first_us)} after it`];
     });
   };
+  let shown: string | null = null; // options
   const update = () => {
     const list = options();
+    if (String(list) === shown) return; // one may be choosing
+    shown = String(list);
     const fill = (select: HTMLSelectElement, name: string, chosen: string | null) => {
       replace(
         select,
@@ -323,6 +313,9 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
     fill(from, 'nothing: show all', state.get('from'));
     fill(to, isLive(context) ? 'now' : 'the end', state.get('to'));
     from.disabled = list.length === 0;
+    chosen();
+  };
+  const chosen = () => {
     to.disabled = from.value === '';
     replace(
       legend,
@@ -341,7 +334,7 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
   ] as const) {
     select.addEventListener('change', () => {
       state.set({ [name]: select.value, zoom: null });
-      update();
+      chosen();
       changed();
     });
   }

@@ -4,7 +4,7 @@ import { api } from '../api';
 import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, change, clock, count, duration, plural } from '../format';
-import { calls, card, sentence, siteName, spark, Table } from '../parts';
+import { calls, callsColumn, card, sentence, siteName, spark, Table } from '../parts';
 import { loadTimeline } from '../timelines';
 import type { Leaks, Unreachable } from '../types';
 
@@ -69,20 +69,7 @@ export function leaksTab(context: Context): View {
         cell: (row) =>
           spark(isLive(context) ? context.history.siteValues(row.site, 300) : (values.get(row.site) ?? row.quarters ?? []), 'grow'),
       },
-      {
-        name: 'Calls',
-        cell: (row) =>
-          h(
-            'button',
-            {
-              type: 'button',
-              class: 'link',
-              'aria-label': `Calls of ${context.tables.label(row.site)}`,
-              on: { click: () => show(row.site) },
-            },
-            'Calls',
-          ),
-      },
+      callsColumn(context, show),
     ],
     'Sites that have live blocks, the most suspicious first',
     20,
@@ -158,20 +145,7 @@ function unreachableCard(context: Context, show: (site: number) => void): HTMLEl
       { name: 'Bytes', number: true, by: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
       { name: 'Blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
       { name: 'Oldest', number: true, by: (row) => -row.oldest, cell: (row) => duration(answer ? answer.at_us - row.oldest : 0) },
-      {
-        name: 'Calls',
-        cell: (row) =>
-          h(
-            'button',
-            {
-              type: 'button',
-              class: 'link',
-              'aria-label': `Calls of ${context.tables.label(row.site)}`,
-              on: { click: () => show(row.site) },
-            },
-            'Calls',
-          ),
-      },
+      callsColumn(context, show),
     ],
     'Blocks that nothing points to any more, by site',
   );

@@ -4,7 +4,7 @@ import { api, isSaved } from '../api';
 import { isLive, timeOf, type Context, type View } from '../context';
 import { announce, h, replace, text } from '../dom';
 import { bytes, change, clock, count, duration, plural, share } from '../format';
-import { calls, card, meter, segments, siteName, swatch, Table } from '../parts';
+import { calls, callsColumn, card, meter, segments, siteName, swatch, Table } from '../parts';
 import { Stacked, type Selection } from '../stacked';
 import { areasOf, groupName, loadTimeline, timesOf } from '../timelines';
 import type { Between, By, Timeline } from '../types';
@@ -84,20 +84,7 @@ export function timelineTab(context: Context): View {
             ? ''
             : h('span', null, share(Math.min(row.live, row.allocated), row.allocated), meter(row.live, row.allocated)),
       },
-      {
-        name: 'Calls',
-        cell: (row) =>
-          h(
-            'button',
-            {
-              type: 'button',
-              class: 'link',
-              'aria-label': `Calls of ${context.tables.label(row.site)}`,
-              on: { click: () => replace(stack, h('h3', null, 'Calls'), calls(context, row.site)) },
-            },
-            'Calls',
-          ),
-      },
+      callsColumn(context, (site) => replace(stack, h('h3', null, 'Calls'), calls(context, site))),
     ],
     'What was allocated in the span, by site',
     12,
@@ -150,7 +137,9 @@ export function timelineTab(context: Context): View {
     from.value = chosen ? ((chosen.from - began()) / 1000).toFixed(1) : '';
     to.value = chosen ? ((chosen.to - began()) / 1000).toFixed(1) : '';
     replace(stack);
-    if (chosen) await showSpan(us(chosen.from), us(chosen.to));
+    if (!chosen) return;
+    await showSpan(us(chosen.from), us(chosen.to));
+    if (selection === chosen) announce(spanTitle.textContent ?? '');
   }
 
   async function showSpan(fromUS: number, toUS: number): Promise<void> {
@@ -172,7 +161,6 @@ export function timelineTab(context: Context): View {
     const sentence = `From ${clock(timeOf(context, fromUS), 1)} to ${clock(timeOf(context, toUS), 1)}, ${duration(toUS - fromUS)}: ${bytes(live)} in ${plural(blocks, 'block')} allocated there ${Math.round(blocks) === 1 ? 'is' : 'are'} live ${when}.`;
     text(spanTitle, sentence);
     spanTable.show(list.filter((row) => row.live > 0 || (row.allocated ?? 0) > 0));
-    announce(sentence);
   }
 
   const help = h(
