@@ -60,11 +60,15 @@ export class History {
     }
   }
 
-  // write fills the steps from the last one to this one. A step has the most live bytes of its ticks, and the latest sum of those allocated.
+  // write fills the steps from the last one to this one, those in between with what a line between them says: a busy program has fewer ticks.
+  // A step has the most live bytes of its ticks, and the latest sum of those allocated.
   private write(series: Series, step: number): void {
+    const from = Math.max(0, this.steps - 1);
+    const { live, allocated } = this.steps > 0 ? { live: series.live[from] ?? 0, allocated: series.allocated[from] ?? 0 } : series.last;
     for (let i = this.steps; i <= step; i++) {
-      series.live[i] = series.last.live;
-      series.allocated[i] = series.last.allocated;
+      const part = step > from ? (i - from) / (step - from) : 1;
+      series.live[i] = Math.round(live + part * (series.last.live - live));
+      series.allocated[i] = Math.round(allocated + part * (series.last.allocated - allocated));
     }
     if (step === this.steps - 1) {
       series.live[step] = Math.max(series.live[step] ?? 0, series.last.live);

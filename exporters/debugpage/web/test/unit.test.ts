@@ -100,7 +100,7 @@ function tick(second: number, live: number[], whole = false): Tick {
   };
 }
 
-test('the history keeps what is not told of, and adds up', () => {
+test('the history keeps what is not told of, has a line where ticks are missing, and adds up', () => {
   const history = new History();
   history.add(tick(0, [1, 2], true));
   history.add({ ...tick(1, []), site: [1], site_live: [5], site_allocated: [50] });
@@ -109,8 +109,8 @@ test('the history keeps what is not told of, and adds up', () => {
   assert.deepEqual(
     timeline.groups?.map((group) => [group.site, group.values]),
     [
-      [1, [2, 5, 3, 3, 3]],
-      [0, [1, 1, 3, 3, 3]],
+      [1, [2, 5, 4, 4, 3]],
+      [0, [1, 1, 2, 2, 3]],
     ],
   );
   assert.equal(history.siteAllocated(1, 0, 1e6), 50);

@@ -102,7 +102,7 @@ export function mapTab(context: Context): View {
     const unknown = model.groups.reduce((sum, group) => sum + group.unknown, 0);
     unsampled.textContent =
       unknown > 0
-        ? `${plural(unknown, 'live block')} ${unknown === 1 ? 'was' : 'were'} not sampled: which squares they have is not known, and the first free ones are drawn as theirs.`
+        ? `${plural(unknown, 'live block')} ${unknown === 1 ? 'was' : 'were'} not sampled, or came meanwhile: which squares they have is not known, and the first free ones are drawn as theirs.`
         : '';
     const sampled = model.groups.some((group) => group.unknown > 0) ? [{ name: 'live, not sampled', colour: 'strong-line' }] : [];
     const live =
