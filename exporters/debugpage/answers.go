@@ -13,7 +13,7 @@ import (
 )
 
 // An answer is given to all who ask for the same while it is new: so that what they cost does not grow with their number, and however much an
-// answer costs, asking for it all the time takes at most a three-hundredth of a processor. There are a few kinds of them, and their garbage is to be
+// answer costs, asking for it all the time takes at most a five-hundredth of a processor. There are a few kinds of them, and their garbage is to be
 // collected too: together that is a hundredth.
 type answer struct {
 	done chan struct{} // closed once the rest is there
@@ -26,7 +26,7 @@ type answer struct {
 // An answer is new for answerTime, and for answerShare times what it took to make.
 const (
 	answerTime  = time.Second
-	answerShare = 300
+	answerShare = 500
 )
 
 func (a *answer) isNew() bool {

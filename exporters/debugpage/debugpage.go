@@ -24,7 +24,7 @@
 // While nobody looks there is no goroutine and no timer, and nothing is kept but the names of what was shown, and what was live at the last mark.
 // While somebody looks, the counters and
 // sites are read once a second, for all who look together: some 50 to 130 nanoseconds for each child, and a microsecond for each site.
-// What costs more, such as the map, is made when its tab is open. It is made again once three hundred times as long has passed as it
+// What costs more, such as the map, is made when its tab is open. It is made again once five hundred times as long has passed as it
 // took: so that a page takes at most a hundredth of a processor, however many look.
 package debugpage
 

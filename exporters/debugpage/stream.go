@@ -34,7 +34,7 @@ type ticked struct {
 	change, all []byte // JSON; change is nil if there was none before; all is made when somebody needs it
 }
 
-// tickTime is how often there is a Tick: less often if it takes more than a three-hundredth of that.
+// tickTime is how often there is a Tick: less often if it takes more than a five-hundredth of that.
 const tickTime = time.Second
 
 // writeTime is how long a looker has to take an event.

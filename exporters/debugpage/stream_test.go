@@ -107,11 +107,11 @@ func TestNobodyLooks(t *testing.T) {
 	})
 }
 
-// TestManyLook: four cost what one does, and each kind of answer takes a three-hundredth of a processor at most.
+// TestManyLook: four cost what one does, and each kind of answer takes a five-hundredth of a processor at most.
 func TestManyLook(t *testing.T) {
 	for takes, want := range map[time.Duration]struct{ ticks, answers int64 }{
 		0:                     {300, 300}, // a second each
-		20 * time.Millisecond: {50, 50},   // six seconds each
+		20 * time.Millisecond: {30, 30},   // ten seconds each
 		2 * time.Second:       {1, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
