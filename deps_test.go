@@ -116,7 +116,11 @@ var below = []string{
 var exporters = map[string][]string{
 	"exporters/cmd/alloctrace":                  {"charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi", "github.com/google/pprof/profile", "github.com/parquet-go/parquet-go", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/trace", "google.golang.org/protobuf/encoding/protowire", module + "/blockalloc/cmem", module + "/exporters/cmd/alloctrace/internal/preload", module + "/exporters/debugpage", module + "/exporters/internal/page", module + "/exporters/otlpfile", module + "/exporters/recording", module + "/exporters/recording/history", module + "/exporters/recording/replay", module + "/hooks/blackbox"},
 	"exporters/cmd/alloctrace/internal/preload": {},
+	"exporters/debugpage":                       {module + "/exporters/internal/page", module + "/exporters/rss", module + "/hooks/ring"},
+	"exporters/debugpage/internal/plant":        {module + "/hooks/ring"},
+	"exporters/debugpage/internal/planted":      {module + "/exporters/debugpage", module + "/exporters/debugpage/internal/plant"},
 	"exporters/expvars":                         {},
+	"exporters/internal/page":                   {module + "/exporters/rss"},
 	"exporters/memlimit":                        {"golang.org/x/sys/..."},
 	"exporters/memlimit/internal/growth":        {module + "/exporters/memlimit"},
 	"exporters/memlimit/plot":                   {module + "/exporters/memlimit/internal/growth"},
@@ -128,16 +132,12 @@ var exporters = map[string][]string{
 	"exporters/pprof":                           {"github.com/google/pprof/profile"},
 	"exporters/prometheus":                      {"github.com/prometheus/...", module + "/exporters/rss"},
 	"exporters/recording":                       {"github.com/klauspost/compress/zstd", module + "/internal/callers", module + "/internal/region", module + "/internal/shard", module + "/internal/stacks"},
-	"exporters/recording/replay":                {module + "/exporters/recording"},
 	"exporters/recording/history":               {module + "/exporters/recording"},
+	"exporters/recording/replay":                {module + "/exporters/recording"},
 	"exporters/rss":                             {"golang.org/x/sys/..."},
 	"exporters/tracegrpc":                       {"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace", "google.golang.org/grpc", module + "/internal/requests", module + "/tracer"},
 	"exporters/tracegrpc/internal/test":         {},
 	"blockalloc/wazeromem":                      {"github.com/tetratelabs/wazero/api", "github.com/tetratelabs/wazero/experimental"},
-	"exporters/debugpage":                       {module + "/exporters/internal/page", module + "/exporters/rss", module + "/hooks/blackbox", module + "/hooks/ring"},
-	"exporters/internal/page":                   {module + "/exporters/rss"},
-	"exporters/debugpage/internal/plant":        {module + "/hooks/ring"},
-	"exporters/debugpage/internal/planted":      {module + "/exporters/debugpage", module + "/exporters/debugpage/internal/plant"},
 }
 
 // noThirdParty are the packages that depend, through others too, on nothing

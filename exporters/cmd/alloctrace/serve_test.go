@@ -48,8 +48,8 @@ func served(t *testing.T, path string) (url string, end func() (int, error)) {
 	}
 }
 
-// answer returns an answer of the page.
-func answer[T any](t *testing.T, url string, status int) (v T) {
+// fetch returns an answer of the page.
+func fetch[T any](t *testing.T, url string, status int) (v T) {
 	t.Helper()
 	r, err := http.Get(url)
 	if err != nil {
@@ -67,24 +67,24 @@ func answer[T any](t *testing.T, url string, status int) (v T) {
 // TestServeRecording: the page has what the recording has, which newRecording says.
 func TestServeRecording(t *testing.T) {
 	url, end := served(t, newRecording(t))
-	p := answer[page.Page](t, url+"api/page", 200)
+	p := fetch[page.Page](t, url+"api/page", 200)
 	if p.Mode != page.Recording || p.Title != "a.alloctrace" || p.Rate != 1 || p.NowUS != 99_500_000 || p.Began != "2000-01-01T00:00:00Z" || p.Tabs["map"] != "" || p.Tabs["unreachable"] == "" ||
 		!slices.Equal(p.Flame, []string{"live", "allocated", "peak", "lifetime"}) || len(p.Notes) != 0 {
 		t.Errorf("the page is of %+v", p)
 	}
-	s := answer[page.Snapshot](t, url+"api/snapshot", 200)
-	moment := answer[page.Snapshot](t, url+"api/snapshot?at=10000000", 200)
-	blocks := answer[page.Blocks](t, url+"api/blocks", 200)
-	largest := answer[page.Blocks](t, url+"api/blocks?n=7", 200)
-	events := answer[page.Events](t, url+"api/events?n=7", 200)
-	lifetimes := answer[page.Lifetimes](t, url+"api/lifetimes", 200)
-	leaks := answer[page.Leaks](t, url+"api/leaks", 200)
-	between := answer[page.Between](t, url+"api/between?from=10000000&to=19500000", 200)
-	bySite := answer[page.Timeline](t, url+"api/timeline?by=site&steps=4", 200)
-	byRegion := answer[page.Timeline](t, url+"api/timeline?by=region&steps=4", 200)
-	byChild := answer[page.Timeline](t, url+"api/timeline?by=child&steps=4", 200)
-	m := answer[page.Map](t, url+"api/map", 200)
-	tables := answer[page.Tables](t, url+"api/tables", 200)
+	s := fetch[page.Snapshot](t, url+"api/snapshot", 200)
+	moment := fetch[page.Snapshot](t, url+"api/snapshot?at=10000000", 200)
+	blocks := fetch[page.Blocks](t, url+"api/blocks", 200)
+	largest := fetch[page.Blocks](t, url+"api/blocks?n=7", 200)
+	events := fetch[page.Events](t, url+"api/events?n=7", 200)
+	lifetimes := fetch[page.Lifetimes](t, url+"api/lifetimes", 200)
+	leaks := fetch[page.Leaks](t, url+"api/leaks", 200)
+	between := fetch[page.Between](t, url+"api/between?from=10000000&to=19500000", 200)
+	bySite := fetch[page.Timeline](t, url+"api/timeline?by=site&steps=4", 200)
+	byRegion := fetch[page.Timeline](t, url+"api/timeline?by=region&steps=4", 200)
+	byChild := fetch[page.Timeline](t, url+"api/timeline?by=child&steps=4", 200)
+	m := fetch[page.Map](t, url+"api/map", 200)
+	tables := fetch[page.Tables](t, url+"api/tables", 200)
 
 	owner := func(site int) string { return tables.Texts[tables.Sites.Owner[site]] }
 	called := func(site int) string { return tables.Texts[tables.Frames.Function[tables.Sites.Stack[site][1]]] }
@@ -139,7 +139,7 @@ func TestServeRecording(t *testing.T) {
 			t.Errorf("%s of a recording: %s", what, r.Status)
 		}
 	}
-	if e := answer[page.Error](t, url+"api/stream", 404); !strings.Contains(e.Error, "file") {
+	if e := fetch[page.Error](t, url+"api/stream", 404); !strings.Contains(e.Error, "file") {
 		t.Errorf("the stream of a file: %s", e.Error)
 	}
 	if status, err := end(); status != whole || err != nil {
@@ -197,7 +197,7 @@ func TestServeSlack(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, end := served(t, path)
-	s := answer[page.Snapshot](t, url+"api/snapshot", 200)
+	s := fetch[page.Snapshot](t, url+"api/snapshot", 200)
 	if s.Total.Slack != 64 || !slices.Equal(s.Nodes.Slack, []int64{64, 0, 36}) || s.Total.Live != 192 || s.Total.Frees != 1 {
 		t.Errorf("all is %+v, and by node %+v", s.Total, s.Nodes)
 	}
@@ -249,10 +249,10 @@ func TestSuspectLeak(t *testing.T) {
 func TestServeBlackBox(t *testing.T) {
 	path := newBox(t)
 	url, end := served(t, path)
-	p := answer[page.Page](t, url+"api/page", 200)
-	s := answer[page.Snapshot](t, url+"api/snapshot", 200)
-	events := answer[page.Events](t, url+"api/events", 200)
-	tables := answer[page.Tables](t, url+"api/tables", 200)
+	p := fetch[page.Page](t, url+"api/page", 200)
+	s := fetch[page.Snapshot](t, url+"api/snapshot", 200)
+	events := fetch[page.Events](t, url+"api/events", 200)
+	tables := fetch[page.Tables](t, url+"api/tables", 200)
 	if p.Mode != page.BlackBox || p.Rate != 1 || p.Tabs["timeline"] == "" || p.Tabs["flame"] != "" || !slices.Equal(p.Flame, []string{"live", "peak"}) || len(p.Notes) != 0 || p.PID != os.Getpid() {
 		t.Errorf("the page is of %+v", p)
 	}
@@ -266,7 +266,7 @@ func TestServeBlackBox(t *testing.T) {
 		t.Errorf("the events are %+v", events)
 	}
 	for _, what := range []string{"timeline", "map", "blocks", "leaks", "lifetimes", "between?from=1&to=2"} {
-		if e := answer[page.Error](t, url+"api/"+what, 404); e.Error != noHistory {
+		if e := fetch[page.Error](t, url+"api/"+what, 404); e.Error != noHistory {
 			t.Errorf("%s: %s", what, e.Error)
 		}
 	}
@@ -286,7 +286,7 @@ func TestServeBlackBox(t *testing.T) {
 		t.Fatalf("half a box has the damage %v: %v", c, err)
 	}
 	url, end = served(t, cut)
-	if p := answer[page.Page](t, url+"api/page", 200); len(p.Notes) == 0 || !strings.HasPrefix(p.Notes[0], "damaged: ") {
+	if p := fetch[page.Page](t, url+"api/page", 200); len(p.Notes) == 0 || !strings.HasPrefix(p.Notes[0], "damaged: ") {
 		t.Errorf("the notes are %q", p.Notes)
 	}
 	if status, err := end(); status != damaged || err != nil {
