@@ -31,6 +31,7 @@ type live struct {
 	book    *page.Book
 	id      string
 	began   time.Time
+	lives   bool // the Profile knows how long blocks live
 
 	pinned    part[pinnedBySite]
 	lifetimes part[[]heapprofile.Lifetime]
@@ -66,7 +67,9 @@ func newLive(o Options, of []*alloctrace.Proxy) *live {
 		}
 		seen[names[i]] = true
 	}
-	return &live{o: o, proxies: of, names: names, book: page.NewBook(), id: rand.Text(), began: time.Now(), sites: make(map[sampleKey]int)}
+	l := &live{o: o, proxies: of, names: names, book: page.NewBook(), id: rand.Text(), began: time.Now(), sites: make(map[sampleKey]int)}
+	l.lives = o.Profile != nil && o.Profile.Lifetimes() != nil // which costs little, as long as there are few blocks
+	return l
 }
 
 var _ page.Ticker = (*live)(nil)
@@ -168,10 +171,10 @@ func (l *live) page() *page.Page {
 	if spanners {
 		p.Flame = append(p.Flame, "pinned")
 	}
-	if l.readLifetimes() == nil {
-		p.Tabs["lifetimes"] = noLifetimes
-	} else {
+	if l.lives {
 		p.Flame = append(p.Flame, "lifetime")
+	} else {
+		p.Tabs["lifetimes"] = noLifetimes
 	}
 	if !l.o.Unreachable {
 		p.Tabs["unreachable"] = noUnreachable
