@@ -160,7 +160,7 @@ interface Class {
   to: number;
 }
 
-const mostClasses = 9;
+const mostClasses = 7;
 
 function classesOf(answer: Lifetimes, rows: Lived[], of: Of): Class[] {
   const used = answer.most_us.map((_, i) => rows.some((row) => (row[of][i] ?? 0) > 0));
