@@ -12,6 +12,9 @@ import (
 
 // TestChromeOpens: the viewer of chrome://tracing finds the counters and failures of the model in what was exported, and nothing to warn of.
 func TestChromeOpens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("Chromium takes long: set ALLOCTRACE_REQUIRE_ALL=1")
+	}
 	for _, name := range []string{"chromium", "node"} {
 		if _, err := exec.LookPath(name); err != nil {
 			if os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {

@@ -253,14 +253,14 @@ func replayed(t testing.TB, on, path string, flags ...string) (r replay.Result) 
 }
 
 // TestWorkloads: what programs do is recorded without a gap, and all allocators do it again: the same blocks, each with its contents. An
-// allocator that makes a mistake is found.
+// allocator that makes a mistake is found. In short, of two of them.
 func TestWorkloads(t *testing.T) {
-	for _, w := range append(slices.Clone(workloads), threads) {
+	all, n := append(slices.Clone(workloads), threads), 10
+	if testing.Short() {
+		all, n = []workload{workloads[0], threads}, 1
+	}
+	for _, w := range all {
 		t.Run(w.name, func(t *testing.T) {
-			n := 1
-			if !testing.Short() {
-				n = 10
-			}
 			path := recordWorkload(t, w, n)
 			header, events, err := readRecording(path)
 			if err != nil || len(events) < 3000*n {
