@@ -16,11 +16,12 @@ import (
 // answer costs, asking for it all the time takes at most a five-hundredth of a processor. There are a few kinds of them, and their garbage is to be
 // collected too: together that is a hundredth.
 type answer struct {
-	done chan struct{} // closed once the rest is there
-	body []byte        // gzip'ed JSON
-	err  error
-	made time.Time
-	took time.Duration
+	asked time.Time     // for the first time; written before others have the answer
+	done  chan struct{} // closed once the rest is there
+	body  []byte        // gzip'ed JSON
+	err   error
+	made  time.Time
+	took  time.Duration
 }
 
 // An answer is new for answerTime, and for answerShare times what it took to make.
@@ -54,7 +55,7 @@ func (s *answers) get(ctx context.Context, q page.Query, produce func(context.Co
 	s.mu.Lock()
 	a := s.kept[q]
 	if a == nil || !s.forever && !a.isNew() {
-		a = &answer{done: make(chan struct{})}
+		a = &answer{asked: time.Now(), done: make(chan struct{})}
 		if s.kept == nil {
 			s.kept = make(map[page.Query]*answer)
 		}
@@ -78,10 +79,10 @@ func (s *answers) get(ctx context.Context, q page.Query, produce func(context.Co
 func (s *answers) evict() {
 	for len(s.kept) >= maxAnswers {
 		var oldest page.Query
-		var made time.Time
+		var asked time.Time
 		for q, a := range s.kept {
-			if made.IsZero() || a.made.Before(made) {
-				oldest, made = q, a.made
+			if asked.IsZero() || a.asked.Before(asked) {
+				oldest, asked = q, a.asked
 			}
 		}
 		delete(s.kept, oldest)
@@ -109,7 +110,6 @@ func (s *answers) watched(is bool) {
 func (a *answer) produce(ctx context.Context, produce func(context.Context) (any, error)) {
 	defer close(a.done)
 	begin := time.Now()
-	a.made = begin
 	a.err = sources.Try(func() error { // an allocator of the user's may panic
 		v, err := produce(ctx)
 		if err == nil {

@@ -144,8 +144,7 @@ func readAll(t *testing.T, path string) (events, dropped int64, ended bool, err 
 
 // TestKilled: of a program that is killed at any time, all that was flushed can be read, and nothing that did not happen.
 func TestKilled(t *testing.T) {
-	if process.Emulated() {
-		t.Log("emulated: the test cannot start itself")
+	if !process.CanStart(t) {
 		return
 	}
 	rounds := 50
@@ -192,8 +191,7 @@ func TestKilled(t *testing.T) {
 
 // TestFull: a file that can be written no more costs the events meanwhile, which are counted, and no others.
 func TestFull(t *testing.T) {
-	if process.Emulated() {
-		t.Log("emulated: the test cannot start itself")
+	if !process.CanStart(t) {
 		return
 	}
 	path := filepath.Join(t.TempDir(), "a")
