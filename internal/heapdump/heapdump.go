@@ -42,7 +42,7 @@ type Record struct {
 	Addr uint64 // of the memory of an Object, a Frame, Data or BSS; of a Goroutine's descriptor
 	Size uint64 // of that memory, in bytes
 
-	Pointers int // of an Object, Data or BSS: how many words of that memory are pointers, by their types
+	Pointers uint64 // of an Object, Data or BSS: bit n says that word n of that memory is a pointer, by its type; of the first 64
 
 	ID        uint64 // of a Goroutine, its number
 	System    bool   // it is one of the runtime's own
@@ -254,18 +254,20 @@ func (f *fields) memory(rec *Record, memory func(*Record, uint64, []byte)) {
 	}
 }
 
-// pointers reads the list of where in the memory before are pointers, and returns how many.
-func (f *fields) pointers() (n int) {
-	for ; f.err == nil; n++ {
+// pointers reads the list of where in the memory before are pointers, and returns which of its first 64 words are.
+func (f *fields) pointers() (words uint64) {
+	for f.err == nil {
 		switch kind := f.int(); {
 		case kind == 0:
-			return n
+			return words
 		case kind > 3:
 			f.fail("a field of kind %d", kind)
 		}
-		f.int()
+		if offset := f.int(); f.r.WordSize > 0 {
+			words |= 1 << (offset / uint64(f.r.WordSize)) // none if it is not of the first
+		}
 	}
-	return n
+	return words
 }
 
 // damaged returns what an error of reading means.

@@ -50,7 +50,7 @@ func Find(ctx context.Context, dump io.Reader, blocks []Block) ([]Reached, error
 	if err != nil {
 		return nil, err
 	}
-	f := &finder{index: newIndex(blocks), by: make([]int, len(blocks)), who: elsewhere, first: ^uintptr(0)}
+	f := &finder{index: newIndex(blocks), by: make([]int, len(blocks)), who: elsewhere, first: ^uintptr(0), tail: none}
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -93,8 +93,9 @@ type finder struct {
 
 	mark    uint64 // of the object that is read: see hidden.Mark
 	overlap bool   // it has memory of blocks
-	skipped part   // what of it is the runtime's, and no reference
+	skipped bool   // it is the runtime's, and has no reference
 	page    uint64 // the number of the last page that had an object with pointers
+	tail    int    // the block to which the last word of it points, if that is a reference only where the object is not a waiter, or none
 }
 
 // record takes in a record once its memory was read.
@@ -114,9 +115,13 @@ func (f *finder) record(rec *heapdump.Record) {
 		}
 	case heapdump.Defer, heapdump.Panic:
 	case heapdump.Object:
-		if rec.Pointers > 0 {
+		if rec.Pointers != 0 {
 			f.page = rec.Addr / heapPage
 		}
+		if f.tail != none && rec.Pointers != waiterPointers {
+			f.note(f.tail, elsewhere)
+		}
+		f.tail = none
 	default:
 		f.endGoroutine()
 	}
@@ -136,29 +141,19 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		if rec.Kind != heapdump.Frame {
 			f.endGoroutine()
 		}
-		f.mark = 0
+		f.mark, f.skipped = 0, false
 		if rec.Kind == heapdump.Object {
-			f.mark = markOf(piece)
-		}
-		f.skipped = part{}
-		if rec.Kind == heapdump.Object && rec.Size <= uint64(len(piece)) {
-			f.skipped = skippedOf(uintptr(rec.Addr), piece)
-		}
-		if rec.Kind == heapdump.Object && rec.Addr/heapPage == f.page && isBitmap(rec.Addr, rec.Size) {
-			f.skipped = part{0, uintptr(rec.Size)}
+			f.mark, f.skipped = markOf(piece), f.isRuntimes(rec, piece)
 		}
 		f.overlap = f.overlaps(uintptr(rec.Addr), uintptr(rec.Size))
 		if rec.Kind == heapdump.Data || rec.Kind == heapdump.BSS {
 			f.first, f.last = min(f.first, uintptr(rec.Addr)), max(f.last, uintptr(rec.Addr+rec.Size))
 		}
 	}
-	if f.mark == hidden.Knows || rec.Kind == heapdump.Frame && f.ignored {
+	if f.mark == hidden.Knows || f.skipped || rec.Kind == heapdump.Frame && f.ignored {
 		return
 	}
 	f.scan(uintptr(rec.Addr+offset), piece, func(place, word uintptr) {
-		if place-uintptr(rec.Addr)-f.skipped.at < f.skipped.size {
-			return
-		}
 		if f.overlap && f.find(place) != none {
 			return // of a block, whose memory counts if something points to it
 		}
@@ -166,9 +161,14 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		if f.mark == hidden.Holds {
 			i = f.held(i, piece, place-uintptr(rec.Addr+offset), word)
 		}
-		if i != none && !isMapping(piece, place-uintptr(rec.Addr+offset)) {
-			f.note(i, f.who)
+		if i == none || isMapping(piece, place-uintptr(rec.Addr+offset)) {
+			return
 		}
+		if rec.Kind == heapdump.Object && rec.Size == waiterSize && place-uintptr(rec.Addr) == waiterSize-wordSize {
+			f.tail = i
+			return
+		}
+		f.note(i, f.who)
 	})
 }
 
@@ -198,54 +198,61 @@ func markOf(object []byte) uint64 {
 	return 0
 }
 
-// A part is a piece of an object.
-type part struct{ at, size uintptr }
-
-// skippedOf returns what of an object is not a reference although it has addresses, where the object is one of the runtime's.
-func skippedOf(addr uintptr, object []byte) part {
-	if len(object) < 2*goroutineWords*int(wordSize) {
-		return part{}
+// isRuntimes reports whether an object, of which piece is the begin, is one of the runtime's that has addresses which are no references.
+func (f *finder) isRuntimes(rec *heapdump.Record, piece []byte) bool {
+	if rec.Addr/heapPage == f.page && isBitmap(rec.Addr, rec.Size) {
+		return true
 	}
+	return rec.Size <= uint64(len(piece)) && (isGoroutine(uintptr(rec.Addr), piece) || isProcessor(uintptr(rec.Addr), piece))
+}
+
+// isGoroutine reports whether an object is the runtime's description of a goroutine: the fourth word has all bits set, for the goroutine runs no
+// C, and the tenth has its own address. The description has where the goroutine's stack is. That stays when the goroutine has ended and its stack
+// is given back, and what was its stack can be part of a block by then.
+func isGoroutine(addr uintptr, object []byte) bool {
 	for at := uintptr(0); at <= 8; at += 8 { // alone, or after the word that the runtime puts before large objects
-		if isGoroutine(addr, object, at) {
-			return part{at, goroutineWords * wordSize}
+		if at+10*wordSize <= uintptr(len(object)) && wordAt(object, at+3*wordSize) == ^uintptr(0) && wordAt(object, at+9*wordSize) == addr+at {
+			return true
 		}
 	}
-	return barrierOf(addr, object)
-}
-
-// heapPage is the size of the runtime's pages. One with small objects that have pointers ends with the bitmap of where in the page they are.
-const heapPage = 8 << 10
-
-// isBitmap reports whether in a page of objects with pointers one would overlap the bitmap. The runtime dumps such an object, which is none: before the
-// bitmap it has what the page had in an earlier use.
-func isBitmap(addr, size uint64) bool {
-	const bitmap, most = heapPage / uint64(wordSize) / 8, 8 * uint64(wordSize*wordSize) // the size of the objects of which the page tells
-	return size <= most && addr%heapPage+size > heapPage-bitmap
-}
-
-// goroutineWords is how many words the runtime's description of a goroutine begins with that are about its stack and its code. They stay when it
-// has ended and its stack is given back, and what was its stack can be part of a block by then.
-const goroutineWords = 17
-
-// isGoroutine reports whether such a description is there: the fourth word has all bits set, for the goroutine runs no C, and the tenth has its
-// own address.
-func isGoroutine(addr uintptr, object []byte, at uintptr) bool {
-	return wordAt(object, at+3*wordSize) == ^uintptr(0) && wordAt(object, at+9*wordSize) == addr+at
+	return false
 }
 
 // barrierWords is how many pointers the runtime's write barrier has place for.
 const barrierWords = 512
 
-// barrierOf returns where in an object is such a place: the part of the runtime's description of a processor that has pointers which were written
-// while the collector ran, and are not cleared. Before it are the addresses of the first free one and of its end.
-func barrierOf(addr uintptr, object []byte) part {
-	for at := uintptr(2 * wordSize); at+barrierWords*wordSize <= uintptr(len(object)); at += wordSize {
+// isProcessor reports whether an object is the runtime's description of a processor. It has that place, behind more than as much of other things.
+// Before it are the addresses of the first free one and of its end. The description has pointers that were written while the collector ran, pages of the
+// heap that are free, and what vector registers had. None of these is cleared.
+func isProcessor(addr uintptr, object []byte) bool {
+	for at := (barrierWords + 2) * wordSize; at+barrierWords*wordSize <= uintptr(len(object)); at += wordSize {
 		if start := addr + at; wordAt(object, at-wordSize) == start+barrierWords*wordSize && wordAt(object, at-2*wordSize)-start <= barrierWords*wordSize {
-			return part{at, barrierWords * wordSize}
+			return true
 		}
 	}
-	return part{}
+	return false
+}
+
+// A goroutine that waits has an object of the runtime's, a waiter, whose size is one word less than that of its place. Where the object is made, this word
+// is not cleared. Of what a user has allocated, it could be a part.
+const (
+	waiterSize     = 112    // of the place, in bytes; with 32 bits nothing is over, and the least significant words of this pattern are no pointers
+	waiterPointers = 0x0f0f // which words are pointers
+)
+
+// heapPage is the size of the runtime's pages. One with small objects that have pointers ends with the bitmap of where in the page they are, and, with
+// the collector Green Tea, with which of them it has marked.
+const heapPage = 8 << 10
+
+// isBitmap reports whether in a page of objects with pointers one would overlap these. The runtime dumps such an object, which is none: before the
+// bitmap it has what the page had in an earlier use.
+func isBitmap(addr, size uint64) bool {
+	const bitmap, most = heapPage / uint64(wordSize) / 8, 8 * uint64(wordSize*wordSize) // the size of the objects of which the page tells
+	ends := uint64(heapPage - bitmap)
+	if size >= 16 {
+		ends -= markBytes
+	}
+	return size <= most && addr%heapPage+size > ends
 }
 
 // held returns the block that begins at word, and is as large as the next word says: i or one that it is in.

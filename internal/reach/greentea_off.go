@@ -1,0 +1,5 @@
+//go:build !goexperiment.greenteagc
+
+package reach
+
+const markBytes = 0
