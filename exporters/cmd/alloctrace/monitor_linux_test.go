@@ -92,9 +92,12 @@ func TestMonitorInTerminal(t *testing.T) {
 	term.await("*CHANGE")
 	term.press("\r")
 	term.await("  example.com/cache.(*Cache).load (/src/cache.go:88)", "  main.main (/src/main.go:9)")
+	var now string
+	page.set(func(p *fakePage) { p.stopped, now = true, time.Unix(p.at, 0).UTC().Format(" 15:04:05.000 UTC") })
+	term.await(now)
 	term.press("\x1b[A\r\tlm")
 	term.await("*LIVE", "change since 0s ago", "       0 B ")
-	page.set(func(p *fakePage) { p.live += 1 << 21; p.nodes = 4 })
+	page.set(func(p *fakePage) { p.stopped, p.live, p.nodes = false, p.live+1<<21, 4 })
 	term.await(" +2 MiB ", " app/new")
 
 	if err := pty.Setsize(term.pty, &pty.Winsize{Cols: 40, Rows: 8}); err != nil {
@@ -128,7 +131,7 @@ func TestMonitorWithoutServer(t *testing.T) {
 	term := newTerminal(t, 100, 12, []string{"LC_ALL=C", "NO_COLOR=1"}, "top", "-interval", "100ms", "http://"+addr+"/debug/alloctrace/")
 	term.await("live 3 KiB in 3 blocks", ` app/cafe? ??\n`)
 	s.Close()
-	term.await("no answer (2): dial tcp " + addr + ": connect: connection refused")
+	term.await("no answer (", "): dial tcp "+addr+": connect: connection refused")
 	page.set(func(p *fakePage) { p.id, p.live = "b", 2048 })
 	if l, err = net.Listen("tcp", addr); err != nil {
 		t.Skipf("another program has taken the port: %v", err)

@@ -17,7 +17,8 @@ type fakePage struct {
 	mu       sync.Mutex
 	id       string
 	live     int64             // of app/cache
-	at       int64             // seconds
+	at       int64             // seconds, of which each snapshot is one later
+	stopped  bool              // the clock
 	nodes    int               // that are known
 	answers  map[string]string // by name, other ones
 	statuses map[string]int
@@ -59,7 +60,9 @@ func (p *fakePage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		_ = json.NewEncoder(w).Encode(all)
 	case name == "snapshot":
-		p.at++
+		if !p.stopped {
+			p.at++
+		}
 		rest := int64(2048)
 		known := fmt.Sprintf(`{"texts":9,"frames":2,"sites":2,"nodes":%d}`, p.nodes)
 		columns := make(map[string]any)
