@@ -112,7 +112,7 @@ func TestPoolMapsFew(t *testing.T) {
 	}
 	size, n := 64<<10, 20_000
 	if testing.Short() {
-		n = 6_000
+		n = 3_000
 	} else if bits.UintSize == 32 {
 		n = 8_000
 	} else if allModes {

@@ -32,12 +32,16 @@ func (s suite) zeroed(t *testing.T) {
 
 // zeroedSizes are the sizes from one byte up to MaxSize of which two blocks are dirtied and asked for again.
 func (s suite) zeroedSizes() (sizes []uintptr) {
+	most := min(s.MaxSize, 16<<20)
+	if testing.Short() {
+		most = min(most, 5<<20)
+	}
 	for _, size := range []uintptr{1, 7, 64, 100, 1 << 10, 4<<10 - 1, 4 << 10, 4<<10 + 1, 20 << 10, 64 << 10, 1<<20 + 1, 8 << 20} {
-		if size <= s.MaxSize {
+		if size < most {
 			sizes = append(sizes, size)
 		}
 	}
-	return append(sizes, min(s.MaxSize, 16<<20))
+	return append(sizes, most)
 }
 
 // zeroedLayout asks for zeroed memory, fresh and after it was used: of each size, and then of another one.
