@@ -98,7 +98,7 @@ func TestNobodyLooks(t *testing.T) {
 			ask(h, path)
 		}
 		time.Sleep(time.Hour)
-		if n, after := s.ticks.Load(), runtime.NumGoroutine(); n != 91 || after != before || len(h.answers.kept) != 0 {
+		if n, after := s.ticks.Load(), runtime.NumGoroutine(); n != 91 || after > before || len(h.answers.kept) != 0 {
 			t.Errorf("%d ticks when nobody looks, %d goroutines more, %d answers kept", n-91, after-before, len(h.answers.kept))
 		}
 		if s.answers.Load() != 3 {
