@@ -164,7 +164,7 @@ func (f *finder) memory(rec *heapdump.Record, offset uint64, piece []byte) {
 		if i == none || isMapping(piece, place-uintptr(rec.Addr+offset)) {
 			return
 		}
-		if rec.Kind == heapdump.Object && rec.Size == waiterSize && place-uintptr(rec.Addr) == waiterSize-wordSize {
+		if rec.Kind == heapdump.Object && uintptr(rec.Size) == waiterPlace && place-uintptr(rec.Addr)+wordSize == waiterPlace {
 			f.tail = i
 			return
 		}

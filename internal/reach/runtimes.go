@@ -37,11 +37,11 @@ func isProcessor(addr uintptr, object []byte) bool {
 	return false
 }
 
-// A goroutine that waits has an object of the runtime's, a waiter, whose size is one word less than that of its place. Where the object is made, this word
-// is not cleared. Of what a user has allocated, it could be a part.
+// A goroutine that waits has an object of the runtime's, a waiter. With 64 bits its place has one word more than it, which is not cleared when the object is
+// made. The last word of another object in such a place can be a reference.
 const (
-	waiterSize     = 112    // of the place, in bytes; with 32 bits nothing is over, and the least significant words of this pattern are no pointers
-	waiterPointers = 0x0f0f // which words are pointers
+	waiterPlace    = wordSize / 8 * 112 // in bytes; 0 with 32 bits
+	waiterPointers = 0x0f0f             // which words are pointers
 )
 
 // heapPage is the size of the runtime's pages. One with small objects that have pointers ends with the bitmap of where in the page they are, and, with

@@ -98,7 +98,7 @@ func TestRuntimes(t *testing.T) {
 					}
 				})
 				waits += count(rec.Kind == heapdump.Goroutine && rec.Reason == "chan receive")
-				waiters += count(rec.Kind == heapdump.Object && rec.Size == waiterSize && rec.Pointers == waiterPointers)
+				waiters += count(rec.Kind == heapdump.Object && uintptr(rec.Size) == waiterPlace && rec.Pointers == waiterPointers)
 			}
 			if err == io.EOF {
 				return nil
