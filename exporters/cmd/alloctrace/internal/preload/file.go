@@ -2,6 +2,7 @@ package preload
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -51,8 +52,9 @@ var ErrFormat = errors.New("no file of a recorder")
 // What recorder/file.h calls so.
 const (
 	magic       = "ALTRPRE1"
-	headerSize  = 4096
+	headerSize  = 64 << 10
 	maxChunk    = 16 << 20
+	maxEvents   = 1 << 56 // of a process: two years of one each nanosecond
 	chunkHeader = 16
 	chunkEvents = 1
 	chunkMaps   = 2
@@ -66,12 +68,17 @@ const (
 // A File is what a process has recorded. One goroutine may use it.
 type File struct {
 	Header
+	// Progress, if it is not nil, is called while events are read: with the bytes that were, and all that there are. In the end
+	// these are the same.
+	Progress func(read, size int64)
+
 	in     io.ReaderAt
 	close  func() error
 	order  binary.ByteOrder
 	size   int64      // of a chunk
 	chunks []chunk    // of events, by the first
 	maps   []snapshot // in order
+	damage error      // the first that index has found, which Events ends with
 }
 
 // A chunk has events of one thread at a time, in order.
@@ -131,20 +138,26 @@ func NewFile(in io.ReaderAt) (*File, error) {
 		Resident: int64(f.order.Uint64(b[nameAt+nameSize+8:])),
 		began:    f.order.Uint64(b[40:]), events: f.order.Uint64(b[nameAt+nameSize:]),
 	}
-	if f.Align == 0 || f.Align&(f.Align-1) != 0 {
-		return nil, fmt.Errorf("%w: malloc aligns to %d", ErrFormat, f.Align)
+	if f.Align == 0 || f.Align&(f.Align-1) != 0 || f.events > maxEvents {
+		return nil, fmt.Errorf("%w: its header says that malloc aligns to %d, and that there were %d events", ErrFormat, f.Align, f.events)
 	}
 	return f, f.index()
+}
+
+// cutOff notes that the file ends in the chunk at offset.
+func (f *File) cutOff(offset int64) {
+	f.damage = fmt.Errorf("%w: the chunk at byte %d is cut off", ErrFormat, offset)
 }
 
 // index finds the chunks.
 func (f *File) index() error {
 	for offset := int64(headerSize); ; offset += f.size {
 		var b [chunkHeader + 8]byte // with the number of the first event
-		n, err := f.in.ReadAt(b[:], offset)
-		if n < len(b) {
-			if err == io.EOF {
-				err = nil
+		if n, err := f.in.ReadAt(b[:], offset); n < len(b) && err != io.EOF {
+			return err
+		} else if n < len(b) {
+			if n > 0 {
+				f.cutOff(offset)
 			}
 			break
 		}
@@ -159,25 +172,22 @@ func (f *File) index() error {
 			}
 		}
 	}
-	slices.SortFunc(f.chunks, func(a, b chunk) int { return compare(a.first, b.first) })
-	slices.SortStableFunc(f.maps, func(a, b snapshot) int { return compare(a.seq, b.seq) })
+	slices.SortFunc(f.chunks, func(a, b chunk) int { return cmp.Compare(a.first, b.first) })
+	slices.SortStableFunc(f.maps, func(a, b snapshot) int { return cmp.Compare(a.seq, b.seq) })
 	return nil
 }
 
-func compare(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
 func (f *File) readMaps(offset int64, used uint32, seq uint64) error {
-	b := make([]byte, min(int64(used), f.size-chunkHeader))
-	if n, err := f.in.ReadAt(b, offset+chunkHeader); n < len(b) {
+	if int64(used) > f.size-chunkHeader {
+		f.damage = fmt.Errorf("%w: the chunk at byte %d has %d bytes of maps", ErrFormat, offset, used)
+		return nil
+	}
+	b := make([]byte, used)
+	if n, err := f.in.ReadAt(b, offset+chunkHeader); n < len(b) && err != io.EOF {
 		return err
+	} else if n < len(b) {
+		f.cutOff(offset)
+		b = b[:n]
 	}
 	m := snapshot{seq: seq}
 	for line := range strings.Lines(string(b)) {

@@ -59,6 +59,8 @@ func TestEvents(t *testing.T) {
 		}
 		var numbers []uint64
 		var lost []uint64
+		var progress []int64
+		f.Progress = func(read, size int64) { progress = append(progress, read*100/size) }
 		for e, err := range f.Events() {
 			if err != nil {
 				t.Fatal(err)
@@ -72,6 +74,9 @@ func TestEvents(t *testing.T) {
 				t.Errorf("%+v", e)
 			}
 		}
+		if !slices.Equal(progress, []int64{33, 66, 100, 100}) {
+			t.Errorf("%d %% were read", progress)
+		}
 		if !slices.Equal(numbers, []uint64{1, 2, 4, 5, 7, 8, 9, 10, 11, 12}) || !slices.Equal(lost, []uint64{3, 1, 6, 1, 13, 2}) {
 			t.Errorf("%v, lost %v", numbers, lost)
 		}
@@ -80,7 +85,7 @@ func TestEvents(t *testing.T) {
 		}
 		s := f.Symbols()
 		for pc, want := range map[uint64]Frame{
-			0x5001: {"a library+0x1001", "/a library", 0}, 0x6000: {"a library+0x2000", "/a library", 0}, 0x7010: {"b+0x10", "/b", 0}, 0x6001: {Function: "0x6001"},
+			0x5001: {"a library+0x1001", "/a library", 0}, 0x6000: {"a library+0x2000", "/a library", 0}, 0x7010: {"b (deleted)+0x10", "/b (deleted)", 0}, 0x6001: {Function: "0x6001"},
 		} {
 			if got := s.Frame(pc, 1); got != want {
 				t.Errorf("%#x is %+v, want %+v", pc, got, want)
@@ -89,24 +94,37 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestDamaged: what is no file of a recorder, or was changed, is an error, after the events before.
+// TestDamaged: what is no file of a recorder, or was changed, is an error, after the events before. It says at which byte.
 func TestDamaged(t *testing.T) {
 	whole := raw(binary.LittleEndian, 3, chunkOf{1, 2, 3})
-	events := headerSize + 2*chunkSize + chunkHeader
+	maps := headerSize + chunkSize
+	events := maps + chunkSize + chunkHeader
+	set := func(at int, n uint64) func(b []byte) []byte {
+		return func(b []byte) []byte { binary.LittleEndian.PutUint64(b[at:], n); return b }
+	}
 	for name, c := range map[string]struct {
 		change func(b []byte) []byte
 		before int // events, and how often some are lost; -1 if it cannot be opened
+		says   string
 	}{
-		"empty":      {func([]byte) []byte { return nil }, -1},
-		"header":     {func(b []byte) []byte { return b[:100] }, -1},
-		"magic":      {func(b []byte) []byte { b[7]++; return b }, -1},
-		"order":      {func(b []byte) []byte { b[8]++; return b }, -1},
-		"chunks":     {func(b []byte) []byte { b[19] = 1; return b }, -1},
-		"align":      {func(b []byte) []byte { b[32]++; return b }, -1},
-		"kind":       {func(b []byte) []byte { b[events+44] = 9; return b }, 0},
-		"alignment":  {func(b []byte) []byte { b[events+45] = 99; return b }, 0},
-		"order back": {func(b []byte) []byte { b[events+recordSize+8] = 1; return b }, 1},
-		"cut":        {func(b []byte) []byte { return b[:events+recordSize+8+40] }, 2},
+		"empty":       {func([]byte) []byte { return nil }, -1, "header is cut off"},
+		"header":      {func(b []byte) []byte { return b[:100] }, -1, "header is cut off"},
+		"magic":       {func(b []byte) []byte { b[7]++; return b }, -1, "does not begin with"},
+		"order":       {func(b []byte) []byte { b[8]++; return b }, -1, "order of its bytes"},
+		"chunks":      {func(b []byte) []byte { b[19] = 1; return b }, -1, "its chunks 16777816"},
+		"align":       {func(b []byte) []byte { b[32]++; return b }, -1, "malloc aligns to 17"},
+		"many":        {set(nameAt+nameSize, 1<<63), -1, "9223372036854775808 events"},
+		"kind":        {func(b []byte) []byte { b[events+44] = 9; return b }, 0, "event 1, at byte 66752, is damaged"},
+		"alignment":   {func(b []byte) []byte { b[events+45] = 99; return b }, 0, "event 1, at byte 66752, is damaged"},
+		"order back":  {set(events+recordSize+8, 1), 1, "at byte 66808 event 1 comes after event 1"},
+		"number":      {set(events+recordSize+8, 1<<64-1), 1, "at byte 66808 event 18446744073709551615 comes after event 1"},
+		"cut header":  {func(b []byte) []byte { return b[:events-1] }, 1, "the chunk at byte 66736 is cut off"},
+		"cut first":   {func(b []byte) []byte { return b[:events+30] }, 1, "the chunk at byte 66736 is cut off at byte 66782"},
+		"cut":         {func(b []byte) []byte { return b[:events+recordSize+8+40] }, 2, "the chunk at byte 66736 is cut off at byte 66848"},
+		"cut stack":   {func(b []byte) []byte { return b[:events+recordSize+8+recordSize+8] }, 2, "the chunk at byte 66736 is cut off at byte 66864"},
+		"cut maps":    {func(b []byte) []byte { return b[:maps+100] }, 1, "the chunk at byte 66136 is cut off"},
+		"many maps":   {func(b []byte) []byte { b[maps+7] = 255; return b }, 3, "the chunk at byte 66136 has 4278190"},
+		"cut and cut": {func(b []byte) []byte { b[maps+7] = 255; return b[:events+30] }, 1, "the chunk at byte 66136 has 4278190"},
 	} {
 		f, err := NewFile(bytes.NewReader(c.change(slices.Clone(whole))))
 		read := 0
@@ -119,8 +137,20 @@ func TestDamaged(t *testing.T) {
 		} else {
 			read = -1
 		}
-		if read != c.before || !errors.Is(err, ErrFormat) && name != "cut" {
+		if read != c.before || !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %d events, %v", name, read, err)
+		}
+	}
+	broken := errors.New("broken")
+	for _, at := range []int{0, headerSize, maps, maps + chunkHeader, events - chunkHeader} {
+		f, err := NewFile(brokenFrom{bytes.NewReader(whole), int64(at), broken})
+		if err == nil {
+			for _, damage := range f.Events() {
+				err = damage
+			}
+		}
+		if !errors.Is(err, broken) {
+			t.Errorf("of a file that cannot be read at byte %d: %v", at, err)
 		}
 	}
 	path := filepath.Join(t.TempDir(), "x")
@@ -132,11 +162,35 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// FuzzFile: whatever a file has, reading it ends, and events are in order.
+// A brokenFrom cannot be read from a byte on.
+type brokenFrom struct {
+	*bytes.Reader
+	at  int64
+	err error
+}
+
+func (b brokenFrom) ReadAt(p []byte, offset int64) (int, error) {
+	if n := max(0, b.at-offset); int64(len(p)) > n {
+		n, _ := b.Reader.ReadAt(p[:n], offset)
+		return n, b.err
+	}
+	return b.Reader.ReadAt(p, offset)
+}
+
+// FuzzFile: whatever a file has, reading it ends, and events are in order. Inputs are without what is empty of a header.
 func FuzzFile(f *testing.F) {
-	f.Add(raw(binary.LittleEndian, 3, chunkOf{1, 2, 13}))
-	f.Add(raw(binary.BigEndian, 3, chunkOf{2, 5}, chunkOf{1, 3, 4}))
+	const used = nameAt + nameSize + 16
+	for _, b := range [][]byte{
+		raw(binary.LittleEndian, 3, chunkOf{1, 2, 13}),
+		raw(binary.BigEndian, 3, chunkOf{2, 5}, chunkOf{1, 3, 4}),
+		raw(binary.LittleEndian, 9, chunkOf{1, 1<<64 - 1}, chunkOf{1<<64 - 1}),
+	} {
+		f.Add(slices.Concat(b[:used], b[headerSize:]))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) >= used {
+			b = slices.Concat(b[:used], make([]byte, headerSize-used), b[used:])
+		}
 		file, err := NewFile(bytes.NewReader(b))
 		if err != nil {
 			return

@@ -229,6 +229,11 @@ func TestThreads(t *testing.T) {
 	if len(f.chunks) < 10 {
 		t.Errorf("there are %d chunks: too few for a merge to be tested", len(f.chunks))
 	}
+	for _, c := range f.chunks {
+		if c.offset%(64<<10) != 0 { // the largest page that a kernel has
+			t.Errorf("there is a chunk at byte %d, which not all kernels map", c.offset)
+		}
+	}
 }
 
 // TestStorm: threads that end leave their chunks to others.
@@ -240,6 +245,18 @@ func TestStorm(t *testing.T) {
 	f := only(t, files)
 	if sum := count(t, f); sum.sizes[11] != 3000 || len(sum.threads) != 3001 || len(f.chunks) > 50 {
 		t.Errorf("%d blocks, %d threads, %d chunks", sum.sizes[11], len(sum.threads), len(f.chunks))
+	}
+}
+
+// TestLate: what is freed after a thread has ended takes no chunk of its own.
+func TestLate(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 1}, known(t), "late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	if sum := count(t, f); sum.sizes[11] != 300 || len(sum.threads) != 301 || sum.kinds[alloctrace.Freeing] < 600 || sum.lost > 0 || len(f.chunks) > 20 {
+		t.Errorf("%v; %d chunks", sum, len(f.chunks))
 	}
 }
 
@@ -288,6 +305,34 @@ func TestClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sum := count(t, only(t, files)); sum.sizes[66] != 20_000 || sum.events != 40_000 || sum.lost > 0 {
+		t.Error(sum)
+	}
+}
+
+// TestConfined: a program that may not write files, or large ones, ends as it does without the recorder.
+func TestConfined(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 1, Parent: os.Getpid()}, known(t), "confined")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	if sum := count(t, f); sum.sizes[88] != 100 || sum.lost > 0 || f.Resident == 0 {
+		t.Error(sum)
+	}
+	_, files, err = record(t, Options{Frames: 1, Parent: os.Getpid()}, "/bin/sh", "-c", fmt.Sprintf("ulimit -f 0; exec %q all", known(t)))
+	if err != nil || files["PID.1"] != nil {
+		t.Error(err, files)
+	}
+}
+
+// TestAway: a process that cannot open its file any more says how many events were lost, even if it is killed.
+func TestAway(t *testing.T) {
+	_, files, _ := record(t, Options{Frames: 1, Parent: os.Getpid()}, known(t), "away")
+	f := files["PID.00"]
+	if f == nil {
+		t.Fatal(files)
+	}
+	if sum := count(t, f); sum.sizes[99] < 1000 || sum.lost < 1000 || sum.events+sum.lost != 40_002 || f.Resident != 0 {
 		t.Error(sum)
 	}
 }

@@ -48,7 +48,7 @@ func parseMapping(line string) (m mapping, ok bool) {
 		}
 		*of.to = n
 	}
-	m.path = "/" + strings.TrimSuffix(strings.TrimSuffix(path, "\n"), " (deleted)")
+	m.path = "/" + strings.TrimSuffix(path, "\n") // with " (deleted)", if another file may be there now: of that no symbols are read
 	return m, true
 }
 
@@ -66,12 +66,18 @@ func (f *File) Symbols() *Symbols {
 	return &Symbols{file: f, known: make(map[uint64]Frame), modules: make(map[string]*module)}
 }
 
-// Frame returns the call that returns to pc, in the stack of an event. Events come in order.
-func (s *Symbols) Frame(pc, event uint64) Frame {
+// Maps returns how often other files were mapped by an event. Addresses may be others' then. Events come in order.
+func (s *Symbols) Maps(event uint64) int {
 	for s.after < len(s.file.maps) && s.file.maps[s.after].seq <= event {
 		s.after++
 		clear(s.known)
 	}
+	return s.after
+}
+
+// Frame returns the call that returns to pc, in the stack of an event. Events come in order.
+func (s *Symbols) Frame(pc, event uint64) Frame {
+	s.Maps(event)
 	f, ok := s.known[pc]
 	if !ok {
 		f = s.find(pc)

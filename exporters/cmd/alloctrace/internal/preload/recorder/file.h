@@ -1,6 +1,6 @@
 // The file that preload.c writes, and what threads do to write to it.
 //
-// It is named PID.N, and has the byte order and word size of the machine. It is a header of 4096 bytes, struct header, then chunks of
+// It is named PID.N, and has the byte order and word size of the machine. It is a header of 64 KiB, struct header, then chunks of
 // 256 KiB, each of which begins with a struct chunk. Those of kind 0 were given up. A chunk of kind CHUNK_EVENTS has records,
 // struct record and so many return addresses, up to the first whose seq is 0, or the end. One of kind CHUNK_MAPS has lines of
 // /proc/self/maps, those of executable files.
@@ -37,7 +37,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-#define HEADER_SIZE 4096
+#define HEADER_SIZE (64 << 10) // no page is larger: chunks are mapped
 #define CHUNK_SIZE (256 << 10)
 #define MAX_FRAMES 64
 #define SPARES 64
@@ -55,8 +55,8 @@ struct header {
 	uint64_t began_realtime;
 	char program[2048]; // its path
 	char name[16];	    // as it is executed: that of a link to it, or of a script
-	uint64_t events;    // so many there have been, also those that are not there; 0 if it did not call exit and had room for all
-	uint64_t resident;  // bytes that were in memory at most, 0 if it did not call exit
+	_Atomic uint64_t events; // so many there have been, also those that are not there; 0 if it did not call exit and none was lost
+	uint64_t resident;	 // bytes that were in memory at most, 0 if it did not call exit
 };
 
 enum { CHUNK_EVENTS = 1, CHUNK_MAPS = 2 };
@@ -105,6 +105,7 @@ struct process {
 	_Atomic int mapping;  // somebody reads /proc/self/maps
 	uint64_t mapped;      // the hash of what it had; used by who has mapping
 	uint64_t began;	      // which tells it from its parent
+	struct header *header; // stays mapped: a process that cannot open its file any more says so here
 	char path[PATH_MAX + 32];
 	// Chunks that threads had not filled when they ended. Who takes one out by an exchange that acquires is the only one who has it,
 	// and sees what was written to it before it was put there by one that releases.
@@ -121,6 +122,7 @@ static __thread struct {
 	pid_t id;
 	unsigned skip;		// so many events are lost before it asks for a chunk again
 	unsigned depth;		// calls of inner functions, which may call others of them
+	int left;		// leave was called: nobody will call it again
 	volatile int recording; // a record is being written; a signal handler may call malloc meanwhile
 } self __attribute__((tls_model("initial-exec")));
 
@@ -152,6 +154,13 @@ static uint64_t take_number(const char **from)
 	if (**from == ' ')
 		++*from;
 	return n;
+}
+
+// file_limit returns how large a file may be. Who writes beyond that gets a signal that ends the program.
+static uint64_t file_limit(void)
+{
+	struct rlimit limit;
+	return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
 }
 
 // open_file makes the file of the process, if it is to be recorded.
@@ -187,11 +196,15 @@ static void open_file(struct process *p)
 		if (fd >= 0 || errno != EEXIST)
 			break;
 	}
-	int whole = fd >= 0 && pwrite(fd, &h, sizeof(h), 0) == (ssize_t)sizeof(h) && ftruncate(fd, HEADER_SIZE) == 0;
+	p->header = MAP_FAILED;
+	if (fd >= 0 && file_limit() >= HEADER_SIZE && pwrite(fd, &h, sizeof(h), 0) == (ssize_t)sizeof(h) && ftruncate(fd, HEADER_SIZE) == 0)
+		p->header = mmap(NULL, sizeof(h), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (fd >= 0)
 		close(fd);
+	if (fd >= 0 && p->header == MAP_FAILED)
+		unlink(p->path);
 	atomic_store_explicit(&p->end, HEADER_SIZE, memory_order_relaxed);
-	atomic_store_explicit(&p->state, whole ? READY : OFF, memory_order_release);
+	atomic_store_explicit(&p->state, p->header != MAP_FAILED ? READY : OFF, memory_order_release);
 }
 
 // allocate has the file system keep room for a chunk: a mapping of a file for which the disk has no room ends the program.
@@ -217,10 +230,9 @@ static struct chunk *new_chunk(struct process *p)
 	int fd = open(p->path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	uint64_t offset = atomic_load_explicit(&p->end, memory_order_relaxed), most = set.most > 0 ? set.most : UINT64_MAX;
-	struct rlimit limit; // beyond which the program gets a signal that ends it
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < most)
-		most = limit.rlim_cur;
+	uint64_t offset = atomic_load_explicit(&p->end, memory_order_relaxed), most = file_limit();
+	if (set.most > 0 && set.most < most)
+		most = set.most;
 	int room;
 	do
 		room = offset + CHUNK_SIZE <= most;
@@ -281,16 +293,10 @@ static void write_maps(struct process *p)
 	atomic_store_explicit(&p->mapping, 0, memory_order_release);
 }
 
-// write_end writes how many events there have been, and how much memory.
-static void write_end(struct process *p, uint64_t resident)
+// write_events writes how many events there have been. Of threads that do so at once the one with a few less may be the last.
+static void write_events(struct process *p)
 {
-	uint64_t end[2] = {atomic_load_explicit(&p->seq, memory_order_relaxed), resident};
-	int fd = open(p->path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	ssize_t n = pwrite(fd, end, sizeof(end), offsetof(struct header, events)); // if it fails, these are not known
-	(void)n;
-	close(fd);
+	atomic_store_explicit(&p->header->events, atomic_load_explicit(&p->seq, memory_order_relaxed), memory_order_relaxed);
 }
 
 // put_back gives a chunk that is not full to others.
@@ -340,28 +346,39 @@ static int enter(struct process *p, size_t size, uint64_t seq)
 		write_maps(p);
 		if ((self.chunk = new_chunk(p)) == NULL) {
 			self.skip = RETRY_AFTER;
-			write_end(p, 0);
 			return 0;
 		}
 		self.chunk->kind = CHUNK_EVENTS;
 		self.at = sizeof(struct chunk);
 	}
-	pthread_setspecific(set.key, self.chunk); // so that leave is called
+	if (!self.left)
+		pthread_setspecific(set.key, self.chunk); // so that leave is called
 	return 1;
 }
 
-// leave is called when a thread ends, and again if there were events after that.
-static void leave(void *unused)
+// give_back gives the thread's chunk to others.
+static void give_back(struct process *p)
 {
-	(void)unused;
-	struct process *p = process;
-	if (self.chunk == NULL || self.began != p->began)
-		return;
 	struct chunk *c = self.chunk;
 	self.chunk = NULL;
 	c->used = (uint32_t)self.at;
 	c->seq = self.last;
 	put_back(p, c);
+}
+
+// leave is called when a thread ends. The C library frees what is the thread's after that: then each event gives the chunk back.
+static void leave(void *unused)
+{
+	(void)unused;
+	struct process *p = process;
+	self.left = 1;
+	if (self.chunk == NULL || self.began != p->began || self.recording)
+		return;
+	self.recording = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+	give_back(p);
+	atomic_signal_fence(memory_order_seq_cst);
+	self.recording = 0;
 }
 
 struct walk {
@@ -410,7 +427,10 @@ static void record(struct process *p, int kind, const void *addr, size_t size, s
 		r->frames = (uint8_t)w.found;
 		memcpy(r->callers, callers, w.found * sizeof(uint64_t));
 		atomic_store_explicit(&r->seq, seq, memory_order_release);
-	}
+		if (self.left)
+			give_back(p);
+	} else
+		write_events(p);
 	atomic_signal_fence(memory_order_seq_cst);
 	self.recording = 0;
 }

@@ -3,8 +3,8 @@
 //
 //	cc -O2 -fPIC -shared -static-libgcc -o preload.so preload.c
 //
-// It records malloc, calloc, realloc, reallocarray, free, posix_memalign, aligned_alloc, memalign, valloc and pvalloc. Blocks have
-// nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static programs, those whose
+// It records malloc, calloc, realloc, reallocarray, free, free_sized, free_aligned_sized, posix_memalign, aligned_alloc, memalign,
+// valloc and pvalloc. Blocks have nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static programs, those whose
 // malloc is inside them, set-user-ID programs, mmap, and functions of one library alone, such as jemalloc's mallocx.
 //
 // ALLOCTRACE_PRELOAD has four words: the most bytes of a file, how many calls of a stack, a process ID, and a directory, which may
@@ -16,7 +16,8 @@
 // # What others have learnt the hard way
 //
 // - dlsym calls calloc: until all functions are found, memory comes from a small arena, which is never freed, or recorded.
-// - Programs close files that are not theirs: no file is kept open. So one that changes its root or user loses the rest.
+// - Programs close files that are not theirs: no file is kept open. So one that changes its root or user loses the rest,
+//   which it says in the header.
 // - fork without its handlers, by a system call: what the child must not use is in a page that the kernel clears then.
 // - dl_iterate_phdr takes a lock, with which a program deadlocks that holds it: stacks are walked only where the unwinder finds tables
 //   by _dl_find_object (glibc 2.35), which takes none. Elsewhere a stack is the caller alone.
@@ -177,6 +178,16 @@ static void *reallocated(void *old, size_t size, void *caller)
 	return p;
 }
 
+static inline void released(void *p, void *caller)
+{
+	if (p == NULL || in_arena(p) || !ready())
+		return;
+	tell(FREEING, p, 0, 1, caller);
+	self.depth++;
+	inner.free(p);
+	self.depth--;
+}
+
 EXPORT void *malloc(size_t size)
 {
 	if (!ready())
@@ -205,21 +216,24 @@ EXPORT void *realloc(void *old, size_t size) { return reallocated(old, size, CAL
 EXPORT void *reallocarray(void *old, size_t many, size_t each)
 {
 	size_t size;
-	if (__builtin_mul_overflow(many, each, &size)) {
-		errno = ENOMEM;
-		return NULL;
-	}
+	if (__builtin_mul_overflow(many, each, &size))
+		size = SIZE_MAX; // which nobody has
 	return reallocated(old, size, CALLER);
 }
 
-EXPORT void free(void *p)
+EXPORT void free(void *p) { released(p, CALLER); }
+
+// Those of C23 may not be in the C library (glibc 2.43): a program has them from here then, too.
+EXPORT void free_sized(void *p, size_t size)
 {
-	if (p == NULL || in_arena(p) || !ready())
-		return;
-	tell(FREEING, p, 0, 1, CALLER);
-	self.depth++;
-	inner.free(p);
-	self.depth--;
+	(void)size;
+	released(p, CALLER);
+}
+
+EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
+{
+	(void)align, (void)size;
+	released(p, CALLER);
 }
 
 EXPORT int posix_memalign(void **to, size_t align, size_t size)
@@ -261,6 +275,7 @@ __attribute__((destructor)) static void end(void)
 	struct process *p = process;
 	if (p == NULL || atomic_load_explicit(&p->state, memory_order_acquire) != READY)
 		return;
-	write_end(p, max_resident());
+	p->header->resident = max_resident();
+	write_events(p);
 	write_maps(p);
 }

@@ -45,6 +45,11 @@ static void *resize(void *p, size_t size)
 	return q;
 }
 
+#pragma weak free_sized
+#pragma weak free_aligned_sized
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t align, size_t size);
+
 static void end(void *p)
 {
 	release(4, p);
@@ -77,8 +82,23 @@ static void all(void)
 	end((void *)still);
 	is(5, malloc(huge), huge, 16);
 	is(5, calloc(huge, 4), SIZE_MAX, 16);
-	if (reallocarray(NULL, huge, 4) != NULL)
-		say("reallocarray has returned a block\n");
+	is(5, reallocarray(NULL, huge, 4), SIZE_MAX, 16);
+	is(5, memalign((size_t)1 << 60, 5), 5, (size_t)1 << 60);
+	p = is(1, malloc(30), 30, 16);
+	release(3, p);
+	if (reallocarray(p, huge, 4) == NULL)
+		say("6 %lx %zu 0 16\n", (unsigned long)(uintptr_t)p, SIZE_MAX);
+	release(4, p);
+	if (free_sized == NULL)
+		say("there is no free_sized\n");
+	else
+		free_sized(p, 30);
+	p = is(1, aligned_alloc(64, 128), 128, 64);
+	release(4, p);
+	if (free_aligned_sized == NULL)
+		say("there is no free_aligned_sized\n");
+	else
+		free_aligned_sized(p, 64, 128);
 	end(is(1, reallocarray(NULL, 7, 9), 63, 16));
 	if (posix_memalign(&p, 64, 1000) == 0)
 		end(is(1, p, 1000, 64));
@@ -167,14 +187,51 @@ static void *one(void *unused)
 	return NULL;
 }
 
-// storm has 3000 threads, one after the other.
-static void storm(void)
+// late has the C library free a block when the thread has ended, after the destructors of its keys.
+static void *late(void *unused)
 {
-	for (int i = 0; i < 3000; i++) {
+	if (strerror(123456) == NULL)
+		abort();
+	return one(unused);
+}
+
+static void in_turn(int many, void *(*run)(void *))
+{
+	for (int i = 0; i < many; i++) {
 		pthread_t t;
-		pthread_create(&t, NULL, one, NULL);
+		pthread_create(&t, NULL, run, NULL);
 		pthread_join(t, NULL);
 	}
+}
+
+// storm has 3000 threads, one after the other.
+static void storm(void) { in_turn(3000, one); }
+
+static void lates(void) { in_turn(300, late); }
+
+// confined may write to no file any more.
+static void confined(void)
+{
+	struct rlimit limit = {0, 0};
+	free(malloc(88)); // makes the file
+	if (setrlimit(RLIMIT_FSIZE, &limit) == 0)
+		for (int i = 1; i < 100; i++)
+			free(malloc(88));
+}
+
+// away renames the file of the recorder, PID.0, to PID.00, so that it cannot be opened any more, and kills itself.
+static void away(void)
+{
+	const char *dir = getenv("ALLOCTRACE_PRELOAD");
+	char from[4096], to[4096];
+	free(malloc(99));
+	snprintf(from, sizeof(from), "%s/%d.0", dir == NULL ? "" : strchr(dir, '/'), (int)getpid());
+	snprintf(to, sizeof(to), "%s0", from);
+	if (rename(from, to) != 0)
+		return;
+	for (int i = 0; i < 20000; i++)
+		free(malloc(99));
+	kill(getpid(), SIGKILL);
 }
 
 // forks has children by fork and by a system call, each with 1000 blocks of 123 bytes, and 10 blocks of 77 bytes of its own.
@@ -194,7 +251,7 @@ static void forks(void)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"fork", forks}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
