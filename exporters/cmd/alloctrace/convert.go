@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -23,7 +25,7 @@ type converter struct {
 	threads bool // each is a child
 
 	live    map[uint64]block
-	stacks  map[string]*recording.Stack
+	stacks  map[string]knownStack
 	key     []byte
 	last    time.Duration
 	summary converted
@@ -41,6 +43,12 @@ type converted struct {
 	events, lost int64
 	peak, bytes  int64 // granted bytes that were live, at most and at the end
 	blocks       int64 // at the end
+}
+
+// A knownStack is what the return addresses of a stack were, when files were mapped so often.
+type knownStack struct {
+	*recording.Stack
+	maps int
 }
 
 // A block is what a release says of it.
@@ -61,15 +69,15 @@ type queued struct {
 	of    *reallocation
 }
 
-// convert writes the recording of from to w.
-func convert(w io.Writer, from *preload.File, threads bool) (converted, error) {
+// convert writes the recording of from to w, until ctx is cancelled.
+func convert(ctx context.Context, w io.Writer, from *preload.File, threads bool) (converted, error) {
 	c, err := newConverter(w, from.Header, from.Symbols(), threads)
 	if err != nil {
 		return converted{}, err
 	}
 	var damage error
 	for e, err := range from.Events() {
-		if damage = err; err != nil {
+		if damage = cmp.Or(err, context.Cause(ctx)); damage != nil {
 			break
 		}
 		if err := c.event(e); err != nil {
@@ -87,7 +95,7 @@ func newConverter(w io.Writer, from preload.Header, symbols *preload.Symbols, th
 		Program: from.Program, PID: from.PID, GOOS: "linux", GOARCH: runtime.GOARCH, PageSize: from.PageSize, Began: from.Began, Stacks: from.Frames > 0,
 	})
 	return &converter{
-		from: from, symbols: symbols, to: to, threads: threads, live: make(map[uint64]block), stacks: make(map[string]*recording.Stack),
+		from: from, symbols: symbols, to: to, threads: threads, live: make(map[uint64]block), stacks: make(map[string]knownStack),
 		pending: make(map[uint32]*reallocation), moving: make(map[uint64]*reallocation),
 	}, err
 }
@@ -140,10 +148,14 @@ func (c *converter) event(e preload.Event) error {
 		c.acquire(&out, e, align)
 		return c.end(e.Thread, e.Number, out)
 	case alloctrace.ReallocateFailed:
-		if r := c.pending[e.Thread]; r != nil {
-			out.Size, out.Align = r.old.Size, r.old.Align
-			c.add(e.Addr, block{r.old.Size, r.old.Align})
+		r := c.pending[e.Thread]
+		if r == nil { // its beginning was lost
+			out.Kind, out.Addr, e.Kind = alloctrace.AllocateFailed, 0, alloctrace.AllocateFailed
+			c.acquire(&out, e, 0)
+			break
 		}
+		out.Size, out.Align = r.old.Size, r.old.Align
+		c.add(e.Addr, block{r.old.Size, r.old.Align})
 		return c.end(e.Thread, e.Number, out)
 	}
 	return c.emit(queued{event: out})
@@ -197,9 +209,20 @@ func (c *converter) releaseBefore(r *reallocation) {
 	c.releaseBefore(other)
 }
 
+// mostWaiting is how many events wait for the end of a reallocation. It is not known of one that has not ended by then: its event was
+// lost, or its thread has ended.
+const mostWaiting = 1 << 16
+
 // emit writes an event, or has it wait for those before.
 func (c *converter) emit(q queued) error {
 	c.queue = append(c.queue, q)
+	if len(c.queue) > mostWaiting {
+		for thread, r := range c.pending {
+			if r == c.queue[0].of {
+				return c.end(thread, r.began, recording.Event{})
+			}
+		}
+	}
 	return c.drain()
 }
 
@@ -287,13 +310,17 @@ func (c *converter) stack(e preload.Event) *recording.Stack {
 	for _, pc := range e.Stack {
 		c.key = binary.LittleEndian.AppendUint64(c.key, pc)
 	}
-	s := c.stacks[string(c.key)]
-	if s == nil {
-		s = new(recording.Stack)
-		for _, pc := range e.Stack {
-			s.Frames = append(s.Frames, recording.Frame(c.symbols.Frame(pc, e.Number)))
-		}
-		c.stacks[string(c.key)] = s
+	s, maps := c.stacks[string(c.key)], c.symbols.Maps(e.Number)
+	if s.Stack != nil && s.maps == maps {
+		return s.Stack
 	}
-	return s
+	var frames []recording.Frame
+	for _, pc := range e.Stack {
+		frames = append(frames, recording.Frame(c.symbols.Frame(pc, e.Number)))
+	}
+	if s.Stack == nil || !slices.Equal(frames, s.Frames) { // another library may be where one was
+		s.Stack = &recording.Stack{Frames: frames}
+	}
+	c.stacks[string(c.key)] = knownStack{s.Stack, maps}
+	return s.Stack
 }

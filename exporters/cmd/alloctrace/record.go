@@ -63,20 +63,22 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 	if o.to == "" {
 		o.to = filepath.Base(program) + ".alloctrace"
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(o.to), ".alloctrace-*") // where there is room for the recording
+	if err := writable(o.to, program); err != nil {
+		return failed, err
+	}
+	dir, err := temporary(filepath.Dir(o.to), ".alloctrace-*") // where there is room for the recording
 	if err != nil {
 		return failed, err
 	}
 	defer os.RemoveAll(dir)
-	if dir, err = filepath.Abs(dir); err != nil {
-		return failed, err
-	}
-	libraries, err := os.MkdirTemp("", "alloctrace-*")
+	libraries, err := temporary(os.TempDir(), "alloctrace-*")
 	if err != nil {
 		return failed, err
 	}
 	defer os.RemoveAll(libraries)
-	library, err := preload.Build(context.Background(), libraries)
+	ctx, stop := signal.NotifyContext(context.Background(), ending...)
+	library, err := preload.Build(ctx, libraries)
+	stop()
 	if err != nil {
 		return failed, err
 	}
@@ -91,7 +93,9 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 	if cmd.ProcessState == nil {
 		return failed, err
 	}
-	problem := o.write(dir, cmd.ProcessState.Pid(), program, errOut)
+	ctx, stop = signal.NotifyContext(context.Background(), ending...)
+	defer stop()
+	problem := o.write(ctx, dir, cmd.ProcessState, program, errOut)
 	status := exitStatus(cmd.ProcessState)
 	if status == whole && problem != nil {
 		status = damaged
@@ -102,14 +106,41 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 	return status, problem
 }
 
+// writable returns what is wrong with the recording's path, before the program has run.
+func writable(to, program string) error {
+	info, err := os.Stat(to)
+	if err != nil {
+		return nil // it will be made
+	}
+	if info.IsDir() {
+		return fmt.Errorf("-o %s: it is a directory: give a file", to)
+	}
+	if of, err := os.Stat(program); err == nil && os.SameFile(info, of) {
+		return fmt.Errorf("-o %s: it is the program: give another file", to)
+	}
+	return nil
+}
+
+// temporary makes a directory, and returns its path from the root: the program may go elsewhere.
+func temporary(in, pattern string) (string, error) {
+	in, err := filepath.Abs(in)
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(in, pattern)
+}
+
 // hangUp is SIGHUP, a name that not all systems have.
 const hangUp = syscall.Signal(1)
+
+// ending are the signals that end a process.
+var ending = []os.Signal{os.Interrupt, syscall.SIGTERM, hangUp}
 
 // runForeground runs cmd. A terminal sends its interrupts to the program too, which says what becomes of them; other signals that end
 // a process are passed on.
 func runForeground(cmd *exec.Cmd) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, hangUp)
+	signal.Notify(signals, ending...)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return err
@@ -137,8 +168,8 @@ var errNothing = errors.New("nothing was recorded")
 // A source is a file of a recorder.
 type source struct{ pid, program int }
 
-// write writes the recordings of the files in dir, and says on errOut what they are.
-func (o *recordOptions) write(dir string, pid int, program string, errOut io.Writer) error {
+// write writes the recordings of the files in dir, and says on errOut what they are. The program has ended as state says.
+func (o *recordOptions) write(ctx context.Context, dir string, state *os.ProcessState, program string, errOut io.Writer) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -156,12 +187,12 @@ func (o *recordOptions) write(dir string, pid int, program string, errOut io.Wri
 	var problems []error
 	last := -1 // what the process was at last
 	for i, s := range sources {
-		if s.pid == pid {
+		if s.pid == state.Pid() {
 			last = i
 		}
 	}
 	if last < 0 {
-		problems = append(problems, fmt.Errorf("%w: %s is a static program, one that has its own malloc inside, or one that gets other rights or changes its user, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
+		problems = append(problems, fmt.Errorf("%w: %s is a static program, one of another architecture, one that has its own malloc inside, or one that gets other rights, changes its user or may write no files, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
 	}
 	for i, s := range sources {
 		to := o.to
@@ -173,30 +204,37 @@ func (o *recordOptions) write(dir string, pid int, program string, errOut io.Wri
 				to += fmt.Sprintf(".%d", s.program)
 			}
 		}
-		if err := o.writeOne(filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, errOut); err != nil {
+		exited, err := o.writeOne(ctx, filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, errOut)
+		if err != nil {
 			problems = append(problems, err)
+		} else if i == last && !exited && state.Exited() {
+			fmt.Fprintln(errOut, "alloctrace: record: it has not called exit: it has called _exit, or executed another program, which could not be recorded")
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func (o *recordOptions) writeOne(from, to string, errOut io.Writer) error {
+// writeOne writes a recording, and reports whether the process has called exit.
+func (o *recordOptions) writeOne(ctx context.Context, from, to string, errOut io.Writer) (exited bool, err error) {
 	f, err := preload.Open(from)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
+	if isTerminal(errOut) {
+		f.Progress = progress(errOut)
+	}
 	var sum converted
 	var damage error
 	err = writeFile(to, nil, func(w io.Writer) error {
-		sum, damage = convert(w, f, o.threads)
+		sum, damage = convert(ctx, w, f, o.threads)
 		if errors.Is(damage, preload.ErrFormat) { // what came before is whole
 			return nil
 		}
 		return damage
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	fmt.Fprintf(errOut, "alloctrace: record: %s has %s of %s, process %d; live at the end are %s in %s, at the peak %s\n", to, number(sum.events, "event"), line(f.Program), f.PID,
 		counter.FormatBytes(sum.bytes), number(sum.blocks, "block"), counter.FormatBytes(sum.peak))
@@ -206,7 +244,7 @@ func (o *recordOptions) writeOne(from, to string, errOut io.Writer) error {
 	if sum.lost > 0 {
 		damage = errors.Join(damage, fmt.Errorf("%s: %s lost: there was no room (see -limit), or the process could not open its file any more", to, were(sum.lost, "event")))
 	}
-	return damage
+	return f.Resident > 0, damage
 }
 
 // exitStatus returns what a shell would say of a process that has ended.

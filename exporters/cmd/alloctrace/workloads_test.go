@@ -396,6 +396,9 @@ func TestRecord(t *testing.T) {
 		{[]string{"-o", to, "-children", "/bin/sh", "-c", "ls; ls; exec ls"}, whole, "(?s)(has .*){4}", []string{"a b.alloctrace", "a b.alloctrace.PID", "a b.alloctrace.PID", "a b.alloctrace.PID"}},
 		{[]string{"-o", to, "-limit", "300KiB", "/bin/ls"}, damaged, "events were lost: there was no room", []string{"a b.alloctrace"}},
 		{[]string{"-o", to, os.Args[0], "-test.run=^$"}, whole, "", nil}, // of Go: its malloc is not C's, or seldom called
+		{[]string{"-o", to, "/bin/sh", "-c", "exec env -u LD_PRELOAD ls"}, whole, "(?s)env, process .*executed another program, which could not be recorded\n", []string{"a b.alloctrace"}},
+		{[]string{"-o", dir, "/bin/ls"}, failed, "it is a directory", nil},
+		{[]string{"-o", "/bin/../bin/ls", "/bin/ls"}, failed, "it is the program", nil},
 		{[]string{"-o", to, "/no/such/program"}, failed, "no such file", nil},
 		{[]string{"-o", filepath.Join(dir, "no", "x"), "/bin/ls"}, failed, "no such file", nil},
 		{[]string{"-o", "-", "/bin/ls"}, failed, "give a file", nil},
@@ -410,7 +413,7 @@ func TestRecord(t *testing.T) {
 			}
 			continue
 		}
-		if status != c.status || !regexp.MustCompile(c.says).MatchString(said) {
+		if status != c.status || !regexp.MustCompile(c.says).MatchString(said) || strings.Contains(said, "\r") {
 			t.Errorf("record %q exits with %d and says %q, want %d and %q", c.args, status, said, c.status, c.says)
 		}
 		if c.files == nil {
