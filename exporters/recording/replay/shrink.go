@@ -19,12 +19,13 @@ import (
 // It leaves out what comes after the event of a [*Failure], and blocks that are not live then. If the failure is that memory was
 // refused, it asks for what is live in fewer blocks, none larger than the largest of all. Then it leaves out blocks, each with
 // all its events, then single releases and reallocations, and then it makes blocks smaller. Blocks are left out by delta
-// debugging (ddmin, Zeller and Hildebrandt 2002), until none can be left out alone. Two Failures are the same if they have the same reason and
+// debugging (ddmin, Zeller and Hildebrandt 2002), until none can be left out alone. Where most blocks are needed, parts of halves are
+// not tried, but single blocks. Two Failures are the same if they have the same reason and
 // [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
 // have the same type.
 //
-// It calls fails some hundred times, and some thousand if it takes many blocks to fail, with fewer and fewer events. The
-// error says that the events do not fail, or is that of ctx: then the events are the smallest by then.
+// It calls fails some hundred times, with fewer and fewer events. Of n blocks that are all needed, each takes a call that shows that it
+// is, and if it cannot be as small as one byte, another. The error says that the events do not fail, or is that of ctx: then the events are the smallest by then.
 func Shrink(ctx context.Context, events []recording.Event, fails func(events []recording.Event) error) ([]recording.Event, error) {
 	s := &shrinker{ctx: ctx, events: slices.Clone(events), fails: fails}
 	if s.want = fails(s.events); s.want == nil {
@@ -163,28 +164,49 @@ func asked(e recording.Event) uintptr {
 	return e.Size
 }
 
-// leaveOutBlocks leaves out blocks, with all their events: so many at once, or half of them, then fewer and fewer, until none can be
-// left out alone.
+// enough is how many parts are tried in vain before single blocks are: then most blocks are needed, and parts would be tried twice as
+// often as there are blocks.
+const enough = 16
+
+// leaveOutBlocks leaves out blocks, with all their events: so many at once, or half of them, then fewer and fewer, as long as that
+// leaves out any. Then it goes round the blocks until none can be left out alone. Of a block that can, more after it are tried at once.
 func (s *shrinker) leaveOutBlocks(most int) {
 	of, blocks := blocksOf(s.events)
 	left := make([]int32, blocks) // the blocks, in order
 	for i := range left {
 		left[i] = int32(i)
 	}
-	for size := min(most, (blocks+1)/2); size > 0 && s.ctx.Err() == nil; {
-		found := false
-		for from := 0; from < len(left); {
-			to := min(from+size, len(left))
-			some, ofSome := without(s.events, of, left[from:to])
-			if !s.try(some) {
-				from = to
-				continue
-			}
-			of, found = ofSome, true
-			left = slices.Delete(left, from, to)
+	leaveOut := func(from, to int) bool {
+		some, ofSome := without(s.events, of, left[from:to])
+		if !s.try(some) {
+			return false
 		}
-		if !found || size > 1 {
-			size /= 2
+		of, left = ofSome, slices.Delete(left, from, to)
+		return true
+	}
+	for size := min(most, (blocks+1)/2); size > 1 && s.ctx.Err() == nil; size /= 2 {
+		parts, before := 0, len(left)
+		for from := 0; from < len(left); parts++ {
+			if to := min(from+size, len(left)); !leaveOut(from, to) {
+				from = to
+			}
+		}
+		if parts >= enough && len(left) == before {
+			break
+		}
+	}
+	needed, size := 0, 1 // so many before from cannot be left out
+	for from := 0; needed < len(left) && s.ctx.Err() == nil; {
+		if from == len(left) {
+			from = 0
+		}
+		switch to := min(from+size, len(left)); {
+		case leaveOut(from, to):
+			needed, size = 0, 2*size
+		case to > from+1:
+			size = (to - from) / 2
+		default:
+			needed, size, from = needed+1, 1, to
 		}
 	}
 }
@@ -294,36 +316,51 @@ func (s *shrinker) makeSmaller() {
 // An acquisition is the event that acquires a block, and the next one of that block, which has its size; -1 if there is none.
 type acquisition struct{ at, until int }
 
-// resize gives the block of an acquisition another size.
-func (a acquisition) resize(events []recording.Event, size uintptr) {
-	events[a.at].Size, events[a.at].Requested = size, size
-	if a.until >= 0 {
-		events[a.until].Size = size
+// atMost makes the blocks of acquisitions as small as size, those that are larger, if all events fail then.
+func (s *shrinker) atMost(some []acquisition, size uintptr) bool {
+	events := slices.Clone(s.events)
+	changed := false
+	for _, a := range some {
+		e := &events[a.at]
+		size := min(size, asked(*e))
+		changed = changed || e.Size != size || e.Requested != size
+		e.Size, e.Requested = size, size
+		if a.until >= 0 {
+			events[a.until].Size = size
+		}
+	}
+	return !changed || s.try(events)
+}
+
+// makeSome makes blocks as small as one byte if it can: all at once, or half of them, or fewer, in the end one; of those it cannot it
+// finds the size by bisection. That is often the size of others too.
+func (s *shrinker) makeSome(all []acquisition) {
+	for from, size, found := 0, len(all), uintptr(0); from < len(all) && s.ctx.Err() == nil; {
+		to := min(from+size, len(all))
+		switch some := all[from:to]; {
+		case len(some) == 1 && found > 1 && asked(s.events[some[0].at]) == found && !s.atMost(some, found-1):
+			from, size = to, 1
+		case s.atMost(some, 1):
+			from, size = to, 2*size
+		case len(some) > 1:
+			size = len(some) / 2
+		default:
+			found = s.smallest(some)
+			s.atMost(all[to:], found)
+			from, size = to, 1
+		}
 	}
 }
 
-// makeSome makes some blocks as small as one byte if it can, and otherwise those of each half, in the end one by bisection.
-func (s *shrinker) makeSome(some []acquisition) {
-	try := func(size uintptr) bool {
-		events := slices.Clone(s.events)
-		for _, a := range some {
-			a.resize(events, size)
-		}
-		return s.try(events)
-	}
-	switch {
-	case len(some) == 0 || s.ctx.Err() != nil || try(1):
-	case len(some) > 1:
-		s.makeSome(some[:len(some)/2])
-		s.makeSome(some[len(some)/2:])
-	default:
-		most := asked(s.events[some[0].at])                              // fails
-		for least := uintptr(1); most > least+1 && s.ctx.Err() == nil; { // least does not
-			if size := least + (most-least)/2; try(size) {
-				most = size
-			} else {
-				least = size
-			}
+// smallest makes a block as small as it can be by bisection, and returns its size. One byte is too few.
+func (s *shrinker) smallest(some []acquisition) uintptr {
+	most := asked(s.events[some[0].at])                              // fails
+	for least := uintptr(1); most > least+1 && s.ctx.Err() == nil; { // least does not
+		if size := least + (most-least)/2; s.atMost(some, size) {
+			most = size
+		} else {
+			least = size
 		}
 	}
+	return most
 }

@@ -91,6 +91,50 @@ func TestShrinkMany(t *testing.T) {
 	}
 }
 
+// TestShrinkReplays: of blocks that are all needed each is left out once, to see that it is, and made smaller once.
+func TestShrinkReplays(t *testing.T) {
+	needed := 2000
+	if testing.Short() {
+		needed = 500
+	}
+	var l list
+	for i := range uintptr(needed) * 9 / 4 {
+		l.add(alloctrace.Allocated, 0x1000*(i+1), 100+i%50)
+		if i%3 == 0 {
+			l.add(alloctrace.Freeing, 0x1000*(i+1), 100+i%50)
+		}
+	}
+	for _, c := range []struct {
+		least        uintptr // size of a block that counts
+		blocks, most int     // replays
+	}{{1, needed, needed + 100}, {100, needed, 2*needed + 200}, {140, needed / 20, 10*needed/20 + 200}} {
+		replays := 0
+		small, err := replay.Shrink(context.Background(), l, func(events []recording.Event) error {
+			replays++
+			live := make(map[uintptr]bool, c.blocks)
+			for i, e := range events {
+				if delete(live, e.Addr); e.Kind == alloctrace.Allocated && e.Size >= c.least {
+					live[e.Addr] = true
+				}
+				if len(live) > c.blocks {
+					return &replay.Failure{Reason: replay.Refused, Event: replay.Event{Number: int64(i + 1), Event: e}, Err: errors.New("too many blocks")}
+				}
+			}
+			return nil
+		})
+		for _, e := range small {
+			if e.Size != c.least {
+				t.Errorf("a block of %d bytes is left, want %d", e.Size, c.least)
+				break
+			}
+		}
+		t.Logf("%d blocks of %d bytes: %d replays", len(small), c.least, replays)
+		if err != nil || len(small) != c.blocks+1 || replays > c.most {
+			t.Errorf("%v; %d events are left after %d replays, want %d after at most %d", err, len(small), replays, c.blocks+1, c.most)
+		}
+	}
+}
+
 // fewBlocks refuses to have more blocks.
 type fewBlocks struct {
 	blockalloc.Allocator
