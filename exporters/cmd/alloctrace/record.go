@@ -242,7 +242,7 @@ func (o *recordOptions) writeOne(ctx context.Context, from, to string, errOut io
 		fmt.Fprintf(errOut, "alloctrace: record: at most %s of the process were resident\n", counter.FormatBytes(f.Resident))
 	}
 	if sum.lost > 0 {
-		damage = errors.Join(damage, fmt.Errorf("%s: %s lost: there was no room (see -limit), or the process could not open its file any more", to, were(sum.lost, "event")))
+		damage = errors.Join(damage, fmt.Errorf("%s: %s lost: there was no room (see -limit), the process could not open its file any more, or it ended while threads recorded", to, were(sum.lost, "event")))
 	}
 	return f.Resident > 0, damage
 }

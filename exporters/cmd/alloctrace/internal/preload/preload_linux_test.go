@@ -286,6 +286,19 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// TestVfork: what a child of vfork does is its parent's. Before that has a file it is lost.
+func TestVfork(t *testing.T) {
+	for _, parent := range []int{os.Getpid(), 0} {
+		_, files, err := record(t, Options{Frames: 1, Parent: parent}, known(t), "vfork")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := count(t, only(t, files)); sum.sizes[23] != 10 || sum.sizes[22] != 9 || sum.lost != 2 || len(sum.threads) != 1 {
+			t.Errorf("%v of sizes %v", sum, sum.sizes)
+		}
+	}
+}
+
 // TestKilled: a process that is killed has all its events.
 func TestKilled(t *testing.T) {
 	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "kill")
@@ -294,6 +307,17 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sum := count(t, only(t, files)); sum.sizes[55] != 10_000 || sum.events != 10_000 || sum.lost > 0 {
+		t.Error(sum)
+	}
+}
+
+// TestCancelled: a thread that is to be cancelled is not in malloc.
+func TestCancelled(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "cancel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := count(t, only(t, files)); sum.sizes[34] != 20_000 || sum.lost > 0 {
 		t.Error(sum)
 	}
 }

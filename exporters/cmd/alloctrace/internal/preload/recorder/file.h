@@ -105,6 +105,7 @@ struct process {
 	_Atomic int mapping;  // somebody reads /proc/self/maps
 	uint64_t mapped;      // the hash of what it had; used by who has mapping
 	uint64_t began;	      // which tells it from its parent
+	pid_t pid;	      // if it has executed its program: a child of vfork has another, and all this too
 	struct header *header; // stays mapped: a process that cannot open its file any more says so here
 	char path[PATH_MAX + 32];
 	// Chunks that threads had not filled when they ended. Who takes one out by an exchange that acquires is the only one who has it,
@@ -163,14 +164,23 @@ static uint64_t file_limit(void)
 	return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
 }
 
-// open_file makes the file of the process, if it is to be recorded.
+// uncancelled has the thread not be cancelled: open, read and close are where it may be, which malloc is not. It returns what
+// pthread_setcancelstate takes afterwards.
+static int uncancelled(void)
+{
+	int state = PTHREAD_CANCEL_ENABLE;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	return state;
+}
+
+// open_file makes the file of the process, if it is to be recorded. A child of vfork leaves that to its parent.
 static void open_file(struct process *p)
 {
 	int unknown = UNKNOWN;
-	if (!atomic_load_explicit(&set.options, memory_order_acquire) || !atomic_compare_exchange_strong_explicit(&p->state, &unknown, BEGUN, memory_order_acquire, memory_order_relaxed))
+	if ((p->pid != 0 && p->pid != getpid()) || !atomic_load_explicit(&set.options, memory_order_acquire) || !atomic_compare_exchange_strong_explicit(&p->state, &unknown, BEGUN, memory_order_acquire, memory_order_relaxed))
 		return;
 	struct header h;
-	int fd = -1;
+	int fd = -1, cancelling = uncancelled();
 	memset(&h, 0, sizeof(h));
 	memcpy(h.magic, "ALTRPRE1", sizeof(h.magic));
 	h.order = 0x01020304;
@@ -203,6 +213,7 @@ static void open_file(struct process *p)
 		close(fd);
 	if (fd >= 0 && p->header == MAP_FAILED)
 		unlink(p->path);
+	pthread_setcancelstate(cancelling, NULL);
 	atomic_store_explicit(&p->end, HEADER_SIZE, memory_order_relaxed);
 	atomic_store_explicit(&p->state, p->header != MAP_FAILED ? READY : OFF, memory_order_release);
 }
@@ -343,8 +354,11 @@ static int enter(struct process *p, size_t size, uint64_t seq)
 			munmap(c, CHUNK_SIZE);
 	}
 	if (self.chunk == NULL) {
+		int cancelling = uncancelled();
 		write_maps(p);
-		if ((self.chunk = new_chunk(p)) == NULL) {
+		self.chunk = new_chunk(p);
+		pthread_setcancelstate(cancelling, NULL);
+		if (self.chunk == NULL) {
 			self.skip = RETRY_AFTER;
 			return 0;
 		}

@@ -265,8 +265,11 @@ EXPORT void *pvalloc(size_t size)
 // The environment is there at the latest when constructors are called.
 __attribute__((constructor)) static void begin(void)
 {
-	if (ready())
-		read_options();
+	if (!ready())
+		return;
+	read_options();
+	if (process != NULL)
+		process->pid = getpid();
 }
 
 // What is known at exit alone, and files that were mapped since the last chunk was begun.
@@ -275,7 +278,9 @@ __attribute__((destructor)) static void end(void)
 	struct process *p = process;
 	if (p == NULL || atomic_load_explicit(&p->state, memory_order_acquire) != READY)
 		return;
+	int cancelling = uncancelled();
 	p->header->resident = max_resident();
 	write_events(p);
 	write_maps(p);
+	pthread_setcancelstate(cancelling, NULL);
 }

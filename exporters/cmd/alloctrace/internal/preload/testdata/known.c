@@ -249,9 +249,44 @@ static void forks(void)
 	}
 }
 
+// cancelled has a thread that is cancelled at the first place where it may be: not in malloc.
+static void *cancelled(void *done)
+{
+	pthread_cancel(pthread_self());
+	for (int i = 0; i < 20000; i++)
+		free(malloc(34));
+	*(int *)done = 1;
+	pthread_testcancel();
+	return NULL;
+}
+
+static void cancels(void)
+{
+	pthread_t t;
+	int done = 0;
+	pthread_create(&t, NULL, cancelled, &done);
+	pthread_join(t, NULL);
+	if (!done)
+		abort();
+}
+
+// vforks has children of vfork that call malloc, as they should not, before it does so.
+static void vforks(void)
+{
+	for (int i = 0; i < 10; i++) {
+		pid_t child = vfork();
+		if (child == 0) {
+			free(malloc(22));
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+		free(malloc(23));
+	}
+}
+
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
