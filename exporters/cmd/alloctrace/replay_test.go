@@ -29,6 +29,9 @@ func replayable(t *testing.T) string {
 		if err == nil && i%2 == 0 {
 			err = mem.Free(b)
 		}
+		if err == nil && i == 150 {
+			err = rec.Flush() // up to here it can be read if the rest is cut off
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,6 +116,12 @@ func TestReplay(t *testing.T) {
 		runs(status, "replay", "-json", cut)
 		if status == notReplayed && (!strings.Contains(out.String(), `"damage": "recording: damaged from byte `) || !strings.Contains(errOut.String(), "recording: damaged from byte ")) {
 			t.Errorf("of a cut recording: %s%s", &out, &errOut)
+		}
+		if status == notReplayed {
+			runs(damaged, "shrink", "-on", "heap", "-limit", "65536", "-o", small, cut)
+			if !strings.Contains(errOut.String(), " is damaged, and what comes after that was left out: recording: damaged from byte ") {
+				t.Errorf("of a cut recording: %s%s", &out, &errOut)
+			}
 		}
 	}
 	for _, args := range [][]string{

@@ -62,6 +62,9 @@ func shrinkFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 		if *to != "-" {
 			fmt.Fprintf(out, "%d of %s are left: %v\n", len(small), number(int64(len(events)), "event"), fails(small))
 		}
+		if damage != nil {
+			return damaged, fmt.Errorf("%s is damaged, and what comes after that was left out: %w", args[0], damage)
+		}
 		return whole, nil
 	}
 }
