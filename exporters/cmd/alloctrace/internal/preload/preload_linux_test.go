@@ -322,6 +322,29 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// TestInterrupted: events of a signal handler are in order, or lost and counted where they were. The allocator is another one.
+func TestInterrupted(t *testing.T) {
+	program := known(t)
+	bump := filepath.Join(t.TempDir(), "bump.so")
+	if err := compile(need(t, "cc", "gcc libc6-dev"), "-O2", "-fPIC", "-shared", "-fno-builtin", "-o", bump, "testdata/bump.c"); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("LD_PRELOAD", bump)
+	_, files, err := record(t, Options{Frames: 1, Parent: os.Getpid()}, program, "interrupt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := count(t, only(t, files))
+	for _, e := range sum.live {
+		if e.Usable != 0 {
+			t.Fatalf("%+v of another allocator has the usable size of the C library's", e)
+		}
+	}
+	if sum.sizes[45] == 0 || sum.sizes[45]+sum.lost < 100 || sum.lost > 2002 || sum.sizes[24] < 1000 {
+		t.Errorf("%v of sizes %v", sum, sum.sizes)
+	}
+}
+
 // TestClosed: a program that closes files that are not its own is recorded to the end.
 func TestClosed(t *testing.T) {
 	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "close")

@@ -16,7 +16,8 @@
 // one word, whose order of modification agrees with what happens before: so relaxed increments are enough.
 //
 // A number that no record has is an event that was lost: the disk or the limit was full, a signal handler called malloc while
-// a record was written, another thread was making the file, or the process was killed.
+// a record was written, another thread was making the file, or the process ended. What a signal handler does while the inner malloc
+// runs has no number: it looks like what that does for itself.
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -415,11 +416,12 @@ static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *argument)
 // record writes an event of the process.
 static void record(struct process *p, int kind, const void *addr, size_t size, size_t usable, size_t align, void *caller)
 {
-	uint64_t seq = atomic_fetch_add_explicit(&p->seq, 1, memory_order_relaxed) + 1;
-	if (self.recording) // a signal handler has interrupted what follows
-		return;
+	int interrupts = self.recording; // this is a signal handler's event, whose number is later than that of the record
 	self.recording = 1;
 	atomic_signal_fence(memory_order_seq_cst);
+	uint64_t seq = atomic_fetch_add_explicit(&p->seq, 1, memory_order_relaxed) + 1;
+	if (interrupts)
+		return;
 	uint64_t callers[MAX_FRAMES];
 	struct walk w = {(uintptr_t)caller, 0, kind == ALLOCATED || kind == REALLOCATED || kind == ALLOCATE_FAILED || kind == REALLOCATE_FAILED ? set.frames : 0, callers};
 	if (w.most > 1 && set.walks)

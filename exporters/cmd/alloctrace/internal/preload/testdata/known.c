@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -270,6 +271,29 @@ static void cancels(void)
 		abort();
 }
 
+static volatile int signals;
+
+static void alarmed(int signal)
+{
+	struct itimerval soon = {{0, 0}, {0, 20 + signals % 50}};
+	(void)signal;
+	free(malloc(45));
+	signals++;
+	setitimer(ITIMER_REAL, &soon, NULL);
+}
+
+// interrupted has a signal handler that calls malloc, for which the allocator must be made.
+static void interrupted(void)
+{
+	struct sigaction action = {.sa_handler = alarmed};
+	sigaction(SIGALRM, &action, NULL);
+	alarmed(0);
+	while (signals < 1000)
+		free(malloc(24));
+	struct itimerval never = {{0, 0}, {0, 0}};
+	setitimer(ITIMER_REAL, &never, NULL);
+}
+
 // vforks has children of vfork that call malloc, as they should not, before it does so.
 static void vforks(void)
 {
@@ -286,7 +310,7 @@ static void vforks(void)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}, {"interrupt", interrupted}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
