@@ -85,6 +85,9 @@ struct record {
 	uint64_t callers[]; // the innermost first
 };
 
+// What package preload reads, on any machine.
+_Static_assert(offsetof(struct header, began) == 40 && offsetof(struct header, events) == 2120 && sizeof(struct chunk) == 16 && sizeof(struct record) == 48, "layout");
+
 // What is set once, before anything is recorded.
 static struct {
 	_Atomic int functions; // UNKNOWN, BEGUN, READY: then inner is known, and walks and key are
