@@ -4,8 +4,9 @@
 //	cc -O2 -fPIC -shared -static-libgcc -o preload.so preload.c
 //
 // It records malloc, calloc, realloc, reallocarray, free, free_sized, free_aligned_sized, posix_memalign, aligned_alloc, memalign,
-// valloc and pvalloc. Blocks have nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static programs, those whose
-// malloc is inside them, set-user-ID programs, mmap, and functions of one library alone, such as jemalloc's mallocx.
+// valloc and pvalloc. Blocks have nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static
+// programs, those whose malloc is inside them, set-user-ID programs, mmap, and functions of one library alone, such as jemalloc's
+// mallocx.
 //
 // ALLOCTRACE_PRELOAD has four words: the most bytes of a file, how many calls of a stack, a process ID, and a directory, which may
 // have spaces. Recorded is the child of that process, also after it has executed another program. If it is 0, all processes
@@ -98,8 +99,10 @@ static int start(void)
 	size_t size = (sizeof(struct process) + 4095) & ~(size_t)4095;
 	void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	// Without the page, or a kernel that clears it, nothing is recorded, and the program goes on.
-	if (page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0 && pthread_key_create(&set.key, leave) == 0)
+	if (page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0 && pthread_key_create(&set.key, leave) == 0) {
 		process = page;
+		process->pid = getpid();
+	}
 	read_options();
 	atomic_store_explicit(&set.functions, READY, memory_order_release);
 	return 1;
@@ -265,11 +268,8 @@ EXPORT void *pvalloc(size_t size)
 // The environment is there at the latest when constructors are called.
 __attribute__((constructor)) static void begin(void)
 {
-	if (!ready())
-		return;
-	read_options();
-	if (process != NULL)
-		process->pid = getpid();
+	if (ready())
+		read_options();
 }
 
 // What is known at exit alone, and files that were mapped since the last chunk was begun.
