@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"maps"
 	"sync"
 	"time"
 
@@ -96,6 +97,13 @@ func (s *answers) drop(q page.Query, a *answer) {
 	if s.kept[q] == a && (a.err != nil || !s.keep && !s.forever) {
 		delete(s.kept, q)
 	}
+}
+
+// forget drops the answers of a kind, which an action has made wrong: also those that are being made.
+func (s *answers) forget(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.kept, func(q page.Query, _ *answer) bool { return q.What == what })
 }
 
 // watched says whether somebody looks.

@@ -156,6 +156,35 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// TestMarkIsNew: who asks for the leaks after a mark has growth since then, however long answers are kept.
+func TestMarkIsNew(t *testing.T) {
+	p, err := plant.New(1 << 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	l := newLive(Options{Profile: p.Profile}, []*alloctrace.Proxy{p.Proxy})
+	h := newServer(l, page.Access{})
+	h.hub.watched(true)
+	defer h.hub.watched(false)
+	leaks := func(method, path string) page.Leaks {
+		r := httptest.NewRequest(method, path, nil)
+		r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return decode[page.Leaks](t, w.Body)
+	}
+	first := leaks("GET", "/api/leaks")
+	marked := leaks("POST", "/api/mark")
+	if again := leaks("GET", "/api/leaks"); marked.SinceUS <= first.SinceUS || again.SinceUS != marked.SinceUS {
+		t.Errorf("growth is since %d, since %d after the mark, and since %d for who asks then", first.SinceUS, marked.SinceUS, again.SinceUS)
+	}
+}
+
 // TestUnreachable: the button finds what leaks, if it is there.
 func TestUnreachable(t *testing.T) {
 	p, _, url := planted(t, Options{Unreachable: true}, 5)

@@ -31,6 +31,12 @@ var saved = []struct {
 	{"timeline", "child"}, {"timeline", "site"}, {"timeline", "region"}, {"tables", ""},
 }
 
+// What a saved page does not have.
+const (
+	noTimeline = "This page was saved without a timeline, which the browser makes: use the button of a page that was open for a while."
+	noSearch   = "This page was saved: the program that could be asked is not there."
+)
+
 // timelineURL is that of a Timeline in a saved page.
 func timelineURL(by string) string { return "api/timeline?by=" + by }
 
@@ -113,20 +119,23 @@ func (s *server) savedAnswers(ctx context.Context, sent map[string]*page.Timelin
 		if all[url], err = unpacked(packed); err != nil {
 			return nil, "", err
 		}
-		if a.url == page.GetPage {
-			if err := json.Unmarshal(all[url], &of); err != nil {
-				return nil, "", err
-			}
-			of.Of, of.Mode = of.Mode, page.Saved
-			if sent != nil {
-				of.Tabs["timeline"] = ""
-			}
-			if all[url], err = json.Marshal(of); err != nil {
-				return nil, "", err
-			}
-		}
 	}
-	return all, of.Title, nil
+	if err := json.Unmarshal(all["api/"+page.GetPage], &of); err != nil {
+		return nil, "", err
+	}
+	of.Of, of.Mode = of.Mode, page.Saved
+	switch has := all[timelineURL("child")] != nil; {
+	case has:
+		of.Tabs["timeline"] = ""
+	case of.Tabs["timeline"] == "":
+		of.Tabs["timeline"] = noTimeline
+	}
+	if of.Tabs["unreachable"] == "" {
+		of.Tabs["unreachable"] = noSearch
+	}
+	var err error
+	all["api/"+page.GetPage], err = json.Marshal(of)
+	return all, of.Title, err
 }
 
 func unpacked(packed []byte) ([]byte, error) {

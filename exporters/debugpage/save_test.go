@@ -39,7 +39,7 @@ func savedPage(t *testing.T, r *http.Response, err error) (doc string, answers m
 
 // TestSave: a saved page has the answers, opens without a server, and lets nothing run but its own program.
 func TestSave(t *testing.T) {
-	_, _, url := planted(t, Options{Title: `</script><script>alert("evil")//`}, 3)
+	_, _, url := planted(t, Options{Unreachable: true, Title: `</script><script>alert("evil")//`}, 3)
 	r, err := http.Get(url + "save")
 	doc, answers := savedPage(t, r, err)
 	for _, name := range []string{"page", "tables", "snapshot", "blocks", "map", "events", "lifetimes", "leaks"} {
@@ -50,7 +50,8 @@ func TestSave(t *testing.T) {
 	p := decode[page.Page](t, bytes.NewReader(answers["api/page"]))
 	tables := decode[page.Tables](t, bytes.NewReader(answers["api/tables"]))
 	blocks := decode[page.Blocks](t, bytes.NewReader(answers["api/blocks"]))
-	if p.Mode != page.Saved || p.Of != page.Live || p.Title != `</script><script>alert("evil")//` || answers["api/timeline?by=child"] != nil {
+	if p.Mode != page.Saved || p.Of != page.Live || p.Title != `</script><script>alert("evil")//` || answers["api/timeline?by=child"] != nil ||
+		p.Tabs["timeline"] != noTimeline || p.Tabs["unreachable"] == "" {
 		t.Errorf("the page is %+v", p)
 	}
 	for _, site := range blocks.Site {
@@ -94,6 +95,11 @@ func TestSaveTimeline(t *testing.T) {
 	_, answers := savedPage(t, r, err)
 	if got := decode[page.Timeline](t, bytes.NewReader(answers["api/timeline?by=child"])); got.Groups[0].Name != "<a>" || got.Total[0] != 3 || got.StepUS != 2 {
 		t.Errorf("%+v comes back of %+v", got, line)
+	}
+	r, err = post("{}") // of a browser that has seen nothing yet
+	_, answers = savedPage(t, r, err)
+	if p := decode[page.Page](t, bytes.NewReader(answers["api/page"])); p.Tabs["timeline"] != noTimeline || p.Tabs["overview"] != "" {
+		t.Errorf("without timelines, the tabs are %q", p.Tabs)
 	}
 	for _, wrong := range []string{
 		"", "[]", "null x", `{"api/page":{}}`, `{"api/timeline?by=site":{"by":"child"}}`, `{"api/timeline?by=child":null}`, `{"api/timeline?by=child":{"by":"child","html":"<b>"}}`,

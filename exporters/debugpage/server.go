@@ -109,6 +109,9 @@ func (s *server) answer(ctx context.Context, q page.Query) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if q.What == page.PostMark {
+			s.answers.forget(page.GetLeaks)
+		}
 		return compressed(v)
 	}
 	a, err := s.answers.get(ctx, q, func(ctx context.Context) (any, error) { return s.source.Answer(ctx, q) })
