@@ -10,7 +10,6 @@ import (
 
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
-	"github.com/alloctrace/alloctrace/exporters/recording/history"
 	"github.com/alloctrace/alloctrace/hooks/blackbox"
 )
 
@@ -114,17 +113,12 @@ func (p *boxPage) snapshot() *page.Snapshot {
 	s.Total, s.Classes = page.StatsOf(total), page.ClassesOf(total)
 	rows := newSiteRows()
 	for _, of := range p.box.Live.Sites {
-		rows.add(p.site(&of), history.Amount{Blocks: of.Blocks, Bytes: of.Bytes}, history.Amount{}, 0)
+		rows.add(p.site(&of), page.SiteStats{Live: of.Bytes, LiveBlocks: of.Blocks, LiveError: of.Error}, 0)
 	}
 	for _, of := range p.box.Peak.Sites {
-		rows.add(p.site(&of), history.Amount{}, history.Amount{}, of.Bytes)
+		rows.add(p.site(&of), page.SiteStats{}, of.Bytes)
 	}
 	s.Sites = rows.columns()
-	for i, of := range p.box.Live.Sites {
-		if i < len(s.Sites.LiveError) {
-			s.Sites.LiveError[i] = of.Error
-		}
-	}
 	if !p.box.Peak.Time.IsZero() {
 		s.Sites.PeakUS = p.us(p.box.Peak.Time)
 	}

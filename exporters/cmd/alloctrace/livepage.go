@@ -16,6 +16,7 @@ import (
 // A livePage asks a program's page of exporters/debugpage for its numbers. One goroutine may use it.
 type livePage struct {
 	base   string // with a / at its end
+	shown  string // the same without a password
 	client http.Client
 	page   pageAnswer
 	tables pageTables
@@ -123,11 +124,11 @@ func newLivePage(at string) (*livePage, error) {
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("%q: use the URL of a program's page, such as http://localhost:6060/debug/alloctrace/", at)
 	}
-	u.RawQuery, u.Fragment = "", ""
+	u.RawQuery, u.ForceQuery, u.Fragment = "", false, ""
 	if !strings.HasSuffix(u.Path, "/") {
 		u.Path += "/"
 	}
-	return &livePage{base: u.String(), client: http.Client{Timeout: 30 * time.Second}}, nil
+	return &livePage{base: u.String(), shown: u.Redacted(), client: http.Client{Timeout: 30 * time.Second}}, nil
 }
 
 // moment returns what the program holds now.
@@ -156,7 +157,7 @@ func (p *livePage) moment(ctx context.Context) (*liveMoment, error) {
 	n := &s.Nodes
 	for i, node := range n.Node {
 		if !has(i, n.Live, n.LiveBlocks, n.Peak, n.Allocated, n.FailedAllocations, n.FailedReallocations, n.FailedFrees) {
-			return nil, fmt.Errorf("%sapi/snapshot: its columns differ in length", p.base)
+			return nil, fmt.Errorf("%sapi/snapshot: its columns differ in length", p.shown)
 		}
 		m.Children = append(m.Children, liveRow{
 			Name: p.node(node), Live: n.Live[i], Blocks: n.LiveBlocks[i], Peak: n.Peak[i], Allocated: n.Allocated[i],
@@ -165,7 +166,7 @@ func (p *livePage) moment(ctx context.Context) (*liveMoment, error) {
 	}
 	for i, site := range s.Sites.Site {
 		if !has(i, s.Sites.Live, s.Sites.LiveBlocks, s.Sites.Allocated) {
-			return nil, fmt.Errorf("%sapi/snapshot: its columns differ in length", p.base)
+			return nil, fmt.Errorf("%sapi/snapshot: its columns differ in length", p.shown)
 		}
 		owner, stack := p.site(site)
 		m.Sites = append(m.Sites, liveRow{Name: owner, Stack: stack, Live: s.Sites.Live[i], Blocks: s.Sites.LiveBlocks[i], Allocated: s.Sites.Allocated[i], number: site})
@@ -195,7 +196,7 @@ func (p *livePage) know(ctx context.Context, want pageKnown) error {
 		return err
 	}
 	if more.From != have {
-		return fmt.Errorf("%sapi/tables: it begins at %+v, and not at %+v", p.base, more.From, have)
+		return fmt.Errorf("%sapi/tables: it begins at %+v, and not at %+v", p.shown, more.From, have)
 	}
 	t.Texts = append(t.Texts, more.Texts...)
 	t.Frames.Function, t.Frames.File, t.Frames.Line = append(t.Frames.Function, more.Frames.Function...), append(t.Frames.File, more.Frames.File...), append(t.Frames.Line, more.Frames.Line...)
@@ -256,10 +257,10 @@ func (p *livePage) get(ctx context.Context, name string, to any) error {
 		if json.NewDecoder(body).Decode(&failure) != nil || failure.Error == "" {
 			failure.Error = "is this the URL of a page of exporters/debugpage?"
 		}
-		return fmt.Errorf("%s%s: %s: %s", p.base, name, answer.Status, failure.Error)
+		return fmt.Errorf("%s%s: %s: %s", p.shown, name, line(answer.Status), line(failure.Error))
 	}
 	if err := json.NewDecoder(body).Decode(to); err != nil {
-		return fmt.Errorf("%s%s: %w: is this the URL of a page of exporters/debugpage?", p.base, name, err)
+		return fmt.Errorf("%s%s: %w: is this the URL of a page of exporters/debugpage?", p.shown, name, err)
 	}
 	return nil
 }

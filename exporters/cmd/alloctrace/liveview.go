@@ -195,8 +195,11 @@ func (v *liveView) head() []string {
 		fmt.Sprintf("%s, process %d, %s, %s", line(m.Title), m.PID, line(m.Go), date(m.At)),
 		fmt.Sprintf("live %s in %s, peak %s, %s, %s", counter.FormatBytes(m.Total.Live), number(m.Total.Blocks, "block"), counter.FormatBytes(m.Total.Peak), rate, number(m.Total.Failures, "failure")),
 	}
-	if v.sites && m.Rate > 1 {
+	switch {
+	case v.sites && m.Rate > 1:
 		list = append(list, fmt.Sprintf("sites are estimates: one block was sampled for %s", counter.FormatBytes(m.Rate)))
+	case v.sites && m.Rate == 0 && len(m.Sites) == 0:
+		list = append(list, "no sites are known: add heapprofile.New(heapprofile.Options{}) to the hooks of the Proxy")
 	}
 	return list
 }

@@ -85,12 +85,14 @@ func (m *monitor) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m *monitor) answer(a answered) {
-	if rows := m.view.rows(); m.cursor < len(rows) { // the row stays selected where it moves to
+	if rows := m.view.rows(); len(rows) > 0 { // the row stays selected where it moves to
 		selected := rows[m.cursor].number
 		defer func() {
-			if i := slices.IndexFunc(m.view.rows(), func(r shownRow) bool { return r.number == selected }); i >= 0 {
+			rows := m.view.rows()
+			if i := slices.IndexFunc(rows, func(r shownRow) bool { return r.number == selected }); i >= 0 {
 				m.cursor = i
 			}
+			m.cursor = max(0, min(m.cursor, len(rows)-1))
 		}()
 	}
 	switch {
@@ -156,6 +158,7 @@ func (m *monitor) press(key string) (quit bool) {
 			}
 		}
 	}
+	m.cursor = max(0, min(m.cursor, len(m.view.rows())-1))
 	return false
 }
 
@@ -181,7 +184,6 @@ func (m *monitor) View() tea.View {
 	lines[0] = bold.Styled(m.view.fit(lines[0], m.width))
 	lines[1] += "  " + m.view.sparks(m.view.values[false][totalNumber])
 	rows := m.view.rows()
-	m.cursor = max(0, min(m.cursor, len(rows)-1))
 	lines = append(lines, m.state())
 	if m.detail && len(rows) > 0 {
 		lines = append(lines, m.details(&rows[m.cursor])...)

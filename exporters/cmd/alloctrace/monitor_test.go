@@ -196,6 +196,22 @@ func TestMonitorFollows(t *testing.T) {
 	}
 }
 
+// TestMonitorEdges: an answer may come before the screen is drawn, whatever key was the last one.
+func TestMonitorEdges(t *testing.T) {
+	for _, key := range []string{"up", "pgup", "down", "pgdown", "end"} {
+		m := newMonitor(110, 9, false)
+		for range 3 {
+			m.press(key)
+		}
+		less := *m.view.now
+		less.Children = less.Children[:1]
+		m.answer(answered{moment: &less})
+		if n := len(m.view.rows()); m.cursor < 0 || m.cursor >= n {
+			t.Errorf("after %s, row %d of %d is selected", key, m.cursor, n)
+		}
+	}
+}
+
 // TestHasUnicode: the first variable that is set says what the terminal shows.
 func TestHasUnicode(t *testing.T) {
 	for want, environments := range map[bool][]map[string]string{

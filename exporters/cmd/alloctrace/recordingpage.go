@@ -215,7 +215,7 @@ func (p *recordingPage) snapshot() *page.Snapshot {
 	rows := newSiteRows()
 	for _, of := range p.sites {
 		n := p.site(of.Site)
-		rows.add(n, of.Live, of.Allocated, of.peak)
+		rows.add(n, siteStats(of.Live, of.Allocated), of.peak)
 		if l := p.lives[of.Site]; l != nil {
 			lifetimes[n] += l.held
 		}
@@ -248,7 +248,7 @@ func (p *recordingPage) snapshotAt(at time.Duration) *page.Snapshot {
 		s.Nodes, s.Total = p.nodes(owners, peak.Bytes)
 		rows := newSiteRows()
 		for _, of := range h.Sites() {
-			rows.add(p.site(of), of.Live, of.Allocated, h.AtPeak(of).Bytes)
+			rows.add(p.site(of), siteStats(of.Live, of.Allocated), h.AtPeak(of).Bytes)
 		}
 		s.Sites = rows.columns()
 		s.Sites.PeakUS = peakAt.Microseconds()

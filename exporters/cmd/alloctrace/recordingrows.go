@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/counter"
@@ -17,32 +19,54 @@ import (
 // siteRows are rows of sites that may come several times.
 type siteRows struct {
 	rows map[int]int
-	all  page.SiteColumns
+	list []siteRow
 }
 
-func newSiteRows() *siteRows {
-	r := &siteRows{make(map[int]int), page.NewSiteColumns()}
-	r.all.Peak = []int64{}
-	return r
+type siteRow struct {
+	site     int
+	stats    page.SiteStats
+	peak     int64
+	variance float64 // of live
 }
 
-func (r *siteRows) add(site int, live, allocated history.Amount, peak int64) {
-	c := &r.all
-	row, ok := r.rows[site]
+func newSiteRows() *siteRows { return &siteRows{rows: make(map[int]int)} }
+
+// add adds to the row of a site. Errors are those of independent estimates.
+func (r *siteRows) add(site int, s page.SiteStats, peak int64) {
+	i, ok := r.rows[site]
 	if !ok {
-		r.rows[site] = len(c.Site)
-		c.Add(site, page.SiteStats{Live: live.Bytes, LiveBlocks: live.Blocks, Allocated: allocated.Bytes, AllocatedBlocks: allocated.Blocks})
-		c.Peak = append(c.Peak, peak)
-		return
+		i = len(r.list)
+		r.rows[site], r.list = i, append(r.list, siteRow{site: site})
 	}
-	c.Live[row] += live.Bytes
-	c.LiveBlocks[row] += live.Blocks
-	c.Allocated[row] += allocated.Bytes
-	c.AllocatedBlocks[row] += allocated.Blocks
-	c.Peak[row] += peak
+	row := &r.list[i]
+	row.stats.Live += s.Live
+	row.stats.LiveBlocks += s.LiveBlocks
+	row.stats.Allocated += s.Allocated
+	row.stats.AllocatedBlocks += s.AllocatedBlocks
+	row.peak += peak
+	row.variance += float64(s.LiveError) * float64(s.LiveError)
 }
 
-func (r *siteRows) columns() page.SiteColumns { return r.all }
+// columns returns the rows, the most live bytes first.
+func (r *siteRows) columns() page.SiteColumns {
+	slices.SortStableFunc(r.list, func(a, b siteRow) int {
+		return cmp.Or(cmp.Compare(b.stats.Live, a.stats.Live), cmp.Compare(b.stats.Allocated, a.stats.Allocated), cmp.Compare(b.peak, a.peak))
+	})
+	c := page.NewSiteColumns()
+	c.Peak = []int64{}
+	for i := range r.list {
+		row := &r.list[i]
+		row.stats.LiveError = int64(math.Round(math.Sqrt(row.variance)))
+		c.Add(row.site, row.stats)
+		c.Peak = append(c.Peak, row.peak)
+	}
+	return c
+}
+
+// siteStats returns the numbers of a site that a recording has.
+func siteStats(live, allocated history.Amount) page.SiteStats {
+	return page.SiteStats{Live: live.Bytes, LiveBlocks: live.Blocks, Allocated: allocated.Bytes, AllocatedBlocks: allocated.Blocks}
+}
 
 // nodes returns the numbers of Proxies, those of their children included, and the sum of all, whose peak is known. That of one of several Proxies
 // is a sum, which may not have been reached.
@@ -211,40 +235,60 @@ func (p *recordingPage) timeline(by string, steps int) (*page.Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	line := &page.Timeline{By: by, BeginUS: t.Begin.Microseconds(), StepUS: max(1, t.Step.Microseconds()), Total: t.Total.Values, Groups: []page.TimelineGroup{}}
-	var rest page.TimelineGroup
-	for i, g := range t.Groups {
+	line := &page.Timeline{By: by, BeginUS: t.Begin.Microseconds(), StepUS: float64(t.Step) / float64(time.Microsecond), Total: t.Total.Values, Groups: []page.TimelineGroup{}}
+	rows := make(map[int]int) // of sites: those of two Proxies can be one
+	for _, g := range t.Groups {
 		of := page.TimelineGroup{Site: -1, Name: g.Region, Peak: g.Peak, Values: g.Values}
 		switch {
 		case g.Site != nil:
 			of.Site = p.site(g.Site)
+			if row, ok := rows[of.Site]; ok {
+				addGroup(&line.Groups[row], &of)
+				continue
+			}
+			rows[of.Site] = len(line.Groups)
 		case by == "child":
-			of.Name = cmp.Or(g.Child, g.Proxy)
+			of.Name = p.ownerName(g.Proxy, g.Child)
 		}
-		if i < mostGroups-1 || len(t.Groups) == mostGroups {
-			line.Groups = append(line.Groups, of)
-			continue
-		}
-		if rest.Values == nil {
-			rest = page.TimelineGroup{Site: -1, Values: make([]int64, len(g.Values))}
-		}
-		rest.Rest++
-		for step, bytes := range g.Values {
-			rest.Values[step] += bytes
-			rest.Peak = max(rest.Peak, rest.Values[step])
-		}
+		line.Groups = append(line.Groups, of)
 	}
-	if rest.Rest > 0 {
-		line.Groups = append(line.Groups, rest)
+	slices.SortStableFunc(line.Groups, func(a, b page.TimelineGroup) int { return cmp.Compare(b.Peak, a.Peak) })
+	if all := line.Groups; len(all) > mostGroups {
+		rest := page.TimelineGroup{Site: -1, Rest: len(all) - mostGroups + 1, Values: make([]int64, len(line.Total))}
+		for i := range all[mostGroups-1:] {
+			addGroup(&rest, &all[mostGroups-1+i])
+		}
+		line.Groups = append(all[:mostGroups-1], rest)
 	}
 	line.Known = p.book.Known()
 	return line, nil
 }
 
+// addGroup adds the values of another, which are of the same steps.
+func addGroup(to, g *page.TimelineGroup) {
+	to.Peak = 0
+	for step, bytes := range g.Values {
+		to.Values[step] += bytes
+		to.Peak = max(to.Peak, to.Values[step])
+	}
+}
+
+// ownerName returns the name of a Proxy or child, with its Proxy's if there are several.
+func (p *recordingPage) ownerName(proxy, child string) string {
+	several := slices.ContainsFunc(p.owners, func(o recordedOwner) bool { return o.Proxy != proxy })
+	switch {
+	case child == "":
+		return cmp.Or(proxy, "Proxy")
+	case several:
+		return cmp.Or(proxy, "Proxy") + "/" + child
+	}
+	return child
+}
+
 // between returns what was acquired in a span of time.
 func (p *recordingPage) between(fromUS, toUS int64) *page.Between {
 	from, to := momentOf(fromUS), momentOf(toUS)
-	b := &page.Between{FromUS: fromUS, ToUS: toUS, AtUS: toUS, Site: []int{}, Live: []int64{}, LiveBlocks: []int64{}, Allocated: []int64{}, AllocatedBlocks: []int64{}}
+	b := &page.Between{FromUS: fromUS, ToUS: toUS, AtUS: toUS}
 	number := p.siteNumbers()
 	rows := newSiteRows()
 	p.read(history.Options{Ended: func(block history.Block) {
@@ -256,20 +300,10 @@ func (p *recordingPage) between(fromUS, toUS int64) *page.Between {
 		if block.LiveAt(to) {
 			live = is
 		}
-		rows.add(number(block.Site), live, is, 0)
+		rows.add(number(block.Site), siteStats(live, is), 0)
 	}})
 	c := rows.columns()
-	order := make([]int, len(c.Site))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		return cmp.Or(cmp.Compare(c.Live[j], c.Live[i]), cmp.Compare(c.Allocated[j], c.Allocated[i]))
-	})
-	for _, i := range order {
-		b.Site, b.Live, b.LiveBlocks = append(b.Site, c.Site[i]), append(b.Live, c.Live[i]), append(b.LiveBlocks, c.LiveBlocks[i])
-		b.Allocated, b.AllocatedBlocks = append(b.Allocated, c.Allocated[i]), append(b.AllocatedBlocks, c.AllocatedBlocks[i])
-	}
+	b.Site, b.Live, b.LiveBlocks, b.Allocated, b.AllocatedBlocks = c.Site, c.Live, c.LiveBlocks, c.Allocated, c.AllocatedBlocks
 	b.Known = p.book.Known()
 	return b
 }

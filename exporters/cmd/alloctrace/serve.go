@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os/signal"
 	"syscall"
+	"time"
 
 	_ "github.com/alloctrace/alloctrace/exporters/debugpage" // sets page.Serve
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
@@ -40,10 +42,10 @@ func (r *reading) serve(ctx context.Context, path, addr string, out, errOut io.W
 	if err != nil {
 		return failed, err
 	}
-	server := &http.Server{Handler: page.Serve(source, page.Access{})}
+	server := &http.Server{Handler: page.Serve(source, page.Access{}), ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
-	if _, err := fmt.Fprintf(out, "http://%s/\n", l.Addr()); err != nil {
+	if _, err := fmt.Fprintf(out, "http://%s/\n", reachable(l.Addr())); err != nil {
 		return failed, errors.Join(err, server.Close())
 	}
 	select {
@@ -55,6 +57,14 @@ func (r *reading) serve(ctx context.Context, path, addr string, out, errOut io.W
 		return failed, err
 	}
 	return status, problems
+}
+
+// reachable returns the host and port by which this machine reaches a listener: one of all addresses has none that a browser could name.
+func reachable(addr net.Addr) string {
+	if a, err := netip.ParseAddrPort(addr.String()); err == nil && a.Addr().IsUnspecified() {
+		return fmt.Sprintf("localhost:%d", a.Port())
+	}
+	return addr.String()
 }
 
 // source returns what the page of a file shows, and what the program is to exit with for what is missing of it.

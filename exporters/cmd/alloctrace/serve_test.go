@@ -24,6 +24,11 @@ import (
 // served serves the page of a file until the test ends, and returns its URL and a function that ends it and returns what the program exits with.
 func served(t *testing.T, path string) (url string, end func() (int, error)) {
 	t.Helper()
+	return servedAt(t, path, "127.0.0.1:0")
+}
+
+func servedAt(t *testing.T, path, addr string) (url string, end func() (int, error)) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	in, out := io.Pipe()
 	type result struct {
@@ -32,7 +37,7 @@ func served(t *testing.T, path string) (url string, end func() (int, error)) {
 	}
 	ended := make(chan result, 1)
 	go func() {
-		status, err := new(reading).serve(ctx, path, "127.0.0.1:0", out, io.Discard)
+		status, err := new(reading).serve(ctx, path, addr, out, io.Discard)
 		out.CloseWithError(errors.Join(err, io.EOF))
 		ended <- result{status, err}
 	}()
@@ -120,7 +125,7 @@ func TestServeRecording(t *testing.T) {
 	if !slices.Equal(between.Live, []int64{10 << 10, 0}) || !slices.Equal(between.Allocated, []int64{10 << 10, 5 << 10}) || owner(between.Site[0]) != "cache" {
 		t.Errorf("in ten seconds came %+v", between)
 	}
-	if g := bySite.Groups; len(g) != 2 || owner(g[0].Site) != "cache" || !slices.Equal(g[0].Values, []int64{25 << 10, 50 << 10, 75 << 10, 100 << 10}) || bySite.StepUS != 24_875_000 || !slices.Equal(bySite.Total, []int64{25<<10 + 512, 50<<10 + 512, 75<<10 + 512, 100<<10 + 512}) {
+	if g := bySite.Groups; len(g) != 2 || owner(g[0].Site) != "cache" || !slices.Equal(g[0].Values, []int64{25 << 10, 50 << 10, 75 << 10, 100 << 10}) || bySite.StepUS != 24_875_000.001 || !slices.Equal(bySite.Total, []int64{25<<10 + 512, 50<<10 + 512, 75<<10 + 512, 100<<10 + 512}) {
 		t.Errorf("over time, by site: %+v", bySite)
 	}
 	if g := byRegion.Groups; len(g) != 2 || g[0].Name != "" || g[1].Name != "GET /" || g[1].Peak != 512 || g[1].Site != -1 {
@@ -312,6 +317,72 @@ func TestServeSaves(t *testing.T) {
 	}
 	if _, err := end(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestServeEverywhere: the URL that is printed opens the page, also if it listens at all addresses.
+func TestServeEverywhere(t *testing.T) {
+	for _, addr := range []string{":0", "0.0.0.0:0"} {
+		url, end := servedAt(t, newRecording(t), addr)
+		if p := fetch[page.Page](t, url+"api/page", 200); p.Mode != page.Recording {
+			t.Errorf("%s: the page is of %+v", addr, p)
+		}
+		if _, err := end(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestServeProxies: children and sites of two Proxies are told apart, or put together, in each answer.
+func TestServeProxies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.alloctrace")
+	rec, err := recording.Create(path, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"a", "b"} {
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithName(name), alloctrace.WithHooks(rec))
+		hold(t, mem.Child("cache"), uintptr(100*(i+1)))
+		hold(t, mem, uintptr(250))
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	url, end := served(t, path)
+	var names []string
+	for _, g := range fetch[page.Timeline](t, url+"api/timeline?by=child", 200).Groups {
+		names = append(names, g.Name)
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"a", "a/cache", "b", "b/cache"}) {
+		t.Errorf("the children are %q", names)
+	}
+	line := fetch[page.Timeline](t, url+"api/timeline?by=site", 200)
+	if g := line.Groups; len(g) != 2 || g[0].Peak != 500 || g[1].Peak != 300 || g[0].Values[len(g[0].Values)-1] != 500 {
+		t.Errorf("the sites are %+v", g)
+	}
+	last := fetch[page.Snapshot](t, url+"api/snapshot", 200)
+	if !slices.Equal(last.Sites.Live, []int64{500, 300}) || last.Total.Live != 800 {
+		t.Errorf("the sites hold %v of %d", last.Sites.Live, last.Total.Live)
+	}
+	if moment := fetch[page.Snapshot](t, url+"api/snapshot?at=-1", 200); moment.Total.Live != 0 || len(moment.Sites.Site) != 0 {
+		t.Errorf("before the beginning all is %+v", moment.Total)
+	}
+	if _, err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBoxErrors: sites of a black box that are one on the page have one error, and the others keep theirs.
+func TestBoxErrors(t *testing.T) {
+	site := func(bytes, deviation int64, labels ...blackbox.Label) blackbox.Site {
+		return blackbox.Site{Blocks: 1, Bytes: bytes, Error: deviation, Labels: labels, Stack: []blackbox.Frame{{Function: "f", Line: len(labels)}}}
+	}
+	label := blackbox.Label{Key: "region", Value: "x"}
+	c := &blackbox.Contents{Live: blackbox.Sites{Sites: []blackbox.Site{site(50, 1), site(40, 3, label), site(30, 4, label), site(20, 5, label, label)}}}
+	got := newBoxPage("a.box", c).snapshot().Sites
+	if !slices.Equal(got.Live, []int64{70, 50, 20}) || !slices.Equal(got.LiveError, []int64{5, 1, 5}) {
+		t.Errorf("%v ± %v are live", got.Live, got.LiveError)
 	}
 }
 

@@ -64,7 +64,9 @@ func (w *watch) run(at string, r *reading, out io.Writer) (int, error) {
 			}
 		}
 		m, err := page.moment(ctx)
-		if err != nil {
+		if ctx.Err() != nil {
+			return whole, nil
+		} else if err != nil {
 			return failed, err
 		}
 		view.add(m)

@@ -146,6 +146,19 @@ func TestTopOfProgramFails(t *testing.T) {
 		}
 		p.set(func(p *fakePage) { clear(p.answers); clear(p.statuses) })
 	}
+	p.set(func(p *fakePage) { p.answers["page"], p.statuses["page"] = `{"error":"no\u001b[2J"}`, 401 })
+	r.run(failed, "top", strings.Replace(at, "//", "//me:secret@", 1))
+	if got := r.errOut.String(); strings.Contains(got, "secret") || strings.Contains(got, "\x1b") || !strings.Contains(got, "me:") {
+		t.Errorf("%q", got)
+	}
+	p.set(func(p *fakePage) { clear(p.answers); clear(p.statuses) })
+	r.run(whole, "top", at+"?")
+	p.set(func(p *fakePage) {
+		p.answers["page"], p.answers["snapshot"] = `{"id":"a","rate":0}`, `{"total":{},"nodes":{},"sites":{}}`
+	})
+	if got := r.run(whole, "top", "-sites", at); !strings.Contains(got, "no sites are known: add heapprofile.New") {
+		t.Errorf("%s", got)
+	}
 	p.set(func(p *fakePage) { // indexes that name nothing
 		p.answers["snapshot"] = `{"nodes":{"node":[7,-1],"live":[1,2],"live_blocks":[1,2],"peak":[1,2],"allocated":[1,2],"failed_allocations":[1,2],"failed_reallocations":[1,2],"failed_frees":[1,2]},"sites":{"site":[9],"live":[1],"live_blocks":[1],"allocated":[1]}}`
 	})

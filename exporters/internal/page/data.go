@@ -296,9 +296,9 @@ type Timeline struct {
 	Known   Known           `json:"known"`
 	By      string          `json:"by"` // site, child or region
 	BeginUS int64           `json:"begin_us"`
-	StepUS  int64           `json:"step_us"`
-	Total   []int64         `json:"total"`  // of each step; it can be less than the sum of the groups
-	Groups  []TimelineGroup `json:"groups"` // the largest peak first; 200 at most, the rest of them is the last, with Rest set
+	StepUS  float64         `json:"step_us"` // of a short recording with a fraction
+	Total   []int64         `json:"total"`   // of each step; it can be less than the sum of the groups
+	Groups  []TimelineGroup `json:"groups"`  // the largest peak first; 200 at most, the rest of them is the last, with Rest set
 }
 
 // TimelineGroup is a site, a child or a region.
