@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
-	"github.com/alloctrace/alloctrace/exporters/debugpage/internal/plant"
+	"github.com/alloctrace/alloctrace/exporters/internal/plant"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
 )
 

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/alloctrace/alloctrace/exporters/debugpage"
-	"github.com/alloctrace/alloctrace/exporters/debugpage/internal/plant"
+	"github.com/alloctrace/alloctrace/exporters/internal/plant"
 )
 
 func main() {

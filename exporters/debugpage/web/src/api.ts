@@ -42,7 +42,11 @@ async function ask<T>(path: string, parameters: Record<string, string | number> 
     throw new Error('The program does not answer.');
   }
   if (!response.ok) throw new Unknown(await reason(response));
-  return (await response.json()) as T;
+  try {
+    return (await response.json()) as T;
+  } catch {
+    throw new Error('The program’s answer has no end: it has ended, or takes too long.');
+  }
 }
 
 async function reason(response: Response): Promise<string> {

@@ -13,6 +13,8 @@ export interface Context {
   state: State;
   colours: Record<By, Colours>;
   marks: Mark[];
+  refresh(): Promise<boolean>; // gets what is shown anew, and says whether that went well
+  complain(reason: Error): void; // shows what went wrong
 }
 
 // Mark is a moment that the user has marked, and the sites as they were then.
@@ -28,7 +30,8 @@ export interface View {
   refresh(): Promise<void>; // gets what is shown anew
   atUS?(): number; // of the oldest answer that is shown, where that can be some time ago
   tick?(): void; // the history has a new step
-  redraw?(): void; // the theme or the size of the window has changed
+  redraw?(): void; // the theme has changed
+  close?(): void; // it is not shown any more
   heavy?: boolean; // it is not refreshed by itself
 }
 

@@ -38,14 +38,23 @@ export function append(parent: Node, children: Child[]): void {
   }
 }
 
-// replace has an element contain these children alone. What had the focus gets it again, if there is something in its place.
+// replace has an element contain these children alone. What had the focus gives it to what has its name, such as a button of a row that has
+// moved, or else to what is in its place; and tables are where they were scrolled to.
 export function replace(parent: Element, ...children: Child[]): void {
   const reachable = () => [...parent.querySelectorAll<HTMLElement>('button, a, select, input, [tabindex]')];
+  const name = (element: Element | undefined) => element && (element.getAttribute('aria-label') ?? element.textContent);
+  const tables = () => [...parent.querySelectorAll('.scroll')];
   const { activeElement } = document;
   const focused = activeElement && parent.contains(activeElement) ? reachable().indexOf(activeElement as HTMLElement) : -1;
+  const wanted = focused >= 0 ? name(activeElement as Element) : null;
+  const scrolled = tables().map(({ scrollLeft }) => scrollLeft);
   parent.replaceChildren();
   append(parent, children);
-  if (focused >= 0) reachable()[focused]?.focus({ preventScroll: true });
+  if (scrolled.some((left) => left > 0)) tables().forEach((table, i) => (table.scrollLeft = scrolled[i] ?? 0));
+  if (focused < 0) return;
+  const list = reachable(),
+    same = list[focused];
+  (name(same) === wanted ? same : (list.find((element) => name(element) === wanted) ?? same))?.focus({ preventScroll: true });
 }
 
 // text sets an element's text if it is another, so that a screen reader is not told of what did not change.
@@ -59,10 +68,10 @@ export function uniqueID(prefix: string): string {
   return `${prefix}-${++ids}`;
 }
 
-// announce has a screen reader say a sentence once.
+// announce has a screen reader say a sentence, which it does only if the text is another than before.
 export function announce(sentence: string): void {
   const region = document.getElementById('announce');
-  if (region) text(region, sentence);
+  if (region) region.textContent = region.textContent === sentence ? `${sentence}\u00a0` : sentence;
 }
 
 // fitCanvas gives a canvas the size that it has on the screen, in device pixels, and returns its context in CSS pixels.

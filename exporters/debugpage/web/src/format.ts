@@ -2,7 +2,7 @@
 
 // bytes writes as counter.FormatBytes does: a unit of 1024 and at most two decimals.
 export function bytes(n: number): string {
-  const sign = n < 0 ? '−' : '';
+  const sign = Math.round(n) < 0 ? '−' : '';
   let size = Math.abs(Math.round(n));
   if (size < 1024) return `${sign}${size} B`;
   let unit = 0;
@@ -15,7 +15,7 @@ export function bytes(n: number): string {
 
 // coarse writes bytes with at most three digits, for axes and for places where many figures stand close together.
 export function coarse(n: number): string {
-  const sign = n < 0 ? '−' : '';
+  const sign = Math.round(n) < 0 ? '−' : '';
   let size = Math.abs(Math.round(n));
   let unit = 0;
   while (size >= 999.5 && unit < 6) {
@@ -39,8 +39,8 @@ export function count(n: number): string {
 
 // rate writes how many there are in a second.
 export function rate(n: number): string {
-  if (n < 10_000) return count(n);
-  if (n < 1e6) return `${trim((n / 1e3).toFixed(1))} thousand`;
+  if (n < 9999.5) return count(n);
+  if (n < 999_950) return `${trim((n / 1e3).toFixed(1))} thousand`;
   return `${trim((n / 1e6).toFixed(1))} million`;
 }
 
@@ -92,6 +92,11 @@ export function clock(ms: number, digits = 0): string {
   return digits === 0 ? time : `${time}.${String(date.getMilliseconds()).padStart(3, '0').slice(0, digits)}`;
 }
 
+// digitsOf is how many digits of a second's fraction tell times apart that are so many milliseconds from each other.
+export function digitsOf(ms: number): number {
+  return ms >= 1000 ? 0 : ms >= 100 ? 1 : ms >= 10 ? 2 : 3;
+}
+
 export function day(ms: number): string {
   const date = new Date(ms);
   const two = (n: number) => String(n).padStart(2, '0');
@@ -109,4 +114,13 @@ export function shortFunction(name: string): string {
 
 export function shortFile(name: string): string {
   return name.slice(Math.max(name.lastIndexOf('/'), name.lastIndexOf('\\')) + 1);
+}
+
+// parseSize reads a size such as 4096, 64 KiB or 1.5m; nothing is 0, and what is none is null.
+export function parseSize(typed: string): number | null {
+  if (typed.trim() === '') return 0;
+  const found = /^\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?\s*$/i.exec(typed);
+  if (!found) return null;
+  const power = ['', 'k', 'm', 'g', 't'].indexOf((found[2] ?? '').toLowerCase());
+  return Number(found[1]) * 1024 ** power;
 }

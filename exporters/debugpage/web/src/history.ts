@@ -2,7 +2,7 @@
 // Steps become twice as long when there are too many, so that a page that is open for days takes no more memory.
 
 import type { Tables } from './tables';
-import type { By, SiteColumns, Stats, Tick, Timeline, TimelineGroup } from './types';
+import type { By, SiteColumns, Snapshot, Stats, Tick, Timeline, TimelineGroup } from './types';
 
 const maxSteps = 1200;
 const maxGroups = 200;
@@ -157,9 +157,25 @@ export class History {
     return Math.max(0, Math.min(this.steps - 1, Math.round((us - this.beginUS) / this.stepUS)));
   }
 
+  // upToDate is a snapshot with what the last ticks say of its totals.
+  upToDate(snapshot: Snapshot): Snapshot {
+    const first = this.recent[0],
+      last = this.recent.at(-1);
+    if (!first || !last || last.atUS <= Math.max(first.atUS, snapshot.at_us)) return snapshot;
+    const rate = (of: keyof Stats) => (last.total[of] - first.total[of]) / ((last.atUS - first.atUS) / 1e6);
+    return {
+      ...snapshot,
+      at_us: last.atUS,
+      total: last.total,
+      rate_us: last.atUS - first.atUS,
+      allocated_per_second: rate('allocated'),
+      freed_per_second: rate('freed'),
+      allocations_per_second: rate('allocations') + rate('reallocations'), // as the server counts them
+    };
+  }
+
   // timeline is what the server makes of a recording.
   timeline(by: By, tables: Tables): Timeline {
-    const cut = (values: Float64Array) => Array.from(values.subarray(0, this.steps));
     const groups = by === 'child' ? this.children(tables) : by === 'site' ? this.bySite() : this.byOwner(tables);
     groups.sort((a, b) => b.peak - a.peak);
     if (groups.length > maxGroups) groups.push(sum(groups.splice(maxGroups - 1), this.steps));
@@ -168,40 +184,49 @@ export class History {
       by,
       begin_us: this.beginUS,
       step_us: this.stepUS,
-      total: cut(this.total.live),
+      total: this.group(-1, '', ...this.values(this.total)).values,
       groups,
     };
   }
 
-  private group(site: number, name: string, values: number[]): TimelineGroup {
-    return { site, name, rest: 0, peak: values.reduce((a, b) => Math.max(a, b), 0), values };
+  // values are the live bytes of a series at each step, and now.
+  private values(series: Series): [number[], number] {
+    return [Array.from(series.live.subarray(0, this.steps)), series.last.live];
+  }
+
+  // group has the most live bytes of each step, and of the last one, which is not over, those of now.
+  private group(site: number, name: string, values: number[], now: number): TimelineGroup {
+    const peak = values.reduce((a, b) => Math.max(a, b), 0);
+    if (values.length > 0) values[values.length - 1] = now;
+    return { site, name, rest: 0, peak, values };
   }
 
   private bySite(): TimelineGroup[] {
-    return [...this.sites].map(([site, series]) => this.group(site, '', Array.from(series.live.subarray(0, this.steps))));
+    return [...this.sites].map(([site, series]) => this.group(site, '', ...this.values(series)));
   }
 
   private byOwner(tables: Tables): TimelineGroup[] {
-    const owners = new Map<string, Float64Array>();
+    const owners = new Map<string, [number[], number]>();
     for (const [site, series] of this.sites) {
-      const owner = tables.owner(site);
-      let values = owners.get(owner);
-      if (!values) owners.set(owner, (values = new Float64Array(this.steps)));
-      for (let i = 0; i < this.steps; i++) values[i] = (values[i] as number) + (series.live[i] as number);
+      const owner = tables.owner(site),
+        sum = owners.get(owner);
+      if (sum) owners.set(owner, [sum[0].map((value, i) => value + (series.live[i] as number)), sum[1] + series.last.live]);
+      else owners.set(owner, this.values(series));
     }
-    return [...owners].map(([owner, values]) => this.group(-1, owner, Array.from(values)));
+    return [...owners].map(([owner, [values, now]]) => this.group(-1, owner, values, now));
   }
 
   // children are the nodes without what their children have, so that the groups add up.
   private children(tables: Tables): TimelineGroup[] {
-    const own = new Map<number, number[]>();
-    for (const [node, series] of this.nodes) own.set(node, Array.from(series.live.subarray(0, this.steps)));
+    const own = new Map<number, [number[], number]>();
+    for (const [node, series] of this.nodes) own.set(node, this.values(series));
     for (const [node, series] of this.nodes) {
       const parent = own.get(tables.parent(node));
       if (!parent) continue;
-      for (let i = 0; i < this.steps; i++) parent[i] = Math.max(0, (parent[i] as number) - (series.live[i] as number));
+      for (let i = 0; i < this.steps; i++) parent[0][i] = Math.max(0, (parent[0][i] as number) - (series.live[i] as number));
+      parent[1] = Math.max(0, parent[1] - series.last.live);
     }
-    return [...own].map(([node, values]) => this.group(-1, tables.path(node), values));
+    return [...own].map(([node, [values, now]]) => this.group(-1, tables.path(node), values, now));
   }
 }
 

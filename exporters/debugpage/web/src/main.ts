@@ -40,7 +40,9 @@ class App {
   private readonly age = h('span', { class: 'age' });
   private readonly notes = h('div');
   private readonly problem = h('div', { role: 'alert' });
-  private refreshing = false;
+  private refreshing: View | null = null; // that waits for its data
+  private running: Promise<boolean> = Promise.resolve(true); // the refresh of it
+  private again = false; // it is to have newer data than what it waits for
   private next = 0;
   private paused = false;
   private stream: Stream | null = null;
@@ -71,11 +73,17 @@ class App {
         ),
       ),
     );
+    context.refresh = () => this.refresh();
+    context.complain = (reason) => this.complain(reason.message);
     context.state.onChange(() => this.show());
-    onTheme(() => this.redraw());
+    onTheme(() => this.view?.redraw?.());
+    document.querySelector('.skip')?.addEventListener('click', (event) => {
+      event.preventDefault(); // the fragment says which tab is shown
+      this.main.focus();
+    });
     if (isLive(context)) {
       this.stream = new Stream(
-        (tick) => (this.ticked = this.ticked.then(() => this.tick(tick)).catch((reason: Error) => this.complain(reason.message))),
+        (tick) => (this.ticked = this.ticked.then(() => this.tick(tick)).catch(context.complain)),
         (connection) => this.say(connection),
       );
       setInterval(() => this.refreshIfDue(), 500);
@@ -136,7 +144,7 @@ class App {
             {
               type: 'button',
               title: 'Count growth from now on, and let the flame graph show what changes',
-              on: { click: () => void this.mark() },
+              on: { click: () => void this.mark().catch(this.context.complain) },
             },
             'Mark',
           ),
@@ -156,11 +164,9 @@ class App {
       'button',
       {
         type: 'button',
-        'aria-pressed': 'false',
         on: {
           click: () => {
             this.paused = !this.paused;
-            button.setAttribute('aria-pressed', String(this.paused));
             text(button, this.paused ? 'Go on' : 'Pause');
             this.stream?.pause(this.paused);
           },
@@ -198,16 +204,17 @@ class App {
     }
     this.panel.setAttribute('aria-labelledby', `tab-${tab}`);
     document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${this.context.page.title} · alloctrace`;
+    this.view?.close?.();
     this.view = null;
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
+    replace(this.problem);
     if (!this.hasData(tab)) {
-      replace(this.problem);
       replace(
         this.panel,
         h(
           'div',
           { class: 'empty-tab' },
-          h('h2', null, 'Nothing to show here yet'),
+          h('h2', null, isLive(this.context) ? 'Nothing to show here yet' : 'Nothing to show here'),
           h('p', null, sentence(this.context.page.tabs[tab] ?? '')),
         ),
       );
@@ -219,21 +226,38 @@ class App {
     void this.refresh();
   }
 
-  private async refresh(): Promise<void> {
-    const view = this.view;
-    if (!view) return;
-    this.refreshing = true;
-    const began = performance.now();
-    try {
-      await view.refresh();
-      replace(this.problem);
-    } catch (reason) {
-      if (view === this.view) this.complain((reason as Error).message);
+  // refresh gets the data of what is shown anew, one after the other: an older answer would take the place of a newer one.
+  private refresh(): Promise<boolean> {
+    const { view } = this;
+    if (!view) return Promise.resolve(true);
+    if (this.refreshing === view) {
+      this.again = true;
+      return this.running;
     }
-    this.refreshing = false;
-    this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
-    if (view === this.view) this.panel.setAttribute('aria-busy', 'false');
-    this.tellAge();
+    this.refreshing = view;
+    return (this.running = this.get(view));
+  }
+
+  private async get(view: View): Promise<boolean> {
+    let good: boolean;
+    do {
+      this.again = false;
+      const began = performance.now();
+      try {
+        await view.refresh();
+        good = true;
+      } catch (reason) {
+        good = false;
+        if (view === this.view) this.complain((reason as Error).message);
+      }
+      if (view !== this.view) return good; // another one has its own
+      if (good) replace(this.problem);
+      this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
+      this.panel.setAttribute('aria-busy', 'false');
+      this.tellAge();
+    } while (this.again);
+    this.refreshing = null;
+    return good;
   }
 
   private complain(message: string): void {
@@ -242,7 +266,7 @@ class App {
 
   private refreshIfDue(): void {
     if (
-      this.refreshing ||
+      this.refreshing === this.view ||
       this.paused ||
       document.hidden ||
       this.view?.heavy ||
@@ -253,17 +277,14 @@ class App {
     void this.refresh();
   }
 
-  private redraw(): void {
-    this.view?.redraw?.();
-  }
-
   private async tick(tick: Tick): Promise<void> {
     if (tick.id !== this.context.page.id) {
+      this.context.state.forget();
       location.reload(); // another process answers here now
       return;
     }
+    this.context.history.add(tick); // whether its names are known or not: the next one does not say the same again
     if (this.context.tables.lacks(tick.known)) await this.context.tables.need(tick.known);
-    this.context.history.add(tick);
     for (const done of this.awaiting.splice(0)) done();
     if (document.hidden) return;
     this.view?.tick?.();
@@ -319,6 +340,8 @@ async function start(): Promise<void> {
       state: new State(),
       marks: [],
       colours: { site: new Colours(), child: new Colours(), region: new Colours() },
+      refresh: () => Promise.resolve(true), // until there is a view
+      complain: () => {},
     };
     new App(context, root);
   } catch (reason) {

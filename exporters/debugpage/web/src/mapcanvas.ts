@@ -2,7 +2,7 @@
 
 import { fitCanvas, h, perFrame } from './dom';
 import { bytes, plural } from './format';
-import { cellNoun, Clean, Free, spanNoun, type Cell, type Group, type MapModel } from './mapmodel';
+import { addressOf, cellNoun, Clean, Free, spanNoun, type Cell, type Group, type MapModel } from './mapmodel';
 import { colour } from './theme';
 
 interface Tile {
@@ -84,8 +84,7 @@ export class MapCanvas {
 
   show(model: MapModel): void {
     this.model = model;
-    const at = this.at;
-    this.at = at && (model.groups.some((group) => group.block === at.group.block) ? at : null);
+    this.at = this.at && model.find(this.at.group.allocator.name, addressOf(this.at)); // the rows of another map are of other spans
     this.layout();
   }
 

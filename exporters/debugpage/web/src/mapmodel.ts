@@ -164,6 +164,11 @@ export class MapModel {
   }
 }
 
+// addressOf is where a cell begins.
+export function addressOf({ group, span, index }: Cell): number {
+  return (group.allocator.spans.addr[span] ?? 0) + group.allocator.addr_min + index * group.unit;
+}
+
 // cellNoun is what the places of an allocator's spans are called: a Slab cuts blocks into slots.
 export function cellNoun(allocator: MapAllocator): string {
   return allocator.span === 'block' ? 'slots' : 'blocks';

@@ -243,6 +243,7 @@ export class Table<T> {
   private showMore(): void {
     this.most = this.most < 1000 ? Math.max(1000, this.atFirst) : this.most + 1000;
     this.draw();
+    if (!this.more.hasChildNodes()) this.root.querySelector<HTMLElement>('.scroll')?.focus({ preventScroll: true }); // the button is gone
   }
 }
 

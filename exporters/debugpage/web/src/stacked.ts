@@ -2,7 +2,7 @@
 
 import uPlot from 'uplot';
 import { announce, h, replace } from './dom';
-import { bytes, clock, coarse } from './format';
+import { bytes, clock, coarse, day, digitsOf } from './format';
 import { swatch } from './parts';
 import { colour } from './theme';
 
@@ -90,6 +90,13 @@ export class Stacked {
     if (this.plot) this.make();
   }
 
+  // close has uPlot, which knows all plots, forget this one.
+  close(): void {
+    this.plot?.destroy();
+    this.plot = null;
+    this.times = [];
+  }
+
   private data(): uPlot.AlignedData {
     const sums: number[][] = [];
     let below: number[] = new Array<number>(this.times.length).fill(0);
@@ -140,7 +147,8 @@ export class Stacked {
       this.data(),
       this.root,
     );
-    this.plot.over.addEventListener('mousedown', () => {
+    this.plot.over.addEventListener('mousedown', ({ button }) => {
+      if (button !== 0) return;
       this.dragging = true;
       window.addEventListener('mouseup', () => (this.dragging = false), { once: true });
     });
@@ -237,7 +245,7 @@ export class Stacked {
     this.plot?.setCursor({ left: this.plot.valToPos(time, 'x'), top: 10 }, false);
     this.read(to);
     announce(
-      `${clock(time * 1000)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to)
+      `${clock(time * 1000, this.digits)}: ${bytes(this.total[to] ?? 0)}. ${this.largest(to)
         .slice(0, 3)
         .map((area) => `${area.brief} ${bytes(area.values[to] ?? 0)}`)
         .join(', ')}`,
@@ -248,6 +256,10 @@ export class Stacked {
     this.at = null;
     this.plot?.setCursor({ left: -10, top: -10 }, false);
     this.read(null);
+  }
+
+  private get digits(): number {
+    return digitsOf(Math.ceil(1000 * ((this.times[1] ?? 0) - (this.times[0] ?? 0))));
   }
 
   private largest(step: number): Area[] {
@@ -262,7 +274,7 @@ export class Stacked {
     }
     const time = this.times[step] as number;
     const list = this.largest(step);
-    const head = h('p', null, h('strong', null, clock(time * 1000)), h('strong', null, bytes(this.total[step] ?? 0)));
+    const head = h('p', null, h('strong', null, clock(time * 1000, this.digits)), h('strong', null, bytes(this.total[step] ?? 0)));
     replace(
       this.tip,
       head,
@@ -293,6 +305,7 @@ function steps(most: number): number[] {
 }
 
 function clocks(seconds: number[]): string[] {
-  const fine = seconds.length > 1 && (seconds[1] as number) - (seconds[0] as number) < 1;
-  return seconds.map((at) => clock(at * 1000, fine ? 1 : 0));
+  const between = 1000 * ((seconds[1] ?? 0) - (seconds[0] ?? 0));
+  if (between * seconds.length > 86_400_000) return seconds.map((at) => `${day(at * 1000).slice(5)} ${clock(at * 1000).slice(0, 5)}`);
+  return seconds.map((at) => clock(at * 1000, seconds.length > 1 ? digitsOf(Math.ceil(between)) : 0));
 }

@@ -63,6 +63,11 @@ export class State {
     location.hash = this.url(tab, parameters);
   }
 
+  // forget drops moments and addresses, which mean nothing in another process.
+  forget(): void {
+    this.set({ from: null, to: null, at: null, in: null });
+  }
+
   private url(tab: Tab, parameters: URLSearchParams): string {
     const query = parameters.toString();
     return `#${tab}${query && `?${query}`}`;

@@ -12,7 +12,10 @@ const got = new Map<By, Promise<Timeline>>();
 export async function loadTimeline(context: Context, by: By): Promise<Timeline> {
   if (isLive(context)) return context.history.timeline(by, context.tables);
   let answer = got.get(by);
-  if (!answer) got.set(by, (answer = api.timeline(by, steps)));
+  if (!answer) {
+    got.set(by, (answer = api.timeline(by, steps)));
+    answer.catch(() => got.delete(by)); // the next one asks again
+  }
   const timeline = await answer;
   await context.tables.need(timeline.known);
   return timeline;

@@ -12,16 +12,25 @@ export const patience = 120_000;
 export const tabs = ['overview', 'timeline', 'flame', 'map', 'lifetimes', 'leaks', 'events'] as const;
 export type Tab = (typeof tabs)[number];
 
-// Program is exporters/debugpage/internal/planted, built by .ci/page.
+// built is the path of a program that .ci/page has built.
+export function built(name: 'PLANTED' | 'FILES' | 'ALLOCTRACE'): string {
+  const path = process.env[name];
+  if (!path) throw new Error(`${name} must be the path of a built program: run .ci/page`);
+  return path;
+}
+
+// Program is exporters/debugpage/internal/planted, or another that serves a page and prints its URL.
 export class Program {
   private constructor(
     private readonly child: ChildProcess,
     readonly url: string,
   ) {}
 
-  static async start(...args: string[]): Promise<Program> {
-    const path = process.env['PLANTED'];
-    if (!path) throw new Error('PLANTED must be the path of the built exporters/debugpage/internal/planted: run .ci/page');
+  static start(...args: string[]): Promise<Program> {
+    return Program.run(built('PLANTED'), ...args);
+  }
+
+  static async run(path: string, ...args: string[]): Promise<Program> {
     const child = spawn(path, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     for await (const line of createInterface({ input: child.stdout! })) {
       if (line.startsWith('http://')) return new Program(child, line.trim());

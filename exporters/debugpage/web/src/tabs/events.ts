@@ -3,7 +3,7 @@
 import { api } from '../api';
 import { timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
-import { bytes, clock, count, duration, hex, plural } from '../format';
+import { bytes, clock, count, duration, hex, parseSize, plural } from '../format';
 import { calls, siteName } from '../parts';
 import { Rows } from '../rows';
 import type { Events } from '../types';
@@ -27,7 +27,7 @@ export function eventsTab(context: Context): View {
   many.value = String(choices.find((n) => n === state.number('n')) ?? choices[0]);
   many.addEventListener('change', () => {
     state.set({ n: many.value });
-    void view.refresh();
+    void context.refresh();
   });
   const kind = h('select', { 'aria-label': 'Kind' });
   const find = h('input', {
@@ -68,9 +68,22 @@ export function eventsTab(context: Context): View {
     onSelect: (i) => replace(detail, about(shown[i] ?? 0)),
   });
 
+  // isMissing says whether a row stands for events that nobody has.
+  function isMissing(row: number): boolean {
+    return events?.kind[row] === 0;
+  }
+
+  function kindOf(row: number): string {
+    return events?.kinds[events.kind[row] ?? 0] ?? '';
+  }
+
+  function sizeOf(row: number): string {
+    const size = events?.size[row] ?? 0;
+    return !isMissing(row) ? bytes(size) : size > 0 ? plural(size, 'event') : '';
+  }
+
   function isFailure(row: number): boolean {
-    const name = events?.kinds[events.kind[row] ?? 0] ?? '';
-    return /fail|drop/i.test(name) || errors.has(row);
+    return isMissing(row) || /fail/.test(kindOf(row)) || errors.has(row);
   }
 
   function address(row: number): string {
@@ -80,13 +93,12 @@ export function eventsTab(context: Context): View {
 
   function cells(row: number): string[] {
     if (!events) return [];
-    const dropped = events.kind[row] === 0;
     const site = events.site?.[row] ?? -1;
     return [
       count(events.first + row),
       events.timed ? clock(timeOf(context, (times[row] ?? 0) / 1000), 3) : '',
-      events.kinds[events.kind[row] ?? 0] ?? '',
-      dropped ? plural(events.size[row] ?? 0, 'event') : bytes(events.size[row] ?? 0),
+      kindOf(row),
+      sizeOf(row),
       address(row),
       tables.text(events.owner[row] ?? 0),
       site >= 0 ? `${tables.site(site)} ${tables.place(site)}` : '',
@@ -101,7 +113,7 @@ export function eventsTab(context: Context): View {
     return h(
       'div',
       null,
-      h('h2', null, `${events.kinds[events.kind[row] ?? 0] ?? ''} ${bytes(events.size[row] ?? 0)}`),
+      h('h2', null, `${kindOf(row)} ${sizeOf(row)}`),
       errors.has(row) && h('p', { class: 'bad' }, errors.get(row) ?? ''),
       h(
         'dl',
@@ -124,21 +136,24 @@ export function eventsTab(context: Context): View {
     if (!events) return;
     const { kind: kinds, size, owner, site } = events;
     const wanted = kind.value === '' ? -1 : Number(kind.value),
-      smallest = parseSize(least.value),
+      typed = parseSize(least.value),
+      smallest = typed ?? 0,
       search = find.value.trim().toLowerCase();
     const fits = search === '' ? null : searcher(search);
     const list = new Uint32Array(kinds.length);
     let length = 0;
     for (let row = 0; row < kinds.length; row++) {
       if (wanted >= 0 && kinds[row] !== wanted) continue;
-      if ((size[row] as number) < smallest) continue;
+      if (smallest > 0 && (isMissing(row) || (size[row] as number) < smallest)) continue;
       if (fits && !fits(owner[row] as number, site?.[row] ?? -1, row)) continue;
       list[length++] = row;
     }
     shown = list.subarray(0, length);
     rows.show(length, atEnd);
     const all = `${plural(kinds.length, 'event')} of ${count(events.all)} that were observed`;
-    told.textContent = length === kinds.length ? `${all}, the newest last.` : `${plural(length, 'event')} of these ${all}.`;
+    least.ariaInvalid = String(typed === null);
+    const wrong = typed === null ? ` ${least.value.trim()} is no size: use one such as 64 KiB.` : '';
+    told.textContent = (length === kinds.length ? `${all}, the newest last.` : `${plural(length, 'event')} of these ${all}.`) + wrong;
   }
 
   // searcher tells of a row whether a text is in the name of its site or child, each of which is looked at once.
@@ -159,7 +174,7 @@ export function eventsTab(context: Context): View {
 
   const again = h(
     'button',
-    { type: 'button', on: { click: () => void view.refresh().then(() => announce('The newest events are shown.')) } },
+    { type: 'button', on: { click: () => void context.refresh().then((good) => good && announce('The newest events are shown.')) } },
     'Show the newest',
   );
   replace(
@@ -187,7 +202,7 @@ export function eventsTab(context: Context): View {
     detail,
   );
 
-  const view: View = {
+  return {
     root,
     heavy: true,
     atUS: () => events?.at_us ?? 0,
@@ -209,13 +224,4 @@ export function eventsTab(context: Context): View {
       filter(true);
     },
   };
-  return view;
-}
-
-// parseSize reads a size such as 4096, 64 KiB or 1.5m; what is none is 0.
-export function parseSize(typed: string): number {
-  const found = /^\s*([0-9.]+)\s*([kmgt]?)i?b?\s*$/i.exec(typed);
-  if (!found) return 0;
-  const power = ['', 'k', 'm', 'g', 't'].indexOf((found[2] ?? '').toLowerCase());
-  return Number(found[1]) * 1024 ** power;
 }

@@ -34,6 +34,7 @@ export function flameTab(context: Context): View {
   let snapshot: Snapshot | null = null;
   let tree: Flame | null = null;
   let comparing = false;
+  let drawing = 0; // the last one that was begun
   const difference = () => comparing;
 
   const reading = h('div', { class: 'reading' });
@@ -119,8 +120,12 @@ export function flameTab(context: Context): View {
 
   async function draw(): Promise<void> {
     if (!snapshot) return;
-    const before = await moment(context, state.get('from'));
-    const after = (await moment(context, state.get('to'))) ?? (isLive(context) ? context.history.latest() : snapshot.sites);
+    const mine = ++drawing;
+    const [from, to] = marks.chosen();
+    const before = await moment(context, from);
+    const then = await moment(context, to);
+    if (mine !== drawing) return; // something else was chosen meanwhile
+    const after = then ?? (isLive(context) ? context.history.latest() : snapshot.sites);
     comparing = before !== null && (measure === 'live' || (measure === 'allocated' && !isSaved)); // nothing else is known of other moments
     const amounts = before && comparing ? differ(before, after, measure) : valuesOf(snapshot.sites, measure);
     tree = flameTree(context.tables, amounts);
@@ -154,7 +159,7 @@ export function flameTab(context: Context): View {
     state.set({ find: find.value });
     search();
   });
-  const marks = markPicker(context, () => void draw());
+  const marks = markPicker(context, () => void draw().catch(context.complain));
   const root = h(
     'div',
     { class: 'stack' },
@@ -171,7 +176,7 @@ export function flameTab(context: Context): View {
           (chosen) => {
             measure = chosen;
             state.set({ by: chosen });
-            void draw();
+            void draw().catch(context.complain);
           },
         ),
         h('label', null, h('span', { class: 'quiet' }, 'Search'), find, found),
@@ -251,8 +256,8 @@ function differ(before: SiteColumns, after: SiteColumns, measure: Measure): Amou
 
 // moment is the sites as they were at a mark, or at a time of a recording or of what this page has seen.
 async function moment(context: Context, at: string | null): Promise<SiteColumns | null> {
-  const us = Number(at ?? NaN);
-  if (!Number.isFinite(us)) return null;
+  if (at === null) return null;
+  const us = Number(at);
   const mark = context.marks.find((mark) => mark.atUS === us);
   if (mark) return mark.sites;
   if (isLive(context)) return us < context.history.beginUS ? null : context.history.sitesAt(us);
@@ -272,8 +277,12 @@ function savedAt(timeline: Timeline, us: number): SiteColumns {
   );
 }
 
-// markPicker chooses what is compared: marks of a live page, and quarters of a recording.
-function markPicker(context: Context, changed: () => void): { root: HTMLElement; update(): void } {
+// markPicker chooses what is compared: marks of a live page, and quarters of a recording. What the URL says and cannot be chosen is not
+// compared, such as a mark that was set before the page was loaded.
+function markPicker(
+  context: Context,
+  changed: () => void,
+): { root: HTMLElement; update(): void; chosen(): [from: string | null, to: string | null] } {
   const { state, page } = context;
   const from = h('select', { 'aria-label': 'Compared with' }),
     to = h('select', { 'aria-label': 'And' });
@@ -313,9 +322,9 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
     fill(from, 'nothing: show all', state.get('from'));
     fill(to, isLive(context) ? 'now' : 'the end', state.get('to'));
     from.disabled = list.length === 0;
-    chosen();
+    explain();
   };
-  const chosen = () => {
+  const explain = () => {
     to.disabled = from.value === '';
     replace(
       legend,
@@ -334,10 +343,10 @@ function markPicker(context: Context, changed: () => void): { root: HTMLElement;
   ] as const) {
     select.addEventListener('change', () => {
       state.set({ [name]: select.value, zoom: null });
-      chosen();
+      explain();
       changed();
     });
   }
   update();
-  return { root, update };
+  return { root, update, chosen: () => [from.value || null, to.value || null] };
 }

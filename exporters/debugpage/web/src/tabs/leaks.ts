@@ -12,12 +12,10 @@ interface Row {
   site: number;
   live: number;
   blocks: number;
-  before: number;
   freed: number;
   added: number;
   oldest: number;
   longest: number;
-  outlived: number | null;
   suspicion: number;
   why: string;
   quarters: number[] | null;
@@ -27,7 +25,8 @@ const names = ['', 'old', 'grows', 'only grows'];
 
 export function leaksTab(context: Context): View {
   const { page } = context;
-  let at = 0;
+  let at = 0,
+    since = -Infinity;
   let values = new Map<number, number[]>(); // live bytes of sites over time, but of a live page
   const age = (us: number) => duration(Math.max(0, at - us));
   const caution = h('p', { class: 'quiet' });
@@ -81,6 +80,8 @@ export function leaksTab(context: Context): View {
   }
 
   function draw(leaks: Leaks): void {
+    if (leaks.since_us < since) return; // it was asked for before the mark
+    since = leaks.since_us;
     at = leaks.at_us;
     caution.textContent = leaks.caution;
     when.textContent = isProcess(context)
@@ -89,7 +90,7 @@ export function leaksTab(context: Context): View {
     table.show(rowsOf(leaks));
   }
 
-  const mark = h('button', { type: 'button', on: { click: () => void again() } }, 'Count growth from now');
+  const mark = h('button', { type: 'button', on: { click: () => void again().catch(context.complain) } }, 'Count growth from now');
   async function again(): Promise<void> {
     const leaks = await api.mark();
     await context.tables.need(leaks.known);
@@ -122,12 +123,10 @@ function rowsOf(leaks: Leaks): Row[] {
     site,
     live: leaks.live[i] ?? 0,
     blocks: leaks.live_blocks[i] ?? 0,
-    before: leaks.before[i] ?? 0,
     freed: leaks.freed[i] ?? 0,
     added: leaks.added[i] ?? 0,
     oldest: leaks.oldest_us[i] ?? 0,
     longest: leaks.longest_us?.[i] ?? -1,
-    outlived: leaks.outlived?.[i] ?? null,
     suspicion: leaks.suspicion[i] ?? 0,
     why: leaks.why[i] ?? '',
     quarters: leaks.quarters?.[i] ?? null,
@@ -152,7 +151,8 @@ function unreachableCard(context: Context, show: (site: number) => void): HTMLEl
   let answer: Unreachable | null = null;
   const look = h('button', { type: 'button', class: 'main', on: { click: () => void find() } }, 'Look for unreachable blocks');
   async function find(): Promise<void> {
-    look.disabled = true;
+    if (look.ariaDisabled === 'true') return;
+    look.ariaDisabled = 'true'; // not disabled, which would take the focus away
     replace(result, h('p', { class: 'quiet' }, 'Looking: the program is stopped for a moment.'));
     try {
       const found = (answer = await api.unreachable());
@@ -184,7 +184,7 @@ function unreachableCard(context: Context, show: (site: number) => void): HTMLEl
     } catch (reason) {
       replace(result, h('p', { class: 'bad' }, (reason as Error).message));
     }
-    look.disabled = false;
+    look.ariaDisabled = 'false';
   }
   return card(
     'Unreachable',

@@ -5,7 +5,7 @@ import { timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
 import { bytes, clock, count, duration, hex, plural, share } from '../format';
 import { MapCanvas } from '../mapcanvas';
-import { cellNoun, Clean, MapModel, spanNoun, Unsampled, type Cell, type Group } from '../mapmodel';
+import { addressOf, cellNoun, Clean, MapModel, spanNoun, Unsampled, type Cell, type Group } from '../mapmodel';
 import { calls, card, segments, siteName, strip, swatch, Table, type Part } from '../parts';
 import { colour, seriesColours } from '../theme';
 import type { MapAllocator } from '../types';
@@ -24,7 +24,8 @@ export function mapTab(context: Context): View {
   const { state } = context;
   let by: By = (['state', 'age', 'site'] as const).find((one) => one === state.get('by')) ?? 'state';
   let model: MapModel | null = null;
-  let first = true;
+  let first = true,
+    closed = false;
   let siteColour = new Map<number, string>();
   const legend = h('ul', { class: 'legend' });
   const unsampled = h('p', { class: 'quiet' });
@@ -49,7 +50,7 @@ export function mapTab(context: Context): View {
       announce(describe(context, model, cell));
       state.set({
         in: cell.group.allocator.name,
-        at: hex((cell.group.allocator.spans.addr[cell.span] ?? 0) + cell.group.allocator.addr_min + cell.index * cell.group.unit),
+        at: hex(addressOf(cell)),
       });
     },
   });
@@ -171,6 +172,7 @@ export function mapTab(context: Context): View {
     async refresh() {
       const map = await api.map();
       await context.tables.need(map.known);
+      if (closed) return; // the URL is of another tab
       model = new MapModel(map);
       table.show(model.groups);
       replace(summary, summaries(model));
@@ -185,6 +187,7 @@ export function mapTab(context: Context): View {
       first = false;
     },
     redraw: draw,
+    close: () => (closed = true),
   };
 }
 

@@ -1,7 +1,7 @@
 // The overview: what grew, who holds it, how it lies; then the figures, by child, and where the memory of the process is.
 
 import { api } from '../api';
-import { isLive, timeOf, type Context, type View } from '../context';
+import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { h, replace } from '../dom';
 import { bytes, count, plural, rate, share } from '../format';
 import { card, meter, spark, strip, swatch, Table, type Part } from '../parts';
@@ -59,9 +59,14 @@ export function overview(context: Context): View {
     );
   };
 
+  let marks = context.marks.length; // that the leaks are since
+
   return {
     root,
+    close: () => plot.close(),
     async refresh() {
+      if (marks !== context.marks.length) due.delete('leaks');
+      marks = context.marks.length;
       const snapshot = (last = await api.snapshot());
       await context.tables.need(snapshot.known);
       const show = () => replace(answers, grew(context, leaks, snapshot), holds(context, snapshot), lies(context, map, snapshot));
@@ -72,7 +77,7 @@ export function overview(context: Context): View {
       await drawPlot();
       await Promise.all([
         later(context, due, 'leaks', api.leaks, (answer) => {
-          leaks = answer;
+          if (!leaks || answer.since_us >= leaks.since_us) leaks = answer; // or it was asked for before a mark
           show();
         }),
         later(context, due, 'map', api.map, (answer) => {
@@ -82,8 +87,8 @@ export function overview(context: Context): View {
       ]);
     },
     tick() {
-      if (last) replace(figures, figureList((last = upToDate(context, last))));
-      void drawPlot();
+      if (last) replace(figures, figureList((last = context.history.upToDate(last))));
+      void drawPlot().catch(context.complain);
     },
     redraw: () => plot.redraw(),
   };
@@ -107,25 +112,6 @@ async function later<T extends { known: Known }>(
 
 function failures(stats: Pick<Stats, 'failed_allocations' | 'failed_reallocations' | 'failed_frees'>): number {
   return stats.failed_allocations + stats.failed_reallocations + stats.failed_frees;
-}
-
-// upToDate is a snapshot with what the last ticks say of its totals.
-function upToDate(context: Context, snapshot: Snapshot): Snapshot {
-  const { recent } = context.history;
-  const first = recent[0],
-    last = recent.at(-1);
-  if (!first || !last || last.atUS <= Math.max(first.atUS, snapshot.at_us)) return snapshot;
-  const seconds = (last.atUS - first.atUS) / 1e6;
-  const rate = (of: keyof Stats) => (last.total[of] - first.total[of]) / seconds;
-  return {
-    ...snapshot,
-    at_us: last.atUS,
-    total: last.total,
-    rate_us: last.atUS - first.atUS,
-    allocated_per_second: rate('allocated'),
-    freed_per_second: rate('freed'),
-    allocations_per_second: rate('allocations'),
-  };
 }
 
 function figureList(snapshot: Snapshot): HTMLElement {
@@ -218,12 +204,17 @@ function nodeTable(context: Context): { root: HTMLElement; show(rows: NodeRow[])
         by: (row) => row.failures,
         cell: (row) => h('span', { class: row.failures > 0 ? 'bad' : 'quiet' }, count(row.failures)),
       },
-      {
-        name: 'Limit',
-        number: true,
-        by: (row) => row.limit,
-        cell: (row) => (row.limit < 0 ? h('span', { class: 'quiet' }, 'none') : `${bytes(row.limit)}, ${share(row.live, row.limit)} used`),
-      },
+      ...(isProcess(context) // of others it is not known
+        ? [
+            {
+              name: 'Limit',
+              number: true,
+              by: (row: NodeRow) => row.limit,
+              cell: (row: NodeRow) =>
+                row.limit < 0 ? h('span', { class: 'quiet' }, 'none') : `${bytes(row.limit)}, ${share(row.live, row.limit)} used`,
+            },
+          ]
+        : []),
     ],
     'Proxies and their children',
   );

@@ -3,7 +3,7 @@
 import { api, isSaved } from '../api';
 import { isLive, timeOf, type Context, type View } from '../context';
 import { announce, h, replace, text } from '../dom';
-import { bytes, change, clock, count, duration, plural, share } from '../format';
+import { bytes, change, clock, count, digitsOf, duration, plural, share } from '../format';
 import { calls, callsColumn, card, meter, segments, siteName, swatch, Table } from '../parts';
 import { Stacked, type Selection } from '../stacked';
 import { areasOf, groupName, loadTimeline, timesOf } from '../timelines';
@@ -46,7 +46,7 @@ export function timelineTab(context: Context): View {
         by: (row) => row.name,
         cell: (row) => (row.site >= 0 ? siteName(context, row.site, row.colour) : h('span', null, swatch(row.colour), row.name)),
       },
-      { name: 'Now', number: true, by: (row) => row.now, cell: (row) => bytes(row.now) },
+      { name: isLive(context) ? 'Now' : 'At the end', number: true, by: (row) => row.now, cell: (row) => bytes(row.now) },
       { name: 'Peak', number: true, by: (row) => row.peak, cell: (row) => bytes(row.peak) },
       {
         name: 'Change',
@@ -55,7 +55,7 @@ export function timelineTab(context: Context): View {
         cell: (row) => h('span', { class: row.grown > 0 ? undefined : 'quiet' }, change(row.grown)),
       },
       {
-        name: 'Share now',
+        name: isLive(context) ? 'Share now' : 'Share then',
         bar: true,
         by: (row) => row.now,
         cell: (row) => h('span', null, share(row.now, total), meter(row.now, total, row.colour)),
@@ -93,6 +93,7 @@ export function timelineTab(context: Context): View {
   const spanTitle = h('p', null);
   const from = h('input', { type: 'number', step: 'any' }),
     to = h('input', { type: 'number', step: 'any' });
+  const timeDigits = () => (timeline && timeline.step_us < 1000 ? 6 : digitsOf((timeline?.step_us ?? 1e6) / 1000)); // of seconds
   const began = () => timeOf(context, timeline?.begin_us ?? page.first_us);
   const typed = () => {
     const a = Number.parseFloat(from.value),
@@ -110,7 +111,10 @@ export function timelineTab(context: Context): View {
   span.hidden = true;
 
   const draw = async () => {
-    timeline = await loadTimeline(context, by);
+    const wanted = by,
+      loaded = await loadTimeline(context, wanted);
+    if (by !== wanted) return; // another choice was made meanwhile
+    timeline = loaded;
     const areas = areasOf(context, timeline, 8);
     plot.show(
       timesOf(context, timeline),
@@ -134,8 +138,9 @@ export function timelineTab(context: Context): View {
     span.hidden = chosen === null;
     const us = (ms: number) => (ms - page.began_ms) * 1000;
     state.set({ from: chosen && Math.round(us(chosen.from)), to: chosen && Math.round(us(chosen.to)) });
-    from.value = chosen ? ((chosen.from - began()) / 1000).toFixed(1) : '';
-    to.value = chosen ? ((chosen.to - began()) / 1000).toFixed(1) : '';
+    const seconds = (ms: number) => ((ms - began()) / 1000).toFixed(Math.max(1, timeDigits()));
+    from.value = chosen ? seconds(chosen.from) : '';
+    to.value = chosen ? seconds(chosen.to) : '';
     replace(stack);
     if (!chosen) return;
     await showSpan(us(chosen.from), us(chosen.to));
@@ -157,8 +162,9 @@ export function timelineTab(context: Context): View {
     }));
     const live = list.reduce((sum, row) => sum + row.live, 0),
       blocks = list.reduce((sum, row) => sum + row.blocks, 0);
-    const when = isLive(context) ? 'now' : 'at its end';
-    const sentence = `From ${clock(timeOf(context, fromUS), 1)} to ${clock(timeOf(context, toUS), 1)}, ${duration(toUS - fromUS)}: ${bytes(live)} in ${plural(blocks, 'block')} allocated there ${Math.round(blocks) === 1 ? 'is' : 'are'} live ${when}.`;
+    const when = isLive(context) ? 'now' : isSaved ? 'at the end of all' : 'at its end',
+      digits = Math.max(1, digitsOf((toUS - fromUS) / 1000));
+    const sentence = `From ${clock(timeOf(context, fromUS), digits)} to ${clock(timeOf(context, toUS), digits)}, ${duration(toUS - fromUS)}: ${bytes(live)} in ${plural(blocks, 'block')} allocated there ${Math.round(blocks) === 1 ? 'is' : 'are'} live ${when}.`;
     text(spanTitle, sentence);
     spanTable.show(list.filter((row) => row.live > 0 || (row.allocated ?? 0) > 0));
   }
@@ -195,7 +201,7 @@ export function timelineTab(context: Context): View {
         segments('Stacked by', choices, by, (chosen) => {
           by = chosen;
           state.set({ by });
-          void draw();
+          void draw().catch(context.complain);
         }),
       ),
       plot.root,
@@ -205,18 +211,24 @@ export function timelineTab(context: Context): View {
     card('By name', null, groups.root),
   );
 
-  let first = true;
+  let first = true,
+    closed = false;
   return {
     root,
     async refresh() {
       await draw();
+      if (closed) return; // the URL is of another tab
       const a = state.number('from'),
         b = state.number('to');
       if (first && a !== null && b !== null) await select({ from: timeOf(context, a), to: timeOf(context, b) });
       else if (selection) await showSpan((selection.from - page.began_ms) * 1000, (selection.to - page.began_ms) * 1000);
       first = false;
     },
-    tick: () => void draw(),
+    close() {
+      closed = true;
+      plot.close();
+    },
+    tick: () => void draw().catch(context.complain),
     redraw: () => plot.redraw(),
   };
 }

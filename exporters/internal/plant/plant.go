@@ -44,8 +44,9 @@ const (
 	thumbnails = 4 // that the limit has room for
 )
 
-// New returns a Program whose cache, index and thumbnails are made. Its Ring keeps the last events of each processor.
-func New(events int) (*Program, error) {
+// New returns a Program whose cache, index and thumbnails are made. Its Ring keeps so many of the last events of each processor. Its Proxy has
+// more hooks, each of which a function makes that is passed the Profile.
+func New(events int, more ...func(*heapprofile.Profile) (alloctrace.Hook, error)) (*Program, error) {
 	p := &Program{
 		Profile: heapprofile.New(heapprofile.Options{Rate: 1, Peak: true, Lifetimes: true}),
 		pool:    new(blockalloc.Pool),
@@ -56,7 +57,15 @@ func New(events int) (*Program, error) {
 	if p.slab, err = blockalloc.NewSlab(p.pool, 64<<10); err != nil {
 		return nil, err
 	}
-	p.Proxy = alloctrace.Wrap(p.slab, alloctrace.WithName("app"), alloctrace.WithHooks(p.Profile, p.Ring))
+	hooks := []alloctrace.Hook{p.Profile, p.Ring}
+	for _, hook := range more {
+		h, err := hook(p.Profile)
+		if err != nil {
+			return nil, err
+		}
+		hooks = append(hooks, h)
+	}
+	p.Proxy = alloctrace.Wrap(p.slab, alloctrace.WithName("app"), alloctrace.WithHooks(hooks...))
 	p.sessions, p.uploads, p.index = p.Proxy.Child("sessions"), p.Proxy.Child("uploads"), p.Proxy.Child("index")
 	p.parser, p.cache = p.Proxy.Child("parser"), p.Proxy.Child("cache")
 	p.thumbnails = p.Proxy.Child("thumbnails", alloctrace.WithInner(func(inner blockalloc.Allocator) blockalloc.Allocator {
