@@ -212,7 +212,7 @@ test('the page says that the program is gone, and goes on when another is there'
   const first = await Program.start();
   const visit = await Visit.open(browser);
   const { page } = visit;
-  await visit.show(first.url, 'leaks');
+  await visit.show(first.url, 'timeline', 'by=child&from=0&to=1000000');
   await visit.until('it is live', async () => (await text(page, '.status')) === 'live');
   const before = await text(page, '.who');
   await first.stop();
@@ -222,7 +222,8 @@ test('the page says that the program is gone, and goes on when another is there'
     'another program is shown',
     async () => (await page.locator('.status[data-state=live]').count()) === 1 && (await text(page, '.who')) !== before,
   );
-  await visit.ready('leaks');
+  await visit.ready('timeline');
+  assert.match(page.url(), /#timeline\?by=child$/, 'moments of the first program are those of the second');
   const unexpected = visit.errors.splice(0).filter((error) => !/ERR_|net::|Failed to load/.test(error)); // what the browser itself says of a lost connection
   assert.deepEqual(unexpected, []);
   await visit.close();

@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bytes, change, coarse, duration, rate, share, shortFunction } from '../src/format';
+import { bytes, change, coarse, digitsOf, duration, parseSize, rate, share, shortFunction } from '../src/format';
 import { depthOf, find, flameTree, matching, pathOf } from '../src/flametree';
 import { History } from '../src/history';
 import { Free, Clean, MapModel, Unsampled } from '../src/mapmodel';
 import type { Tables } from '../src/tables';
-import type { MemoryMap, Tick } from '../src/types';
+import type { MemoryMap, Snapshot, Tick } from '../src/types';
 
 test('numbers are written as the library writes them', () => {
   // counter.FormatBytes has the same forms.
@@ -20,6 +20,7 @@ test('numbers are written as the library writes them', () => {
     [1048576, '1 MiB'],
     [215_460_000, '205.48 MiB'],
     [-65536, '−64 KiB'],
+    [-0.4, '0 B'],
     [2 ** 53, '8 PiB'],
   ] as const) {
     assert.equal(bytes(n), want);
@@ -36,8 +37,25 @@ test('numbers are written as the library writes them', () => {
     '4d4h',
   ]);
   assert.deepEqual([share(1, 3), share(1, 10_000), share(0, 5), share(5, 0), share(1, 40)], ['33 %', '< 0.1 %', '0 %', '0 %', '2.5 %']);
-  assert.deepEqual([rate(12.4), rate(40_000), rate(2.5e6)], ['12', '40 thousand', '2.5 million']);
+  assert.deepEqual([rate(12.4), rate(40_000), rate(999_960), rate(2.5e6)], ['12', '40 thousand', '1 million', '2.5 million']);
+  assert.deepEqual([5000, 1000, 250, 10, 3, 0].map(digitsOf), [0, 0, 1, 2, 3, 3]);
   assert.equal(shortFunction('github.com/a/b.c/cache.(*Cache[...]).load.func1'), 'cache.(*Cache).load.func1');
+});
+
+test('a size is read in the forms that people write, and nothing else is one', () => {
+  for (const [typed, want] of [
+    ['', 0],
+    ['4096', 4096],
+    [' 64 KiB ', 65536],
+    ['1.5m', 1.5 * 2 ** 20],
+    ['.5 kb', 512],
+    ['1.2.3', null],
+    ['.', null],
+    ['-1', null],
+    ['64 parsecs', null],
+  ] as const) {
+    assert.equal(parseSize(typed), want, typed);
+  }
 });
 
 const names = ['alloc', 'work', 'main', 'idle'];
@@ -117,6 +135,32 @@ test('the history keeps what is not told of, has a line where ticks are missing,
   const children = history.timeline('child', tables);
   assert.deepEqual(children.groups?.find((group) => group.name === 'n0')?.values.at(-1), 3);
   assert.equal(history.nodeRate(0, 10e6), 100);
+});
+
+test('the last step of a long time has what is live now', () => {
+  const history = new History();
+  for (let second = 0; second <= 5000; second++) history.add(tick(second, [second === 5000 ? 3 : 900, 7], second === 0));
+  assert.ok(history.stepUS > 1e6);
+  for (const by of ['site', 'child', 'region'] as const) {
+    const { groups, total } = history.timeline(by, tables);
+    assert.equal(total.at(-1), 10, by);
+    assert.equal(
+      groups?.reduce((sum, group) => sum + (group.values.at(-1) ?? 0), 0),
+      10,
+      by,
+    );
+    assert.equal(Math.max(...(groups ?? []).map((group) => group.peak)), by === 'region' ? 907 : 900, by);
+  }
+});
+
+test('rates of the last ticks count what those of the server do', () => {
+  const history = new History();
+  for (const second of [1, 2, 3]) {
+    const one = tick(second, [1], second === 1);
+    history.add({ ...one, total: { ...one.total, freed: 0, allocations: 10 * second, reallocations: 5 * second } });
+  }
+  const { allocations_per_second, rate_us } = history.upToDate({ at_us: 1e6 } as Snapshot);
+  assert.deepEqual([allocations_per_second, rate_us], [15, 2e6]);
 });
 
 test('the history of days has the peaks, and no more steps than of minutes', () => {
