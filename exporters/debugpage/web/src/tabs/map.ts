@@ -24,8 +24,7 @@ export function mapTab(context: Context): View {
   const { state } = context;
   let by: By = (['state', 'age', 'site'] as const).find((one) => one === state.get('by')) ?? 'state';
   let model: MapModel | null = null;
-  let first = true,
-    closed = false;
+  let first = true;
   let siteColour = new Map<number, string>();
   const legend = h('ul', { class: 'legend' });
   const unsampled = h('p', { class: 'quiet' });
@@ -172,7 +171,6 @@ export function mapTab(context: Context): View {
     async refresh() {
       const map = await api.map();
       await context.tables.need(map.known);
-      if (closed) return; // the URL is of another tab
       model = new MapModel(map);
       table.show(model.groups);
       replace(summary, summaries(model));
@@ -187,7 +185,6 @@ export function mapTab(context: Context): View {
       first = false;
     },
     redraw: draw,
-    close: () => (closed = true),
   };
 }
 

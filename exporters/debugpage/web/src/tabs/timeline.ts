@@ -211,23 +211,18 @@ export function timelineTab(context: Context): View {
     card('By name', null, groups.root),
   );
 
-  let first = true,
-    closed = false;
+  let first = true;
   return {
     root,
     async refresh() {
       await draw();
-      if (closed) return; // the URL is of another tab
       const a = state.number('from'),
         b = state.number('to');
       if (first && a !== null && b !== null) await select({ from: timeOf(context, a), to: timeOf(context, b) });
       else if (selection) await showSpan((selection.from - page.began_ms) * 1000, (selection.to - page.began_ms) * 1000);
       first = false;
     },
-    close() {
-      closed = true;
-      plot.close();
-    },
+    close: () => plot.close(),
     tick: () => void draw().catch(context.complain),
     redraw: () => plot.redraw(),
   };
