@@ -253,6 +253,7 @@ func (p *recordingPage) timeline(by string, steps int) (*page.Timeline, error) {
 		line.Groups = append(line.Groups, of)
 	}
 	slices.SortStableFunc(line.Groups, func(a, b page.TimelineGroup) int { return cmp.Compare(b.Peak, a.Peak) })
+	p.setEnds(line)
 	if all := line.Groups; len(all) > mostGroups {
 		rest := page.TimelineGroup{Site: -1, Rest: len(all) - mostGroups + 1, Values: make([]int64, len(line.Total))}
 		for i := range all[mostGroups-1:] {
@@ -262,6 +263,37 @@ func (p *recordingPage) timeline(by string, steps int) (*page.Timeline, error) {
 	}
 	line.Known = p.book.Known()
 	return line, nil
+}
+
+// setEnds sets what is live at the end, where the last step has the most of its time.
+func (p *recordingPage) setEnds(line *page.Timeline) {
+	type group struct {
+		site int
+		name string
+	}
+	ends := make(map[group]int64)
+	var all int64
+	number := p.siteNumbers()
+	for i := range p.live {
+		b := &p.live[i]
+		of := group{site: -1}
+		switch line.By {
+		case "site":
+			of.site = number(b.Site)
+		case "child":
+			of.name = p.ownerName(b.Site.Proxy, b.Site.Child)
+		case "region":
+			of.name = b.Region
+		}
+		ends[of] += int64(b.Size)
+		all += int64(b.Size)
+	}
+	last := len(line.Total) - 1
+	line.Total[last] = all
+	for i := range line.Groups {
+		g := &line.Groups[i]
+		g.Values[last] = ends[group{g.Site, g.Name}]
+	}
 }
 
 // addGroup adds the values of another, which are of the same steps.

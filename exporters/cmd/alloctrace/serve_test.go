@@ -125,10 +125,10 @@ func TestServeRecording(t *testing.T) {
 	if !slices.Equal(between.Live, []int64{10 << 10, 0}) || !slices.Equal(between.Allocated, []int64{10 << 10, 5 << 10}) || owner(between.Site[0]) != "cache" {
 		t.Errorf("in ten seconds came %+v", between)
 	}
-	if g := bySite.Groups; len(g) != 2 || owner(g[0].Site) != "cache" || !slices.Equal(g[0].Values, []int64{25 << 10, 50 << 10, 75 << 10, 100 << 10}) || bySite.StepUS != 24_875_000.001 || !slices.Equal(bySite.Total, []int64{25<<10 + 512, 50<<10 + 512, 75<<10 + 512, 100<<10 + 512}) {
+	if g := bySite.Groups; len(g) != 2 || owner(g[0].Site) != "cache" || !slices.Equal(g[0].Values, []int64{25 << 10, 50 << 10, 75 << 10, 100 << 10}) || bySite.StepUS != 24_875_000.001 || !slices.Equal(bySite.Total, []int64{25<<10 + 512, 50<<10 + 512, 75<<10 + 512, 100 << 10}) || !slices.Equal(g[1].Values, []int64{512, 512, 512, 0}) || g[1].Peak != 512 {
 		t.Errorf("over time, by site: %+v", bySite)
 	}
-	if g := byRegion.Groups; len(g) != 2 || g[0].Name != "" || g[1].Name != "GET /" || g[1].Peak != 512 || g[1].Site != -1 {
+	if g := byRegion.Groups; len(g) != 2 || g[0].Name != "" || g[1].Name != "GET /" || g[1].Peak != 512 || g[1].Site != -1 || g[0].Values[3] != 100<<10 || g[1].Values[3] != 0 {
 		t.Errorf("over time, by region: %+v", g)
 	}
 	if g := byChild.Groups; len(g) != 2 || g[0].Name != "cache" || g[1].Name != "mem" {

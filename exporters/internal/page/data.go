@@ -291,7 +291,7 @@ type Events struct {
 	ErrorText []string `json:"error_text"`
 }
 
-// Timeline is the most live bytes of each step of time.
+// Timeline is the most live bytes of each step of time, and of the last one those of the end.
 type Timeline struct {
 	Known   Known           `json:"known"`
 	By      string          `json:"by"` // site, child or region

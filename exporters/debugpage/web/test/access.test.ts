@@ -60,6 +60,10 @@ for (const [width, height] of [
         const room = document.documentElement.clientWidth;
         if (document.documentElement.scrollWidth > room) found.push(`the page is ${document.documentElement.scrollWidth} wide`);
         const scrolls = (element: Element) => element.closest('.scroll, .rows, .map, .hidden, pre') !== null;
+        for (const caption of document.querySelectorAll('.scroll caption:not(.hidden)')) {
+          const { right } = caption.getBoundingClientRect();
+          if (right > room) found.push(`the caption ${caption.textContent} goes to ${right}`);
+        }
         for (const element of document.querySelectorAll<HTMLElement>('body *')) {
           if (scrolls(element) || element.closest('.skip, .tip, .u-wrap') || !element.checkVisibility()) continue;
           const box = element.getBoundingClientRect();

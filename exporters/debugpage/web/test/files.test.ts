@@ -57,6 +57,7 @@ const ofRecording: Checks = {
       list.some((row) => /receiveUpload.* [\d.]+ MiB [\d.]+ MiB \+[\d.]+ MiB/.test(row)),
       `the leak does not grow: ${list.join('\n')}`,
     );
+    assert.match(list.find((row) => row.includes('parseRequest')) ?? '', / 0 B 10 KiB /, 'what is live at the end is not what was at most');
   },
   flame: async (page) => {
     assert.match((await rows(page, /^Sites by bytes that are live/))[0] ?? '', /^plant\.\(\*Program\)\.fillCache .* 32 MiB/);
