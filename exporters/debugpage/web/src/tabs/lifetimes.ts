@@ -238,7 +238,7 @@ function cell(n: number, all: number): HTMLElement {
   if (n === 0) return h('td', { class: 'cell quiet' }, '');
   return h(
     'td',
-    { class: 'cell', title: plural(n, 'block'), style: { background: mix(hexOf('card'), hexOf('heat'), 0.1 + 0.55 * Math.sqrt(part)) } },
+    { class: 'cell', title: plural(n, 'block'), style: { background: mix(hexOf('card'), hexOf('heat'), 0.1 + 0.5 * Math.sqrt(part)) } },
     part < 0.005 ? '<1' : String(Math.round(100 * part)),
   );
 }
