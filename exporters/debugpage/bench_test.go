@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/alloctrace/alloctrace"
-	"github.com/alloctrace/alloctrace/exporters/internal/plant"
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
+	"github.com/alloctrace/alloctrace/exporters/internal/plant"
 )
 
 // BenchmarkAnswers measures what answers cost with 100,000 blocks of 1,000 sites, and a million events, and how many bytes they send.
