@@ -30,7 +30,7 @@ after(async () => {
 });
 
 // What the tabs of each file show, or say.
-type Checks = Record<Tab, (page: Page) => Promise<void>>;
+type Checks = Record<Tab, (page: Page, visit: Visit) => Promise<void>>;
 
 const ofRecording: Checks = {
   overview: async (page) => {
@@ -114,10 +114,12 @@ const ofBox: Checks = {
   map: noHistory,
   lifetimes: noHistory,
   leaks: noHistory,
-  events: async (page) => {
+  events: async (page, visit) => {
     assert.match(await text(page, '#panel [role=status]'), /events of [\d,]+ that were observed, the newest last\.$/);
     await page.getByLabel('Kind').selectOption('allocate failed');
-    assert.match(await text(page, '.rows tbody tr'), /allocate failed 256 KiB.*thumbnails/);
+    await visit.until('the failures are those of thumbnails', async () =>
+      /allocate failed 256 KiB.*thumbnails/.test(await text(page, '.rows tbody tr')),
+    );
   },
 };
 
@@ -130,7 +132,7 @@ for (const [name, of, checks] of [
     for (const tab of tabs) {
       await visit.show(of().url, tab);
       assert.equal(await text(visit.page, '#main > [role=alert]'), '', tab);
-      await checks[tab](visit.page);
+      await checks[tab](visit.page, visit);
     }
     await visit.close();
   });
