@@ -72,7 +72,9 @@ export class Rows {
     this.first = -1;
     this.table.setAttribute('aria-rowcount', String(length + 1));
     this.size();
-    if (atEnd) this.root.scrollTop = this.root.scrollHeight;
+    // A shorter list does not scroll by itself: its table is where the rows were, and counts for how far one can.
+    const most = Math.max(0, Math.min(this.whole, tallest) - this.root.clientHeight);
+    if (atEnd || this.root.scrollTop > most) this.root.scrollTop = most;
     this.soon();
   }
 
