@@ -20,7 +20,7 @@ import (
 )
 
 // need returns the path of a program that a test needs, which is in a package of Debian.
-func need(t *testing.T, program, in string) string {
+func need(t testing.TB, program, in string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil && os.Getenv("ALLOCTRACE_REQUIRE_ALL") == "1" {
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 }
 
 // build builds the library and testdata/known.c, once.
-func build(t *testing.T) (program, library string) {
+func build(t testing.TB) (program, library string) {
 	t.Helper()
 	cc := need(t, "cc", "gcc libc6-dev")
 	b := &built

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char buffer[1 << 16];
@@ -308,9 +309,27 @@ static void vforks(void)
 	}
 }
 
+// pairs says how many nanoseconds a pair of malloc and free takes, which functions make that were called by so many others.
+static void pairs(int calls)
+{
+	enum { PAIRS = 200000 };
+	struct timespec began, now;
+	if (calls > 0) {
+		pairs(calls - 1);
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &began);
+	for (int i = 0; i < PAIRS; i++)
+		free(malloc(64));
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	say("%f\n", ((double)(now.tv_sec - began.tv_sec) * 1e9 + (double)(now.tv_nsec - began.tv_nsec)) / PAIRS);
+}
+
+static void deep_pairs(void) { pairs(20); }
+
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}, {"interrupt", interrupted}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}, {"interrupt", interrupted}, {"pairs", deep_pairs}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
