@@ -55,9 +55,9 @@ var commands = []command{
 	{"query", "[-at T] [-grew A:B] [-longer D] [-shorter D] [-size MIN:MAX] [flags] FILE", "print blocks, by when they lived, for how long, their size and who allocated them", queryFlags},
 	{"flame", "[-by live|allocated|peak] [-o FILE] [flags] FILE", "write folded stacks, for flame graphs", flameFlags},
 	{"export", "[-o FILE] [flags] pprof|perfetto|chrome|csv|parquet FILE", "write a file for another program", exportFlags},
-	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
+	{"replay", "[-on ALLOCATOR] [-limit BYTES] [-goroutines N] [-paced] [-edges] [-addresses] [-keep-going] [-alone] [-json] FILE", "perform the operations of a recording on an allocator, check it and measure it", replayFlags},
 	{"serve", "[-addr ADDRESS] [-alone] FILE", "show a recording, or a black box, as a page in a browser", serveFlags},
-	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
+	{"shrink", "[-on ALLOCATOR] [-limit BYTES] [-addresses] [-alone] -o OUT FILE", "write the smallest recording whose replay still fails", shrinkFlags},
 }
 
 // errUsage is the error of a command that has not the arguments it needs.

@@ -29,7 +29,7 @@ type reading struct {
 // readingFlags adds the flags that all commands have which read recordings, and those that select sites.
 func readingFlags(f *flag.FlagSet, selects bool) *reading {
 	r := &reading{to: "-"}
-	f.BoolVar(&r.alone, "alone", false, "leave out FILE.old, which is read before FILE if it is of the same process")
+	f.BoolVar(&r.alone, "alone", false, leaveOutOld)
 	if !selects {
 		return r
 	}
@@ -95,16 +95,29 @@ func (r *reading) inStack(stack []recording.Frame) bool {
 	return false
 }
 
-// open opens a recording, whose progress is shown if errOut is a terminal.
+// leaveOutOld is what the flag -alone does.
+const leaveOutOld = "leave out FILE.old, which is read before FILE if it is of the same process"
+
 func (r *reading) open(path string, errOut io.Writer) (*history.Recording, error) {
-	in, err := history.Open(path, r.alone)
+	return open(path, r.alone, errOut)
+}
+
+// open opens a recording, whose progress is shown if errOut is a terminal.
+func open(path string, alone bool, errOut io.Writer) (*history.Recording, error) {
+	in, err := history.Open(path, alone)
 	if err != nil {
 		return nil, err
 	}
-	if isTerminal(errOut) {
-		in.Progress = progress(errOut)
-	}
+	in.Progress = shownProgress(errOut)
 	return in, nil
+}
+
+// shownProgress returns a function that shows how far something is, nil if errOut is no terminal.
+func shownProgress(errOut io.Writer) func(done, of int64) {
+	if !isTerminal(errOut) {
+		return nil
+	}
+	return progress(errOut)
 }
 
 func isTerminal(w io.Writer) bool {
@@ -116,13 +129,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// progress returns a function that writes how many percent were read.
-func progress(w io.Writer) func(read, size int64) {
+// progress returns a function that writes how many percent are done, and removes that in the end.
+func progress(w io.Writer) func(done, of int64) {
 	last := int64(-1)
-	return func(read, size int64) {
+	return func(done, of int64) {
 		percent := int64(100)
-		if size > 0 {
-			percent = min(100, 100*read/size)
+		if of > 0 {
+			percent = min(100, 100*done/of)
 		}
 		switch {
 		case percent == last:

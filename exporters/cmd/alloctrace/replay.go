@@ -13,7 +13,6 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/blockalloc/cmem"
-	"github.com/alloctrace/alloctrace/exporters/recording"
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
 
@@ -65,8 +64,9 @@ func (t target) new() (a blockalloc.Allocator, end func() error, err error) {
 	return a, end, nil
 }
 
-func replayFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, error) {
+func replayFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	on := targetFlags(f)
+	alone := f.Bool("alone", false, leaveOutOld)
 	asJSON := f.Bool("json", false, "print the result as JSON")
 	var o replay.Options
 	f.IntVar(&o.Goroutines, "goroutines", 1, "spread the operations over `N` goroutines")
@@ -74,7 +74,7 @@ func replayFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 	f.BoolVar(&o.KeepGoing, "keep-going", false, "count failures, and report the first")
 	f.BoolVar(&o.Edges, "edges", false, "check the first and the last 64 bytes of a block instead of all")
 	f.BoolVar(&o.Addresses, "addresses", false, "compare the addresses of live blocks too")
-	return func(args []string, out, _ io.Writer) (int, error) {
+	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 {
 			return failed, errUsage
 		}
@@ -82,17 +82,15 @@ func replayFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 		if err != nil {
 			return failed, err
 		}
-		r, err := recording.Open(args[0])
+		r, err := open(args[0], *alone, errOut)
 		if err != nil {
 			return failed, err
 		}
-		p, damage := replay.Load(r)
-		if err := r.Close(); err != nil {
-			return failed, err
-		}
+		p, damage := replay.Load(r.Events())
 		debug.FreeOSMemory() // so that what reading has left is not in Result.Resident
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
+		o.Progress = shownProgress(errOut)
 		result, err := replay.Run(ctx, p, a, o)
 		var failure *replay.Failure
 		if err != nil && !errors.As(err, &failure) && ctx.Err() == nil {

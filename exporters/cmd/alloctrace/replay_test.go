@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/history"
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
 
@@ -40,6 +42,61 @@ func replayable(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// readRecording reads all events of a recording.
+func readRecording(path string) (h recording.Header, events []recording.Event, err error) {
+	r, err := history.Open(path, true)
+	if err != nil {
+		return h, nil, err
+	}
+	events, err = readEvents(r)
+	return r.Header(), events, err
+}
+
+// TestReplayRotated: the file before is replayed, and shrunk, too. If it is damaged, what could be read is.
+func TestReplayRotated(t *testing.T) {
+	path := replayable(t)
+	header, events, err := readRecording(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, part := range map[string][]recording.Event{path + ".old": events[:200], path: events[200:]} {
+		if err := writeFile(name, nil, func(w io.Writer) error { return writeRecording(w, header, part) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errOut bytes.Buffer
+	replayed := func(want int, args ...string) (r replay.Result) {
+		t.Helper()
+		out.Reset()
+		errOut.Reset()
+		if got := run(append([]string{"replay", "-json"}, append(args, path)...), &out, &errOut); got != want {
+			t.Errorf("it exits with %d, want %d: %s", got, want, &errOut)
+		}
+		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+			t.Error(err)
+		}
+		return r
+	}
+	if r := replayed(whole); r.Operations != 300 {
+		t.Errorf("of both files: %+v", r)
+	}
+	if r := replayed(whole, "-alone"); r.Operations != 100 {
+		t.Errorf("of the last file alone: %+v", r)
+	}
+	for _, to := range []string{path, path + ".old"} {
+		errOut.Reset()
+		if status := run([]string{"shrink", "-limit", "1", "-o", to, path}, &out, &errOut); status != failed || !strings.Contains(errOut.String(), "-o names the recording itself") {
+			t.Errorf("shrink to %s exits with %d: %s", to, status, &errOut)
+		}
+	}
+	if err := os.Truncate(path+".old", 100); err != nil {
+		t.Fatal(err)
+	}
+	if r := replayed(notReplayed); r.Operations != 100 || !strings.Contains(errOut.String(), path+".old") {
+		t.Errorf("where the first file is damaged: %+v, %s", r, &errOut)
+	}
 }
 
 // TestReplay: a recording is replayed on each allocator. What fails is named, and shrunk to a recording that fails again.
@@ -114,12 +171,12 @@ func TestReplay(t *testing.T) {
 			t.Fatal(err)
 		}
 		runs(status, "replay", "-json", cut)
-		if status == notReplayed && (!strings.Contains(out.String(), `"damage": "recording: damaged from byte `) || !strings.Contains(errOut.String(), "recording: damaged from byte ")) {
+		if status == notReplayed && (!strings.Contains(out.String(), `cut.alloctrace: recording: damaged from byte `) || !strings.Contains(errOut.String(), "recording: damaged from byte ")) {
 			t.Errorf("of a cut recording: %s%s", &out, &errOut)
 		}
 		if status == notReplayed {
 			runs(damaged, "shrink", "-on", "heap", "-limit", "65536", "-o", small, cut)
-			if !strings.Contains(errOut.String(), " is damaged, and what comes after that was left out: recording: damaged from byte ") {
+			if !strings.Contains(errOut.String(), "what is damaged was left out: "+cut+": recording: damaged from byte ") {
 				t.Errorf("of a cut recording: %s%s", &out, &errOut)
 			}
 		}

@@ -6,33 +6,36 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"slices"
 
 	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/exporters/recording/history"
 	"github.com/alloctrace/alloctrace/exporters/recording/replay"
 )
 
-func shrinkFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, error) {
+func shrinkFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int, error) {
 	on := targetFlags(f)
+	alone := f.Bool("alone", false, leaveOutOld)
 	to := f.String("o", "", "write the smallest recording to this `FILE`; - is the standard output")
 	addresses := f.Bool("addresses", false, "compare the addresses of live blocks too")
-	return func(args []string, out, _ io.Writer) (int, error) {
+	return func(args []string, out, errOut io.Writer) (int, error) {
 		if len(args) != 1 || *to == "" {
 			return failed, errUsage
 		}
 		if _, _, err := on.new(); err != nil {
 			return failed, err
 		}
-		if a, err := os.Stat(args[0]); err == nil {
-			if b, err := os.Stat(*to); err == nil && os.SameFile(a, b) {
-				return failed, errors.New("-o names the recording itself: give another file")
-			}
+		r, err := open(args[0], *alone, errOut)
+		if err != nil {
+			return failed, err
 		}
-		header, events, damage := readRecording(args[0])
-		if damage != nil && len(events) == 0 {
-			return failed, damage
+		if isOneOf(*to, r.Files()) {
+			return failed, errors.New("-o names the recording itself: give another file")
 		}
+		events, damage := readEvents(r)
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		fails := func(events []recording.Event) error {
@@ -49,11 +52,13 @@ func shrinkFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 		if fails(events) == nil {
 			return notReplayed, errors.Join(fmt.Errorf("the replay of %s does not fail: there is nothing to shrink", args[0]), damage)
 		}
-		small, err := replay.Shrink(ctx, events, fails)
+		shown, remove := showingFewest(fails, errOut)
+		small, err := replay.Shrink(ctx, events, shown)
+		remove()
 		if small == nil {
 			return failed, err
 		}
-		if written := writeFile(*to, out, func(w io.Writer) error { return writeRecording(w, header, small) }); written != nil {
+		if written := writeFile(*to, out, func(w io.Writer) error { return writeRecording(w, r.Header(), small) }); written != nil {
 			return failed, written
 		}
 		if err != nil { // interrupted
@@ -63,26 +68,48 @@ func shrinkFlags(f *flag.FlagSet) func(args []string, out, _ io.Writer) (int, er
 			fmt.Fprintf(out, "%d of %s are left: %v\n", len(small), number(int64(len(events)), "event"), fails(small))
 		}
 		if damage != nil {
-			return damaged, fmt.Errorf("%s is damaged, and what comes after that was left out: %w", args[0], damage)
+			return damaged, fmt.Errorf("what is damaged was left out: %w", damage)
 		}
 		return whole, nil
 	}
 }
 
-// readRecording reads all events. If the recording is damaged, it returns those before that too.
-func readRecording(path string) (h recording.Header, events []recording.Event, err error) {
-	r, err := recording.Open(path)
-	if err != nil {
-		return h, nil, err
+// isOneOf reports whether a path is of one of the files.
+func isOneOf(path string, files []string) bool {
+	info, err := os.Stat(path)
+	return err == nil && slices.ContainsFunc(files, func(file string) bool {
+		other, err := os.Stat(file)
+		return err == nil && os.SameFile(info, other)
+	})
+}
+
+// showingFewest returns fails, which shows how few events have failed so far, and what removes that. It does so if errOut is a terminal.
+func showingFewest(fails func([]recording.Event) error, errOut io.Writer) (shown func([]recording.Event) error, remove func()) {
+	if !isTerminal(errOut) {
+		return fails, func() {}
 	}
-	defer r.Close()
+	fewest := math.MaxInt
+	show := func(text string) { fmt.Fprintf(errOut, "\r%-30s\r%s", "", text) }
+	return func(events []recording.Event) error {
+		err := fails(events)
+		if err != nil && len(events) < fewest {
+			fewest = len(events)
+			show(number(int64(fewest), "event") + " left")
+		}
+		return err
+	}, func() { show("") }
+}
+
+// readEvents reads all events. If some of the recording is damaged, it returns the rest, and the errors.
+func readEvents(r *history.Recording) (events []recording.Event, damage error) {
 	for e, err := range r.Events() {
 		if err != nil {
-			return r.Header(), events, err
+			damage = errors.Join(damage, err)
+		} else {
+			events = append(events, e)
 		}
-		events = append(events, e)
 	}
-	return r.Header(), events, nil
+	return events, damage
 }
 
 func writeRecording(w io.Writer, h recording.Header, events []recording.Event) error {

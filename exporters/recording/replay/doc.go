@@ -1,6 +1,6 @@
 // Package replay performs the operations of a recording on any allocator, checks what it hands out, and measures it.
 //
-//	p, err := replay.Load(reader)
+//	p, err := replay.Load(reader.Events())
 //	…
 //	result, err := replay.Run(ctx, p, new(blockalloc.Pool), replay.Options{})
 //

@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"errors"
+	"iter"
 	"math/bits"
 	"time"
 
@@ -83,20 +85,22 @@ func (p *Program) event(o *operation) Event {
 // Recorded returns what the recording says of itself.
 func (p *Program) Recorded() Recorded { return p.recorded }
 
-// Load reads the events that r has left. If the recording is damaged, it returns the Program of what came before that, and
-// the error of r.
+// Load returns the Program of the events of a recording: those of [recording.Reader.Events], or of a history.Recording, which has the
+// file before it too. If some of it is damaged, it returns the Program of the rest, and the errors.
 //
 // A recording does not say which of several reallocations at the same time an event ends. It is taken to be the one at the same
 // address, or else the last of the same Proxy, child and alignment. Where that is wrong, a block gets the size of another.
-func Load(r *recording.Reader) (*Program, error) {
+func Load(events iter.Seq2[recording.Event, error]) (*Program, error) {
 	l := newLoader(0)
-	for e, err := range r.Events() {
+	var damage error
+	for e, err := range events {
 		if err != nil {
-			return l.program(), err
+			damage = errors.Join(damage, err)
+		} else {
+			l.add(e)
 		}
-		l.add(e)
 	}
-	return l.program(), nil
+	return l.program(), damage
 }
 
 // New returns the Program of events.

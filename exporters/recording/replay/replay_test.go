@@ -85,7 +85,7 @@ func load(t testing.TB, file []byte) *replay.Program {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p, err := replay.Load(r)
+	p, err := replay.Load(r.Events())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,7 +474,7 @@ func TestDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := replay.Load(r)
+	p, err := replay.Load(r.Events())
 	var damaged *recording.DamagedError
 	if !errors.As(err, &damaged) || p == nil {
 		t.Fatalf("%v", err)

@@ -30,6 +30,10 @@ type Options struct {
 	// Addresses looks for live blocks that overlap when a block is acquired, by its address. Otherwise they are found when
 	// the contents of one of them have changed. It costs a lock and some hundred nanoseconds an operation.
 	Addresses bool
+
+	// Progress, if it is not nil, is called now and then by one of the goroutines: with how many operations it has gone by, and
+	// how many there are. In the end it is called with all, though a failure may have ended the replay.
+	Progress func(done, of int64)
 }
 
 // Run performs the operations of p on a, in their order, and frees what they left live. Each block is asked for with the size
@@ -67,6 +71,7 @@ func Run(ctx context.Context, p *Program, a blockalloc.Allocator, o Options) (Re
 	}
 	all.Wait()
 	r.result.Wall = time.Since(r.began)
+	r.progress(len(p.ops))
 	r.sample()
 	err := context.Cause(ctx)
 	end := worker{run: r}
@@ -147,6 +152,13 @@ func (r *run) fail(f *Failure, wrong uintptr) {
 	r.mu.Unlock()
 	if !r.options.KeepGoing {
 		r.stop()
+	}
+}
+
+// progress says how far the replay is.
+func (r *run) progress(done int) {
+	if r.options.Progress != nil {
+		r.options.Progress(int64(done), int64(len(r.p.ops)))
 	}
 }
 

@@ -76,6 +76,7 @@ func (w *worker) some() {
 		w.perform()
 		if w.performed%sampleEvery == 0 && w.index == 0 {
 			r.sample()
+			r.progress(w.next)
 		}
 		w.performed++
 		r.slots[ops[w.next].slot].step.Add(1)
