@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -304,6 +306,34 @@ func TestEmulated(t *testing.T) {
 		imports := slices.Concat(p.TestImports, p.XTestImports)
 		if slices.Contains(imports, "os/exec") && !slices.Contains(imports, asks) {
 			t.Errorf("the tests of %s import os/exec, and not %s: ask process.CanStart before a process is started", p.ImportPath, asks)
+		}
+	}
+}
+
+// TestShort: packages with tests that can be short import internal/short, so that go test has them so.
+func TestShort(t *testing.T) {
+	needClone(t)
+	canBe, are := make(map[string]bool), make(map[string]bool)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.Name() == "node_modules" || d.Name() == ".git":
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, dir := readFile(t, path), filepath.Dir(path)
+		canBe[dir] = canBe[dir] || strings.Contains(text, "testing.Sho"+"rt()")
+		are[dir] = are[dir] || strings.Contains(text, `"`+module+`/internal/short"`)
+		return nil
+	})
+	if err != nil || len(canBe) < 50 {
+		t.Fatalf("%v; tests of %d packages were read", err, len(canBe))
+	}
+	for dir := range canBe {
+		if canBe[dir] && !are[dir] {
+			t.Errorf("%s has tests that can be short, and does not import %s/internal/short: do so in short_test.go", dir, module)
 		}
 	}
 }

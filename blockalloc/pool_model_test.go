@@ -70,7 +70,11 @@ func manyOfOneSize(s *blocktest.State) error {
 // largeBlock has a block of a chunk or two, and reallocates it.
 func largeBlock(s *blocktest.State) error {
 	p := s.Allocator.(*checkedPool)
-	if s.IntN(64) > 0 { // it costs much
+	seldom := 64 // it costs much
+	if testing.Short() {
+		seldom = 256
+	}
+	if s.IntN(seldom) > 0 {
 		return nil
 	}
 	m := poolModel{pool: p.Pool}

@@ -111,12 +111,17 @@ func TestShrinkReplays(t *testing.T) {
 		replays := 0
 		small, err := replay.Shrink(context.Background(), l, func(events []recording.Event) error {
 			replays++
-			live := make(map[uintptr]bool, c.blocks)
+			counts, live := make([]bool, len(l)+1), 0 // of each block
 			for i, e := range events {
-				if delete(live, e.Addr); e.Kind == alloctrace.Allocated && e.Size >= c.least {
-					live[e.Addr] = true
+				was := &counts[e.Addr>>12]
+				is := e.Kind == alloctrace.Allocated && e.Size >= c.least
+				switch {
+				case is && !*was:
+					live++
+				case !is && *was:
+					live--
 				}
-				if len(live) > c.blocks {
+				if *was = is; live > c.blocks {
 					return &replay.Failure{Reason: replay.Refused, Event: replay.Event{Number: int64(i + 1), Event: e}, Err: errors.New("too many blocks")}
 				}
 			}

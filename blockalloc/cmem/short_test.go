@@ -1,0 +1,3 @@
+package cmem_test
+
+import _ "github.com/alloctrace/alloctrace/internal/short" // long tests

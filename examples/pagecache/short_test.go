@@ -1,0 +1,3 @@
+package main
+
+import _ "github.com/alloctrace/alloctrace/internal/short" // long tests

@@ -1,0 +1,3 @@
+package shard
+
+import _ "github.com/alloctrace/alloctrace/internal/short" // long tests
