@@ -21,6 +21,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/exporters/otlp"
 	"github.com/alloctrace/alloctrace/internal/measure"
 	"github.com/alloctrace/alloctrace/tracer"
@@ -34,6 +35,9 @@ type variant struct {
 	base    *variant // that it is compared with
 	url     string
 	took    []time.Duration
+
+	guards    *guard.Allocator // nil if nothing is guarded
+	unguarded []time.Duration  // of the requests in which no block was guarded
 }
 
 // BenchmarkTable prints how much longer requests take with regions, and with spans, histograms and

@@ -6,7 +6,7 @@
 //	b, err := mem.Proxy.Allocate(blockalloc.BlockLayout(64 << 10))
 //
 // It counts, samples who holds memory, who held it at the peak and how long blocks live, keeps the last events, guards one block in 8
-// MiB against misuse, a large one as seldom as one of 8 KiB, and keeps all of that in a file that is there after a crash. What each of them costs alone and together is in
+// MiB against misuse, a large one as seldom as one of 1 KiB, and keeps all of that in a file that is there after a crash. What each of them costs alone and together is in
 // PERFORMANCE.md.
 package production
 
@@ -52,8 +52,8 @@ type Memory struct {
 	clock *ring.CoarseClock
 }
 
-// maxDrawn keeps the requests few that have a guarded block: one in a thousand blocks at most.
-const maxDrawn = 8 << 10
+// maxDrawn keeps the requests few that have a guarded block: one in eight thousand blocks at most.
+const maxDrawn = 1 << 10
 
 // events is how many events a Ring keeps that is in no black box.
 const events = 8192
