@@ -204,21 +204,25 @@ func (a *Allocator) moveOut(b blockalloc.Block, size uintptr) (blockalloc.Block,
 		return b, report
 	}
 	var n blockalloc.Block
+	retiring, retired := false, false
+	defer func() { // also if the inner allocator or OnReport panics or ends the goroutine
+		switch {
+		case !retiring:
+			a.slots.unclaim(s)
+		case !retired: // and nobody is given the new block
+			_ = a.Free(n)
+		}
+	}()
 	if size > 0 {
-		moved := false
-		defer func() { // also if the inner allocator panics or ends the goroutine
-			if !moved {
-				a.slots.unclaim(s)
-			}
-		}()
 		var err error
 		if n, err = a.replacement(l, b); err != nil {
 			return b, err
 		}
-		moved = true
 		copy(n.Bytes(), b.Bytes())
 	}
+	retiring = true
 	a.slots.retire("Reallocate", s, now)
+	retired = true
 	return n, nil
 }
 
