@@ -2,11 +2,12 @@ package guard_test
 
 import (
 	"os"
-	"runtime/debug"
+	rdebug "runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/debug"
 	"github.com/alloctrace/alloctrace/blockalloc/guard"
 	"github.com/alloctrace/alloctrace/internal/pages"
 	"github.com/alloctrace/alloctrace/internal/process"
@@ -15,7 +16,7 @@ import (
 const variable = "ALLOCTRACE_TEST_CRASH"
 
 // TestCrash: with Options.Crash, the process ends though everything recovers, and what it printed last, also to the file of
-// SetCrashOutput, has the three stacks. Without OnReport a report is printed. A fault that nothing has caught ends the process
+// SetCrashOutput, has the three stacks, though OnReport panics. Without OnReport a report is printed. A fault that nothing has caught ends the process
 // with its address.
 func TestCrash(t *testing.T) {
 	if !pages.Supported {
@@ -34,6 +35,7 @@ func TestCrash(t *testing.T) {
 		ends bool // by a crash
 	}{
 		"crash": {append([]string{"panic: "}, stacks...), true},
+		"panic": {append([]string{"panic: "}, stacks...), true},
 		"print": {append(stacks, "still running"), false},
 		"fault": {[]string{"unexpected fault address 0x", "guard_test.accessor"}, true},
 	} {
@@ -74,10 +76,14 @@ func crash(t *testing.T, mode, file string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
+	if err := rdebug.SetCrashOutput(f, rdebug.CrashOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	a := guard.New(new(blockalloc.Heap), guard.Options{Rate: 1, Crash: mode == "crash"})
+	o := guard.Options{Rate: 1, Crash: mode == "crash" || mode == "panic"}
+	if mode == "panic" {
+		o.OnReport = func(*debug.Report) { panic("on purpose") }
+	}
+	a := guard.New(new(blockalloc.Heap), o)
 	b := allocator(t, a, 100)
 	releaser(t, a, b)
 	if mode == "fault" {

@@ -38,14 +38,16 @@ func (s *stack) kept() debug.Stack {
 // deliver passes a report on, and ends the process if that is wanted. No lock is held.
 func (s *slots) deliver(r *debug.Report) {
 	s.reports.Add(1)
+	if s.crash { // also if OnReport panics or ends the goroutine
+		defer func() {
+			go panic(r) // nothing recovers it there
+			select {}
+		}()
+	}
 	if s.onReport != nil {
 		s.onReport(r)
 	} else {
 		fmt.Fprintln(os.Stderr, r)
-	}
-	if s.crash {
-		go panic(r) // nothing recovers it there
-		select {}
 	}
 }
 
@@ -55,8 +57,8 @@ func (s *slots) deliver(r *debug.Report) {
 // fault elsewhere and any other panic go on unchanged. It costs some nanoseconds, and a fault some
 // microseconds.
 //
-// It works for the goroutine that calls it alone. See [Allocator.Describe] for where a program recovers itself, and for
-// faults that nothing has caught.
+// It works for the goroutine that calls it alone, and not for what C code accesses that f calls: a fault there ends the process. See
+// [Allocator.Describe] for where a program recovers itself, and for faults that nothing has caught.
 func (a *Allocator) Catch(f func()) (err error) {
 	defer rdebug.SetPanicOnFault(rdebug.SetPanicOnFault(true))
 	defer func() {
@@ -96,7 +98,7 @@ func (a *Allocator) Catch(f func()) (err error) {
 // Called like that by a deferred function, it has the stack of the access too. It calls no
 // [Options].OnReport and counts nothing.
 //
-// A fault in a goroutine without [runtime/debug.SetPanicOnFault] ends the process. The Go runtime prints its
+// A fault in a goroutine without [runtime/debug.SetPanicOnFault], or in C code, ends the process. The Go runtime prints its
 // address, as in "[signal SIGSEGV: … addr=0x…", and the stack of the access, also to the file of
 // [runtime/debug.SetCrashOutput]. Nothing in the process runs after that, so that who allocated and freed the
 // block is not in it. An address in [Allocator.Mappings] tells such a fault from others.
