@@ -16,6 +16,10 @@ import (
 // A Peak knows what was live when most was: of the blocks that its Profile samples, or of those of some owners, of one Proxy or of one child,
 // since it was made or reset. [Profile.NewPeak] makes one. Several goroutines may use it at once.
 //
+// Estimates of what is live are above and below the truth by chance, and a Peak is the highest of them. So it is too high where a program stays
+// at its peak for long, as one with a full cache does: by two standard errors once its blocks have been replaced ten times, by three and a half
+// after a thousand times. The peak of a Proxy's Stats is exact within its bound, and so is a Peak with a rate of 1.
+//
 // A sampled block, and its free, look at each Peak that is theirs, in some 30 nanoseconds for both. A Peak takes some 100 bytes for each site
 // whose blocks it has seen come or go.
 type Peak struct {
@@ -220,7 +224,7 @@ func (k *Peak) Close() {
 type AtPeak struct {
 	Time          time.Time
 	Blocks, Bytes int64
-	Error         int64    // the standard error of Bytes
+	Error         int64    // the standard error of an estimate at a given time; see Peak for what the highest of many is
 	Samples       []Sample // of the sites, the most bytes first; what was allocated of them is what was live. Their bytes add up to Bytes
 }
 
