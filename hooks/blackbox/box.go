@@ -86,6 +86,8 @@ var (
 // js/wasm, the error is [errors.ErrUnsupported].
 //
 // The file can be read by its owner alone. It has names and addresses, and nothing of what is in blocks.
+//
+// A Box has timers. While one runs Go's runtime does not end a program all of whose goroutines wait, by "all goroutines are asleep".
 func Create(path string, o Options) (*Box, error) {
 	b, err := create(path, o)
 	if err != nil {

@@ -16,7 +16,11 @@ import (
 func thisBuild() Build {
 	b := Build{Go: runtime.Version(), Settings: map[string]string{"GOOS": runtime.GOOS, "GOARCH": runtime.GOARCH}}
 	if path, err := os.Executable(); err == nil {
-		b.Executable, b.ID = text.Name(path), buildID(path)
+		b.Executable = text.Name(path)
+		if runtime.GOOS == "linux" { // a new build may have taken its place since the process began
+			path = "/proc/self/exe"
+		}
+		b.ID = buildID(path)
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		b.Package, b.Module, b.Version = text.Name(info.Path), text.Name(info.Main.Path), text.Name(info.Main.Version)

@@ -143,6 +143,14 @@ var programs = map[string]func(path string){
 		l.unlock()
 	},
 
+	// replaced is a program whose file is another one by the time that it makes a box.
+	"replaced": func(path string) {
+		file, err := os.Executable()
+		check(err)
+		check(os.Rename(file+".new", file))
+		hold(path)
+	},
+
 	"overflow": func(path string) { hold(path); overflow(0) },
 
 	// oom allocates until the kernel kills it.
