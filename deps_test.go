@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"internal/process":                {},
 	"internal/prometheustest":         {},
 	"internal/random":                 {},
-	"internal/reach":                  {module + "/internal/heapdump", module + "/internal/hidden"},
+	"internal/reach":                  {module + "/internal/heapdump", module + "/internal/hidden", "golang.org/x/sys/..."},
 	"internal/recursion":              {module + "/internal/callers", module + "/internal/goroutine"},
 	"internal/shard":                  {},
 	"internal/shard/shardtest":        {module + "/internal/shard"},

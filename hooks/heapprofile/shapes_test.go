@@ -54,6 +54,11 @@ var (
 	globalBlock   blockalloc.Block
 	globalAddr    uintptr
 	globalPointer unsafe.Pointer
+
+	// Without pointers, and placed by their size: one next to the 4 KiB through which the runtime writes a dump, and two of more than a megabyte.
+	globalAddrs [511]uintptr
+	globalLarge [400_000]uintptr
+	globalSet   = [400_000]uintptr{1: 1}
 )
 
 type contextKey struct{}
@@ -67,6 +72,9 @@ var shapes = []shape{
 	{"a global variable", 0, func(h *holder) any { globalBlock = h.block(); return nil }},
 	{"a global variable that was cleared", 1, func(h *holder) any { globalBlock = h.block(); globalBlock = blockalloc.Block{}; return nil }},
 	{"a uintptr in a global variable", 0, func(h *holder) any { globalAddr = h.block().Addr(); return nil }},
+	{"the last uintptr in a global array", 0, func(h *holder) any { globalAddrs[len(globalAddrs)-1] = h.block().Addr(); return nil }},
+	{"the last uintptr in a large global array", 0, func(h *holder) any { globalLarge[len(globalLarge)-1] = h.block().Addr(); return nil }},
+	{"the first uintptr in a large global array that was initialized", 0, func(h *holder) any { globalSet[0] = h.block().Addr(); return nil }},
 	{"an unsafe.Pointer in a global variable", 0, func(h *holder) any { globalPointer = h.block().Pointer(); return nil }},
 	{"a struct", 0, func(h *holder) any { return &node{1, h.block()} }},
 	{"a struct that was dropped", 1, func(h *holder) any { _ = &node{1, h.block()}; return nil }},
@@ -245,6 +253,7 @@ func (s shape) try(t *testing.T) string {
 	u := unreachable(t, p)
 	runtime.KeepAlive(keep)
 	globalBlock, globalAddr, globalPointer = blockalloc.Block{}, 0, nil
+	globalAddrs[len(globalAddrs)-1], globalLarge[len(globalLarge)-1], globalSet[0] = 0, 0, 0
 	if u.Report.Blocks > s.lost {
 		t.Errorf("%d of %d blocks are unreachable, want %d", u.Report.Blocks, u.Looked, s.lost)
 	}

@@ -43,8 +43,8 @@ var searching = make(chan struct{}, 1)
 // to another. The dump is a file in [os.TempDir], as large as what is live on the Go heap, which is removed at the end. Calls wait for each other.
 //
 // Each aligned word that is an address in a block counts, of what type it may be. So a block that is returned has leaked, unless its address is only
-// where that is not seen: in C, in integers with bits changed, in packed structs, in plugins, or in memory of an allocator that has no
-// blocks here. If Rate was other than 1, that is also a block that was not sampled. A stale address can hide a leak until it is overwritten.
+// where that is not seen: in C, in integers with bits changed, in packed structs, in plugins, in variables without pointers behind 64 MiB of such,
+// or in memory of an allocator that has no blocks here. If Rate was other than 1, that is also a block that was not sampled. A stale address can hide a leak until it is overwritten.
 // Where addresses have 32 bits, any text or number can be one: a block of a megabyte or more is seldom found.
 //
 // Go 1.26 and 1.27 end the program, by "dumpgs in STW - bad status", if a goroutine comes back from a system call in the moment

@@ -17,12 +17,14 @@ func read(addr, size uintptr, f func(addr uintptr, piece []byte)) {
 	}
 }
 
-// readAround calls f likewise with what lies before low and behind high, up to where memory is not accessible, and up to most bytes of each.
+// readAround calls f likewise with what lies before low and behind high, up to where memory is not accessible or not the program's, and up to most
+// bytes of each.
 func readAround(low, high, most uintptr, f func(addr uintptr, piece []byte)) {
-	for at := high; at-high < most && readPiece(at, at&^(step-1)+step, f); {
+	before, behind := programAround(low, high)
+	for at := high; at-high < min(most, behind) && readPiece(at, at&^(step-1)+step, f); {
 		at = at&^(step-1) + step
 	}
-	for at := low; low-at < most && readPiece((at-1)&^(step-1), at, f); {
+	for at := low; low-at < min(most, before) && readPiece((at-1)&^(step-1), at, f); {
 		at = (at - 1) &^ (step - 1)
 	}
 }
