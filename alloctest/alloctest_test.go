@@ -110,7 +110,8 @@ $`},
   2 blocks of up to 4 KiB
 $`},
 		"sampled": {[]Option{WithStacks(Sampled)}, `^alloctest: Proxy has leaked 8.59 KiB in 3 blocks
-(nothing is live
+(  1 block of up to 1 KiB
+  2 blocks of up to 4 KiB
 |about .*:\n` + sites + `)$`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -103,3 +103,58 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 }
+
+// attributes has what a test is given as attributes.
+type attributes struct {
+	recorder
+	of map[string]string
+}
+
+func (a *attributes) Attr(key, value string) { a.of[key] = value }
+
+// TestLimitOfChildren: what children had live at the same time counts for the limit and the attribute, and not what they had one after the other.
+func TestLimitOfChildren(t *testing.T) {
+	for _, c := range []struct {
+		atOnce bool
+		peak   string
+		errors int
+	}{{false, "6144", 0}, {true, "12288", 1}} {
+		a := attributes{of: make(map[string]string)}
+		mem := New(&a, WithLimit(10<<10))
+		first, second := mem.Child("first"), mem.Child("second")
+		b := leak(t, first, 6<<10)
+		if !c.atOnce {
+			release(t, first, b)
+		}
+		release(t, second, leak(t, second, 6<<10))
+		if c.atOnce {
+			release(t, first, b)
+		}
+		a.end()
+		if len(a.errors) != c.errors || a.of["alloctest.peak_bytes"] != c.peak {
+			t.Errorf("children have 6 KiB each, at once: %t: %q, and the peak %s; want %d errors, and %s", c.atOnce, a.errors, a.of["alloctest.peak_bytes"], c.errors, c.peak)
+		}
+	}
+}
+
+// TestNothingSampled: where no block that leaks, or was live at the peak, was sampled, the report does not say that there were none.
+func TestNothingSampled(t *testing.T) {
+	for range 100 {
+		var r recorder
+		mem := New(&r, WithStacks(Sampled), WithLimit(10))
+		b := leak(t, mem, 16)
+		sampled := Profile(mem).Stats().Sampled > 0
+		r.end()
+		release(t, mem, b)
+		if sampled {
+			continue
+		}
+		text := strings.Join(r.errors, "\n")
+		want := `^alloctest: Proxy has leaked 16 B in 1 block\n  1 block of up to 16 B\n\nalloctest: Proxy had 16 B live at once, and its limit is 10 B: free earlier, or raise it$`
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Errorf("%q, want %s", text, want)
+		}
+		return
+	}
+	t.Error("100 blocks of 16 bytes were sampled")
+}
