@@ -259,11 +259,13 @@ func (l Lifetime) String() string {
 }
 
 // Advice says what the lifetimes suggest, "" if that is nothing: where 99 % of the blocks live up to a millisecond, and are freed by
-// the function that has allocated them, memory that goes back all at once costs less.
+// the function that has allocated them, memory that goes back all at once costs less. It is "" where fewer than 100 blocks have ended, or
+// have been sampled of those that have.
 func (l Lifetime) Advice() string {
 	const few = 100
 	most, ok := l.Quantile(0.99)
-	if !ok || most > longest(10) || l.Ended.Blocks < few || l.Elsewhere > 0 || len(l.Stack) == 0 {
+	seen := float64(l.Ended.Bytes) / float64(max(1, l.Ended.Error)) // squared, how many blocks of one size make this error; many if it is 0
+	if !ok || most > longest(10) || l.Ended.Blocks < few || l.Ended.Error > 0 && seen*seen < few || l.Elsewhere > 0 || len(l.Stack) == 0 {
 		return ""
 	}
 	function := l.Stack[0].Function

@@ -304,11 +304,12 @@ func TestLifetimeText(t *testing.T) {
 		t.Errorf("Advice() = %q, want %q", got, advice)
 	}
 	sampled := short
-	if sampled.Ended.Error = 1 << 20; !strings.HasPrefix(sampled.String(), "64 MiB ± 1 MiB in 16384 blocks have ended, ") {
-		t.Error(sampled)
+	if sampled.Ended.Error = 1 << 20; !strings.HasPrefix(sampled.String(), "64 MiB ± 1 MiB in 16384 blocks have ended, ") || sampled.Advice() != advice {
+		t.Error(sampled, sampled.Advice())
 	}
 	for name, change := range map[string]func(*Lifetime){
 		"few":       func(l *Lifetime) { l.Ended.Blocks, l.Ended.Times = 99, []Times{{time.Microsecond, 99, 99}} },
+		"few seen":  func(l *Lifetime) { l.Ended.Error = 7 << 20 },
 		"long":      func(l *Lifetime) { l.Ended.Times = []Times{{2048 * time.Microsecond, 16384, 64 << 20}} },
 		"live":      func(l *Lifetime) { l.Live = Lived{1000, 1000, 0, []Times{{time.Hour, 1000, 1000}}} },
 		"elsewhere": func(l *Lifetime) { l.Elsewhere = 1 },
@@ -447,4 +448,32 @@ func (s *stubbornly) Free(b blockalloc.Block) error {
 		return errors.New("not today")
 	}
 	return s.Heap.Free(b)
+}
+
+// TestAdviceOfFew: of a place half of whose blocks live long nobody is told that all are short-lived, because those few were that were sampled.
+func TestAdviceOfFew(t *testing.T) {
+	for range 100 {
+		p := New(Options{Rate: 64 << 10, Lifetimes: true})
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(p))
+		var last []blockalloc.Block
+		for i := range 3000 {
+			b := placeA(t, mem, 64)
+			if i%2 == 0 {
+				last = append(last, b)
+			} else if err := mem.Free(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, l := range p.Lifetimes() {
+			l.Stack = l.Stack[1:] // as if it were this function, without the helper, that allocates
+			if advice := l.Advice(); advice != "" && len(l.Live.Times) == 0 {
+				t.Fatalf("%v: %s", l, advice)
+			}
+		}
+		for _, b := range last {
+			if err := mem.Free(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
