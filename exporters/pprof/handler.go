@@ -28,7 +28,7 @@ import (
 //	seconds=30  returns what changes within that time, 3600 seconds at most; with debug=1 what grows, as heapprofile.Growth says
 //	older=1h    returns what is live and was allocated so long ago, or earlier; what was allocated is what is live
 //	since=1h    returns what is live and was allocated since; also since=2006-01-02T15:04:05Z, and with older what is between both
-//	at=peak     returns what was live when most was, as WritePeak does of p.Peak; it needs Peak of heapprofile.Options
+//	at=peak     returns what was live when most was, as WritePeak does of p.Peak; with debug=1 as a text; it needs Peak of heapprofile.Options
 //	proxy=name  with at=peak, of the Proxies of that name, as WritePeak does of p.PeakOf; child=name of their children of that name
 //	lifetimes=1 returns how long blocks live, as JSON: a list of heapprofile.Lifetime; lifetimes=pprof as WriteLifetimes does;
 //	            it needs Lifetimes of heapprofile.Options
@@ -110,6 +110,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodHead:
 	case o.text && o.wait > 0:
 		_, _ = io.WriteString(w, growth) // the client has gone
+	case o.text && peak != nil:
+		_, _ = io.WriteString(w, peak.Get().String()) // likewise
 	case o.text:
 		h.text(w, r)
 	case taken == nil:
@@ -234,7 +236,8 @@ var debugParameter = parameter{"debug", "1 for text, or 0", "is for text, which 
 }}
 
 // together are the parameters that go with each other, in the order of parameters. All others exclude each other.
-var together = [][2]string{{"pinned", "debug"}, {"older", "since"}, {"at=peak", "proxy"}, {"at=peak", "child"}, {"proxy", "child"}, {"debug", "seconds"}, {"combined", "seconds"}}
+var together = [][2]string{{"pinned", "debug"}, {"older", "since"}, {"at=peak", "proxy"}, {"at=peak", "child"}, {"at=peak", "debug"},
+	{"proxy", "child"}, {"proxy", "debug"}, {"child", "debug"}, {"debug", "seconds"}, {"combined", "seconds"}}
 
 const times = "how long ago, such as 1h30m, or a time, such as 2006-01-02T15:04:05Z"
 

@@ -309,7 +309,7 @@ func TestBadRequests(t *testing.T) {
 func TestTogether(t *testing.T) {
 	all := []string{"pinned=1", "pinned=json", "lifetimes=1", "lifetimes=pprof", "older=1h", "since=2h", "at=peak", "proxy=a", "child=b", "debug=1", "combined=1", "seconds=1"}
 	right := [][]string{
-		{"pinned=1", "debug=1"}, {"pinned=json"}, {"lifetimes=1"}, {"lifetimes=pprof"}, {"older=1h", "since=2h"}, {"at=peak", "proxy=a", "child=b"},
+		{"pinned=1", "debug=1"}, {"pinned=json"}, {"lifetimes=1"}, {"lifetimes=pprof"}, {"older=1h", "since=2h"}, {"at=peak", "proxy=a", "child=b", "debug=1"},
 		{"debug=1", "seconds=1"}, {"combined=1", "seconds=1"},
 	}
 	for set := range 1 << len(all) {

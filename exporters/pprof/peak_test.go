@@ -46,6 +46,11 @@ func TestPeak(t *testing.T) {
 			t.Errorf("%s: no %s, or also %s, in\n%s", query, want[0], want[1], got)
 		}
 	}
+	for query, peak := range map[string]*heapprofile.Peak{"/?at=peak&debug=1": hook.Peak(), "/?at=peak&proxy=other&child=cache&debug=1": hook.PeakOf("other", "cache")} {
+		if got := string(body(t, Handler(hook), httptest.NewRequest("GET", query, nil))); got != peak.Get().String() || !strings.Contains(got, "were live at the peak:") {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
 	if got := goTool(t, "-top", url+"?at=peak"); !strings.Contains(got, "for 10kB, 100% of 10kB total") {
 		t.Errorf("no 10 KiB at the peak in\n%s", got)
 	}
@@ -77,12 +82,11 @@ func TestBadPeak(t *testing.T) {
 		query, want string
 	}{
 		{known, "at=noon", "at=noon: use peak, or now"},
-		{known, "at=peak&debug=1", apart + "debug"},
 		{known, "at=peak&combined=1", apart + "combined"},
 		{known, "at=peak&seconds=1", apart + "seconds"},
 		{known, "proxy=mem", "proxy and child are of a peak: add at=peak"},
 		{known, "at=peak&proxy=m%0A", `proxy=m\n&child=: this profile has no peak of that: use one of the first 64 names that it has observed`},
-		{known, "at=peak&proxy=mem&debug=1", apart + "debug"},
+		{known, "at=peak&proxy=mem&combined=1", apart + "combined"},
 		{unknown, "at=peak", "at=peak: this profile does not know its peak: have the program set Peak in heapprofile.Options"},
 	} {
 		w := httptest.NewRecorder()
