@@ -188,9 +188,7 @@ func (b *Box) Flush() {
 func (b *Box) flush() {
 	t := table{room: int(b.shared.tableLen) - tableHeader - omittedRoom, frames: make(map[Frame]int)}
 	t.add(t.room/4, line{Build: &b.build})
-	for _, p := range b.proxies {
-		t.addProxy(p)
-	}
+	t.addProxies(b.proxies)
 	if p := b.options.Profile; p != nil {
 		live, samples := liveOf(p)
 		limit := t.room

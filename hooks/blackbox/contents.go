@@ -18,7 +18,7 @@ type Contents struct {
 
 	// Written is when what follows, but for the events, was written: Options.Period before the end, or less.
 	Written time.Time `json:"written,omitzero"`
-	Proxies []Proxy   `json:"proxies,omitempty"` // those that Box.Watch was called for, each followed by its children
+	Proxies []Proxy   `json:"proxies,omitempty"` // those that Box.Watch was called for, each followed by its children, those with the most live bytes first
 	Live    Sites     `json:"live,omitzero"`     // what was live, by Options.Profile
 	Peak    Sites     `json:"peak,omitzero"`     // what was live when most was, if the Profile has Options.Peak
 	Omitted int       `json:"omitted,omitempty"` // proxies and children for which the file had no room

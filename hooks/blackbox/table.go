@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -62,17 +63,28 @@ func (t *table) add(limit int, lines ...line) bool {
 	return true
 }
 
-// addProxy appends the numbers of a Proxy and of its children. Those of all Proxies take a quarter of the room at most.
-func (t *table) addProxy(p *alloctrace.Proxy) {
-	name := text.Name(p.Name())
-	if !t.add(t.room/4, line{Proxy: &Proxy{Name: name, Stats: p.Stats()}}) {
-		t.omitted.Proxies++
-	}
-	children := p.ChildStats()
-	for _, child := range slices.Sorted(maps.Keys(children)) {
-		if !t.add(t.room/4, line{Proxy: &Proxy{Name: name, Child: text.Name(child), Stats: children[child]}}) {
-			t.omitted.Proxies++
+// addProxies appends the numbers of Proxies, each followed by its children, those with the most live bytes first. They take a quarter of the room at
+// most, of which children leave some for the Proxies that follow.
+func (t *table) addProxies(all []*alloctrace.Proxy) {
+	for i, p := range all {
+		name := text.Name(p.Name())
+		t.addProxy(t.room/4, Proxy{Name: name, Stats: p.Stats()})
+		children := p.ChildStats()
+		byLive := slices.SortedFunc(maps.Keys(children), func(a, b string) int {
+			return cmp.Or(cmp.Compare(children[b].LiveBytes, children[a].LiveBytes), cmp.Compare(a, b))
+		})
+		for _, child := range byLive {
+			t.addProxy(t.room/4-(len(all)-1-i)*proxyRoom, Proxy{Name: name, Child: text.Name(child), Stats: children[child]})
 		}
+	}
+}
+
+// proxyRoom is how many bytes are left for the line of a Proxy.
+const proxyRoom = 4 << 10
+
+func (t *table) addProxy(limit int, p Proxy) {
+	if !t.add(limit, line{Proxy: &p}) {
+		t.omitted.Proxies++
 	}
 }
 
