@@ -40,7 +40,7 @@ var searching = make(chan struct{}, 1)
 // garbage collections, and reads a dump of the Go heap. It stops the program meanwhile: for about a second for each GiB of
 // large objects that is live there, and for 3 seconds for each of objects of 64 bytes, of which a search takes 12 seconds in all. If it finds
 // blocks, it does so again, and returns those that are unreachable in both, for an address may be on the way from one block
-// to another. The dump is a file in [os.TempDir], as large as what is live on the Go heap, which is removed at the end. Calls wait for each other.
+// to another. The memory of blocks is read while the program runs, and some times over if blocks are found. The dump is a file in [os.TempDir], as large as what is live on the Go heap, which is removed at the end. Calls wait for each other.
 //
 // Each aligned word that is an address in a block counts, of what type it may be. So a block that is returned has leaked, unless its address is only
 // where that is not seen: in C, in integers with bits changed, in packed structs, in plugins, in variables without pointers behind 64 MiB of such,

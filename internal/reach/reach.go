@@ -12,6 +12,8 @@ import (
 	"encoding/binary"
 	"io"
 	"math/bits"
+	"runtime"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -43,7 +45,8 @@ const elsewhere = -1
 const wordSize = unsafe.Sizeof(uintptr(0))
 
 // Find reads a dump of this program, and says of each block whether something points to it. It reads the memory of those to which something
-// does. A block may be freed meanwhile, and its memory be gone.
+// does. A block may be freed meanwhile, and its memory be gone. An address may be moved meanwhile from a block that is not read yet to one that
+// was. So the memory is read again as long as that finds something, and then quietRounds times, if there are blocks to which nothing points.
 func Find(ctx context.Context, dump io.Reader, blocks []Block) ([]Reached, error) {
 	end := &tail{from: dump}
 	r, err := heapdump.NewReader(end)
@@ -66,11 +69,14 @@ func Find(ctx context.Context, dump io.Reader, blocks []Block) ([]Reached, error
 	}
 	f.endGoroutine()
 	f.around(end.last)
-	if err := f.follow(ctx); err != nil {
+	if err := f.followAgain(ctx); err != nil {
 		return nil, err
 	}
 	return f.result(), nil
 }
+
+// quietRounds is how often the memory of blocks is read without finding something new.
+const quietRounds = 3
 
 // A finder has what is known while a dump is read.
 type finder struct {
@@ -242,8 +248,23 @@ func joined(a, b int) int {
 	return elsewhere
 }
 
-// follow notes what the blocks point to that something points to.
-func (f *finder) follow(ctx context.Context) error {
+// followAgain follows as long as that finds something, and then quietRounds times, if there are blocks to which nothing points.
+func (f *finder) followAgain(ctx context.Context) error {
+	for quiet := 0; ; {
+		found, err := f.follow(ctx)
+		if quiet++; found {
+			quiet = 0
+		}
+		if err != nil || quiet >= quietRounds || !slices.Contains(f.by, 0) {
+			return err
+		}
+		runtime.Gosched() // who is moving an address, and has it alone, is to go on
+	}
+}
+
+// follow notes what the blocks point to that something points to, and reports whether that is new.
+func (f *finder) follow(ctx context.Context) (found bool, err error) {
+	before := slices.Clone(f.by)
 	var queue []int
 	for i, who := range f.by {
 		if who == elsewhere {
@@ -251,7 +272,7 @@ func (f *finder) follow(ctx context.Context) error {
 		}
 	}
 	if err := f.followAll(ctx, queue); err != nil {
-		return err
+		return false, err
 	}
 	queue = queue[:0]
 	for i, who := range f.by {
@@ -259,7 +280,8 @@ func (f *finder) follow(ctx context.Context) error {
 			queue = append(queue, i)
 		}
 	}
-	return f.followAll(ctx, queue)
+	err = f.followAll(ctx, queue)
+	return !slices.Equal(f.by, before), err
 }
 
 func (f *finder) followAll(ctx context.Context, queue []int) error {
