@@ -17,7 +17,8 @@ import (
 //
 //	go tool pprof -sample_index=inuse_space -tagfocus=age=1hr: lifetimes.pb.gz
 //
-// shows what has been live for more than an hour, and -tags how the times are distributed. It panics if p is nil.
+// shows what has been live for more than 72 minutes, where the first class above an hour begins, and -tags how the times are distributed. What is
+// older than exactly an hour is what [Handler] has with older=1h. It panics if p is nil.
 // An error says that Lifetimes of [heapprofile.Options] was not set, or is of w.
 func WriteLifetimes(w io.Writer, p *heapprofile.Profile) error {
 	require("WriteLifetimes", p != nil)

@@ -2,6 +2,7 @@ package pprof
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -74,4 +75,31 @@ func TestWriteLifetimes(t *testing.T) {
 	if err := WriteLifetimes(&written, heapprofile.New(heapprofile.Options{})); err == nil || err.Error() != "pprof: WriteLifetimes: this profile does not know lifetimes: have the program set Lifetimes in heapprofile.Options" {
 		t.Errorf("without the option: %v", err)
 	}
+}
+
+// TestAgeClasses: what has been live for 65 minutes is in the class below an hour, and that for 75 above. With older=1h both are there.
+func TestAgeClasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hook := heapprofile.New(heapprofile.Options{Rate: 1, Lifetimes: true})
+		mem := alloctrace.Wrap(new(blockalloc.Heap), alloctrace.WithHooks(hook))
+		older := allocate(t, mem, 2000)
+		time.Sleep(10 * time.Minute)
+		younger := allocate(t, mem, 1000)
+		time.Sleep(65 * time.Minute)
+		above, all := int64(0), int64(0)
+		for _, s := range buildLifetimes(hook.Lifetimes(), hook.Rate()).Sample {
+			if time.Duration(s.NumLabel["age"][0]) >= time.Hour {
+				above += s.Value[3]
+			}
+		}
+		for _, s := range parse(t, body(t, Handler(hook), httptest.NewRequest("GET", "/?older=1h", nil))).Sample {
+			all += s.Value[3]
+		}
+		if above != 2000 || all != 3000 {
+			t.Errorf("the classes above an hour have %d bytes, and %d are older; want 2000, and 3000", above, all)
+		}
+		if err := errors.Join(mem.Free(older), mem.Free(younger)); err != nil {
+			t.Error(err)
+		}
+	})
 }
