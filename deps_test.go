@@ -318,7 +318,7 @@ func TestShort(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case d.Name() == "node_modules" || d.Name() == ".git":
+		case d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git"): // in a worktree .git is a file
 			return filepath.SkipDir
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil

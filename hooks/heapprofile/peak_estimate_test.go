@@ -12,7 +12,7 @@ import (
 // TestPeakEstimates: a peak that is reached once is within two standard errors as often as an estimate is to be. One at which a program stays is the
 // highest of many estimates, and too high by as much as the documentation says.
 func TestPeakEstimates(t *testing.T) {
-	const blocks, programs = 1000, 200
+	const blocks, programs = 500, 200
 	for _, c := range []struct {
 		turns       int // how often each block is replaced, on average
 		least, most float64

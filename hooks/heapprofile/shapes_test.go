@@ -57,8 +57,8 @@ var (
 
 	// Without pointers, and placed by their size: one next to the 4 KiB through which the runtime writes a dump, and two of more than a megabyte.
 	globalAddrs [511]uintptr
-	globalLarge [400_000]uintptr
-	globalSet   = [400_000]uintptr{1: 1}
+	globalLarge [150_000]uintptr
+	globalSet   = [150_000]uintptr{1: 1}
 )
 
 type contextKey struct{}
