@@ -76,7 +76,7 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 		return failed, err
 	}
 	defer os.RemoveAll(libraries)
-	ctx, stop := signal.NotifyContext(context.Background(), ending...)
+	ctx, stop := untilEnding()
 	library, err := preload.Build(ctx, libraries)
 	stop()
 	if err != nil {
@@ -93,7 +93,7 @@ func (o *recordOptions) record(args []string, out, errOut io.Writer) (int, error
 	if cmd.ProcessState == nil {
 		return failed, err
 	}
-	ctx, stop = signal.NotifyContext(context.Background(), ending...)
+	ctx, stop = untilEnding()
 	defer stop()
 	problem := o.write(ctx, dir, cmd.ProcessState, program, errOut)
 	status := exitStatus(cmd.ProcessState)
@@ -130,36 +130,20 @@ func temporary(in, pattern string) (string, error) {
 	return os.MkdirTemp(in, pattern)
 }
 
-// hangUp is SIGHUP, a name that not all systems have.
-const hangUp = syscall.Signal(1)
+// ending returns the signals that end a process, without those that this one ignores, as SIGHUP under nohup: the program is to ignore them too. Go
+// keeps that of SIGHUP and SIGINT.
+func ending() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.Signal(1), syscall.Signal(3)} // SIGHUP and SIGQUIT, names that not all systems have
+	return slices.DeleteFunc(all, signal.Ignored)
+}
 
-// ending are the signals that end a process.
-var ending = []os.Signal{os.Interrupt, syscall.SIGTERM, hangUp}
-
-// runForeground runs cmd. A terminal sends its interrupts to the program too, which says what becomes of them; other signals that end
-// a process are passed on.
-func runForeground(cmd *exec.Cmd) error {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, ending...)
-	defer signal.Stop(signals)
-	if err := cmd.Start(); err != nil {
-		return err
+// untilEnding returns a context that is cancelled by a signal that ends a process.
+func untilEnding() (ctx context.Context, stop func()) {
+	signals := ending()
+	if len(signals) == 0 { // which would be all
+		return context.WithCancel(context.Background())
 	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				if s != os.Interrupt {
-					_ = cmd.Process.Signal(s)
-				}
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return cmd.Wait()
+	return signal.NotifyContext(context.Background(), signals...)
 }
 
 // errNothing is wrapped by the error of a program that has recorded nothing.

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// runForeground runs cmd. Signals that end a process, and those that are for users, are passed on to it. A terminal sends its own to the
+// program too, which says what becomes of them.
+func runForeground(cmd *exec.Cmd) error {
+	signals := make(chan os.Signal, 8)
+	for _, s := range append(ending(), syscall.SIGUSR1, syscall.SIGUSR2) {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if (s != syscall.SIGINT && s != syscall.SIGQUIT) || !inForeground() {
+					_ = cmd.Process.Signal(s)
+				}
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return cmd.Wait()
+}
+
+// inForeground reports whether the process is one of those to which its terminal sends signals.
+func inForeground() bool {
+	b, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return true
+	}
+	rest := string(b)
+	fields := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:]) // from the state on, which is the third
+	return len(fields) > 5 && fields[5] == strconv.Itoa(syscall.Getpgrp())
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/alloctrace/alloctrace/exporters/recording"
+)
+
+// recordShell returns a command that records what a shell does with a script, and the path of the recording.
+func recordShell(t *testing.T, script string) (cmd *exec.Cmd, to string) {
+	t.Helper()
+	needProgram(t, "cc", "gcc libc6-dev")
+	to = filepath.Join(t.TempDir(), "a")
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), argsVariable+"="+strings.Join([]string{recordName, "-o", to, "/bin/sh", "-c", script}, "\n"))
+	return cmd, to
+}
+
+// wantStatus waits for the end of a command, and opens what it has recorded. Nothing else may be left.
+func wantStatus(t *testing.T, cmd *exec.Cmd, to string, want int) {
+	t.Helper()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) || cmd.ProcessState.ExitCode() != want {
+		t.Errorf("record ends with %v, want the status %d", err, want)
+	}
+	r, err := recording.Open(to)
+	if err != nil {
+		t.Error(err)
+	} else {
+		r.Close()
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(to), ".*")); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+}
+
+// TestRecordIgnored: signals that are ignored, as under nohup or in the background of a script, are ignored by the program.
+func TestRecordIgnored(t *testing.T) {
+	cmd, to := recordShell(t, "kill -HUP $$; kill -INT $$; exit 7")
+	cmd.Args = []string{"sh", "-c", `trap "" HUP INT; exec "$0"`, cmd.Path}
+	cmd.Path = "/bin/sh"
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, cmd, to, 7)
+}
+
+// TestRecordSignals: what is sent to the command alone is passed on.
+func TestRecordSignals(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2} {
+		t.Run(s.String(), func(t *testing.T) {
+			cmd, to := recordShell(t, fmt.Sprintf("trap 'kill $!; exit 42' %d; sleep 600 & echo ready; wait", s))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a terminal
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+				t.Fatal(line, err)
+			}
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			wantStatus(t, cmd, to, 42)
+		})
+	}
+}
+
+// TestRecordKeys: the program gets what is typed in a terminal to end it, once, and what it has done is recorded.
+func TestRecordKeys(t *testing.T) {
+	for key, s := range map[string]syscall.Signal{"\x03": syscall.SIGINT, "\x1c": syscall.SIGQUIT} {
+		t.Run(s.String(), func(t *testing.T) {
+			cmd, to := recordShell(t, fmt.Sprintf("n=0; trap 'n=$((n+1))' %d; echo ready; read line; exit $((40+n))", s))
+			terminal, err := pty.Start(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer terminal.Close()
+			said := bufio.NewReader(terminal)
+			if line, err := said.ReadString('\n'); line != "ready\r\n" {
+				t.Fatal(line, err)
+			}
+			for _, typed := range []string{key, "line\n"} {
+				if _, err := io.WriteString(terminal, typed); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = io.Copy(io.Discard, said) // ends with an error when nobody has the terminal any more
+			wantStatus(t, cmd, to, 41)
+		})
+	}
+}
