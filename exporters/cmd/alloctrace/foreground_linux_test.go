@@ -56,51 +56,57 @@ func TestRecordIgnored(t *testing.T) {
 	wantStatus(t, cmd, to, 7)
 }
 
+// wantLine reads a line.
+func wantLine(t *testing.T, from *bufio.Reader, want string) {
+	t.Helper()
+	if line, err := from.ReadString('\n'); strings.TrimRight(line, "\r\n") != want {
+		t.Fatalf("the program says %q (%v), want %q", line, err, want)
+	}
+}
+
 // TestRecordSignals: what is sent to the command alone is passed on.
 func TestRecordSignals(t *testing.T) {
-	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2} {
-		t.Run(s.String(), func(t *testing.T) {
-			cmd, to := recordShell(t, fmt.Sprintf("trap 'kill $!; exit 42' %d; sleep 600 & echo ready; wait", s))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a terminal
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-				t.Fatal(line, err)
-			}
-			if err := cmd.Process.Signal(s); err != nil {
-				t.Fatal(err)
-			}
-			wantStatus(t, cmd, to, 42)
-		})
+	cmd, to := recordShell(t, "for s in 1 2 3 10 12; do trap \"echo $s\" $s; done; trap 'kill $!; exit 42' 15; sleep 600 & echo ready; while :; do wait; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a terminal
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	wantLine(t, said, "ready")
+	for _, s := range []syscall.Signal{1, 2, 3, 10, 12, 15} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		if s != syscall.SIGTERM {
+			wantLine(t, said, fmt.Sprint(int(s)))
+		}
+	}
+	wantStatus(t, cmd, to, 42)
 }
 
 // TestRecordKeys: the program gets what is typed in a terminal to end it, once, and what it has done is recorded.
 func TestRecordKeys(t *testing.T) {
-	for key, s := range map[string]syscall.Signal{"\x03": syscall.SIGINT, "\x1c": syscall.SIGQUIT} {
-		t.Run(s.String(), func(t *testing.T) {
-			cmd, to := recordShell(t, fmt.Sprintf("n=0; trap 'n=$((n+1))' %d; echo ready; read line; exit $((40+n))", s))
-			terminal, err := pty.Start(cmd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer terminal.Close()
-			said := bufio.NewReader(terminal)
-			if line, err := said.ReadString('\n'); line != "ready\r\n" {
-				t.Fatal(line, err)
-			}
-			for _, typed := range []string{key, "line\n"} {
-				if _, err := io.WriteString(terminal, typed); err != nil {
-					t.Fatal(err)
-				}
-			}
-			_, _ = io.Copy(io.Discard, said) // ends with an error when nobody has the terminal any more
-			wantStatus(t, cmd, to, 41)
-		})
+	cmd, to := recordShell(t, "n=0; trap 'n=$((n+1)); echo; echo n=$n' 2; trap 'n=$((n+10)); echo; echo n=$n' 3; echo ready; while [ \"$line\" != end ]; do read line; done; exit $((40+n))")
+	terminal, err := pty.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer terminal.Close()
+	said := bufio.NewReader(terminal)
+	wantLine(t, said, "ready")
+	for _, c := range [][2]string{{"\x03", "n=1"}, {"\x1c", "n=11"}, {"end\n", ""}} {
+		if _, err := io.WriteString(terminal, c[0]); err != nil {
+			t.Fatal(err)
+		}
+		if c[1] != "" {
+			_, _ = said.ReadString('\n') // what the terminal shows of the key
+			wantLine(t, said, c[1])
+		}
+	}
+	_, _ = io.Copy(io.Discard, said) // ends with an error when nobody has the terminal any more
+	wantStatus(t, cmd, to, 51)
 }
