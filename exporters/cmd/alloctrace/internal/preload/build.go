@@ -35,7 +35,7 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 	if _, err := exec.LookPath(cc[0]); err != nil {
 		return "", fmt.Errorf("there is no C compiler, which builds the recorder: install one (apt-get install gcc libc6-dev), or name it in CC: %w", err)
 	}
-	cc = append(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-static-libgcc", "-o", to, from)
+	cc = append(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-static-libgcc", "-fexceptions", "-Wl,--wrap=_dl_find_object", "-o", to, from)
 	if said, err := exec.CommandContext(ctx, cc[0], cc[1:]...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s does not build the recorder (does it have the headers, as of libc6-dev?): %w: %s", cc[0], err, strings.TrimSpace(string(said)))
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -167,7 +168,7 @@ func (f *File) index() error {
 				f.chunks = append(f.chunks, chunk{offset, first})
 			}
 		case chunkMaps:
-			if err := f.readMaps(offset, f.order.Uint32(b[4:]), f.order.Uint64(b[8:])); err != nil {
+			if err := f.readMaps(offset, f.order.Uint32(b[4:])); err != nil {
 				return err
 			}
 		}
@@ -177,7 +178,7 @@ func (f *File) index() error {
 	return nil
 }
 
-func (f *File) readMaps(offset int64, used uint32, seq uint64) error {
+func (f *File) readMaps(offset int64, used uint32) error {
 	if int64(used) > f.size-chunkHeader {
 		f.damage = fmt.Errorf("%w: the chunk at byte %d has %d bytes of maps", ErrFormat, offset, used)
 		return nil
@@ -189,12 +190,19 @@ func (f *File) readMaps(offset int64, used uint32, seq uint64) error {
 		f.cutOff(offset)
 		b = b[:n]
 	}
-	m := snapshot{seq: seq}
+	var m *snapshot
 	for line := range strings.Lines(string(b)) {
-		if mapped, ok := parseMapping(line); ok {
+		if text, ok := strings.CutPrefix(line, "@"); ok {
+			seq, err := strconv.ParseUint(strings.TrimSuffix(text, "\n"), 10, 64)
+			if err != nil {
+				f.damage = fmt.Errorf("%w: the chunk at byte %d has maps of event %q", ErrFormat, offset, text)
+				return nil
+			}
+			f.maps = append(f.maps, snapshot{seq: seq})
+			m = &f.maps[len(f.maps)-1]
+		} else if mapped, ok := parseMapping(line); ok && m != nil {
 			m.list = append(m.list, mapped)
 		}
 	}
-	f.maps = append(f.maps, m)
 	return nil
 }

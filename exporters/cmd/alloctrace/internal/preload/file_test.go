@@ -30,8 +30,8 @@ func raw(order binary.AppendByteOrder, events uint64, chunks ...chunkOf) []byte 
 	copy(b[nameAt:], "true")
 	copy(b[nameAt+nameSize:], order.AppendUint64(order.AppendUint64(nil, events), 1<<20))
 	b = append(b, make([]byte, chunkSize)...)
-	text := "5000-6000 r-xp 00001000 08:01 7 /a library\n7000-8000 r-xp 00000000 08:01 8 /b (deleted)\n"
-	c := order.AppendUint64(order.AppendUint32(order.AppendUint32(nil, chunkMaps), uint32(len(text))), 3)
+	text := "@3\n5000-6000 r-xp 00001000 08:01 7 /a library\n7000-8000 r-xp 00000000 08:01 8 /b (deleted)\n@5\n7000-8000 r-xp 00000000 08:01 9 /c\n"
+	c := order.AppendUint64(order.AppendUint32(order.AppendUint32(nil, chunkMaps), uint32(len(text))), 0)
 	c = append(c, text...)
 	b = append(append(b, c...), make([]byte, chunkSize-len(c))...)
 	for _, events := range chunks {
@@ -91,6 +91,9 @@ func TestEvents(t *testing.T) {
 				t.Errorf("%#x is %+v, want %+v", pc, got, want)
 			}
 		}
+		if got, want := s.Frame(0x7010, 5), (Frame{"c+0x10", "/c", 0}); got != want {
+			t.Errorf("0x7010 is %+v later, want %+v", got, want)
+		}
 	}
 }
 
@@ -124,6 +127,7 @@ func TestDamaged(t *testing.T) {
 		"cut stack":   {func(b []byte) []byte { return b[:events+recordSize+8+recordSize+8] }, 2, "the chunk at byte 66736 is cut off at byte 66864"},
 		"cut maps":    {func(b []byte) []byte { return b[:maps+100] }, 1, "the chunk at byte 66136 is cut off"},
 		"many maps":   {func(b []byte) []byte { b[maps+7] = 255; return b }, 3, "the chunk at byte 66136 has 4278190"},
+		"no number":   {func(b []byte) []byte { b[maps+chunkHeader+1] = 'x'; return b }, 3, "the chunk at byte 66136 has maps of event \"x\\n\""},
 		"cut and cut": {func(b []byte) []byte { b[maps+7] = 255; return b[:events+30] }, 1, "the chunk at byte 66136 has 4278190"},
 	} {
 		f, err := NewFile(bytes.NewReader(c.change(slices.Clone(whole))))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -444,6 +445,84 @@ func TestSymbols(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+// TestPlugins: calls of libraries have their names, though these were loaded for some events only, the one where the other was.
+func TestPlugins(t *testing.T) {
+	cc := need(t, "cc", "gcc libc6-dev")
+	args := []string{known(t), "plugins"}
+	for _, name := range []string{"first", "second", "third", "first"} {
+		path := filepath.Join(t.TempDir(), name+".so")
+		if err := compile(cc, "-fPIC", "-shared", "-fno-builtin", "-DNAME="+name, "-o", path, "testdata/plugin.c"); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, path)
+	}
+	_, files, err := record(t, Options{Frames: 2, Parent: os.Getpid()}, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	symbols := f.Symbols()
+	var got []string
+	for e, err := range f.Events() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Size == 31 {
+			got = append(got, symbols.Frame(e.Stack[0], e.Number).Function)
+		}
+	}
+	if want := strings.Fields("first first first second second second third third third first first first"); !slices.Equal(got, want) {
+		t.Errorf("the callers are %q, want %q", got, want)
+	}
+}
+
+// TestOperators: C++'s new and delete are recorded once: of an allocator that has its own, of a library that calls malloc, and of none at all. What
+// happens when there is no memory is what the program does.
+func TestOperators(t *testing.T) {
+	if bits.UintSize < 64 {
+		t.Skip("testdata/operators.c has the names of 64 bits")
+	}
+	cc, dir := need(t, "cc", "gcc libc6-dev"), t.TempDir()
+	program, own, throws := filepath.Join(dir, "program"), filepath.Join(dir, "own.so"), filepath.Join(dir, "libstdc++.so.6")
+	for _, args := range [][]string{
+		{"-o", program, "-DPROGRAM", "-Wl,--unresolved-symbols=ignore-all", "-rdynamic"},
+		{"-o", own, "-shared", "-fPIC"},
+		{"-o", throws, "-shared", "-fPIC", "-DTHROWS", "-Wl,-soname,libstdc++.so.6"},
+	} {
+		if err := compile(cc, append(args, "-O0", "-fno-builtin", "-Wno-unused-parameter", "testdata/operators.c")...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct{ preload string }{"own": {own}, "none": {""}} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("LD_PRELOAD", c.preload)
+			_, files, err := record(t, Options{Frames: 4, Parent: os.Getpid()}, program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := only(t, files)
+			sum := count(t, f)
+			want := map[uint64]int{2000: 12}
+			for size := range uint64(8) {
+				want[1001+size] = 1
+			}
+			maps.DeleteFunc(sum.sizes, func(size uint64, _ int) bool { return size < 1001 || size > 2000 })
+			if !maps.Equal(sum.sizes, want) || sum.lost+int(sum.unknown) > 0 || sum.kinds[alloctrace.AllocateFailed] != 1 {
+				t.Errorf("%v of sizes %v, want %v", sum, sum.sizes, want)
+			}
+			for e := range f.Events() {
+				if e.Kind == alloctrace.Allocated && e.Size > 1000 && e.Size < 2000 && ((e.Align == 64) != (e.Size > 1004) || e.Addr%uint64(e.Align) != 0 || len(e.Stack) == 0) {
+					t.Errorf("%+v", e)
+				}
+			}
+		})
+	}
+	t.Setenv("LD_PRELOAD", throws)
+	if out, _, err := record(t, Options{Parent: os.Getpid()}, program, "throw"); err == nil || string(out) != "thrown 1\n" {
+		t.Errorf("%v; it says %q", err, out)
 	}
 }
 

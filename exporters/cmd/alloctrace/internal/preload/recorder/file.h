@@ -3,7 +3,7 @@
 // It is named PID.N, and has the byte order and word size of the machine. It is a header of 64 KiB, struct header, then chunks of
 // 256 KiB, each of which begins with a struct chunk. Those of kind 0 were given up. A chunk of kind CHUNK_EVENTS has records,
 // struct record and so many return addresses, up to the first whose seq is 0, or the end. One of kind CHUNK_MAPS has lines of
-// /proc/self/maps, those of executable files.
+// /proc/self/maps, those of executable files, after lines of an @ and the seq of the event before.
 //
 // Threads write into mappings of the file, so that a program that is killed loses nothing but what it was just writing: the kernel has
 // the rest. It may call _exit, or crash. At exit nothing is left but to note the number of events and the memory.
@@ -65,7 +65,7 @@ enum { CHUNK_EVENTS = 1, CHUNK_MAPS = 2 };
 struct chunk {
 	uint32_t kind;
 	uint32_t used; // bytes, of CHUNK_MAPS
-	uint64_t seq;  // of CHUNK_MAPS: the event before
+	uint64_t seq;  // of a spare one: that of its last record
 };
 
 // As in package alloctrace.
@@ -108,6 +108,7 @@ struct process {
 	_Atomic uint64_t end; // of the file
 	_Atomic int mapping;  // somebody reads /proc/self/maps
 	uint64_t mapped;      // the hash of what it had; used by who has mapping
+	struct chunk *maps;   // where that was written, NULL if it was not; used by who has mapping
 	uint64_t began;	      // which tells it from its parent
 	pid_t pid;	      // if it has executed its program: a child of vfork has another, and all this too
 	struct header *header; // stays mapped: a process that cannot open its file any more says so here
@@ -127,6 +128,7 @@ static __thread struct {
 	pid_t id;
 	unsigned skip;		// so many events are lost before it asks for a chunk again
 	unsigned depth;		// calls of inner functions, which may call others of them
+	const void *acquired;	// by the last event
 	int left;		// leave was called: nobody will call it again
 	volatile int recording; // a record is being written; a signal handler may call malloc meanwhile
 } self __attribute__((tls_model("initial-exec")));
@@ -259,9 +261,9 @@ static struct chunk *new_chunk(struct process *p)
 	return chunk == MAP_FAILED ? NULL : chunk;
 }
 
-// copy_maps reads those lines of /proc/self/maps that are of executable files. It returns their hash. Where to is not NULL, it
-// copies as many there as it has room for.
-static uint64_t copy_maps(char *to, size_t room, uint32_t *used)
+// copy_maps reads those lines of /proc/self/maps that are of executable files. It returns their hash and adds up their bytes. Where to is
+// not NULL, it copies as many there as it has room for.
+static uint64_t copy_maps(char *to, size_t room, size_t *bytes)
 {
 	static char buffer[PATH_MAX + 256]; // a line is never longer. Used by who has process->mapping
 	size_t have = 0;
@@ -278,10 +280,11 @@ static uint64_t copy_maps(char *to, size_t room, uint32_t *used)
 				continue;
 			for (size_t i = 0; i < length; i++)
 				hash = (hash ^ (unsigned char)line[i]) * 1099511628211u;
-			if (to != NULL && room - *used >= length) {
-				memcpy(to + *used, line, length);
-				*used += (uint32_t)length;
-			}
+			if (to != NULL && room - *bytes < length)
+				continue;
+			if (to != NULL)
+				memcpy(to + *bytes, line, length);
+			*bytes += length;
 		}
 		have -= from;
 		memmove(buffer, buffer + from, have);
@@ -294,16 +297,27 @@ static uint64_t copy_maps(char *to, size_t room, uint32_t *used)
 // write_maps writes where files are mapped, unless that was written already.
 static void write_maps(struct process *p)
 {
+	enum { LINE = 32 }; // has room for one that begins with @
 	if (set.frames == 0 || atomic_exchange_explicit(&p->mapping, 1, memory_order_acquire))
 		return;
-	uint64_t hash = copy_maps(NULL, 0, NULL);
-	struct chunk *c = hash == p->mapped ? NULL : new_chunk(p);
-	if (c != NULL) {
-		c->seq = atomic_load_explicit(&p->seq, memory_order_relaxed);
-		copy_maps((char *)(c + 1), CHUNK_SIZE - sizeof(*c), &c->used);
-		c->kind = CHUNK_MAPS;
+	size_t bytes = 0, room = p->maps == NULL ? 0 : CHUNK_SIZE - sizeof(struct chunk) - p->maps->used;
+	uint64_t hash = copy_maps(NULL, 0, &bytes);
+	if (hash != p->mapped && bytes + LINE > room) {
+		if (p->maps != NULL)
+			munmap(p->maps, CHUNK_SIZE);
+		if ((p->maps = new_chunk(p)) != NULL)
+			p->maps->kind = CHUNK_MAPS;
+		room = CHUNK_SIZE - sizeof(struct chunk);
+	}
+	if (hash != p->mapped && p->maps != NULL) {
+		char *from = (char *)(p->maps + 1) + p->maps->used, *to = from;
+		*to++ = '@';
+		to = append_number(to, atomic_load_explicit(&p->seq, memory_order_relaxed));
+		*to++ = '\n';
+		bytes = 0;
+		copy_maps(to, room - LINE, &bytes);
+		p->maps->used += (uint32_t)((size_t)(to - from) + bytes); // now they are there
 		p->mapped = hash;
-		munmap(c, CHUNK_SIZE);
 	}
 	atomic_store_explicit(&p->mapping, 0, memory_order_release);
 }

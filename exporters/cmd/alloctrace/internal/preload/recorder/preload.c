@@ -1,7 +1,7 @@
 // A recorder of malloc and its kin, for programs that this project did not build: LD_PRELOAD has the dynamic linker load it
 // before the C library. It is for Linux, and built by package preload:
 //
-//	cc -O2 -fPIC -shared -static-libgcc -o preload.so preload.c
+//	cc -O2 -fPIC -shared -static-libgcc -fexceptions -Wl,--wrap=_dl_find_object -o preload.so preload.c
 //
 // It records malloc, calloc, realloc, reallocarray, free, free_sized, free_aligned_sized, posix_memalign, aligned_alloc, memalign,
 // valloc and pvalloc. Blocks have nothing added, so that malloc_usable_size and the like are the allocator's own. Not seen are: static
@@ -22,6 +22,8 @@
 // - fork without its handlers, by a system call: what the child must not use is in a page that the kernel clears then.
 // - dl_iterate_phdr takes a lock, with which a program deadlocks that holds it: stacks are walked only where the unwinder finds tables
 //   by _dl_find_object (glibc 2.35), which takes none. Elsewhere a stack is the caller alone.
+// - The unwinder of libgcc refers to that function, and a C library without it, such as musl, would not start the program: it gets
+//   __wrap__dl_find_object.
 // - Thread-local variables may be allocated by malloc: the model initial-exec never is.
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -38,11 +40,19 @@ static struct {
 	void *(*aligned_alloc)(size_t, size_t);
 	void *(*memalign)(size_t, size_t);
 	size_t (*usable)(void *);
+	int (*dlclose)(void *);
+	int (*find_object)(void *, void *); // NULL before glibc 2.35
 } inner;
 
 // The arena has what is allocated before the inner functions are known.
 static _Alignas(16) char arena[64 << 10];
 static _Atomic size_t arena_used;
+
+static int same_library(void *a, void *b)
+{
+	Dl_info of_a, of_b;
+	return a != NULL && b != NULL && dladdr(a, &of_a) && dladdr(b, &of_b) && of_a.dli_fbase == of_b.dli_fbase;
+}
 
 static int in_arena(const void *p) { return (uintptr_t)p - (uintptr_t)arena < sizeof(arena); }
 
@@ -78,6 +88,8 @@ static void read_options(void)
 	atomic_store_explicit(&set.options, 1, memory_order_release);
 }
 
+static void find_operators(void);
+
 // start finds the inner functions. It returns whether they are known: they are not while dlsym is called.
 static int start(void)
 {
@@ -92,10 +104,12 @@ static int start(void)
 	*(void **)&inner.aligned_alloc = dlsym(RTLD_NEXT, "aligned_alloc");
 	*(void **)&inner.memalign = dlsym(RTLD_NEXT, "memalign");
 	*(void **)&inner.usable = dlsym(RTLD_NEXT, "malloc_usable_size");
-	Dl_info mallocs, usables;
-	if (!dladdr(*(void **)&inner.malloc, &mallocs) || !dladdr(*(void **)&inner.usable, &usables) || mallocs.dli_fbase != usables.dli_fbase)
+	if (!same_library(*(void **)&inner.malloc, *(void **)&inner.usable))
 		inner.usable = NULL; // which is of another allocator
-	set.walks = dlsym(RTLD_DEFAULT, "_dl_find_object") != NULL;
+	find_operators();
+	*(void **)&inner.dlclose = dlsym(RTLD_NEXT, "dlclose");
+	*(void **)&inner.find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
+	set.walks = inner.find_object != NULL;
 	size_t size = (sizeof(struct process) + 4095) & ~(size_t)4095;
 	void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	// Without the page, or a kernel that clears it, nothing is recorded, and the program goes on.
@@ -104,6 +118,7 @@ static int start(void)
 		process->pid = getpid();
 	}
 	read_options();
+	dlerror(); // is to say nothing of what was not found
 	atomic_store_explicit(&set.functions, READY, memory_order_release);
 	return 1;
 }
@@ -116,6 +131,8 @@ static void tell(int kind, const void *addr, size_t size, size_t align, void *ca
 	struct process *p = process;
 	if (p == NULL || self.depth > 0)
 		return;
+	if (kind == ALLOCATED)
+		self.acquired = addr;
 	int state = atomic_load_explicit(&p->state, memory_order_acquire), error = errno;
 	if (state == UNKNOWN) {
 		open_file(p);
@@ -191,15 +208,17 @@ static inline void released(void *p, void *caller)
 	self.depth--;
 }
 
-EXPORT void *malloc(size_t size)
+static inline void *allocated(size_t size, void *caller)
 {
 	if (!ready())
 		return arena_allocate(size, 0);
 	self.depth++;
 	void *p = inner.malloc(size);
 	self.depth--;
-	return acquired(p, size, _Alignof(max_align_t), CALLER);
+	return acquired(p, size, _Alignof(max_align_t), caller);
 }
+
+EXPORT void *malloc(size_t size) { return allocated(size, CALLER); }
 
 EXPORT void *calloc(size_t many, size_t each)
 {
@@ -265,11 +284,40 @@ EXPORT void *pvalloc(size_t size)
 	return aligned(&inner.memalign, page, size > SIZE_MAX - page ? size : (size + page - 1) / page * page, CALLER);
 }
 
+#include "operators.h"
+
 // The environment is there at the latest when constructors are called.
 __attribute__((constructor)) static void begin(void)
 {
 	if (ready())
 		read_options();
+}
+
+// What the unwinder of libgcc calls. Without the function it is not asked for stacks.
+int __wrap__dl_find_object(void *pc, void *result);
+int __wrap__dl_find_object(void *pc, void *result) { return inner.find_object == NULL ? -1 : inner.find_object(pc, result); }
+
+// note_maps writes which files are mapped now.
+static void note_maps(void)
+{
+	struct process *p = process;
+	if (p == NULL || self.recording || atomic_load_explicit(&p->state, memory_order_acquire) != READY)
+		return;
+	int cancelling = uncancelled(), error = errno;
+	write_maps(p);
+	errno = error;
+	pthread_setcancelstate(cancelling, NULL);
+}
+
+// dlclose may be the end of a library that was loaded for less than a chunk takes, and another one may be loaded where it was.
+EXPORT int dlclose(void *library)
+{
+	if (!ready() || inner.dlclose == NULL)
+		return -1;
+	note_maps();
+	int failed = inner.dlclose(library);
+	note_maps();
+	return failed;
 }
 
 // What is known at exit alone, and files that were mapped since the last chunk was begun.
@@ -281,6 +329,6 @@ __attribute__((destructor)) static void end(void)
 	int cancelling = uncancelled();
 	p->header->resident = max_resident();
 	write_events(p);
-	write_maps(p);
 	pthread_setcancelstate(cancelling, NULL);
+	note_maps();
 }

@@ -1,5 +1,6 @@
 // A program whose events are known: known MODE. It says on the standard output what a recording of it has.
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -309,6 +310,18 @@ static void vforks(void)
 	}
 }
 
+// plugins loads libraries, one after the other, and has each allocate. The one may be where the other was.
+static void plugins(char **paths)
+{
+	for (; *paths != NULL; paths++) {
+		void *library = dlopen(*paths, RTLD_NOW | RTLD_LOCAL), *run = library == NULL ? NULL : dlsym(library, "run");
+		if (run == NULL)
+			abort();
+		(*(void (**)(void))&run)();
+		dlclose(library);
+	}
+}
+
 // pairs says how many nanoseconds a pair of malloc and free takes, which functions make that were called by so many others.
 static void pairs(int calls)
 {
@@ -349,6 +362,8 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 20000; i++)
 			free(malloc(66));
 	}
+	if (strcmp(mode, "plugins") == 0)
+		plugins(argv + 2);
 	if (strcmp(mode, "exec") == 0) // executes the mode of the next argument
 		execv("/proc/self/exe", argv + 1);
 	fflush(stdout);
