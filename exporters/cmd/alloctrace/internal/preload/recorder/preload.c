@@ -131,20 +131,24 @@ static void tell(int kind, const void *addr, size_t size, size_t align, void *ca
 	struct process *p = process;
 	if (p == NULL || self.depth > 0)
 		return;
-	if (kind == ALLOCATED)
-		self.acquired = addr;
 	int state = atomic_load_explicit(&p->state, memory_order_acquire), error = errno;
 	if (state == UNKNOWN) {
 		open_file(p);
 		state = atomic_load_explicit(&p->state, memory_order_acquire);
 	}
 	if (state != OFF && (state != UNKNOWN || atomic_load_explicit(&set.options, memory_order_acquire))) {
-		size_t usable = kind <= REALLOCATED && inner.usable != NULL ? inner.usable((void *)(uintptr_t)addr) : 0;
+		size_t usable = 0;
+		if (kind <= REALLOCATED && inner.usable != NULL) {
+			self.depth++; // the first time that may allocate
+			usable = inner.usable((void *)(uintptr_t)addr);
+			self.depth--;
+		}
 		if (state == READY)
 			record(p, kind, addr, size, usable, align, caller);
 		else
 			atomic_fetch_add_explicit(&p->seq, 1, memory_order_relaxed); // it is lost
 	}
+	self.acquired = kind == ALLOCATED ? addr : NULL;
 	errno = error;
 }
 
