@@ -70,8 +70,8 @@ type queued struct {
 }
 
 // convert writes the recording of from to w, until ctx is cancelled.
-func convert(ctx context.Context, w io.Writer, from *preload.File, threads bool) (converted, error) {
-	c, err := newConverter(w, from.Header, from.Symbols(), threads)
+func convert(ctx context.Context, w io.Writer, from *preload.File, modules preload.Modules, threads bool) (converted, error) {
+	c, err := newConverter(w, from.Header, from.Symbols(modules), threads)
 	if err != nil {
 		return converted{}, err
 	}

@@ -148,7 +148,8 @@ func recorderFile(t *testing.T, pcs []uint64, maps map[uint64]string) *preload.F
 	}
 	chunk := func(c []byte) { b = append(append(b, c...), make([]byte, size-len(c))...) }
 	for seq, text := range maps {
-		chunk(append(order.AppendUint64(order.AppendUint32([]byte{2, 0, 0, 0}, uint32(len(text))), seq), text...))
+		text = fmt.Sprintf("@%d\n%s", seq, text)
+		chunk(append(append(order.AppendUint32([]byte{2, 0, 0, 0}, uint32(len(text))), make([]byte, 8)...), text...))
 	}
 	events := append([]byte{1}, make([]byte, 15)...)
 	for i, pc := range pcs {
@@ -170,7 +171,7 @@ func TestConvertMaps(t *testing.T) {
 	mapped := func(path string) string { return "5000-6000 r-xp 00000000 08:01 7 " + path + "\n" }
 	f := recorderFile(t, []uint64{0x5010, 0x5010, 0x5010, 0x5010}, map[uint64]string{0: mapped("/a"), 2: mapped("/a") + mapped("/c"), 3: mapped("/b")})
 	var b bytes.Buffer
-	if _, err := convert(t.Context(), &b, f, false); err != nil {
+	if _, err := convert(t.Context(), &b, f, make(preload.Modules), false); err != nil {
 		t.Fatal(err)
 	}
 	r, err := recording.NewReader(&b)
@@ -196,7 +197,7 @@ func TestConvertCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	cancel(enough)
-	if sum, err := convert(ctx, io.Discard, recorderFile(t, []uint64{1}, nil), false); !errors.Is(err, enough) || sum.events > 0 {
+	if sum, err := convert(ctx, io.Discard, recorderFile(t, []uint64{1}, nil), make(preload.Modules), false); !errors.Is(err, enough) || sum.events > 0 {
 		t.Errorf("%v; %+v", err, sum)
 	}
 }

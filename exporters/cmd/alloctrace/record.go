@@ -178,6 +178,7 @@ func (o *recordOptions) write(ctx context.Context, dir string, state *os.Process
 	if last < 0 {
 		problems = append(problems, fmt.Errorf("%w: %s is a static program, one of another architecture, one that has its own malloc inside, or one that gets other rights, changes its user or may write no files, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
 	}
+	modules := make(preload.Modules) // of some thousand children many are of the same
 	for i, s := range sources {
 		to := o.to
 		if i != last {
@@ -188,7 +189,7 @@ func (o *recordOptions) write(ctx context.Context, dir string, state *os.Process
 				to += fmt.Sprintf(".%d", s.program)
 			}
 		}
-		exited, err := o.writeOne(ctx, filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, errOut)
+		exited, err := o.writeOne(ctx, filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, modules, errOut)
 		if err != nil {
 			problems = append(problems, err)
 		} else if i == last && !exited && state.Exited() {
@@ -199,7 +200,7 @@ func (o *recordOptions) write(ctx context.Context, dir string, state *os.Process
 }
 
 // writeOne writes a recording, and reports whether the process has called exit.
-func (o *recordOptions) writeOne(ctx context.Context, from, to string, errOut io.Writer) (exited bool, err error) {
+func (o *recordOptions) writeOne(ctx context.Context, from, to string, modules preload.Modules, errOut io.Writer) (exited bool, err error) {
 	f, err := preload.Open(from)
 	if err != nil {
 		return false, err
@@ -211,7 +212,7 @@ func (o *recordOptions) writeOne(ctx context.Context, from, to string, errOut io
 	var sum converted
 	var damage error
 	err = writeFile(to, nil, func(w io.Writer) error {
-		sum, damage = convert(ctx, w, f, o.threads)
+		sum, damage = convert(ctx, w, f, modules, o.threads)
 		if errors.Is(damage, preload.ErrFormat) { // what came before is whole
 			return nil
 		}

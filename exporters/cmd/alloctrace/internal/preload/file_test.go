@@ -83,7 +83,7 @@ func TestEvents(t *testing.T) {
 		if f.PID != 12 || f.Parent != 11 || f.Frames != 16 || f.Align != 16 || f.PageSize != 4096 || f.Program != "/bin/true" || f.Name != "true" || f.Resident != 1<<20 {
 			t.Errorf("%+v", f.Header)
 		}
-		s := f.Symbols()
+		s := f.Symbols(make(Modules))
 		for pc, want := range map[uint64]Frame{
 			0x5001: {"a library+0x1001", "/a library", 0}, 0x6000: {"a library+0x2000", "/a library", 0}, 0x7010: {"b (deleted)+0x10", "/b (deleted)", 0}, 0x6001: {Function: "0x6001"},
 		} {
@@ -199,7 +199,7 @@ func FuzzFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		symbols := file.Symbols()
+		symbols := file.Symbols(make(Modules))
 		last, bytes := uint64(0), 0
 		for e, err := range file.Events() {
 			if err != nil {

@@ -425,7 +425,7 @@ func TestSymbols(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := only(t, files)
-		symbols := f.Symbols()
+		symbols := f.Symbols(make(Modules))
 		for e, err := range f.Events() {
 			if err != nil {
 				t.Fatal(err)
@@ -464,18 +464,24 @@ func TestPlugins(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := only(t, files)
-	symbols := f.Symbols()
-	var got []string
-	for e, err := range f.Events() {
-		if err != nil {
-			t.Fatal(err)
+	modules := make(Modules)
+	for _, read := range []string{"from files", "with those of another File"} {
+		symbols := f.Symbols(modules)
+		var got []string
+		for e, err := range f.Events() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Size == 31 {
+				got = append(got, symbols.Frame(e.Stack[0], e.Number).Function)
+			}
 		}
-		if e.Size == 31 {
-			got = append(got, symbols.Frame(e.Stack[0], e.Number).Function)
+		if want := strings.Fields("first first first second second second third third third first first first"); !slices.Equal(got, want) {
+			t.Errorf("%s, the callers are %q, want %q", read, got, want)
 		}
-	}
-	if want := strings.Fields("first first first second second second third third third first first first"); !slices.Equal(got, want) {
-		t.Errorf("the callers are %q, want %q", got, want)
+		for _, path := range args[2:] {
+			os.Remove(path)
+		}
 	}
 }
 

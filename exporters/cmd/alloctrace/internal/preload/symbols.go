@@ -58,12 +58,15 @@ type Symbols struct {
 	file    *File
 	after   int // so many maps are older than the event
 	known   map[uint64]Frame
-	modules map[string]*module
+	modules Modules
 }
 
-// Symbols returns those of the file.
-func (f *File) Symbols() *Symbols {
-	return &Symbols{file: f, known: make(map[uint64]Frame), modules: make(map[string]*module)}
+// Modules are the programs and libraries that were read, by path. Several Files of the same programs share them, one after the other.
+type Modules map[string]*module
+
+// Symbols returns those of the file. It adds to modules.
+func (f *File) Symbols(modules Modules) *Symbols {
+	return &Symbols{file: f, known: make(map[uint64]Frame), modules: modules}
 }
 
 // Maps returns how often other files were mapped by an event. Addresses may be others' then. Events come in order.
@@ -104,6 +107,7 @@ type module struct {
 	segments  []elf.ProgHeader
 	functions []function // by address
 	dwarf     *dwarf.Data
+	frames    map[uint64]Frame // those that were asked for, by offset
 }
 
 type function struct {
@@ -114,7 +118,7 @@ type function struct {
 func (s *Symbols) module(path string) *module {
 	m := s.modules[path]
 	if m == nil {
-		m = &module{path: path}
+		m = &module{path: path, frames: make(map[uint64]Frame)}
 		s.modules[path] = m
 		if f, err := elf.Open(path); err == nil {
 			m.read(f)
@@ -178,6 +182,15 @@ func debugPath(f *elf.File) string {
 
 // frame returns the function that has the byte at an offset of the file.
 func (m *module) frame(offset uint64) Frame {
+	f, ok := m.frames[offset]
+	if !ok {
+		f = m.find(offset)
+		m.frames[offset] = f
+	}
+	return f
+}
+
+func (m *module) find(offset uint64) Frame {
 	f := Frame{Function: fmt.Sprintf("%s+%#x", filepath.Base(m.path), offset+1), File: m.path}
 	for _, p := range m.segments {
 		if p.Off > offset || offset-p.Off >= p.Filesz {
