@@ -29,6 +29,7 @@ const (
 	Misaligned Reason = "misaligned" // a block's address is no multiple of its alignment
 	Overlaps   Reason = "overlaps"   // a block shares bytes with one that is live
 	Changed    Reason = "changed"    // a block's contents are not what they were
+	Stuck      Reason = "stuck"      // the allocator has not returned from a call when the replay was to end
 )
 
 // A Failure says which event of a recording an allocator fails at, and why.

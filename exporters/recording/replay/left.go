@@ -37,7 +37,8 @@ func (w *worker) freeOne(s *slot, ended bool) {
 	w.next, w.op = s.acquired, callNames[callFree]
 	r := w.run
 	defer func() {
-		if v := recover(); v != nil && !ended {
+		v := recover()
+		if w.returned(); v != nil && !ended {
 			w.atEnd(Panicked, fmt.Errorf("%v", v), 0)
 		}
 	}()
@@ -47,14 +48,20 @@ func (w *worker) freeOne(s *slot, ended bool) {
 			w.atEnd(Changed, wrong, b.Addr()+uintptr(wrong.offset))
 		}
 	}
-	if err := r.allocator.Free(b); err != nil && !ended {
+	w.entering()
+	err := r.allocator.Free(b)
+	if w.returned(); err != nil && !ended {
 		w.atEnd(Refused, err, 0)
 	}
 }
 
 // freeAgain frees what could not be freed, if it can be now. What is wrong with it was said.
 func (w *worker) freeAgain(b blockalloc.Block) {
-	defer func() { _ = recover() }()
+	defer func() {
+		_ = recover()
+		w.returned()
+	}()
+	w.entering()
 	_ = w.run.allocator.Free(b)
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 // The error is a [*Failure] that wraps the error of a, or that of ctx. The Result has what was done by then. Blocks that are
 // still live are then freed too, as far as a does that.
 //
+// A call of a that does not return after ctx has ended, or after another failure, for two seconds in which nothing else does either, is a Failure too:
+// [Stuck]. Its goroutine stays, and what is live is not freed. So a ctx with a deadline finds calls that hang.
+//
 // While Run checks contents, it turns faults into panics of its own goroutines ([debug.SetPanicOnFault]), and these into failures.
 func Run(ctx context.Context, p *Program, a blockalloc.Allocator, o Options) (Result, error) {
 	if p == nil || a == nil {
@@ -62,22 +65,21 @@ func Run(ctx context.Context, p *Program, a blockalloc.Allocator, o Options) (Re
 	defer context.AfterFunc(ctx, func() { r.stopped.Store(true) })()
 	r.result.Resident.Before = resident()
 	r.began = time.Now()
-	var all sync.WaitGroup
-	workers := make([]worker, r.options.Goroutines)
-	for i := range workers {
-		w := &workers[i]
-		w.run, w.index = r, uint64(i)
-		all.Go(w.work)
-	}
-	all.Wait()
+	workers := make([]worker, r.options.Goroutines+1) // the last one frees what is left
+	stuck := r.perform(ctx, workers[:r.options.Goroutines], (*worker).work)
 	r.result.Wall = time.Since(r.began)
 	r.progress(len(p.ops))
-	r.sample()
 	err := context.Cause(ctx)
-	end := worker{run: r}
-	all.Go(end.freeLeft)
-	all.Wait()
-	r.finish(append(workers, end))
+	if stuck == nil {
+		r.sample()
+		end := workers[r.options.Goroutines:]
+		if stuck = r.perform(ctx, end, (*worker).freeLeft); stuck != nil {
+			r.stuck(ctx, stuck, true)
+		}
+	} else {
+		r.stuck(ctx, stuck, false)
+	}
+	r.finish(workers)
 	switch f := r.result.First; {
 	case f != nil:
 		return r.result, f
@@ -85,6 +87,25 @@ func Run(ctx context.Context, p *Program, a blockalloc.Allocator, o Options) (Re
 		return r.result, fmt.Errorf("replay: %w", err)
 	}
 	return r.result, nil
+}
+
+// perform has each worker do what it is to do, and returns one that is stuck.
+func (r *run) perform(ctx context.Context, workers []worker, do func(*worker)) (stuck *worker) {
+	var all sync.WaitGroup
+	for i := range workers {
+		w := &workers[i]
+		w.run, w.index = r, uint64(i)
+		all.Go(func() {
+			defer w.ended()
+			do(w)
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(ended)
+	}()
+	return r.await(ctx, ended, workers)
 }
 
 // A run is a replay.
@@ -172,7 +193,8 @@ func (r *run) finish(workers []worker) {
 	result := &r.result
 	result.Recorded = r.p.recorded
 	result.Skipped = r.p.recorded.Skipped
-	for _, w := range workers[:len(workers)-1] { // the last one freed what was left
+	for i := range workers[:len(workers)-1] { // the last one freed what was left
+		w := &workers[i]
 		result.Late = max(result.Late, w.late)
 		result.Skipped.Unavailable += w.unavailable
 		for i, of := range []*Call{&result.Calls.Allocate, &result.Calls.Reallocate, &result.Calls.Free} {

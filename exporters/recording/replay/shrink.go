@@ -21,7 +21,7 @@ import (
 // all its events, then single releases and reallocations, and then it makes blocks smaller. Blocks are left out by delta
 // debugging (ddmin, Zeller and Hildebrandt 2002), until none can be left out alone. Where most blocks are needed, parts of halves are
 // not tried, but single blocks. Two Failures are the same if they have the same reason and
-// [blockalloc.ErrorType] and, of calls that were refused or panicked, the same call. Two other errors are the same if they
+// [blockalloc.ErrorType] and, of calls that were refused, panicked or are stuck, the same call. Two other errors are the same if they
 // have the same type.
 //
 // It calls fails some hundred times, with fewer and fewer events. Of n blocks that are all needed, each takes a call that shows that it
@@ -76,7 +76,7 @@ func same(a, b error) bool {
 	if errors.As(a, &x) != errors.As(b, &y) || a == nil {
 		return false
 	}
-	if x != nil && (x.Reason != y.Reason || x.Op != y.Op && (x.Reason == Refused || x.Reason == Panicked)) {
+	if x != nil && (x.Reason != y.Reason || x.Op != y.Op && (x.Reason == Refused || x.Reason == Panicked || x.Reason == Stuck)) {
 		return false
 	}
 	return blockalloc.ErrorType(a) == blockalloc.ErrorType(b)

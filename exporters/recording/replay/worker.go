@@ -20,6 +20,9 @@ type worker struct {
 	calls [3]sampled
 
 	performed, unavailable int64
+
+	call      call
+	abandoned bool
 }
 
 // Indices of worker.calls.
@@ -49,7 +52,7 @@ func (w *worker) work() {
 
 // catch reports that the allocator has ended the goroutine.
 func (w *worker) catch() {
-	if w.next < len(w.run.p.ops) {
+	if w.next < len(w.run.p.ops) && !w.abandoned {
 		w.run.fail(w.failure(Panicked, errEnded), 0)
 		w.run.stop()
 	}
@@ -60,6 +63,7 @@ func (w *worker) some() {
 	r := w.run
 	defer func() {
 		if v := recover(); v != nil {
+			w.returned()
 			w.panicked(v)
 			r.slots[r.p.ops[w.next].slot].step.Add(1)
 			w.next++
@@ -249,6 +253,7 @@ func (w *worker) comeBack(s *slot) {
 
 // begin begins a call of the allocator, which is timed as [Call] says.
 func (w *worker) begin() (began time.Time, timed bool) {
+	w.entering()
 	if len(w.run.p.ops) < 1<<15 || seedOf(w.next)%32 == 0 {
 		return time.Now(), true
 	}
@@ -258,11 +263,12 @@ func (w *worker) begin() (began time.Time, timed bool) {
 // end ends it.
 func (w *worker) end(call int, began time.Time, timed bool) {
 	c := &w.calls[call]
-	c.calls++
 	if timed {
 		c.time += max(0, time.Since(began)-w.run.clock)
 		c.timed++
 	}
+	w.returned()
+	c.calls++
 }
 
 // failure returns the failure of the operation that w performs.
