@@ -88,6 +88,25 @@ func TestRecordSignals(t *testing.T) {
 	wantStatus(t, cmd, to, 42)
 }
 
+// TestRecordDaemon: a child that outlives the program is recorded until that has ended, which the command says.
+func TestRecordDaemon(t *testing.T) {
+	needProgram(t, "cc", "gcc libc6-dev")
+	dir := t.TempDir()
+	pid := filepath.Join(dir, "pid")
+	status, said := runRecord("-children", "-o", filepath.Join(dir, "a"), "/bin/sh", "-c", `exec >/dev/null 2>&1; (exec /bin/sh -c 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 600' "$0") & while ! [ -e "$0" ]; do sleep 0.01; done; while [ "$(readlink /proc/$!/exe)" = "$(readlink /proc/$$/exe)" ]; do sleep 0.01; done`, pid)
+	b, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := strings.TrimSpace(string(b))
+	if err := exec.Command("kill", of).Run(); err != nil {
+		t.Error(err)
+	}
+	if status != whole || strings.Count(said, "still runs") != 1 || !strings.Contains(said, "process "+of+" still runs: what it does from now on is not recorded\n") {
+		t.Errorf("it exits with %d and says %q", status, said)
+	}
+}
+
 // TestRecordKeys: the program gets what is typed in a terminal to end it, once, and what it has done is recorded.
 func TestRecordKeys(t *testing.T) {
 	cmd, to := recordShell(t, "n=0; trap 'n=$((n+1)); echo; echo n=$n' 2; trap 'n=$((n+10)); echo; echo n=$n' 3; echo ready; while [ \"$line\" != end ]; do read line; done; exit $((40+n))")

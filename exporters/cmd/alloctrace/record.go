@@ -176,7 +176,7 @@ func (o *recordOptions) write(ctx context.Context, dir string, state *os.Process
 		}
 	}
 	if last < 0 {
-		problems = append(problems, fmt.Errorf("%w: %s is a static program, one of another architecture, one that has its own malloc inside, or one that gets other rights, changes its user or may write no files, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
+		problems = append(problems, fmt.Errorf("%w: %s has not called malloc, or it is a static program, one of another architecture, one that has its own malloc inside, or one that gets other rights, changes its user or may write no files, or $TMPDIR is mounted noexec: only a malloc of a shared library can be recorded", errNothing, program))
 	}
 	modules := make(preload.Modules) // of some thousand children many are of the same
 	for i, s := range sources {
@@ -192,6 +192,8 @@ func (o *recordOptions) write(ctx context.Context, dir string, state *os.Process
 		exited, err := o.writeOne(ctx, filepath.Join(dir, fmt.Sprintf("%d.%d", s.pid, s.program)), to, modules, errOut)
 		if err != nil {
 			problems = append(problems, err)
+		} else if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", s.pid)); err == nil && !exited && (i+1 == len(sources) || sources[i+1].pid != s.pid) {
+			fmt.Fprintf(errOut, "alloctrace: record: process %d still runs: what it does from now on is not recorded\n", s.pid)
 		} else if i == last && !exited && state.Exited() {
 			fmt.Fprintln(errOut, "alloctrace: record: it has not called exit: it has called _exit, or executed another program, which could not be recorded")
 		}

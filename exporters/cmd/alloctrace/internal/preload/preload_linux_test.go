@@ -323,6 +323,27 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// TestHeadless: a process whose main thread has ended is recorded as before.
+func TestHeadless(t *testing.T) {
+	_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, known(t), "headless")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := only(t, files)
+	if sum := count(t, f); sum.sizes[35] != 10_000 || sum.lost > 0 || f.Resident == 0 {
+		t.Errorf("%v, %+v", sum, f.Header)
+	}
+	symbols := f.Symbols(make(Modules))
+	for e := range f.Events() {
+		if e.Size != 35 {
+			continue
+		}
+		if got := symbols.Frame(e.Stack[0], e.Number).Function; got != "headless" {
+			t.Fatalf("event %d is of %s, want headless", e.Number, got)
+		}
+	}
+}
+
 // TestInterrupted: events of a signal handler are in order, or lost and counted where they were. The allocator is another one.
 func TestInterrupted(t *testing.T) {
 	program := known(t)

@@ -199,7 +199,7 @@ static void open_file(struct process *p)
 	h.page_size = (uint32_t)sysconf(_SC_PAGESIZE);
 	h.began = p->began = nanoseconds(CLOCK_MONOTONIC);
 	h.began_realtime = nanoseconds(CLOCK_REALTIME);
-	if (readlink("/proc/self/exe", h.program, sizeof(h.program) - 1) < 0)
+	if (readlink("/proc/thread-self/exe", h.program, sizeof(h.program) - 1) < 0)
 		h.program[0] = 0;
 	prctl(PR_GET_NAME, h.name, 0, 0, 0);
 	for (unsigned n = 0; set.parent == 0 || getppid() == set.parent; n++) { // each program that the process executes has one
@@ -261,6 +261,8 @@ static struct chunk *new_chunk(struct process *p)
 	return chunk == MAP_FAILED ? NULL : chunk;
 }
 
+// The main thread may have ended before others, and /proc/self is that thread: /proc/thread-self still has what is the process's.
+
 // copy_maps reads those lines of /proc/self/maps that are of executable files. It returns their hash and adds up their bytes. Where to is
 // not NULL, it copies as many there as it has room for.
 static uint64_t copy_maps(char *to, size_t room, size_t *bytes)
@@ -268,7 +270,7 @@ static uint64_t copy_maps(char *to, size_t room, size_t *bytes)
 	static char buffer[PATH_MAX + 256]; // a line is never longer. Used by who has process->mapping
 	size_t have = 0;
 	uint64_t hash = 14695981039346656037u; // FNV-1a
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	int fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	for (ssize_t n; fd >= 0 && (n = read(fd, buffer + have, sizeof(buffer) - have)) > 0;) {
 		size_t from = 0;
 		have += (size_t)n;
@@ -473,7 +475,7 @@ static void record(struct process *p, int kind, const void *addr, size_t size, s
 static uint64_t max_resident(void)
 {
 	char status[4096];
-	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, status, sizeof(status) - 1);
 	if (fd >= 0)
 		close(fd);

@@ -273,6 +273,23 @@ static void cancels(void)
 		abort();
 }
 
+// headless allocates in a thread when the main one has ended.
+static void *headless(void *first)
+{
+	pthread_join(*(pthread_t *)first, NULL);
+	for (int i = 0; i < 10000; i++)
+		free(malloc(35));
+	return NULL;
+}
+
+static void heads(void)
+{
+	static pthread_t first, other;
+	first = pthread_self();
+	pthread_create(&other, NULL, headless, &first);
+	pthread_exit(NULL);
+}
+
 static volatile int signals;
 
 static void alarmed(int signal)
@@ -342,7 +359,7 @@ static void deep_pairs(void) { pairs(20); }
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}, {"interrupt", interrupted}, {"pairs", deep_pairs}};
+	static const struct { const char *name; void (*run)(void); } modes[] = {{"all", all}, {"walk", walk}, {"threads", threads}, {"limited", limited}, {"storm", storm}, {"late", lates}, {"confined", confined}, {"away", away}, {"fork", forks}, {"vfork", vforks}, {"cancel", cancels}, {"headless", heads}, {"interrupt", interrupted}, {"pairs", deep_pairs}};
 	const char *mode = argc > 1 ? argv[1] : "";
 	setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
