@@ -60,21 +60,24 @@ func (r *run) await(ctx context.Context, ended <-chan struct{}, workers []worker
 			return nil
 		case <-look.C:
 		}
+		left := false
 		for i := range workers {
-			if now := workers[i].call.Load(); now != last[i] || now == 0 { // it has got on, or it fills a block
+			now := workers[i].call.Load()
+			left = left || now >= 0
+			if now != last[i] || now == 0 { // it has got on, or it fills a block
 				last[i], looks = now, 0
 			}
 		}
-		if looks < most {
+		switch {
+		case !left && stuck != nil:
+			return stuck
+		case looks < most:
 			continue
 		}
-		for i := range workers {
+		for i := range workers { // those that return just now are waited for
 			if now := last[i]; now > 0 && workers[i].call.CompareAndSwap(now, abandoned) && stuck == nil {
 				stuck = &workers[i]
 			}
-		}
-		if stuck != nil {
-			return stuck
 		}
 		looks = 0
 	}
