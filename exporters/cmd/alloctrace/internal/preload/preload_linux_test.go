@@ -3,6 +3,7 @@ package preload
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"maps"
@@ -553,13 +554,40 @@ func TestOperators(t *testing.T) {
 	}
 }
 
+// TestMusl: a program that is linked with musl, which has no pvalloc, is recorded, by callers alone.
+func TestMusl(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "known")
+	if err := compile(need(t, "musl-gcc", "musl-tools"), "-fno-builtin", "-Dpvalloc=valloc", "-o", program, "testdata/known.c"); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]int{"storm": 3000, "close": 20_000} {
+		_, files, err := record(t, Options{Frames: 16, Parent: os.Getpid()}, program, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := count(t, only(t, files)); sum.sizes[11]+sum.sizes[66] != want || sum.lost+int(sum.unknown) > 0 {
+			t.Errorf("%s: %v", mode, sum)
+		}
+	}
+}
+
 // TestBuild: gcc and clang build the recorder without a warning, and where there is no compiler that is said.
 func TestBuild(t *testing.T) {
 	for _, cc := range []string{"gcc", "clang"} {
 		t.Run(cc, func(t *testing.T) {
 			t.Setenv("CC", need(t, cc, cc))
-			if _, err := Build(t.Context(), t.TempDir()); err != nil {
-				t.Error(err)
+			library, err := Build(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := elf.Open(library)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			symbols, err := f.ImportedSymbols()
+			if err != nil || slices.ContainsFunc(symbols, func(s elf.ImportedSymbol) bool { return s.Name == "_dl_find_object" }) {
+				t.Errorf("%v; programs of other C libraries would not start: the recorder needs glibc's _dl_find_object", err)
 			}
 		})
 	}
