@@ -10,8 +10,11 @@ import (
 )
 
 // runForeground runs cmd. Signals that end a process, and those that are for users, are passed on to it. A terminal sends its own to the
-// program too, which says what becomes of them.
+// program too, which says what becomes of them. From then on this process is not ended where nobody reads what it says: it has recordings to write.
 func runForeground(cmd *exec.Cmd) error {
+	if !signal.Ignored(syscall.SIGPIPE) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // writing fails then; the program has the signal as before
+	}
 	signals := make(chan os.Signal, 8)
 	for _, s := range append(ending(), syscall.SIGUSR1, syscall.SIGUSR2) {
 		if !signal.Ignored(s) {

@@ -88,6 +88,22 @@ func TestRecordSignals(t *testing.T) {
 	wantStatus(t, cmd, to, 42)
 }
 
+// TestRecordUnread: where nobody reads what the command says, it writes the recording, and leaves nothing else. The program is ended by that as ever.
+func TestRecordUnread(t *testing.T) {
+	cmd, to := recordShell(t, "exec >&2; (ls /; exit 3); echo x; exit 4")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	wantStatus(t, cmd, to, 128+int(syscall.SIGPIPE))
+}
+
 // TestRecordDaemon: a child that outlives the program is recorded until that has ended, which the command says.
 func TestRecordDaemon(t *testing.T) {
 	needProgram(t, "cc", "gcc libc6-dev")
