@@ -2,12 +2,11 @@ package rss
 
 import (
 	"cmp"
-	"encoding/binary"
 	"iter"
-	"os"
 	"slices"
 
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/exporters/internal/pagemap"
 )
 
 // ranges are ranges of addresses by address, apart from each other.
@@ -52,46 +51,19 @@ func (r ranges) within(start, end uintptr) iter.Seq2[uintptr, uintptr] {
 	}
 }
 
-// pages knows which pages are resident.
-type pages struct {
-	*os.File // /proc/self/pagemap: a word for each page of the address space
-	buffer   []byte
-	err      error // of the first read that failed; later ones are not tried
-}
-
-var pageSize = uintptr(os.Getpagesize())
-
-const (
-	wordSize  = 8
-	present   = 1 << 63
-	exclusive = 1 << 56 // it is mapped once: not the page of zeros, which is no part of RSS
-)
-
-func openPages() (*pages, error) {
-	f, err := os.Open("/proc/self/pagemap")
-	return &pages{File: f, buffer: make([]byte, 64<<10)}, err
-}
-
-// resident returns how many bytes of r in m are resident.
-func (p *pages) resident(m *mapping, r ranges) (bytes int64) {
-	want := uint64(present | exclusive)
+// residentIn returns how many bytes of r in m are resident.
+func residentIn(pages *pagemap.File, m *mapping, r ranges) (bytes int64) {
+	want := pagemap.Present | pagemap.Exclusive
 	if m.inode {
-		want = present // it may be mapped by others as well
+		want = pagemap.Present // it may be mapped by others as well
 	}
 	for start, end := range r.within(m.start, m.end) {
 		if start == m.start && end == m.end {
 			return m.rss
 		}
-		for page, last := start/pageSize, (end-1)/pageSize; page <= last && p.err == nil; {
-			words := p.buffer[:min(uintptr(len(p.buffer)), (last-page+1)*wordSize)]
-			page += uintptr(len(words)) / wordSize
-			if _, p.err = p.ReadAt(words, int64(page)*wordSize-int64(len(words))); p.err != nil {
-				break
-			}
-			for ; len(words) > 0; words = words[wordSize:] {
-				if binary.NativeEndian.Uint64(words)&want == want {
-					bytes += int64(pageSize)
-				}
+		for _, word := range pages.Words(start, end) {
+			if word.Has(want) {
+				bytes += int64(pagemap.PageSize)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/counter"
+	"github.com/alloctrace/alloctrace/exporters/internal/pagemap"
 	"github.com/alloctrace/alloctrace/internal/sources"
 	"github.com/alloctrace/alloctrace/internal/text"
 )
@@ -55,7 +56,7 @@ func describe(s counter.Source) (Allocator, ranges) {
 
 // read reads what the kernel has.
 func (r *Report) read(own []ranges) error {
-	pages, err := openPages()
+	pages, err := pagemap.Open()
 	if err != nil {
 		return err
 	}
@@ -65,11 +66,11 @@ func (r *Report) read(own []ranges) error {
 		return err
 	}
 	r.sum(maps, pages, own)
-	return pages.err
+	return pages.Err()
 }
 
 // sum sums up what is in maps.
-func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
+func (r *Report) sum(maps []mapping, pages *pagemap.File, own []ranges) {
 	a := account{r, pages, own, union(slices.Concat(own...)), atStart.ranges, findHeap(maps)}
 	goNamed := slices.ContainsFunc(maps, func(m mapping) bool { return strings.HasPrefix(m.name, goNames) })
 	if goNamed {
@@ -90,7 +91,7 @@ func (r *Report) sum(maps []mapping, pages *pages, own []ranges) {
 // An account is what a Report is made by.
 type account struct {
 	*Report
-	pages   *pages
+	pages   *pagemap.File
 	own     []ranges // of each allocator
 	tracked ranges   // of all of them
 	goEarly ranges
@@ -119,7 +120,7 @@ func (a *account) add(m *mapping, below []mapping) {
 		a.GoOther += left
 		return
 	}
-	early := min(a.pages.resident(m, a.goEarly), left)
+	early := min(residentIn(a.pages, m, a.goEarly), left)
 	a.GoOther += early
 	if left -= early; left > 0 {
 		a.Unattributed += left
@@ -131,14 +132,14 @@ func (a *account) add(m *mapping, below []mapping) {
 func (a *account) allocators(m *mapping) (tracked int64) {
 	have := 0
 	for i, o := range a.own {
-		if n := a.pages.resident(m, o); n > 0 {
+		if n := residentIn(a.pages, m, o); n > 0 {
 			a.Allocators[i].Resident += n
 			tracked = n
 			have++
 		}
 	}
 	if have > 1 { // perhaps of the same pages
-		tracked = a.pages.resident(m, a.tracked)
+		tracked = residentIn(a.pages, m, a.tracked)
 	}
 	return min(tracked, m.rss)
 }
