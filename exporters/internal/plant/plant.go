@@ -103,6 +103,7 @@ func (p *Program) buildIndex() error {
 		if err != nil {
 			return err
 		}
+		b.Bytes()[0] = 1 // or the kernel gives it no memory
 		built = append(built, b)
 	}
 	for i, b := range built {
