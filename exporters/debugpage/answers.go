@@ -23,9 +23,10 @@ type answer struct {
 	err   error
 	made  time.Time
 	took  time.Duration
+	first bool // of those to its query: it may have found names that later ones know, and so does not say what they take
 }
 
-// An answer is new for answerTime, and for answerShare times what it took to make.
+// An answer is new for answerTime, and for answerShare times what it took to make unless it is the first.
 const (
 	answerTime  = time.Second
 	answerShare = 500
@@ -34,10 +35,18 @@ const (
 func (a *answer) isNew() bool {
 	select {
 	case <-a.done:
-		return time.Since(a.made) < max(answerTime, answerShare*a.took)
+		return time.Since(a.made) < newFor(a.took, a.first)
 	default:
 		return true
 	}
+}
+
+// newFor returns how long something is new that has taken so long to make.
+func newFor(took time.Duration, first bool) time.Duration {
+	if first {
+		return answerTime
+	}
+	return max(answerTime, answerShare*took)
 }
 
 // maxAnswers is how many answers are kept.
@@ -56,7 +65,7 @@ func (s *answers) get(ctx context.Context, q page.Query, produce func(context.Co
 	s.mu.Lock()
 	a := s.kept[q]
 	if a == nil || !s.forever && !a.isNew() {
-		a = &answer{asked: time.Now(), done: make(chan struct{})}
+		a = &answer{asked: time.Now(), done: make(chan struct{}), first: a == nil}
 		if s.kept == nil {
 			s.kept = make(map[page.Query]*answer)
 		}

@@ -62,8 +62,9 @@ type Options struct {
 	Unreachable bool
 }
 
-// Handler returns a handler that serves the page of Proxies. Pass the outermost: their children, and the allocators below, are shown with them. It
-// serves what the end of a URL's path says, so that it can be mounted at any path that ends in a slash.
+// Handler returns a handler that serves the page of Proxies. Pass the outermost: their children, and the allocators below, are shown with them. One
+// that allocates from another that is passed too is shown below it, and counted once. The handler serves what the end of a URL's path says, so that
+// it can be mounted at any path that ends in a slash.
 //
 // Several goroutines may call the handler at once. It panics if there is no Proxy, or one is nil.
 func Handler(o Options, of ...*alloctrace.Proxy) http.Handler {

@@ -28,6 +28,7 @@ type live struct {
 	o       Options
 	proxies []*alloctrace.Proxy
 	names   []string // of them, all different
+	stacked map[*alloctrace.Proxy][]int
 	book    *page.Book
 	id      string
 	began   time.Time
@@ -58,6 +59,7 @@ type residence struct {
 }
 
 func newLive(o Options, of []*alloctrace.Proxy) *live {
+	of = distinct(of)
 	names, seen := make([]string, len(of)), make(map[string]bool)
 	for i, p := range of {
 		first := cmp.Or(text.Name(p.Name()), "Proxy")
@@ -67,7 +69,7 @@ func newLive(o Options, of []*alloctrace.Proxy) *live {
 		}
 		seen[names[i]] = true
 	}
-	l := &live{o: o, proxies: of, names: names, book: page.NewBook(), id: rand.Text(), began: time.Now(), sites: make(map[sampleKey]int)}
+	l := &live{o: o, proxies: of, names: names, stacked: stacked(of), book: page.NewBook(), id: rand.Text(), began: time.Now(), sites: make(map[sampleKey]int)}
 	l.lives = o.Profile != nil && o.Profile.Lifetimes() != nil // which costs little, as long as there are few blocks
 	return l
 }
@@ -200,8 +202,10 @@ func (l *live) Tick() *page.Tick {
 	now := time.Now()
 	t := &page.Tick{
 		ID: l.id, AtUS: l.us(now), Whole: true,
-		Node: []int{}, NodeLive: []int64{}, NodeAllocated: []int64{}, NodeFailures: []int64{},
-		Site: []int{}, SiteLive: []int64{}, SiteAllocated: []int64{},
+		Node: []int{}, Site: []int{}, SiteLive: []int64{}, SiteAllocated: []int64{},
+	}
+	for _, column := range t.NodeColumns() {
+		*column = []int64{}
 	}
 	nodes, sum := l.nodes()
 	t.Total = page.StatsOf(sum)
@@ -209,6 +213,8 @@ func (l *live) Tick() *page.Tick {
 		t.Node = append(t.Node, n.node)
 		t.NodeLive = append(t.NodeLive, n.stats.LiveBytes)
 		t.NodeAllocated = append(t.NodeAllocated, n.stats.AllocatedBytes)
+		t.NodeBlocks = append(t.NodeBlocks, n.stats.LiveBlocks)
+		t.NodePeak = append(t.NodePeak, n.stats.PeakBytes)
 		t.NodeFailures = append(t.NodeFailures, n.stats.Failures())
 	}
 	for _, s := range l.siteSums() {
@@ -281,6 +287,7 @@ type part[T any] struct {
 	value T
 	made  time.Time // zero if there is none
 	took  time.Duration
+	first bool
 	kept  bool
 }
 
@@ -288,9 +295,10 @@ type part[T any] struct {
 func (p *part[T]) get(produce func() T) T {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.made.IsZero() && time.Since(p.made) < max(answerTime, answerShare*p.took) {
+	if !p.made.IsZero() && time.Since(p.made) < newFor(p.took, p.first) {
 		return p.value
 	}
+	p.first = p.made.IsZero()
 	began := time.Now()
 	value := produce()
 	if p.kept {

@@ -3,6 +3,7 @@ package debugpage
 import (
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/counter"
@@ -18,21 +19,36 @@ type numbered struct {
 
 // nodes returns all nodes, parents first, and the sum of the Proxies that the page is of. A Proxy whose numbers cannot be read is left out.
 func (l *live) nodes() (all []numbered, sum counter.Stats) {
-	for i, p := range l.proxies {
-		n := numbered{node: l.book.Node(-1, l.names[i]), of: []*alloctrace.Proxy{p}}
+	return l.appendProxies(nil, nil, -1, nil)
+}
+
+// appendProxies appends the Proxies that allocate from one of those that are shown, or from none of them if that is nil, and returns their sum.
+// Taken are names that the parent's children have.
+func (l *live) appendProxies(all []numbered, from *alloctrace.Proxy, parent int, taken map[string]bool) ([]numbered, counter.Stats) {
+	var sum counter.Stats
+	for _, i := range l.stacked[from] {
+		p := l.proxies[i]
+		name := l.names[i]
+		for n := 2; taken[name]; n++ {
+			name = l.names[i] + "#" + strconv.Itoa(n)
+		}
+		n := numbered{node: l.book.Node(parent, name), of: []*alloctrace.Proxy{p}}
 		if sources.Try(func() error { n.stats = p.Stats(); return nil }) != nil {
 			continue
 		}
-		sum = sum.Add(n.stats)
-		all = l.appendChildren(append(all, n), n)
+		var above counter.Stats
+		all, above = l.appendChildren(append(all, n), n)
+		sum = sum.Add(withFailures(n.stats, above))
 	}
 	return all, sum
 }
 
-// appendChildren appends the children of a node, and theirs. Those whose names the page has no room for are one.
-func (l *live) appendChildren(all []numbered, of numbered) []numbered {
+// appendChildren appends the children of a node, and theirs, and the Proxies that allocate from them or from the node, and returns the sum of these.
+// Children whose names the page has no room for are one.
+func (l *live) appendChildren(all []numbered, of numbered) (list []numbered, above counter.Stats) {
 	alive := make(map[string][]*alloctrace.Proxy)
 	children := make(map[int]*numbered)
+	taken := make(map[string]bool)
 	for _, p := range of.of {
 		var stats map[string]counter.Stats
 		if sources.Try(func() error { stats = p.ChildStats(); return nil }) != nil {
@@ -43,6 +59,7 @@ func (l *live) appendChildren(all []numbered, of numbered) []numbered {
 		}
 		for _, name := range slices.Sorted(maps.Keys(stats)) {
 			node := l.book.Node(of.node, name)
+			taken[name] = true
 			c := children[node]
 			if c == nil {
 				c = &numbered{node: node}
@@ -53,10 +70,16 @@ func (l *live) appendChildren(all []numbered, of numbered) []numbered {
 			delete(alive, name)
 		}
 	}
+	var more counter.Stats
 	for _, node := range slices.Sorted(maps.Keys(children)) {
-		all = l.appendChildren(append(all, *children[node]), *children[node])
+		all, more = l.appendChildren(append(all, *children[node]), *children[node])
+		above = above.Add(more)
 	}
-	return all
+	for _, p := range of.of {
+		all, more = l.appendProxies(all, p, of.node, taken)
+		above = above.Add(more)
+	}
+	return all, above
 }
 
 // limit returns the limit of a node's only Proxy, -1 if there is none.

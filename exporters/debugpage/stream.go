@@ -12,7 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/sources"
 )
 
-// A hub makes one Tick a second for all who look. Its goroutine runs while there are any.
+// A hub makes one Tick a second for all who look, less often if one takes more than a five-hundredth of that. Its goroutine runs while there are any.
 type hub struct {
 	source  page.Ticker
 	watched func(bool)
@@ -34,11 +34,17 @@ type ticked struct {
 	change, all []byte // JSON; change is nil if there was none before; all is made when somebody needs it
 }
 
-// tickTime is how often there is a Tick: less often if it takes more than a five-hundredth of that.
-const tickTime = time.Second
-
 // writeTime is how long a looker has to take an event.
 const writeTime = 30 * time.Second
+
+// aliveTime is how often a looker is told that the program is there, for one in which a Tick takes long has them seldom.
+const aliveTime = 5 * time.Second
+
+// An event without data would be none.
+var (
+	aliveEvent = []byte("event: alive\ndata: 0\n\n")
+	endsEvent  = []byte("event: ends\ndata: 0\n\n") // that there is no more, and the browser is to ask again
+)
 
 // begin adds a looker.
 func (h *hub) begin() {
@@ -72,7 +78,7 @@ func (h *hub) run(stop, before, ended chan struct{}) {
 	defer h.watched(false)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-stop:
 			return
@@ -83,7 +89,7 @@ func (h *hub) run(stop, before, ended chan struct{}) {
 			h.advance(h.source.Tick(), stop)
 			return nil
 		})
-		timer.Reset(max(tickTime, answerShare*time.Since(began)))
+		timer.Reset(newFor(time.Since(began), first))
 	}
 }
 
@@ -138,14 +144,22 @@ func encoded(t *page.Tick) []byte {
 func change(was, is *page.Tick) *page.Tick {
 	t := *is
 	t.Whole = false
-	t.Node, t.NodeLive, t.NodeAllocated, t.NodeFailures = []int{}, []int64{}, []int64{}, []int64{}
-	t.Site, t.SiteLive, t.SiteAllocated = []int{}, []int64{}, []int64{}
+	t.Node, t.Site, t.SiteLive, t.SiteAllocated = []int{}, []int{}, []int64{}, []int64{}
+	before, all, changed := was.NodeColumns(), is.NodeColumns(), t.NodeColumns()
+	for i := range changed {
+		*changed[i] = []int64{}
+	}
 	nodes := rowsOf(was.Node)
 	for row, node := range is.Node {
 		old, ok := nodes[node]
-		if !ok || was.NodeLive[old] != is.NodeLive[row] || was.NodeAllocated[old] != is.NodeAllocated[row] || was.NodeFailures[old] != is.NodeFailures[row] {
+		for i := range all {
+			ok = ok && (*before[i])[old] == (*all[i])[row]
+		}
+		if !ok {
 			t.Node = append(t.Node, node)
-			t.NodeLive, t.NodeAllocated, t.NodeFailures = append(t.NodeLive, is.NodeLive[row]), append(t.NodeAllocated, is.NodeAllocated[row]), append(t.NodeFailures, is.NodeFailures[row])
+			for i := range all {
+				*changed[i] = append(*changed[i], (*all[i])[row])
+			}
 		}
 	}
 	sites := rowsOf(was.Site)
@@ -187,30 +201,44 @@ func (h *hub) shutdown(r *http.Request) <-chan struct{} {
 	return down
 }
 
-// serve sends Ticks until the client goes away, or the server shuts down.
+// serve sends Ticks until the client goes away, or the server shuts down. What is in front of the handler may keep an answer until it has ended, as
+// http.TimeoutHandler does: then one Tick is an answer.
 func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
+	flushes := control.Flush() == nil
 	down := h.shutdown(r)
 	h.begin()
 	defer h.end()
+	alive := time.NewTicker(aliveTime)
+	defer alive.Stop()
 	var serial int64 = -1
-	for {
+	for beat := false; ; {
 		event, now, next := h.after(serial)
+		if event == nil && beat {
+			event = aliveEvent
+		}
 		if event != nil {
 			serial = now
 			_ = control.SetWriteDeadline(time.Now().Add(writeTime)) // else the server's holds, and the browser asks again after it
 			if _, err := w.Write(event); err != nil {
 				return
 			}
+			if !flushes {
+				_, _ = w.Write(endsEvent) // or the client has gone
+				return
+			}
 			if err := control.Flush(); err != nil {
 				return
 			}
 		}
+		beat = false
 		select {
 		case <-next:
+		case <-alive.C:
+			beat = true
 		case <-r.Context().Done():
 			return
 		case <-down:

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,13 +30,16 @@ import (
 // A slow is a Source that counts what it is asked, and takes its time.
 type slow struct {
 	takes          time.Duration
-	panics         int64 // the Tick that does
+	first          time.Duration // takes the first answer, and the first Tick
+	panics         int64         // the Tick that does
 	ticks, answers atomic.Int64
 	watched        atomic.Int64 // how often somebody began to look, less how often nobody did any more
 }
 
 func (s *slow) Answer(ctx context.Context, q page.Query) (any, error) {
-	s.answers.Add(1)
+	if s.answers.Add(1) == 1 {
+		time.Sleep(s.first)
+	}
 	time.Sleep(s.takes)
 	switch q.N {
 	case 13:
@@ -48,11 +52,14 @@ func (s *slow) Answer(ctx context.Context, q page.Query) (any, error) {
 
 func (s *slow) Tick() *page.Tick {
 	n := s.ticks.Add(1)
+	if n == 1 {
+		time.Sleep(s.first)
+	}
 	time.Sleep(s.takes)
 	if n == s.panics {
 		panic("an allocator of the user's")
 	}
-	return &page.Tick{AtUS: n, Whole: true, Node: []int{0, 1}, NodeLive: []int64{n, 7}, NodeAllocated: []int64{n, 7}, NodeFailures: []int64{0, 0}, Site: []int{4}, SiteLive: []int64{n / 2}, SiteAllocated: []int64{3}}
+	return &page.Tick{AtUS: n, Whole: true, Node: []int{0, 1}, NodeLive: []int64{n, 7}, NodeAllocated: []int64{n, 7}, NodeBlocks: []int64{1, 1}, NodePeak: []int64{n, 7}, NodeFailures: []int64{0, 0}, Site: []int{4}, SiteLive: []int64{n / 2}, SiteAllocated: []int64{3}}
 }
 
 func (s *slow) Watched(is bool) {
@@ -78,6 +85,24 @@ func ask(h http.Handler, path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
+}
+
+// ticksOf returns the events of a stream that are Ticks.
+func ticksOf(stream string) []string {
+	return slices.DeleteFunc(strings.Split(strings.TrimSuffix(stream, "\n\n"), "\n\n"), func(event string) bool { return event == "event: alive\ndata: 0" })
+}
+
+// TestAlive: who looks at a program whose Ticks are rare is told that it is there.
+func TestAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{takes: time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		stream := look(ctx, newServer(s, page.Access{}))
+		if all, ticks := strings.Count(stream, "\n\n"), len(ticksOf(stream)); ticks != 2 || all < 60 || all > 64 {
+			t.Errorf("%d events were sent in five minutes, and %d of them are Ticks, want one in five seconds and 2", all, ticks)
+		}
+	})
 }
 
 // TestNobodyLooks: what a page does is none of the program's cost before somebody looks, and after.
@@ -112,7 +137,7 @@ func TestManyLook(t *testing.T) {
 	for takes, want := range map[time.Duration]struct{ ticks, answers int64 }{
 		0:                     {300, 300}, // a second each
 		20 * time.Millisecond: {30, 30},   // ten seconds each
-		2 * time.Second:       {1, 1},
+		2 * time.Second:       {2, 2},     // the first one does not say what later ones take
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &slow{takes: takes}
@@ -143,6 +168,27 @@ func TestManyLook(t *testing.T) {
 	}
 }
 
+// TestFirstFindsNames: the first answer and the first Tick take long, for they find the names of sites. Later ones do not, and so they are not late.
+func TestFirstFindsNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{first: 3 * time.Second, takes: time.Millisecond}
+		h := newServer(s, page.Access{})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() { look(ctx, h) })
+		synctest.Wait()
+		for ctx.Err() == nil {
+			ask(h, "/api/snapshot")
+			time.Sleep(5 * time.Second) // as the page does
+		}
+		all.Wait()
+		if ticks, answers := s.ticks.Load(), s.answers.Load(); ticks < 16 || answers != 4 {
+			t.Errorf("in 20 seconds there were %d ticks and %d answers, want 16 and 4", ticks, answers)
+		}
+	})
+}
+
 // TestChanges: who adds up the changes of a stream has what a whole Tick says, whenever it began.
 func TestChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -156,7 +202,7 @@ func TestChanges(t *testing.T) {
 				time.Sleep(time.Duration(i) * 2300 * time.Millisecond)
 				var at int64
 				nodes, sites := map[int]int64{}, map[int]int64{}
-				events := strings.Split(strings.TrimSuffix(look(ctx, h), "\n\n"), "\n\n")
+				events := ticksOf(look(ctx, h))
 				for n, event := range events {
 					var tick page.Tick
 					if err := json.Unmarshal([]byte(strings.TrimPrefix(event, "event: tick\ndata: ")), &tick); err != nil {

@@ -209,11 +209,18 @@ type Tick struct {
 	Node          []int   `json:"node"`
 	NodeLive      []int64 `json:"node_live"` // bytes, children included
 	NodeAllocated []int64 `json:"node_allocated"`
+	NodeBlocks    []int64 `json:"node_blocks"` // that are live
+	NodePeak      []int64 `json:"node_peak"`   // bytes
 	NodeFailures  []int64 `json:"node_failures"`
 
 	Site          []int   `json:"site"`
 	SiteLive      []int64 `json:"site_live"`
 	SiteAllocated []int64 `json:"site_allocated"`
+}
+
+// NodeColumns returns where the columns of nodes are.
+func (t *Tick) NodeColumns() [5]*[]int64 {
+	return [...]*[]int64{&t.NodeLive, &t.NodeAllocated, &t.NodeBlocks, &t.NodePeak, &t.NodeFailures}
 }
 
 // Blocks are columns of the live blocks that were sampled, the oldest first.
@@ -359,7 +366,7 @@ type Leaks struct {
 	Caution string `json:"caution"`  // a sentence to be shown with it: that a block is live does not say that it leaks
 
 	// Suspicion is 3 where something says that blocks are not given back: blocks have been added for as long as it was looked at, and none was freed;
-	// 2 where more were added than freed; 1 where blocks have lived longer than any that was freed; 0 where nothing does.
+	// 2 where more were added than freed, by more than chance; 1 where blocks have lived longer than any that was freed; 0 where nothing does.
 	Suspicion []int    `json:"suspicion"`
 	Why       []string `json:"why"` // a sentence for it; "" if Suspicion is 0
 
@@ -369,6 +376,7 @@ type Leaks struct {
 	Before     []int64 `json:"before"`    // bytes that were live at SinceUS
 	Freed      []int64 `json:"freed"`     // of those, what was freed
 	Added      []int64 `json:"added"`     // bytes that were allocated since, and are live
+	Noise      []int64 `json:"noise"`     // so many bytes more can be chance, of a site that goes up and down; null of a recording
 	OldestUS   []int64 `json:"oldest_us"` // when its oldest live block was allocated
 	NewestUS   []int64 `json:"newest_us"`
 	LongestUS  []int64 `json:"longest_us"` // the longest life of a block that was freed; -1 if none was; null if it is not known

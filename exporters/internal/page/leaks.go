@@ -13,7 +13,7 @@ type Leak struct {
 	Suspicion                               int
 	Why                                     string
 	Live, LiveBlocks                        int64
-	Before, Freed, Added                    int64
+	Before, Freed, Added, Noise             int64
 	OldestUS, NewestUS, LongestUS, Outlived int64
 	Quarters                                []int64
 }
@@ -29,6 +29,8 @@ func NewLeaks(rows []Leak, lifetimes, quarters bool) *Leaks {
 	}
 	if quarters {
 		l.Quarters = [][]int64{}
+	} else {
+		l.Noise = []int64{}
 	}
 	for _, r := range rows {
 		l.Suspicion, l.Why, l.Site = append(l.Suspicion, r.Suspicion), append(l.Why, r.Why), append(l.Site, r.Site)
@@ -40,6 +42,8 @@ func NewLeaks(rows []Leak, lifetimes, quarters bool) *Leaks {
 		}
 		if quarters {
 			l.Quarters = append(l.Quarters, r.Quarters)
+		} else {
+			l.Noise = append(l.Noise, r.Noise)
 		}
 	}
 	return l
