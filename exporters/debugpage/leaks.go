@@ -73,7 +73,9 @@ func (l *live) leaks() *page.Leaks {
 		if of := lives[site]; of != nil {
 			row.LongestUS, row.Outlived = of.us, of.outlived
 		}
-		row.Suspicion, row.Why = suspect(&g, max(allocated[site]-mark.allocated[site], g.Added.Bytes), row.LongestUS, row.Outlived)
+		since := max(allocated[site]-mark.allocated[site], g.Added.Bytes)
+		row.Noise = noise(&g, since)
+		row.Suspicion, row.Why = suspect(&g, since, row.Noise, row.LongestUS, row.Outlived)
 		rows = append(rows, row)
 	}
 	slices.SortStableFunc(rows, func(a, b page.Leak) int {
@@ -110,14 +112,32 @@ func longestOf(l *heapprofile.Lifetime) *longest {
 // fewBlocks are too few to say anything.
 const fewBlocks = 3
 
+// chance is how many standard errors a change is to be larger than, for it to be none of a thousand sites that go up and down.
+const chance = 4
+
+// noise returns by how many bytes a site can change by chance: one that frees as much as it allocates, blocks of different sizes, now and then. It is 0
+// for one that has freed nothing.
+func noise(g *heapprofile.SiteGrowth, allocated int64) int64 {
+	if g.Freed.Bytes == 0 && allocated == g.Added.Bytes {
+		return 0
+	}
+	variance := float64(g.Error) * float64(g.Error)
+	for _, a := range []heapprofile.Amount{g.Added, g.Freed} {
+		if a.Blocks > 0 {
+			variance += float64(a.Bytes) * float64(a.Bytes) / float64(a.Blocks)
+		}
+	}
+	return chance * rounded(variance)
+}
+
 // suspect says how suspicious a site is that has allocated so many bytes since the mark, and why.
-func suspect(g *heapprofile.SiteGrowth, allocated, longestUS, outlived int64) (suspicion int, why string) {
+func suspect(g *heapprofile.SiteGrowth, allocated, noise, longestUS, outlived int64) (suspicion int, why string) {
 	change := g.Change()
 	switch {
 	case g.Added.Blocks < fewBlocks || change <= 0:
 	case g.Freed.Bytes == 0 && allocated == g.Added.Bytes:
 		return 3, fmt.Sprintf("%s more in %s since the mark, and none was freed", counter.FormatBytes(g.Added.Bytes), blocks(g.Added.Blocks))
-	case change >= allocated/20:
+	case change >= allocated/20 && change > noise:
 		return 2, fmt.Sprintf("%s more since the mark: %s was allocated, and %s freed",
 			counter.FormatBytes(change), counter.FormatBytes(allocated), counter.FormatBytes(max(0, allocated-change)))
 	}

@@ -391,12 +391,18 @@ func suspectLeak(k *history.Leak) (suspicion int, why string) {
 	switch {
 	case k.Grows && k.Freed.Blocks == 0:
 		return 3, fmt.Sprintf("more was live after each quarter, and none of %s was released", number(k.Allocated.Blocks, "block"))
-	case k.Grows && k.Quarters[3]-k.Quarters[2] >= k.Quarters[3]/20: // what has only been filled varies a little
+	case k.Grows && k.Quarters[3]-k.Quarters[2] >= k.Quarters[3]/20 && float64(k.Quarters[3]-k.Quarters[0]) > noise(k): // what has only been filled varies a little
 		return 2, fmt.Sprintf("more was live after each quarter: %s were released of %s", number(k.Freed.Blocks, "block"), number(k.Allocated.Blocks, "block"))
 	case k.Outlived > 0:
 		return 1, fmt.Sprintf("%s lived longer than any that was released, which was after %s at most", have(k.Outlived), since(k.Longest))
 	}
 	return 0, ""
+}
+
+// noise returns by how many bytes a site can grow by chance that has live blocks of different sizes in the place of as many others: four standard errors,
+// as for the page of a program.
+func noise(k *history.Leak) float64 {
+	return 4 * float64(k.Live.Bytes) * math.Sqrt(2/float64(max(1, k.Live.Blocks)))
 }
 
 func have(n int64) string {
