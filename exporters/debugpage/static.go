@@ -15,7 +15,7 @@ import (
 
 // dist is the browser side, as web/build.mjs builds it of web/src.
 //
-//go:embed web/dist/index.html web/dist/app.js web/dist/app.css
+//go:embed web/dist/index.html web/dist/app.js web/dist/stream.js web/dist/app.css
 var dist embed.FS
 
 // A file is one of dist.
@@ -27,6 +27,7 @@ type file struct {
 var fileTypes = map[string]string{
 	"index.html": "text/html; charset=utf-8",
 	"app.js":     "text/javascript; charset=utf-8",
+	"stream.js":  "text/javascript; charset=utf-8",
 	"app.css":    "text/css; charset=utf-8",
 }
 
@@ -63,10 +64,10 @@ func serveFile(w http.ResponseWriter, r *http.Request, name string) {
 	writePacked(w, r, f.packed)
 }
 
-// writePacked writes gzip'ed data, or what it is of if the client does not take that.
+// writePacked writes gzip'ed data, or what it is of if the client does not take that, or what is in front of the handler packs it.
 func writePacked(w http.ResponseWriter, r *http.Request, packed []byte) {
 	w.Header().Set("Vary", "Accept-Encoding")
-	if takesGzip(r) {
+	if takesGzip(r) && w.Header().Get("Content-Encoding") == "" {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Set("Content-Length", fmt.Sprint(len(packed)))
 		_, _ = w.Write(packed) // the client has gone

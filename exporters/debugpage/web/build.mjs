@@ -44,8 +44,11 @@ const files = {
   ],
   format: 'iife',
 };
+// The worker is a file of its own, for it runs without the page. It has none of the packages.
+const worker = { entryPoints: [{ in: 'src/streamworker.ts', out: 'stream' }], format: 'iife' };
 const { metafile } = await build({ ...options, ...files, write: false });
 const footer = await licences(metafile);
 await mkdir(out, { recursive: true });
 await build({ ...options, ...files, footer: { js: footer, css: footer } });
+await build({ ...options, ...worker });
 await copyFile(join(here, 'src/index.html'), join(out, 'index.html'));

@@ -1,5 +1,6 @@
 // The tree of calls of a flame graph, from sites and a number of each.
 
+import { legible } from './format';
 import type { Tables } from './tables';
 
 export interface Flame {
@@ -30,7 +31,7 @@ export function flameTree(tables: Tables, amounts: Amount[]): Flame {
     at.value += size;
     at.net += value;
     const frames = tables.frames(site);
-    const names = frames.length > 0 ? [] : [{ fn: tables.owner(site) || 'unknown place', place: '' }];
+    const names = frames.length > 0 ? [] : [{ fn: legible(tables.owner(site)) || 'unknown place', place: '' }];
     for (let i = frames.length - 1; i >= 0; i--) {
       const { fn, file, line } = tables.frame(frames[i] as number);
       names.push({ fn, place: `${file}:${line}` });

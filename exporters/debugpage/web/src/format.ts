@@ -124,3 +124,17 @@ export function parseSize(typed: string): number | null {
   const power = ['', 'k', 'm', 'g', 't'].indexOf((found[2] ?? '').toLowerCase());
   return Number(found[1]) * 1024 ** power;
 }
+
+const longest = 100; // characters of a name
+const invisible = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+const rightToLeft = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+// legible is a name of the program for people: one that is very long without its middle, without what has no form or turns the text around it, and
+// apart from that text where it is written from right to left.
+export function legible(name: string): string {
+  let shown = name.replace(invisible, '\ufffd');
+  const characters = [...shown];
+  if (characters.length > longest) shown = `${characters.slice(0, 60).join('')} … ${characters.slice(-35).join('')}`;
+  if (name !== '' && shown.trim() === '') return `“${shown}”`;
+  return rightToLeft.test(shown) ? `\u2068${shown}\u2069` : shown;
+}

@@ -2,17 +2,18 @@
 // Steps become twice as long when there are too many, so that a page that is open for days takes no more memory.
 
 import type { Tables } from './tables';
+import { SiteHistory } from './sitehistory';
+import { maxSteps, Series } from './series';
 import type { By, SiteColumns, Snapshot, Stats, Tick, Timeline, TimelineGroup } from './types';
 
-const maxSteps = 1200;
 const maxGroups = 200;
 const recentTicks = 10;
 
-// Series are numbers of one thing at each step; what is not told of stays as it was.
-class Series {
-  live = new Float64Array(maxSteps);
-  allocated = new Float64Array(maxSteps);
-  last = { live: 0, allocated: 0 };
+// NodeFigures are what the last tick says of a node beside its bytes.
+export interface NodeFigures {
+  blocks: number;
+  peak: number;
+  failures: number;
 }
 
 export class History {
@@ -21,98 +22,82 @@ export class History {
   steps = 0;
   recent: { atUS: number; total: Stats }[] = []; // of the last ticks, the oldest first
   private times = new Float64Array(maxSteps); // of the tick that a step is of
-  private total = new Series();
+  private total = new Series(0);
   private nodes = new Map<number, Series>();
-  private sites = new Map<number, Series>();
+  private figures = new Map<number, NodeFigures>();
+  private sites = new SiteHistory();
 
   add(tick: Tick): void {
-    if (this.steps === 0) this.beginUS = tick.at_us;
+    const first = this.steps === 0;
+    if (first) this.beginUS = tick.at_us;
     let step = Math.floor((tick.at_us - this.beginUS) / this.stepUS + 0.5);
     while (step >= maxSteps) {
       this.halve();
       step = Math.floor((tick.at_us - this.beginUS) / this.stepUS + 0.5);
     }
-    if (tick.whole) {
-      for (const series of [...this.nodes.values(), ...this.sites.values()]) series.last.live = 0;
-    }
+    step = Math.max(step, this.steps - 1);
+    if (tick.whole) for (const series of this.nodes.values()) series.last = { ...series.last, live: 0 };
     this.total.last = { live: tick.total.live, allocated: tick.total.allocated };
-    this.note(this.nodes, tick.node, tick.node_live, tick.node_allocated);
-    this.note(this.sites, tick.site, tick.site_live, tick.site_allocated);
-    for (const series of this.all()) this.write(series, Math.max(step, this.steps - 1));
+    tick.node.forEach((node, i) => {
+      let series = this.nodes.get(node);
+      if (!series) this.nodes.set(node, (series = new Series(step)));
+      series.last = { live: tick.node_live[i] ?? 0, allocated: tick.node_allocated[i] ?? 0 };
+      this.figures.set(node, { blocks: tick.node_blocks[i] ?? 0, peak: tick.node_peak[i] ?? 0, failures: tick.node_failures[i] ?? 0 });
+    });
+    this.sites.note(tick, step);
+    if (first) {
+      for (const series of [this.total, ...this.nodes.values()]) series.first = series.last;
+      this.sites.opened();
+    }
+    for (const series of this.all()) series.write(step, this.steps);
     for (let i = this.steps; i < step; i++) this.times[i] = this.beginUS + i * this.stepUS;
-    this.times[Math.max(step, this.steps - 1)] = tick.at_us;
+    this.times[step] = tick.at_us;
     this.steps = Math.max(step + 1, this.steps);
     this.recent = [...this.recent.slice(-recentTicks), { atUS: tick.at_us, total: tick.total }];
+  }
+
+  // prune gives up the steps of sites that hold little, if there are very many: of these the sum is kept, by owner. Their names must be known.
+  prune(tables: Tables): void {
+    this.sites.prune(tables, this.steps);
   }
 
   private *all(): Iterable<Series> {
     yield this.total;
     yield* this.nodes.values();
-    yield* this.sites.values();
-  }
-
-  private note(to: Map<number, Series>, ids: number[], live: number[], allocated: number[]): void {
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i] as number;
-      let series = to.get(id);
-      if (!series) to.set(id, (series = new Series()));
-      series.last = { live: live[i] ?? 0, allocated: allocated[i] ?? 0 };
-    }
-  }
-
-  // write fills the steps from the last one to this one, those in between with what a line between them says: a busy program has fewer ticks.
-  // A step has the most live bytes of its ticks, and the latest sum of those allocated.
-  private write(series: Series, step: number): void {
-    const from = Math.max(0, this.steps - 1);
-    const { live, allocated } = this.steps > 0 ? { live: series.live[from] ?? 0, allocated: series.allocated[from] ?? 0 } : series.last;
-    for (let i = this.steps; i <= step; i++) {
-      const part = step > from ? (i - from) / (step - from) : 1;
-      series.live[i] = Math.round(live + part * (series.last.live - live));
-      series.allocated[i] = Math.round(allocated + part * (series.last.allocated - allocated));
-    }
-    if (step === this.steps - 1) {
-      series.live[step] = Math.max(series.live[step] ?? 0, series.last.live);
-      series.allocated[step] = series.last.allocated;
-    }
+    yield* this.sites.series();
   }
 
   private halve(): void {
-    for (const { live, allocated } of this.all()) {
-      for (let i = 0; i < this.steps / 2; i++) {
-        const second = Math.min(2 * i + 1, this.steps - 1);
-        live[i] = Math.max(live[2 * i] as number, live[second] as number);
-        allocated[i] = allocated[second] as number;
-      }
-    }
+    for (const series of this.all()) series.halve(this.steps);
     for (let i = 0; i < this.steps / 2; i++) this.times[i] = this.times[Math.min(2 * i + 1, this.steps - 1)] as number;
     this.steps = Math.ceil(this.steps / 2);
     this.stepUS *= 2;
   }
 
-  // sitesAt are the sites as they were at a moment.
-  sitesAt(us: number): SiteColumns {
-    const step = this.stepAt(us),
-      sites = [...this.sites.keys()];
-    return columns(
-      sites,
-      sites.map((site) => this.sites.get(site)?.live[step] ?? 0),
-      sites.map((site) => this.sites.get(site)?.allocated[step] ?? 0),
-    );
+  // opened are the sites as they were when the page was opened.
+  opened(): SiteColumns {
+    return this.sites.columns('first');
   }
 
-  // siteAllocated is about how many bytes a site has allocated between two moments.
-  siteAllocated(site: number, fromUS: number, toUS: number): number {
+  // latest are the sites as the last tick has them.
+  latest(): SiteColumns {
+    return this.sites.columns('last');
+  }
+
+  // siteAllocated is about how many bytes a site has allocated between two moments, null if that is not known.
+  siteAllocated(site: number, fromUS: number, toUS: number): number | null {
     const series = this.sites.get(site);
-    return series ? this.allocatedAt(series, toUS) - this.allocatedAt(series, fromUS) : 0;
+    return series ? this.allocatedAt(series, toUS) - this.allocatedAt(series, fromUS) : null;
   }
 
   // allocatedAt is between two steps what a line between them says.
   private allocatedAt(series: Series, us: number): number {
     let step = 1;
     while (step < this.steps && (this.times[step] as number) < us) step++;
-    if (step >= this.steps) return series.allocated[this.steps - 1] as number;
+    if (step >= this.steps) return series.at(this.steps - 1).allocated;
     const [begin, end] = this.times.subarray(step - 1, step + 1) as unknown as [number, number];
-    const [before, after] = series.allocated.subarray(step - 1, step + 1) as unknown as [number, number];
+    const before = series.at(step - 1).allocated,
+      after = series.at(step).allocated;
     return before + (after - before) * Math.max(0, Math.min(1, (us - begin) / (end - begin)));
   }
 
@@ -121,40 +106,30 @@ export class History {
     return this.lastOf(this.nodes.get(node), most);
   }
 
-  // latest are the sites as the last tick has them.
-  latest(): SiteColumns {
-    const all = [...this.sites];
-    return columns(
-      all.map(([site]) => site),
-      all.map(([, series]) => series.last.live),
-      all.map(([, series]) => series.last.allocated),
-    );
-  }
-
   siteValues(site: number, most: number): number[] {
     return this.lastOf(this.sites.get(site), most);
   }
 
   private lastOf(series: Series | undefined, most: number): number[] {
-    return series ? Array.from(series.live.subarray(Math.max(0, this.steps - most), this.steps)) : [];
+    return series ? series.values(Math.max(0, this.steps - most), this.steps) : [];
+  }
+
+  // node is what the last tick says of one.
+  node(node: number): (NodeFigures & { live: number; allocated: number }) | null {
+    const series = this.nodes.get(node),
+      figures = this.figures.get(node);
+    return series && figures ? { ...figures, ...series.last } : null;
   }
 
   // nodeRate is how many bytes a node has allocated in a second, over the last time.
   nodeRate(node: number, overUS: number): number {
-    return this.rate(this.nodes.get(node), overUS);
-  }
-
-  private rate(series: Series | undefined, overUS: number): number {
-    const steps = Math.min(this.steps - 1, Math.max(1, Math.round(overUS / this.stepUS)));
+    const series = this.nodes.get(node),
+      steps = Math.min(this.steps - 1, Math.max(1, Math.round(overUS / this.stepUS)));
     if (!series || steps < 1) return 0;
-    const last = series.allocated[this.steps - 1] as number,
-      before = series.allocated[this.steps - 1 - steps] as number;
+    const last = series.at(this.steps - 1).allocated,
+      before = series.at(this.steps - 1 - steps).allocated;
     const us = (this.times[this.steps - 1] as number) - (this.times[this.steps - 1 - steps] as number);
     return us > 0 ? (last - before) / (us / 1e6) : 0;
-  }
-
-  private stepAt(us: number): number {
-    return Math.max(0, Math.min(this.steps - 1, Math.round((us - this.beginUS) / this.stepUS)));
   }
 
   // upToDate is a snapshot with what the last ticks say of its totals.
@@ -178,78 +153,89 @@ export class History {
   timeline(by: By, tables: Tables): Timeline {
     const groups = by === 'child' ? this.children(tables) : by === 'site' ? this.bySite() : this.byOwner(tables);
     groups.sort((a, b) => b.peak - a.peak);
-    if (groups.length > maxGroups) groups.push(sum(groups.splice(maxGroups - 1), this.steps));
+    const rest = groups.filter((group) => group.rest > 0),
+      own = groups.filter((group) => group.rest === 0);
+    if (rest.length > 0 || own.length > maxGroups) {
+      rest.push(...own.splice(maxGroups - 1));
+      own.push(together(rest, this.steps));
+    }
     return {
       known: { texts: 0, frames: 0, sites: 0, nodes: 0 },
       by,
       begin_us: this.beginUS,
       step_us: this.stepUS,
-      total: this.group(-1, '', ...this.values(this.total)).values,
-      groups,
+      total: this.group(-1, '', this.total).values,
+      groups: own,
     };
   }
 
-  // values are the live bytes of a series at each step, and now.
-  private values(series: Series): [number[], number] {
-    return [Array.from(series.live.subarray(0, this.steps)), series.last.live];
-  }
-
-  // group has the most live bytes of each step, and of the last one, which is not over, those of now.
-  private group(site: number, name: string, values: number[], now: number): TimelineGroup {
-    const peak = values.reduce((a, b) => Math.max(a, b), 0);
-    if (values.length > 0) values[values.length - 1] = now;
-    return { site, name, rest: 0, peak, values };
+  // group has the most live bytes of each step; but of the first one those when the page was opened, and of the last one, which is not over,
+  // those of now.
+  private group(site: number, name: string, ...of: Series[]): TimelineGroup {
+    const values = new Array<number>(this.steps).fill(0);
+    const ends = { first: 0, last: 0 };
+    for (const series of of) {
+      series.values(0, this.steps).forEach((value, i) => (values[i] = (values[i] as number) + value));
+      ends.first += series.first.live;
+      ends.last += series.last.live;
+    }
+    return { site, name, rest: 0, ...ended(values, ends.first, ends.last) };
   }
 
   private bySite(): TimelineGroup[] {
-    return [...this.sites].map(([site, series]) => this.group(site, '', ...this.values(series)));
+    const groups = [...this.sites.own()].map(([site, series]) => this.group(site, '', series));
+    const { rest, count } = this.sites.others();
+    if (count > 0) groups.push({ ...this.group(-1, '', ...rest.values()), rest: count });
+    return groups;
   }
 
   private byOwner(tables: Tables): TimelineGroup[] {
-    const owners = new Map<string, [number[], number]>();
-    for (const [site, series] of this.sites) {
-      const owner = tables.owner(site),
-        sum = owners.get(owner);
-      if (sum) owners.set(owner, [sum[0].map((value, i) => value + (series.live[i] as number)), sum[1] + series.last.live]);
-      else owners.set(owner, this.values(series));
-    }
-    return [...owners].map(([owner, [values, now]]) => this.group(-1, owner, values, now));
+    const owners = new Map<string, Series[]>();
+    const put = (owner: string, series: Series) => {
+      const list = owners.get(owner);
+      if (list) list.push(series);
+      else owners.set(owner, [series]);
+    };
+    for (const [site, series] of this.sites.own()) put(tables.owner(site), series);
+    const { rest, ownerless } = this.sites.others();
+    for (const [owner, series] of rest) if (owner !== null) put(owner, series);
+    const groups = [...owners].map(([owner, list]) => this.group(-1, owner, ...list));
+    const others = rest.get(null);
+    if (others) groups.push({ ...this.group(-1, '', others), rest: ownerless });
+    return groups;
   }
 
   // children are the nodes without what their children have, so that the groups add up.
   private children(tables: Tables): TimelineGroup[] {
-    const own = new Map<number, [number[], number]>();
-    for (const [node, series] of this.nodes) own.set(node, this.values(series));
+    const own = new Map<number, { values: number[]; first: number; last: number }>();
+    for (const [node, series] of this.nodes)
+      own.set(node, { values: series.values(0, this.steps), first: series.first.live, last: series.last.live });
     for (const [node, series] of this.nodes) {
       const parent = own.get(tables.parent(node));
       if (!parent) continue;
-      for (let i = 0; i < this.steps; i++) parent[0][i] = Math.max(0, (parent[0][i] as number) - (series.live[i] as number));
-      parent[1] = Math.max(0, parent[1] - series.last.live);
+      series.values(0, this.steps).forEach((value, i) => (parent.values[i] = Math.max(0, (parent.values[i] as number) - value)));
+      parent.first = Math.max(0, parent.first - series.first.live);
+      parent.last = Math.max(0, parent.last - series.last.live);
     }
-    return [...own].map(([node, [values, now]]) => this.group(-1, tables.path(node), values, now));
+    return [...own].map(([node, { values, first, last }]) => ({
+      site: -1,
+      name: tables.path(node),
+      rest: 0,
+      ...ended(values, first, last),
+    }));
   }
 }
 
-function sum(groups: TimelineGroup[], steps: number): TimelineGroup {
+function ended(values: number[], first: number, last: number): { values: number[]; peak: number } {
+  const peak = values.reduce((a, b) => Math.max(a, b), 0);
+  if (values.length > 1) values[0] = first;
+  if (values.length > 0) values[values.length - 1] = last;
+  return { values, peak };
+}
+
+function together(groups: TimelineGroup[], steps: number): TimelineGroup {
   const values = new Array<number>(steps).fill(0);
-  for (const group of groups) {
-    for (let i = 0; i < steps; i++) values[i] = (values[i] as number) + (group.values[i] as number);
-  }
-  return { site: -1, name: '', rest: groups.length, peak: values.reduce((a, b) => Math.max(a, b), 0), values };
-}
-
-// columns are those of sites of which nothing else is known.
-export function columns(site: number[], live: number[], allocated: number[]): SiteColumns {
-  return {
-    site,
-    live,
-    live_blocks: [],
-    live_error: [],
-    allocated,
-    allocated_blocks: [],
-    peak: null,
-    peak_us: 0,
-    pinned: null,
-    lifetime: null,
-  };
+  for (const group of groups) group.values.forEach((value, i) => (values[i] = (values[i] as number) + value));
+  const rest = groups.reduce((sum, group) => sum + Math.max(1, group.rest), 0);
+  return { site: -1, name: '', rest, peak: values.reduce((a, b) => Math.max(a, b), 0), values };
 }

@@ -3,7 +3,7 @@
 import { api, isSaved, savePage } from './api';
 import { isLive, timeOf, type Context, type Render, type View } from './context';
 import { announce, h, replace, text } from './dom';
-import { bytes, clock, day, duration } from './format';
+import { bytes, clock, day, duration, legible } from './format';
 import { History } from './history';
 import { State, tabs } from './state';
 import { sentence } from './parts';
@@ -83,6 +83,7 @@ class App {
     });
     if (isLive(context)) {
       this.stream = new Stream(
+        context.page.id,
         (tick) => (this.ticked = this.ticked.then(() => this.tick(tick)).catch(context.complain)),
         (connection) => this.say(connection),
       );
@@ -129,7 +130,7 @@ class App {
       h(
         'div',
         { class: 'who' },
-        h('h1', null, page.title),
+        h('h1', null, legible(page.title)),
         h('span', { class: 'brand' }, 'off-heap memory, by alloctrace'),
         who && h('span', { class: 'quiet' }, who),
       ),
@@ -203,7 +204,7 @@ class App {
       button?.setAttribute('tabindex', id === tab ? '0' : '-1');
     }
     this.panel.setAttribute('aria-labelledby', `tab-${tab}`);
-    document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${this.context.page.title} · alloctrace`;
+    document.title = `${tabs.find(({ id }) => id === tab)?.name} · ${legible(this.context.page.title)} · alloctrace`;
     this.view?.close?.();
     this.view = null;
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
@@ -285,6 +286,7 @@ class App {
     }
     this.context.history.add(tick); // whether its names are known or not: the next one does not say the same again
     if (this.context.tables.lacks(tick.known)) await this.context.tables.need(tick.known);
+    this.context.history.prune(this.context.tables);
     for (const done of this.awaiting.splice(0)) done();
     if (document.hidden) return;
     this.view?.tick?.();

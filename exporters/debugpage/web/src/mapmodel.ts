@@ -25,6 +25,11 @@ export interface Group {
   known: boolean; // what of the free bytes is clean
 }
 
+interface Extent {
+  start: number;
+  end: number;
+}
+
 export class MapModel {
   readonly groups: Group[] = [];
   private readonly first = new Map<MapAllocator, Int32Array>(); // of each span, its first row of blocks
@@ -35,6 +40,44 @@ export class MapModel {
       this.group(allocator);
     }
     this.groups.sort((a, b) => b.free - a.free || b.clean - a.clean || b.size - a.size);
+  }
+
+  // size is how many bytes the spans take: those that an allocator has cut out of another's count once.
+  get size(): number {
+    let size = 0,
+      end = -Infinity;
+    for (const span of this.extents(this.map.allocators ?? [])) {
+      size += Math.max(0, span.end - Math.max(end, span.start));
+      end = Math.max(end, span.end);
+    }
+    return size;
+  }
+
+  // within are the other allocators whose spans lie in those of one, and how many bytes of it they have.
+  within(allocator: MapAllocator): { allocator: MapAllocator; bytes: number }[] {
+    const outer = this.extents([allocator]);
+    return (this.map.allocators ?? [])
+      .filter((other) => other !== allocator)
+      .map((other) => {
+        let bytes = 0,
+          at = 0;
+        for (const { start, end } of this.extents([other])) {
+          while (at < outer.length && (outer[at] as Extent).end <= start) at++;
+          const around = outer[at];
+          if (around && around.start <= start && end <= around.end) bytes += end - start;
+        }
+        return { allocator: other, bytes };
+      })
+      .filter(({ bytes }) => bytes > 0);
+  }
+
+  // extents are the spans of allocators, by address.
+  private extents(allocators: MapAllocator[]): Extent[] {
+    return allocators
+      .flatMap(({ spans, addr_min: base }) =>
+        spans.addr.map((addr, i) => ({ start: base + addr, end: base + addr + (spans.size[i] ?? 0) })),
+      )
+      .sort((a, b) => a.start - b.start);
   }
 
   private group(allocator: MapAllocator): void {

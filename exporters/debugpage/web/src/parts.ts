@@ -13,14 +13,12 @@ export function card(title: string, aside: Child, ...children: Child[]): HTMLEle
 // siteName is a place that allocates, in two lines: its function, and where it is and for whom. A mark is the colour that it is drawn in.
 export function siteName(context: Context, site: number, mark?: string): HTMLElement {
   const { tables } = context;
-  const owner = tables.owner(site),
-    place = tables.place(site);
   return h(
     'span',
     { class: 'site' },
     mark && swatch(mark),
     h('span', { class: 'code' }, tables.site(site)),
-    h('small', null, [place, owner && `for ${owner}`].filter(Boolean).join(' · ')),
+    h('small', null, tables.details(site).join(' · ')),
   );
 }
 
@@ -106,18 +104,18 @@ export function strip(label: string, parts: Part[], whole: number): HTMLElement 
 // segments is a choice of one of a few.
 export function segments<T extends string>(
   label: string,
-  choices: { id: T; name: string; off?: string | undefined }[],
+  choices: { id: T; name: string; off?: string | undefined; title?: string }[],
   chosen: T,
   choose: (id: T) => void,
 ): HTMLElement {
-  const buttons = choices.map(({ id, name, off }) =>
+  const buttons = choices.map(({ id, name, off, title }) =>
     h(
       'button',
       {
         type: 'button',
         'aria-pressed': String(id === chosen),
         disabled: Boolean(off),
-        title: off,
+        title: off ?? title,
         on: {
           click: () => {
             buttons.forEach((button, i) => button.setAttribute('aria-pressed', String(choices[i]?.id === id)));

@@ -7,6 +7,7 @@ import { swatch } from './parts';
 import { colour } from './theme';
 
 export interface Area {
+  key: string; // tells areas apart
   name: string;
   brief: string; // for places without room
   colour: string;
@@ -66,14 +67,14 @@ export class Stacked {
 
   // show draws areas, the first one lowest. Where the total is larger than their sum, a line shows it.
   show(times: number[], areas: Area[], total: number[], markers: Marker[] = []): void {
-    const before = this.areas.map((area) => area.name + area.colour).join('\n');
+    const before = this.areas.map((area) => area.key + area.colour).join('\n');
     this.times = times;
     this.areas = areas;
     this.total = total;
     this.markers = markers;
     if (this.dragging) return; // what is being selected would be lost
     this.waiting.hidden = times.length !== 1;
-    if (this.plot && before === areas.map((area) => area.name + area.colour).join('\n')) {
+    if (this.plot && before === areas.map((area) => area.key + area.colour).join('\n')) {
       this.plot.setData(this.data());
       this.drawSelection();
     } else {

@@ -1,13 +1,19 @@
 // The tables that answers name by index, and the names that people read of them.
 
 import { api } from './api';
-import { shortFile, shortFunction } from './format';
+import { legible, shortFile, shortFunction } from './format';
 import type { Known, Tables as Answer } from './types';
 
 export interface Call {
   fn: string;
   file: string;
   line: number;
+}
+
+// Alike is the first of sites that have the same innermost call and owner, and how deep the first call is that not all of them have.
+interface Alike {
+  site: number;
+  depth: number;
 }
 
 export class Tables {
@@ -22,6 +28,7 @@ export class Tables {
   private names: number[] = [];
   private getting: Promise<void> | null = null;
   private places: (string | undefined)[] = [];
+  private alike: Map<string, Alike> | null = null; // sites of the same innermost call and owner
 
   private known(): Known {
     return { texts: this.texts.length, frames: this.functions.length, sites: this.owners.length, nodes: this.parents.length };
@@ -50,7 +57,7 @@ export class Tables {
     }
   }
 
-  private add(answer: Answer): void {
+  add(answer: Answer): void {
     join(this.texts, answer.from.texts, answer.texts);
     join(this.functions, answer.from.frames, answer.frames.function);
     join(this.files, answer.from.frames, answer.frames.file);
@@ -60,6 +67,7 @@ export class Tables {
     join(this.cuts, answer.from.sites, answer.sites.cut);
     join(this.parents, answer.from.nodes, answer.nodes.parent);
     join(this.names, answer.from.nodes, answer.nodes.name);
+    this.alike = null;
   }
 
   text(index: number): string {
@@ -111,17 +119,55 @@ export class Tables {
     return (this.places[site] = `${shortFile(file)}:${line}`);
   }
 
-  // label is a site in one line that tells it from others: its function, its place and whose it is.
+  // caller is the call that tells a site from others of the same function, place and owner, such as of one that allocates for many: '' if
+  // there are none.
+  caller(site: number): string {
+    if (!this.alike) {
+      this.alike = new Map();
+      for (let at = 0; at < this.owners.length; at++) this.compare(this.alike, at);
+    }
+    const depth = this.alike.get(this.key(site))?.depth ?? Infinity,
+      frame = this.frames(site)[depth];
+    return frame === undefined ? '' : shortCall(this.frame(frame));
+  }
+
+  private key(site: number): string {
+    return `${this.owners[site]} ${this.frames(site)[0]}`;
+  }
+
+  private compare(alike: Map<string, Alike>, site: number): void {
+    const key = this.key(site),
+      known = alike.get(key);
+    if (!known) {
+      alike.set(key, { site, depth: Infinity });
+      return;
+    }
+    const one = this.frames(known.site),
+      other = this.frames(site);
+    let depth = 1;
+    while (depth < one.length && one[depth] === other[depth]) depth++;
+    if (depth < Math.max(one.length, other.length)) known.depth = Math.min(known.depth, depth);
+  }
+
+  // details are where a site is, for whom, and by which call where that alone tells it from others.
+  details(site: number): string[] {
+    const owner = this.owner(site),
+      caller = this.caller(site);
+    return [this.place(site), owner && `for ${legible(owner)}`, caller && `by ${caller}`].filter(Boolean);
+  }
+
+  // label is a site in one line that tells it from others: its function, its place, whose it is, and who called it if others have all that.
   label(site: number): string {
     const place = this.place(site),
-      owner = this.owner(site);
-    return `${this.site(site)}${place && ` ${place}`}${owner && ` · ${owner}`}`;
+      owner = this.owner(site),
+      caller = this.caller(site);
+    return `${this.site(site)}${place && ` ${place}`}${owner && ` · ${legible(owner)}`}${caller && ` · by ${caller}`}`;
   }
 
   // brief is a site in as few words as tell most sites from each other.
   brief(site: number): string {
     const owner = this.owner(site);
-    return `${this.site(site)}${owner && ` · ${owner}`}`;
+    return `${this.site(site)}${owner && ` · ${legible(owner)}`}`;
   }
 
   parent(node: number): number {

@@ -106,6 +106,8 @@ export interface Tick {
   node: Column;
   node_live: Column;
   node_allocated: Column;
+  node_blocks: Column;
+  node_peak: Column;
   node_failures: Column;
   site: Column;
   site_live: Column;
@@ -235,6 +237,7 @@ export interface Leaks {
   before: Column;
   freed: Column;
   added: Column;
+  noise: Optional;
   oldest_us: Column;
   newest_us: Column;
   longest_us: Optional;

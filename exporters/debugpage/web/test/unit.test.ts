@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bytes, change, coarse, digitsOf, duration, parseSize, rate, share, shortFunction } from '../src/format';
+import { bytes, change, coarse, digitsOf, duration, legible, parseSize, rate, share, shortFunction } from '../src/format';
 import { depthOf, find, flameTree, matching, pathOf } from '../src/flametree';
 import { History } from '../src/history';
 import { Free, Clean, MapModel, Unsampled } from '../src/mapmodel';
@@ -55,6 +55,23 @@ test('a size is read in the forms that people write, and nothing else is one', (
     ['64 parsecs', null],
   ] as const) {
     assert.equal(parseSize(typed), want, typed);
+  }
+});
+
+test('a name is shown as people can read it', () => {
+  const long = `${'a'.repeat(90)}${'🙂'.repeat(90)}`;
+  for (const [name, want] of [
+    ['', ''],
+    ['cache', 'cache'],
+    ['a/b <b>', 'a/b <b>'],
+    ['exe\u202efdp.exe', 'exe\ufffdfdp.exe'],
+    ['a\nb\0', 'a\ufffdb\ufffd'],
+    [' ', '“ ”'],
+    ['שלום 12', '\u2068שלום 12\u2069'],
+    ['x'.repeat(100), 'x'.repeat(100)],
+    [long, `${'a'.repeat(60)} … ${'🙂'.repeat(35)}`],
+  ] as const) {
+    assert.equal(legible(name), want);
   }
 });
 
@@ -111,7 +128,9 @@ function tick(second: number, live: number[], whole = false): Tick {
     node: [0, 1],
     node_live: [live.reduce((a, b) => a + b, 0), live[1] ?? 0],
     node_allocated: [second * 100, 0],
-    node_failures: [0, 0],
+    node_blocks: [live.length, 1],
+    node_peak: [9, 9],
+    node_failures: [second, 0],
     site: live.map((_, i) => i),
     site_live: live,
     site_allocated: live.map(() => second * 10),
@@ -197,4 +216,38 @@ test('a map knows live, free and clean cells, and those that were not sampled', 
   assert.deepEqual([...model.kinds(group, 1)], [Clean, Clean, Clean, Clean]);
   assert.equal(model.blockAt({ group, span: 0, index: 1 }), 0);
   assert.deepEqual(model.keepers(group), [{ site: 7, blocks: 1, spans: 1 }]);
+});
+
+test('what an allocator has cut out of another counts once, and the map says whose it is', () => {
+  const spans = (addr: number[], size: number[], free: number[], dirty: number[], block: number[]) => ({
+    addr,
+    size,
+    free,
+    dirty,
+    block,
+    live: addr.map((_, i) => ((size[i] ?? 0) - (free[i] ?? 0)) / (block[i] ?? 1)),
+  });
+  const blocks = { addr: [], size: [], span: [], allocated_us: [], site: [] };
+  const common = { kind: '', span: '', reserved: 0, omitted: 0, blocks };
+  const model = new MapModel({
+    known: { texts: 0, frames: 0, sites: 0, nodes: 0 },
+    at_us: 0,
+    allocators: [
+      {
+        ...common,
+        name: 'Slab 1',
+        addr_min: 8192,
+        spans: spans([0, 4096, 65536], [4096, 4096, 4096], [1024, 0, 4096], [512, 0, 0], [64, 64, 64]),
+      },
+      { ...common, name: 'Pool 1', addr_min: 4096, spans: spans([0, 16384], [16384, 8192], [8192, 8192], [4096, 0], [4096, 8192]) },
+    ],
+  });
+  assert.equal(model.size, 16384 + 8192 + 4096);
+  const [slab, pool] = model.map.allocators ?? [];
+  assert.ok(slab && pool);
+  assert.deepEqual(
+    model.within(pool).map(({ allocator, bytes }) => [allocator.name, bytes]),
+    [['Slab 1', 8192]],
+  );
+  assert.deepEqual(model.within(slab), []);
 });

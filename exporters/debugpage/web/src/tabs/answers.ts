@@ -2,7 +2,7 @@
 
 import { isLive, isProcess, timeOf, type Context } from '../context';
 import { h, type Child } from '../dom';
-import { bytes, change, clock, coarse, duration, plural, share } from '../format';
+import { bytes, change, clock, coarse, duration, legible, plural, share } from '../format';
 import { MapModel, spanNoun } from '../mapmodel';
 import { meter, sentence, strip, type Part } from '../parts';
 import type { Leaks, MemoryMap, Snapshot, Tab } from '../types';
@@ -39,9 +39,10 @@ export function grew(context: Context, leaks: Leaks | null, snapshot: Snapshot):
       live: leaks.live[i] ?? 0,
       why: leaks.why[i] ?? '',
       suspicion: leaks.suspicion[i] ?? 0,
+      chance: (leaks.added[i] ?? 0) - (leaks.freed[i] ?? 0) <= (leaks.noise?.[i] ?? 0),
     }))
     .filter((row) => row.grown > 0)
-    .sort((a, b) => b.grown - a.grown);
+    .sort((a, b) => Number(a.chance) - Number(b.chance) || b.grown - a.grown);
   const [first] = rows;
   const when = since(context, leaks.since_us);
   if (!first)
@@ -62,17 +63,18 @@ export function grew(context: Context, leaks: Leaks | null, snapshot: Snapshot):
     h(
       'p',
       { class: 'quiet' },
-      [context.tables.place(first.site), `${when}, it now holds ${bytes(first.live)} of ${bytes(snapshot.total.live)}`]
+      [...context.tables.details(first.site), `${when}, it now holds ${bytes(first.live)} of ${bytes(snapshot.total.live)}`]
         .filter(Boolean)
         .join(' · '),
     ),
-    first.why ? h('p', null, first.why) : null,
-    rows.length > 1
-      ? list(
-          context,
-          rows.slice(1, 4).map((row) => ({ site: row.site, figure: change(row.grown), part: row.grown, whole: first.grown })),
-        )
-      : null,
+    first.why ? h('p', null, first.why) : first.chance ? h('p', null, 'It goes up and down, and this may be chance.') : null,
+    list(
+      context,
+      rows
+        .slice(1, 4)
+        .map((row) => ({ site: row.site, figure: change(row.grown), part: row.grown, note: row.chance ? 'may be chance' : '' })),
+      first.grown,
+    ),
     h('p', { class: 'more' }, link(context, 'leaks', 'Is it a leak?'), asOf(context, leaks.at_us, snapshot)),
   );
 }
@@ -90,7 +92,7 @@ function childGrowth(context: Context, question: string): HTMLElement | null {
   return answer(
     question,
     false,
-    [`${first.name} `, h('span', { class: 'nowrap' }, change(first.bytes))],
+    [`${legible(first.name)} `, h('span', { class: 'nowrap' }, change(first.bytes))],
     h('p', { class: 'quiet' }, `since ${clock(timeOf(context, history.beginUS))}, when this page was opened`),
     h('p', null, why === '' ? 'Of the blocks that were sampled, there are no more than before.' : sentence(why)),
     h('p', { class: 'more' }, link(context, 'timeline', 'Live memory by child', { by: 'child' })),
@@ -114,7 +116,7 @@ export function holds(context: Context, snapshot: Snapshot): HTMLElement {
     return answer(
       question,
       false,
-      `${context.tables.name(top.node)} holds ${bytes(top.live)}`,
+      `${legible(context.tables.name(top.node))} holds ${bytes(top.live)}`,
       h('p', null, sentence(context.page.tabs['flame'] ?? '')),
     );
   }
@@ -126,7 +128,7 @@ export function holds(context: Context, snapshot: Snapshot): HTMLElement {
       'p',
       { class: 'quiet' },
       [
-        context.tables.place(first.site),
+        ...context.tables.details(first.site),
         `${bytes(first.live)}${first.error > 0 ? ` ± ${coarse(first.error)}` : ''} in ${plural(first.blocks, 'block')}`,
       ]
         .filter(Boolean)
@@ -134,14 +136,17 @@ export function holds(context: Context, snapshot: Snapshot): HTMLElement {
     ),
     list(
       context,
-      rows.slice(1, 4).map((row) => ({ site: row.site, figure: bytes(row.live), part: row.live, whole: first.live })),
+      rows.slice(1, 4).map((row) => ({ site: row.site, figure: bytes(row.live), part: row.live })),
+      first.live,
     ),
     h('p', { class: 'more' }, link(context, 'flame', 'Flame graph of who called it')),
   );
 }
 
-// list is the sites after the first one of an answer.
-function list(context: Context, rows: { site: number; figure: string; part: number; whole: number }[]): HTMLElement {
+// list is the sites after the first one of an answer, with bars of which the longest is that of the most, or of what the first one has.
+function list(context: Context, rows: { site: number; figure: string; part: number; note?: string }[], first: number): HTMLElement | null {
+  if (rows.length === 0) return null;
+  const most = rows.reduce((most, row) => Math.max(most, row.part), first);
   return h(
     'table',
     null,
@@ -158,8 +163,8 @@ function list(context: Context, rows: { site: number; figure: string; part: numb
             'th',
             { scope: 'row' },
             h('span', { class: 'code' }, context.tables.site(row.site)),
-            h('span', { class: 'quiet' }, ` ${context.tables.place(row.site)}`),
-            meter(row.part, row.whole),
+            h('span', { class: 'quiet' }, ` ${[...context.tables.details(row.site), row.note].filter(Boolean).join(' · ')}`),
+            meter(row.part, most),
           ),
           h('td', { class: 'number' }, row.figure),
         ),
@@ -174,11 +179,11 @@ export function lies(context: Context, map: MemoryMap | null, snapshot: Snapshot
   const model = new MapModel(map);
   const { groups } = model;
   const sum = (of: (group: (typeof groups)[number]) => number) => groups.reduce((all, group) => all + of(group), 0);
-  const size = sum((group) => group.size),
+  const { size } = model,
     free = sum((group) => group.free + group.clean),
     clean = sum((group) => group.clean);
   if (size === 0) return answer(question, false, 'In no span', h('p', null, 'No Pool or Slab holds memory.'));
-  const known = groups.some((group) => group.known);
+  const known = groups.every((group) => group.known);
   const parts: Part[] = [
     { name: 'live', bytes: size - free, colour: 'map-live' },
     { name: 'free', bytes: free - clean, colour: 'map-free' },
@@ -198,8 +203,8 @@ export function lies(context: Context, map: MemoryMap | null, snapshot: Snapshot
           null,
           `In ${plural(
             groups.reduce((sum, group) => sum + group.spans.length, 0),
-            'range',
-          )} of addresses. Whether what is free takes memory is not known of a recording.`,
+            worst ? spanNoun(worst.allocator) : 'span',
+          )}. How much of what is free takes memory is not known.`,
         )
       : worst && worst.free > 0
         ? h(

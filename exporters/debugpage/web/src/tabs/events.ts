@@ -3,7 +3,7 @@
 import { api } from '../api';
 import { timeOf, type Context, type View } from '../context';
 import { announce, h, replace } from '../dom';
-import { bytes, clock, count, duration, hex, parseSize, plural } from '../format';
+import { bytes, clock, count, duration, hex, legible, parseSize, plural } from '../format';
 import { calls, siteName } from '../parts';
 import { Rows } from '../rows';
 import type { Events } from '../types';
@@ -100,7 +100,7 @@ export function eventsTab(context: Context): View {
       kindOf(row),
       sizeOf(row),
       address(row),
-      tables.text(events.owner[row] ?? 0),
+      legible(tables.text(events.owner[row] ?? 0)),
       site >= 0 ? `${tables.site(site)} ${tables.place(site)}` : '',
     ];
   }

@@ -9,7 +9,7 @@ import { FlameCanvas } from '../flamecanvas';
 import { flameTree, matching, pathOf, type Amount, type Flame } from '../flametree';
 import { calls, callsColumn, card, meter, segments, siteName, Table } from '../parts';
 import { loadTimeline } from '../timelines';
-import { columns } from '../history';
+import { columns } from '../sitehistory';
 import type { Measure, SiteColumns, Snapshot, Timeline } from '../types';
 
 const measures: { id: Measure; name: string; means: string }[] = [
@@ -260,7 +260,7 @@ async function moment(context: Context, at: string | null): Promise<SiteColumns 
   const us = Number(at);
   const mark = context.marks.find((mark) => mark.atUS === us);
   if (mark) return mark.sites;
-  if (isLive(context)) return us < context.history.beginUS ? null : context.history.sitesAt(us);
+  if (isLive(context)) return us === context.history.beginUS ? context.history.opened() : null;
   if (isSaved) return savedAt(await loadTimeline(context, 'site'), us);
   const snapshot = await api.snapshot(us);
   await context.tables.need(snapshot.known);

@@ -141,7 +141,7 @@ function advices(context: Context, rows: Lived[], show: (row: Lived) => void): C
         { class: 'card answer alarm' },
         h('h2', null, 'What stands out'),
         h('p', { class: 'lead' }, h('span', { class: 'code' }, context.tables.site(row.site))),
-        h('p', { class: 'quiet' }, context.tables.place(row.site)),
+        h('p', { class: 'quiet' }, context.tables.details(row.site).join(' · ')),
         h('p', null, row.advice),
         h(
           'p',

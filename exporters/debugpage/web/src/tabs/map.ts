@@ -90,7 +90,7 @@ export function mapTab(context: Context): View {
   const draw = () => {
     if (!model) return;
     const placed = sitesOf(model);
-    const colours = context.colours.site.of(placed.slice(0, seriesColours).map((site) => context.tables.label(site)));
+    const colours = context.colours.site.of(placed.slice(0, seriesColours).map(String));
     siteColour = new Map(placed.slice(0, seriesColours).map((site, i) => [site, colours[i] ?? 'other']));
     const known = model.groups.some((group) => group.known);
     const empty = known
@@ -210,8 +210,9 @@ function summaries(model: MapModel): HTMLElement[] {
     .map((allocator) => {
       const groups = model.groups.filter((group) => group.allocator === allocator);
       const sum = (of: (group: Group) => number) => groups.reduce((all, group) => all + of(group), 0);
+      const inside = model.within(allocator).map(({ allocator: { name }, bytes: of }) => `${bytes(of)} of it is ${name}’s`);
       const parts: Part[] = [
-        { name: 'live', bytes: sum((group) => group.live), colour: 'map-live' },
+        { name: 'live', bytes: sum((group) => group.live), colour: 'map-live', ...(inside.length > 0 && { note: inside.join(', ') }) },
         { name: 'free', bytes: sum((group) => group.free), colour: 'map-free' },
         ...(allocator.spans.dirty ? [{ name: 'clean', bytes: sum((group) => group.clean), colour: 'map-clean' }] : []),
       ];

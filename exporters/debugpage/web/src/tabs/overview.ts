@@ -3,7 +3,7 @@
 import { api } from '../api';
 import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { h, replace } from '../dom';
-import { bytes, count, plural, rate, share } from '../format';
+import { bytes, count, legible, plural, rate, share } from '../format';
 import { card, meter, spark, strip, swatch, Table, type Part } from '../parts';
 import { Stacked } from '../stacked';
 import { areasOf, loadTimeline, timesOf } from '../timelines';
@@ -72,7 +72,7 @@ export function overview(context: Context): View {
       const show = () => replace(answers, grew(context, leaks, snapshot), holds(context, snapshot), lies(context, map, snapshot));
       show();
       replace(figures, figureList(snapshot));
-      nodes.show(nodeRows(snapshot));
+      nodes.show(nodeRows(context, snapshot));
       replace(memory, resident(snapshot));
       await drawPlot();
       await Promise.all([
@@ -87,7 +87,10 @@ export function overview(context: Context): View {
       ]);
     },
     tick() {
-      if (last) replace(figures, figureList((last = context.history.upToDate(last))));
+      if (last) {
+        replace(figures, figureList((last = context.history.upToDate(last))));
+        nodes.show(nodeRows(context, last));
+      }
       void drawPlot().catch(context.complain);
     },
     redraw: () => plot.redraw(),
@@ -109,6 +112,8 @@ async function later<T extends { known: Known }>(
   show(answer);
   due.set(tab, performance.now() + 50 * (performance.now() - began));
 }
+
+const nearLimit = 0.9; // of a limit
 
 function failures(stats: Pick<Stats, 'failed_allocations' | 'failed_reallocations' | 'failed_frees'>): number {
   return stats.failed_allocations + stats.failed_reallocations + stats.failed_frees;
@@ -160,17 +165,21 @@ function figureList(snapshot: Snapshot): HTMLElement {
   );
 }
 
-function nodeRows(snapshot: Snapshot): NodeRow[] {
+// nodeRows are the nodes of a snapshot, with what the last tick says of them where there is one: so that they are those of the figures above.
+function nodeRows(context: Context, snapshot: Snapshot): NodeRow[] {
   const { nodes } = snapshot;
-  return nodes.node.map((node, i) => ({
-    node,
-    live: nodes.live[i] ?? 0,
-    blocks: nodes.live_blocks[i] ?? 0,
-    peak: nodes.peak[i] ?? 0,
-    allocated: nodes.allocated[i] ?? 0,
-    limit: nodes.limit[i] ?? -1,
-    failures: (nodes.failed_allocations[i] ?? 0) + (nodes.failed_reallocations[i] ?? 0) + (nodes.failed_frees[i] ?? 0),
-  }));
+  return nodes.node.map((node, i) => {
+    const row: NodeRow = {
+      node,
+      live: nodes.live[i] ?? 0,
+      blocks: nodes.live_blocks[i] ?? 0,
+      peak: nodes.peak[i] ?? 0,
+      allocated: nodes.allocated[i] ?? 0,
+      limit: nodes.limit[i] ?? -1,
+      failures: (nodes.failed_allocations[i] ?? 0) + (nodes.failed_reallocations[i] ?? 0) + (nodes.failed_frees[i] ?? 0),
+    };
+    return snapshot.at_us === context.history.recent.at(-1)?.atUS ? { ...row, ...context.history.node(node) } : row;
+  });
 }
 
 // nodeTable has the children below their parents, the one that holds most first.
@@ -183,7 +192,8 @@ function nodeTable(context: Context): { root: HTMLElement; show(rows: NodeRow[])
       {
         name: 'Name',
         by: (row) => tables.path(row.node),
-        cell: (row) => h('span', { style: { 'padding-left': `${1.1 * tables.depth(row.node)}rem` } }, tables.name(row.node)),
+        cell: (row) =>
+          h('span', { class: 'name', style: { 'padding-left': `${1.1 * tables.depth(row.node)}rem` } }, legible(tables.name(row.node))),
       },
       { name: 'Live', number: true, by: (row) => row.live, cell: (row) => bytes(row.live) },
       { name: 'Share', bar: true, cell: (row) => meter(row.live, most) },
@@ -211,7 +221,13 @@ function nodeTable(context: Context): { root: HTMLElement; show(rows: NodeRow[])
               number: true,
               by: (row: NodeRow) => row.limit,
               cell: (row: NodeRow) =>
-                row.limit < 0 ? h('span', { class: 'quiet' }, 'none') : `${bytes(row.limit)}, ${share(row.live, row.limit)} used`,
+                row.limit < 0
+                  ? h('span', { class: 'quiet' }, 'none')
+                  : h(
+                      'span',
+                      { class: row.live > nearLimit * row.limit ? 'bad' : undefined },
+                      `${bytes(row.limit)}, ${share(row.live, row.limit)} used`,
+                    ),
             },
           ]
         : []),
@@ -259,7 +275,7 @@ function rssParts(rss: RSS): Part[] {
 function allocators(rss: RSS): HTMLElement {
   const table = new Table<NonNullable<RSS['allocators']>[number]>(
     [
-      { name: 'Allocator', cell: (row) => row.name || 'Proxy' },
+      { name: 'Allocator', cell: (row) => legible(row.name) || 'Proxy' },
       { name: 'Live', number: true, cell: (row) => bytes(row.live) },
       { name: 'Slack', number: true, cell: (row) => bytes(row.slack) },
       { name: 'Reserved', number: true, cell: (row) => bytes(row.reserved) },

@@ -1,12 +1,12 @@
 // The timeline: what was live when, stacked by site, child or region; and of a span of it, what was allocated there and is still live.
 
 import { api, isSaved } from '../api';
-import { isLive, timeOf, type Context, type View } from '../context';
+import { isLive, isProcess, timeOf, type Context, type View } from '../context';
 import { announce, h, replace, text } from '../dom';
 import { bytes, change, clock, count, digitsOf, duration, plural, share } from '../format';
 import { calls, callsColumn, card, meter, segments, siteName, swatch, Table } from '../parts';
 import { Stacked, type Selection } from '../stacked';
-import { areasOf, groupName, loadTimeline, timesOf } from '../timelines';
+import { areasOf, groupKey, groupName, loadTimeline, timesOf } from '../timelines';
 import type { Between, By, Timeline } from '../types';
 
 interface GroupRow {
@@ -27,10 +27,12 @@ interface SpanRow {
 
 export function timelineTab(context: Context): View {
   const { state, page } = context;
-  const choices: { id: By; name: string; off?: string | undefined }[] = [
+  const choices: { id: By; name: string; off?: string | undefined; title?: string }[] = [
     { id: 'site', name: 'Site', off: page.rate === 0 && page.mode === 'live' ? 'Switch on a heap profile to see sites' : undefined },
     { id: 'child', name: 'Child' },
-    { id: 'region', name: 'Region' },
+    isProcess(context)
+      ? { id: 'region', name: 'Owner', title: 'Whose the blocks are, as Owner of heapprofile.Options says: or else the child' }
+      : { id: 'region', name: 'Region' },
   ];
   const asked = state.get('by') as By | null;
   let by: By = choices.some((choice) => choice.id === asked) ? (asked as By) : choices[0]?.off ? 'child' : 'site';
@@ -127,7 +129,7 @@ export function timelineTab(context: Context): View {
       rows(
         context,
         timeline,
-        areas.map((area) => [area.name, area.colour]),
+        areas.map((area) => [area.key, area.colour]),
       ),
     );
   };
@@ -158,7 +160,7 @@ export function timelineTab(context: Context): View {
       blocks: between.live_blocks[i] ?? 0,
       allocated:
         between.allocated?.[i] ??
-        (isLive(context) ? Math.max(between.live[i] ?? 0, context.history.siteAllocated(site, fromUS, toUS)) : null),
+        (isLive(context) ? atLeast(between.live[i] ?? 0, context.history.siteAllocated(site, fromUS, toUS)) : null),
     }));
     const live = list.reduce((sum, row) => sum + row.live, 0),
       blocks = list.reduce((sum, row) => sum + row.blocks, 0);
@@ -233,18 +235,21 @@ function rows(context: Context, timeline: Timeline, colours: [string, string][])
   return (timeline.groups ?? [])
     .filter((group) => group.peak > 0)
     .map((group) => {
-      const name = groupName(context, group);
       const now = group.values.at(-1) ?? 0;
       return {
-        name,
+        name: groupName(context, group),
         site: group.site,
-        colour: of.get(name) ?? 'other',
+        colour: of.get(groupKey(group)) ?? 'other',
         rest: group.rest,
         now,
         peak: group.peak,
         grown: now - (group.values[0] ?? 0),
       };
     });
+}
+
+function atLeast(least: number, value: number | null): number | null {
+  return value === null ? null : Math.max(least, value);
 }
 
 // betweenOf is what was allocated in a span, which a saved page finds in the blocks that it has.

@@ -1,0 +1,92 @@
+// Several pages of a browser at once, and what stands twice on a page.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Browser } from 'playwright-core';
+import { launch, Program, text, Visit } from './browser';
+
+let program: Program, browser: Browser;
+
+before(async () => {
+  [program, browser] = await Promise.all([Program.start(), launch()]);
+});
+after(async () => {
+  await browser?.close();
+  await program?.stop();
+});
+
+// Chromium has six connections to a host by HTTP/1.1, and keeps a stream of each page in one of them.
+test('eight pages of a browser are live at once, and all have answers', async () => {
+  const visit = await Visit.open(browser);
+  const context = visit.page.context();
+  const pages = [visit.page];
+  while (pages.length < 8) pages.push(await context.newPage());
+  await Promise.all(pages.map((page) => page.goto(`${program.url}#timeline?by=child`)));
+  for (const [i, page] of pages.entries()) {
+    await page.locator('.status[data-state=live]').waitFor({ timeout: 120_000 });
+    await page.locator('#panel[aria-labelledby=tab-timeline][aria-busy=false]').waitFor({ timeout: 120_000 });
+    await page
+      .locator('.uplot')
+      .waitFor({ timeout: 120_000 })
+      .catch(() => assert.fail(`page ${i} has no two readings`));
+  }
+  // One that stops for a while has the others go on, and has all that there is when it goes on itself.
+  const [first, second] = pages as [typeof visit.page, typeof visit.page];
+  await first.getByRole('button', { name: 'Pause' }).click();
+  const now = () => second.locator('tbody tr').first().innerText();
+  const before = await now();
+  await visit.until('the others go on', async () => (await now()) !== before);
+  await first.getByRole('button', { name: 'Go on' }).click();
+  await first.locator('.status[data-state=live]').waitFor({ timeout: 120_000 });
+  await visit.close();
+});
+
+test('a browser without shared workers has a stream of each page', async () => {
+  const visit = await Visit.open(browser);
+  await visit.page.addInitScript(() => Reflect.deleteProperty(window, 'SharedWorker'));
+  await visit.show(program.url, 'overview');
+  await visit.until('it is live', async () => (await text(visit.page, '.status')) === 'live');
+  await visit.close();
+});
+
+test('a worker that cannot be had is done without', async () => {
+  const visit = await Visit.open(browser);
+  await visit.page.addInitScript(() => {
+    const { SharedWorker } = window;
+    Object.assign(window, { SharedWorker: new Proxy(SharedWorker, { construct: (of, [, name]) => new of('missing.js', name as string) }) });
+  });
+  await visit.show(program.url, 'overview');
+  await visit.until('it is live', async () => (await text(visit.page, '.status')) === 'live');
+  await visit.close();
+});
+
+test('what stands twice on the overview is the same, at each moment', async () => {
+  const visit = await Visit.open(browser);
+  const { page } = visit;
+  await visit.show(program.url, 'overview');
+  await visit.until('there are several ticks', async () => (await page.locator('.uplot').count()) > 0);
+  const different = await page.evaluate(async () => {
+    const read = () => {
+      const figures = [...document.querySelectorAll('.figure')].map((figure) =>
+        [...figure.querySelectorAll('dt, dd')].map((part) => part.childNodes[0]?.textContent),
+      );
+      const figure = (name: string) => figures.find(([is]) => is === name)?.[1];
+      const table = [...document.querySelectorAll('table')].find((table) => table.caption?.textContent === 'Proxies and their children');
+      const columns = [...(table?.tHead?.rows[0]?.cells ?? [])].map((cell) => cell.textContent);
+      const cell = (name: string) => table?.tBodies[0]?.rows[0]?.cells[columns.indexOf(name)]?.textContent;
+      return ['Live', 'Peak', 'Failures'].map((name) => `${name}: ${figure(name)}, ${cell(name)}`);
+    };
+    const found: string[] = [];
+    const seen = new Set<string>();
+    for (let i = 0; i < 80; i++) {
+      await new Promise((done) => setTimeout(done, 100));
+      const all = read();
+      seen.add(String(all));
+      found.push(...all.filter((line) => new Set(line.replace(/^.*?: /, '').split(', ')).size !== 1));
+    }
+    return { found, seen: seen.size };
+  });
+  assert.deepEqual(different.found.slice(0, 5), []);
+  assert.ok(different.seen > 1, 'nothing changed meanwhile');
+  await visit.close();
+});
