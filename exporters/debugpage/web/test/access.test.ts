@@ -163,6 +163,26 @@ test('the colours are those of the system, until others are chosen', async () =>
   await visit.close();
 });
 
+test('with the colours of a system of high contrast one sees what is chosen', async () => {
+  const visit = await Visit.open(browser, { forcedColors: 'active' });
+  await visit.show(program.url, 'map');
+  const different = (chosen: string, other: string, property: 'borderBottomColor' | 'backgroundColor') =>
+    visit.page.evaluate(
+      ([chosen, other, property]) => {
+        const of = (selector: string) => getComputedStyle(document.querySelector(selector) as Element)[property as 'backgroundColor'];
+        return of(chosen as string) !== of(other as string);
+      },
+      [chosen, other, property],
+    );
+  assert.ok(await different('[role=tab][aria-selected=true]', '[role=tab][aria-selected=false]', 'borderBottomColor'), 'the tab');
+  assert.ok(await different('.segments [aria-pressed=true]', '.segments [aria-pressed=false]', 'backgroundColor'), 'the choice');
+  await visit.show(program.url, 'events');
+  await visit.page.locator('.rows').focus();
+  await visit.page.keyboard.press('End');
+  assert.ok(await different('.rows tr[aria-selected=true] td', '.rows tr[aria-selected=false] td', 'backgroundColor'), 'the row');
+  await visit.close();
+});
+
 test('nothing moves for those who want that', async () => {
   const visit = await Visit.open(browser, { reducedMotion: 'reduce' });
   await visit.show(program.url, 'overview');
