@@ -1,6 +1,7 @@
 // What needs no browser.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { bytes, change, coarse, digitsOf, duration, legible, parseSize, rate, share, shortFunction } from '../src/format';
 import { depthOf, find, flameTree, matching, pathOf } from '../src/flametree';
@@ -250,4 +251,44 @@ test('what an allocator has cut out of another counts once, and the map says who
     [['Slab 1', 8192]],
   );
   assert.deepEqual(model.within(slab), []);
+});
+
+test('text can be read on each background that it can have, in light and dark', () => {
+  const themes = [...readFileSync(`${process.env['WEB']}/src/styles/colours.css`, 'utf8').matchAll(/:root([^{]*)\{([^}]*)\}/g)];
+  assert.equal(themes.length, 2);
+  for (const [, theme, rules] of themes) {
+    const colours = new Map(
+      [...(rules as string).matchAll(/--([\w-]+):\s*#(\w+)/g)].map(([, name, hex]) => [name as string, hex as string]),
+    );
+    const channels = (name: string) => {
+      const hex = colours.get(name) ?? assert.fail(`there is no ${name}`);
+      const long = hex.length === 3 ? [...hex].map((c) => c + c).join('') : hex;
+      return [0, 2, 4].map((i) => Number.parseInt(long.slice(i, i + 2), 16));
+    };
+    const light = (rgb: number[]) => {
+      const [r, g, b] = rgb.map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)) as [
+        number,
+        number,
+        number,
+      ];
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (a: number[], b: number[]) => {
+      const [low, high] = [light(a), light(b)].sort((x, y) => x - y) as [number, number];
+      return (high + 0.05) / (low + 0.05);
+    };
+    const all: [string, string][] = ['text', 'quiet', 'accent', 'bad', 'good'].flatMap((text) =>
+      ['page', 'card', 'raised', 'shade'].map((behind): [string, string] => [text, behind]),
+    );
+    for (const soft of ['accent', 'bad', 'good']) all.push([soft, `${soft}-soft`], ['text', `${soft}-soft`]);
+    for (const frame of ['f0', 'f1', 'f2', 'f3', 'f4', 'f5', 'f6', 'f7', 'f-dim']) all.push(['f-text', frame]);
+    all.push(['quiet', 'accent-soft'], ['quiet', 'bad-soft'], ['text', 'warn-soft'], ['on-accent', 'accent']);
+    for (const [text, behind] of all) {
+      const ratio = contrast(channels(text), channels(behind));
+      assert.ok(ratio >= 4.5, `${theme}: ${text} on ${behind} has a contrast of ${ratio.toFixed(2)}, and needs 4.5`);
+    }
+    const [card, heat] = [channels('card'), channels('heat')];
+    const hottest = card.map((c, i) => c + 0.6 * ((heat[i] as number) - c)); // as tabs/lifetimes.ts mixes them
+    assert.ok(contrast(channels('text'), hottest) >= 4.5, `${theme}: the hottest cell`);
+  }
 });
