@@ -37,7 +37,7 @@ const ofRecording: Checks = {
     assert.match(await text(page, '.status'), /^recording of \d/);
     assert.match(
       await text(page, '.answer >> nth=0'),
-      /^What grew\? plant\.\(\*Program\)\.receiveUpload \+[\d.]+ MiB plant\.go:\d+ · since [\d.]+m?s after the beginning, it now holds [\d.]+ MiB of [\d.]+ MiB .*none of \d+ blocks was released .*plant\.\(\*Program\)\.openSession/,
+      /^What grew\? plant\.\(\*Program\)\.receiveUpload \+[\d.]+ MiB plant\.go:\d+ · for uploads · since [\d.]+m?s after the beginning, it now holds [\d.]+ MiB of [\d.]+ MiB .*none of \d+ blocks was released .*plant\.\(\*Program\)\.openSession/,
     );
     assert.match(await text(page, '.answer >> nth=1'), /^Who holds it\? plant\.\(\*Program\)\.fillCache \d\d %.* 32 MiB in 4 blocks/);
     assert.match(await text(page, '.answer >> nth=2'), /^How does it lie\? [\d.]+ [KM]iB free between blocks live [\d.]+ MiB/);

@@ -27,8 +27,9 @@ func main() {
 	}
 }
 
-// stepTime is how often the program goes on: each time a little has grown, so that it has after each quarter of the recording.
-const stepTime = 10 * time.Millisecond
+// steps is how often the program goes on: each time a little has grown, so that it has after each quarter of the recording. They are so few
+// that what grows is less than the cache at the end, however long they take.
+const steps = 200
 
 func write(to, path string) error {
 	began := time.Now()
@@ -45,9 +46,9 @@ func write(to, path string) error {
 		return errors.Join(err, rec.Close())
 	}
 	box.Watch(p.Proxy)
-	tick := time.NewTicker(stepTime)
-	defer tick.Stop()
 	most := max(2*time.Second, 9*time.Since(began)) // the beginning, in which nothing grows, is to be far less than a quarter
+	tick := time.NewTicker(most / steps)
+	defer tick.Stop()
 	for time.Since(began) < most {
 		if err := p.Step(); err != nil {
 			return errors.Join(err, box.Close(), rec.Close())
