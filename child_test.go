@@ -282,9 +282,13 @@ func (h requestHook) Observe(context.Context, alloctrace.Event, error) {}
 func (h requestHook) Attach(to *alloctrace.Attachment) alloctrace.Hook {
 	of := to.Proxy + to.Child
 	var last uintptr
-	to.OnRequested(func(ctx context.Context, e alloctrace.Event, requested uintptr) {
+	to.OnRequested(func(ctx context.Context, e alloctrace.Event, requested uintptr, _ uint64) uint64 {
+		if e.Kind > alloctrace.Reallocated {
+			return 0
+		}
 		last = e.Addr
 		*h.seen = append(*h.seen, fmt.Sprint(of, ": ", requested, " requested ", ctx.Value(requestHook{})))
+		return 0
 	})
 	return alloctrace.HookFunc(func(ctx context.Context, e alloctrace.Event, _ error) {
 		if e.Kind <= alloctrace.Reallocated && e.Addr == last {

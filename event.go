@@ -38,8 +38,7 @@ const (
 	// AllocateFailed: nothing was allocated.
 	AllocateFailed
 	// ReallocateFailed takes Reallocating back: the block is what it was before,
-	// as with FreeFailed. It comes alone, and takes nothing back, when the block is
-	// empty, Addr then being 0, or the Proxy is closed.
+	// as with FreeFailed. If the block is empty, Addr is 0, and it comes alone.
 	ReallocateFailed
 	// FreeFailed takes Freeing back: the block is what it was before. If the error is
 	// blockalloc.ErrNotOwned or blockalloc.ErrDoubleFree, that was not a live block:

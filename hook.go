@@ -53,16 +53,39 @@ type Attachment struct {
 
 	pending   *atomic.Int64
 	released  []func(addr, size uintptr)
-	requested []func(ctx context.Context, e Event, requested uintptr)
+	requested []requested
 	quiet     []func()
 }
 
-// Attach returns the part of h, or h itself if it has no parts.
-func (a *Attachment) Attach(h Hook) Hook {
-	if t, ok := h.(Attacher); ok {
-		return t.Attach(a)
+// requested is what is called in front of the inner allocator.
+type requested func(ctx context.Context, e Event, requested uintptr, began uint64) uint64
+
+// Attach returns the part of h, or h itself if it has no parts. A hook that hands on some events alone chooses them here, too: a
+// function that h gives to [Attachment.OnRequested] is called for the events that all of chosen choose.
+func (a *Attachment) Attach(h Hook, chosen ...func(Event) bool) Hook {
+	t, ok := h.(Attacher)
+	if !ok {
+		return h
 	}
-	return h
+	before := len(a.requested)
+	part := t.Attach(a)
+	for i, f := range a.requested[before:] {
+		for _, is := range chosen {
+			f = f.ofChosen(is)
+		}
+		a.requested[before+i] = f
+	}
+	return part
+}
+
+// ofChosen returns f for the events that are chosen.
+func (f requested) ofChosen(is func(Event) bool) requested {
+	return func(ctx context.Context, e Event, requested uintptr, began uint64) uint64 {
+		if is(e) {
+			return f(ctx, e, requested, began)
+		}
+		return 0
+	}
 }
 
 // OnReleased has f called when a release has succeeded, in the goroutine that releases. The
@@ -81,8 +104,11 @@ func (a *Attachment) OnReleased(f func(addr, size uintptr)) (pending *atomic.Int
 }
 
 // OnRequested has f called for each acquisition, with the size in bytes that was requested,
-// before hooks observe it. A Proxy without such functions pays nothing for them.
-func (a *Attachment) OnRequested(f func(ctx context.Context, e Event, requested uintptr)) {
+// before hooks observe it, and for Reallocating and ReallocateFailed. So f knows which events are of one
+// reallocation, though others of the same address can come between them: what it returns for Reallocating comes as
+// began with Reallocated or ReallocateFailed. Otherwise began is 0, and the result is not used. If the new size is zero, neither
+// follows. A Proxy without such functions pays nothing for them.
+func (a *Attachment) OnRequested(f func(ctx context.Context, e Event, requested uintptr, began uint64) uint64) {
 	a.requested = append(a.requested, f)
 }
 
@@ -124,7 +150,7 @@ type between struct {
 	ctx       context.Context
 	region    *region.Region // nil, or the innermost one of ctx
 	child     *string        // the name of the child that it belongs to, nil if it is none
-	requested []func(ctx context.Context, e Event, requested uintptr)
+	requested []requested
 }
 
 var _ blockalloc.Allocator = (*between)(nil)
@@ -149,21 +175,36 @@ func (b *between) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 }
 
 func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	n, err := b.inner.Reallocate(old, size)
-	if err != nil {
-		return n, err
-	}
-	b.reallocated(old, size, n)
-	return n, nil
+	return b.reallocate(b.requested, old, size, b.inner.Reallocate)
 }
 
-func (b *between) reallocated(old blockalloc.Block, size uintptr, n blockalloc.Block) {
-	if old.IsZero() {
-		b.region.Allocate(size, n.Size(), b.child)
-	} else {
-		b.region.Reallocate(old.Size(), size, n.Size(), b.child)
+// reallocate has call reallocate a block. It calls the functions before that, and after it the other way around.
+func (b *between) reallocate(tell []requested, old blockalloc.Block, size uintptr, call func(blockalloc.Block, uintptr) (blockalloc.Block, error)) (blockalloc.Block, error) {
+	if len(tell) == 0 {
+		n, err := call(old, size)
+		switch {
+		case err != nil:
+		case old.IsZero():
+			b.region.Allocate(size, n.Size(), b.child)
+		default:
+			b.region.Reallocate(old.Size(), size, n.Size(), b.child)
+		}
+		return n, err
 	}
-	b.observe(Reallocated, size, n)
+	recursion.Check()
+	f := tell[0]
+	var began uint64
+	if !old.IsZero() {
+		began = f(b.ctx, Event{Reallocating, old.Addr(), old.Size(), old.Align()}, size, 0)
+	}
+	n, err := b.reallocate(tell[1:], old, size, call)
+	switch {
+	case err != nil:
+		f(b.ctx, Event{ReallocateFailed, old.Addr(), old.Size(), old.Align()}, size, began)
+	case !n.IsZero():
+		f(b.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align()}, size, began)
+	}
+	return n, err
 }
 
 func (b *between) Free(old blockalloc.Block) error {
@@ -176,17 +217,11 @@ func (b *between) Free(old blockalloc.Block) error {
 
 func (b *between) allocated(requested uintptr, n blockalloc.Block) {
 	b.region.Allocate(requested, n.Size(), b.child)
-	if len(b.requested) > 0 {
-		b.observe(Allocated, requested, n)
-	}
-}
-
-func (b *between) observe(k Kind, requested uintptr, n blockalloc.Block) {
 	if n.IsZero() {
 		return
 	}
 	for _, f := range b.requested {
 		recursion.Check()
-		f(b.ctx, Event{k, n.Addr(), n.Size(), n.Align()}, requested)
+		f(b.ctx, Event{Allocated, n.Addr(), n.Size(), n.Align()}, requested, 0)
 	}
 }

@@ -35,7 +35,7 @@ type Proxy struct {
 	ctx       context.Context
 	hooks     []Hook // as they were given
 	released  []func(addr, size uintptr)
-	requested []func(ctx context.Context, e Event, requested uintptr)
+	requested []requested
 	quiet     bool
 }
 
@@ -143,11 +143,11 @@ func (p *Proxy) Reallocate(b blockalloc.Block, size uintptr) (blockalloc.Block, 
 	if b.IsRaw() {
 		var err error
 		if b, err = blockalloc.Granted(p.inner, b); err != nil {
-			return given, p.reallocateFailed(b, p.rawError("Reallocate", b, err))
+			return given, p.refuseReallocate(b, size, p.rawError("Reallocate", b, err))
 		}
 	}
 	if p.closed.Load() {
-		return given, p.reallocateFailed(b, p.closedError("Reallocate"))
+		return given, p.refuseReallocate(b, size, p.closedError("Reallocate"))
 	}
 	if p.hook != nil && !b.IsZero() {
 		recursion.Check()
@@ -188,7 +188,7 @@ func (p *Proxy) Free(b blockalloc.Block) error {
 	if b.IsRaw() {
 		var err error
 		if b, err = blockalloc.Granted(p.inner, b); err != nil {
-			return p.freeFailed(b, p.rawError("Free", b, err))
+			return p.refuseFree(b, p.rawError("Free", b, err))
 		}
 	}
 	if p.hook != nil && !b.IsZero() {
@@ -237,6 +237,27 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 	p.counter.FailFree()
 	p.failed(between{ctx: p.ctx, region: p.region()}, Event{FreeFailed, b.Addr(), b.Size(), b.Align()}, err)
 	return err
+}
+
+// refuseReallocate is the failure of a reallocation that the inner allocator is not asked for. It has the events of one that is.
+//
+//go:noinline
+func (p *Proxy) refuseReallocate(b blockalloc.Block, size uintptr, err error) error {
+	p.reallocating(b)
+	if in, ok := p.inner.(*between); ok {
+		_, _ = in.reallocate(in.requested, b, size, func(old blockalloc.Block, _ uintptr) (blockalloc.Block, error) { return old, err })
+	}
+	return p.reallocateFailed(b, err)
+}
+
+// refuseFree is the failure of a free that the inner allocator is not asked for. It has the events of one that is.
+//
+//go:noinline
+func (p *Proxy) refuseFree(b blockalloc.Block, err error) error {
+	if p.hook != nil && !b.IsZero() {
+		p.hook.Observe(p.ctx, Event{Freeing, b.Addr(), b.Size(), b.Align()}, nil)
+	}
+	return p.freeFailed(b, err)
 }
 
 // failed delivers a failure, to the regions too.

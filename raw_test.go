@@ -175,7 +175,9 @@ func TestRawWithoutFinder(t *testing.T) {
 	for i, e := range r.events {
 		kinds[i] = e.Kind
 	}
-	if want := []alloctrace.Kind{alloctrace.Allocated, alloctrace.ReallocateFailed, alloctrace.FreeFailed, alloctrace.Freeing}; !slices.Equal(kinds, want) {
+	if want := []alloctrace.Kind{
+		alloctrace.Allocated, alloctrace.Reallocating, alloctrace.ReallocateFailed, alloctrace.Freeing, alloctrace.FreeFailed, alloctrace.Freeing,
+	}; !slices.Equal(kinds, want) {
 		t.Errorf("the events are %v, want %v", kinds, want)
 	}
 }

@@ -17,11 +17,11 @@ func (p *Proxy) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, erro
 	if b.IsRaw() {
 		var err error
 		if b, err = blockalloc.Granted(p.inner, b); err != nil {
-			return given, p.reallocateFailed(b, p.rawError("Resize", b, err))
+			return given, p.refuseReallocate(b, size, p.rawError("Resize", b, err))
 		}
 	}
 	if p.closed.Load() {
-		return given, p.reallocateFailed(b, p.closedError("Resize"))
+		return given, p.refuseReallocate(b, size, p.closedError("Resize"))
 	}
 	// What a block gives back may be another's before the inner allocator returns. A block that grows in place
 	// releases nothing, so that its events can wait until it is known whether it does.
@@ -30,24 +30,34 @@ func (p *Proxy) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, erro
 		p.reallocating(b)
 	}
 	in, _ := p.inner.(*between)
-	n, err := blockalloc.Resize(p.Unwrap(), b, size)
+	var n blockalloc.Block
+	var err error
+	if in != nil && !grows {
+		n, err = in.reallocate(in.requested, b, size, in.resize)
+	} else {
+		n, err = blockalloc.Resize(p.Unwrap(), b, size)
+	}
 	if err != nil && n == b {
 		n = given
 	}
-	if err != nil && grows && errors.Is(err, blockalloc.ErrWouldMove) {
-		return n, err
-	}
 	if grows {
+		if errors.Is(err, blockalloc.ErrWouldMove) {
+			return n, err
+		}
 		p.reallocating(b)
+		if in != nil {
+			_, _ = in.reallocate(in.requested, b, size, func(blockalloc.Block, uintptr) (blockalloc.Block, error) { return n, err })
+		}
 	}
 	if err != nil {
 		return n, p.reallocateFailed(b, err)
 	}
-	if in != nil {
-		in.reallocated(b, size, n)
-	}
 	p.reallocated(b, size, n)
 	return n, nil
+}
+
+func (b *between) resize(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
+	return blockalloc.Resize(b.inner, old, size)
 }
 
 // reallocating delivers that b is about to be reallocated.

@@ -2,6 +2,7 @@ package hooks_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -49,6 +50,62 @@ func TestHandedOn(t *testing.T) {
 		}
 		if want := []string{"c allocated", "c freeing", "c released", " allocated", " freeing", " released"}; !slices.Equal(seen, want) {
 			t.Errorf("%s: the hook has seen %q, want %q", name, seen, want)
+		}
+	}
+}
+
+// details notes what it asks for in Attach.
+type details struct{ seen *[]string }
+
+func (d details) Observe(context.Context, alloctrace.Event, error) {}
+
+func (d details) Attach(to *alloctrace.Attachment) alloctrace.Hook {
+	to.OnRequested(func(_ context.Context, e alloctrace.Event, requested uintptr, began uint64) uint64 {
+		*d.seen = append(*d.seen, fmt.Sprintf("%v %d to %d began %d", e.Kind, e.Size, requested, began))
+		return uint64(e.Size)
+	})
+	return d
+}
+
+// TestDetailsAreChosen: what a hook is not to see it does not see by what it asks for in Attach either.
+func TestDetailsAreChosen(t *testing.T) {
+	for name, c := range map[string]struct {
+		around func(alloctrace.Hook) alloctrace.Hook
+		want   []string
+	}{
+		"Filter": {
+			func(h alloctrace.Hook) alloctrace.Hook {
+				return hooks.Filter(h, hooks.MinSize(1000), hooks.MinSize(500))
+			},
+			[]string{"allocated 1000 to 1000 began 0", "reallocated 3000 to 3000 began 0", "reallocating 3000 to 10 began 0"},
+		},
+		"Tee and Filter": {
+			func(h alloctrace.Hook) alloctrace.Hook {
+				return hooks.Tee(hooks.Filter(h, hooks.MinSize(2000)), hooks.Filter(h, hooks.Failures))
+			},
+			[]string{"reallocated 3000 to 3000 began 0", "reallocating 3000 to 10 began 0"},
+		},
+		"Sample": {
+			func(h alloctrace.Hook) alloctrace.Hook { return hooks.Sample(h, 2) },
+			[]string{"allocated 100 to 100 began 0", "reallocating 100 to 3000 began 0", "reallocated 3000 to 3000 began 100"},
+		},
+	} {
+		var seen []string
+		p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(c.around(details{&seen})))
+		small, err := p.Allocate(blockalloc.Layout{Size: 100, Align: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = p.Allocate(blockalloc.Layout{Size: 1000, Align: 8}); err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []uintptr{3000, 10} {
+			if small, err = p.Reallocate(small, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(seen, c.want) {
+			t.Errorf("%s: the hook has seen %q, want %q", name, seen, c.want)
 		}
 	}
 }

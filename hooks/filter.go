@@ -21,17 +21,23 @@ type filter struct {
 }
 
 func (f *filter) Observe(ctx context.Context, e alloctrace.Event, err error) {
+	if f.chosen(e) {
+		f.next.Observe(ctx, e, err)
+	}
+}
+
+func (f *filter) chosen(e alloctrace.Event) bool {
 	for _, p := range f.predicates {
 		if !p(e) {
-			return
+			return false
 		}
 	}
-	f.next.Observe(ctx, e, err)
+	return true
 }
 
 // Attach implements [alloctrace.Attacher].
 func (f *filter) Attach(to *alloctrace.Attachment) alloctrace.Hook {
-	return &filter{to.Attach(f.next), f.predicates}
+	return &filter{to.Attach(f.next, f.chosen), f.predicates}
 }
 
 // Failures chooses the events that are failures.

@@ -19,13 +19,14 @@ func Sample(next alloctrace.Hook, every int) alloctrace.Hook {
 	if every < 1 {
 		panic(fmt.Sprintf("hooks: Sample of one in %d: use 1 or more", every))
 	}
-	return &sample{uint64(every), next, new(seen)}
+	return &sample{uint64(every), next, new(seen), new(seen)}
 }
 
 type sample struct {
 	every uint64
 	next  alloctrace.Hook
 	seen  *seen // all parts have the same
+	asked *seen // of what next asked for in Attach, which comes beside Observe
 }
 
 // seen counts events by kind.
@@ -35,12 +36,18 @@ type seen [8]struct {
 }
 
 func (s *sample) Observe(ctx context.Context, e alloctrace.Event, err error) {
-	if e.Kind.Failed() || (s.seen[e.Kind%8].n.Add(1)-1)%s.every == 0 {
+	if s.seen.chosen(e, s.every) {
 		s.next.Observe(ctx, e, err)
 	}
 }
 
+// chosen counts e, and reports whether it is handed on.
+func (s *seen) chosen(e alloctrace.Event, every uint64) bool {
+	return e.Kind.Failed() || (s[e.Kind%8].n.Add(1)-1)%every == 0
+}
+
 // Attach implements [alloctrace.Attacher].
 func (s *sample) Attach(to *alloctrace.Attachment) alloctrace.Hook {
-	return &sample{s.every, to.Attach(s.next), s.seen}
+	part := to.Attach(s.next, func(e alloctrace.Event) bool { return s.asked.chosen(e, s.every) })
+	return &sample{s.every, part, s.seen, s.asked}
 }

@@ -13,6 +13,7 @@ type cursor struct {
 	next, end uint64
 	at        uint64 // the time of the next record
 	said      uint64 // events that were dropped, as records have said
+	of        uint64 // the number of the reallocation that the next record ends, 0 if it ends none
 }
 
 // run takes events from the queues until Close.
@@ -118,11 +119,19 @@ func (r *Recorder) stack(number uint64) (list []Frame) {
 func (r *Recorder) encode(c *cursor) {
 	rec := c.q.record(c.next)
 	granted, requested, who := rec[recordGranted].Load(), rec[recordRequested].Load(), rec[recordWho].Load()
-	if granted == lost {
+	switch granted {
+	case lost:
 		r.encoder.dropped(c.at, requested)
 		c.said += requested
 		r.dropped.Add(int64(requested))
-	} else {
+	case ends:
+		c.of = requested
+	default:
+		kind := alloctrace.Kind(granted & (1<<kindBits - 1))
+		if kind == alloctrace.Reallocating {
+			c.of = requested & maxSize
+			requested &^= maxSize
+		}
 		s := shape{
 			granted:   granted >> sizeShift,
 			requested: requested & maxSize,
@@ -130,7 +139,8 @@ func (r *Recorder) encode(c *cursor) {
 			owner:     who >> whoShift & maxNumber,
 			region:    requested >> sizeBits,
 		}
-		r.encoder.event(c.at, alloctrace.Kind(granted&(1<<kindBits-1)), ^rec[recordAddr].Load(), s, who&(1<<whoShift-1))
+		r.encoder.event(c.at, kind, ^rec[recordAddr].Load(), s, who&(1<<whoShift-1), c.of)
+		c.of = 0
 		r.written.Add(1)
 	}
 	c.next++

@@ -14,7 +14,7 @@ import (
 const (
 	batchEvents  = 1 << 16
 	batchNames   = 1 << 20 // bytes
-	maxBatch     = 3 << 20 // bytes: 26 an event at most, and the names
+	maxBatch     = 3 << 20 // bytes: 29 an event at most, and the names
 	maxShapes    = 1 << 20
 	recentBlocks = 1 << 16 // an event can name a block by one of so many acquisitions before it
 )
@@ -61,17 +61,18 @@ type encoder struct {
 	plain, out  []byte
 
 	// Of the segment.
-	fresh    bool   // its first batch is still to come
-	addr     uint64 // the last in columnAddrs; its complement, as in recent: see package hidden
-	shapes   map[shape]uint64
-	cached   [1 << 8]cachedShape
-	stacks   numbers
-	frames   map[Frame]uint64
-	owners   numbers
-	regions  numbers
-	acquired uint64 // acquisitions
-	recent   [recentBlocks]uint64
-	byAddr   [2 * recentBlocks]uint32 // by hash of an address: an acquisition, counted from 1
+	fresh        bool   // its first batch is still to come
+	addr         uint64 // the last in columnAddrs; its complement, as in recent: see package hidden
+	reallocation uint64 // the last in columnReallocations
+	shapes       map[shape]uint64
+	cached       [1 << 8]cachedShape
+	stacks       numbers
+	frames       map[Frame]uint64
+	owners       numbers
+	regions      numbers
+	acquired     uint64 // acquisitions
+	recent       [recentBlocks]uint64
+	byAddr       [2 * recentBlocks]uint32 // by hash of an address: an acquisition, counted from 1
 }
 
 // The columns of a batch.
@@ -82,6 +83,7 @@ const (
 	columnAddrs
 	columnShapes
 	columnStacks
+	columnReallocations
 	columnCount
 )
 
@@ -115,7 +117,7 @@ func (e *encoder) init(from source, h Header) (err error) {
 // begin begins a segment. It is called between batches.
 func (e *encoder) begin() {
 	e.fresh = true
-	e.addr, e.acquired = ^uint64(0), 0
+	e.addr, e.reallocation, e.acquired = ^uint64(0), 0, 0
 	e.shapes, e.frames = make(map[shape]uint64), make(map[Frame]uint64)
 	e.stacks.reset()
 	e.owners.reset()
@@ -151,8 +153,13 @@ func (e *encoder) time(at uint64) {
 	e.events++
 }
 
+// reallocates reports whether an event of a kind is one of a reallocation.
+func reallocates(k alloctrace.Kind) bool {
+	return k == alloctrace.Reallocating || k == alloctrace.Reallocated || k == alloctrace.ReallocateFailed
+}
+
 // event adds an event. The owner, the region and the stack have the numbers of the source.
-func (e *encoder) event(at uint64, k alloctrace.Kind, addr uint64, s shape, stack uint64) {
+func (e *encoder) event(at uint64, k alloctrace.Kind, addr uint64, s shape, stack, reallocation uint64) {
 	kind := byte(k)
 	e.time(at)
 	e.number(columnShapes, e.shapeOf(s))
@@ -173,6 +180,10 @@ func (e *encoder) event(at uint64, k alloctrace.Kind, addr uint64, s shape, stac
 	if stack > 0 {
 		kind |= hasStack
 		e.number(columnStacks, e.stack(stack))
+	}
+	if reallocates(k) {
+		e.columns[columnReallocations] = binary.AppendVarint(e.columns[columnReallocations], int64(reallocation-e.reallocation))
+		e.reallocation = reallocation
 	}
 	e.columns[columnKinds] = append(e.columns[columnKinds], kind)
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of the format, which docs/recording.md describes.
-const Version = 1
+const Version = 2
 
 // A Header is what a recording says of its process.
 type Header struct {

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/internal/shard"
 )
 
@@ -13,7 +14,7 @@ type record [recordWords]atomic.Uint64
 const (
 	recordAddr      = iota // its complement: see package hidden
 	recordGranted          // bytes, then the binary logarithm of the alignment, then the kind
-	recordRequested        // bytes, then the number of the region's name
+	recordRequested        // bytes, of Reallocating the number of the reallocation, then the number of the region's name
 	recordTime             // nanoseconds since the Recorder began
 	recordWho              // the stack, then the number of the Proxy or child
 	recordWords
@@ -30,6 +31,7 @@ const (
 	maxNumber  = 1<<numberBits - 1
 
 	lost = 1<<kindBits - 1 // a kind: recordRequested is how many events were dropped here
+	ends = 1<<kindBits - 2 // a kind: recordRequested is the number of the reallocation that the next record ends
 )
 
 // A queue has the records of one processor until the writer takes them. One goroutine writes at a time: who is on the
@@ -44,21 +46,28 @@ type queue struct {
 	records []record
 	shared  bool
 	mu      sync.Mutex
-	_       [64]byte
-	tail    atomic.Uint64 // records taken
-	_       [56]byte
+
+	reallocation, step uint64 // the number of the last reallocation that began here, and of the next one what is more
+	_                  [64]byte
+	tail               atomic.Uint64 // records taken
+	_                  [56]byte
 }
 
-func newQueue(size int, shared bool) *queue {
-	return &queue{records: make([]record, size), free: uint64(size), shared: shared}
+// newQueue returns the queue of a number, of so many at most: the numbers of reallocations differ by that.
+func newQueue(size int, shared bool, number, queues int) *queue {
+	return &queue{records: make([]record, size), free: uint64(size), shared: shared, reallocation: uint64(number), step: uint64(queues)}
 }
 
-// put writes a record, or counts it as dropped if there is no room. It reports whether it is time for the records to be taken.
-func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wake bool) {
+// put writes a record, or counts it as dropped if there is no room. It ends the reallocation began, if that is not 0. It reports whether
+// it is time for the records to be taken.
+func (q *queue) put(p shard.Proc, addr, granted, requested, at, who, began uint64) (wake bool) {
 	head, size := uint64(q.head.Load()), uint64(len(q.records))
 	unsaid := q.dropped.Load() - q.said
 	need := head + 1
 	if unsaid > 0 {
+		need++
+	}
+	if began > 0 {
 		need++
 	}
 	if need > q.free {
@@ -72,8 +81,22 @@ func (q *queue) put(p shard.Proc, addr, granted, requested, at, who uint64) (wak
 		q.said += unsaid
 		head++
 	}
+	if began > 0 {
+		q.write(p, head, 0, ends, began, at, 0)
+		head++
+	}
 	q.write(p, head, addr, granted, requested, at, who)
 	return (head+1)%max(1, size/4) == 0
+}
+
+// putNumbered is put, and if a reallocation begins it returns its number.
+func (q *queue) putNumbered(p shard.Proc, addr, granted, requested, at, who, began uint64) (number uint64, wake bool) {
+	if alloctrace.Kind(granted&(1<<kindBits-1)) == alloctrace.Reallocating {
+		q.reallocation += q.step
+		number = q.reallocation
+		requested |= number & maxSize
+	}
+	return number, q.put(p, addr, granted, requested, at, who, began)
 }
 
 func (q *queue) write(p shard.Proc, n, addr, granted, requested, at, who uint64) {

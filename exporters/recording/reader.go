@@ -29,6 +29,11 @@ type Event struct {
 	Child     string        // its name, "" if it is of none
 	Region    string        // the name of the innermost region, "" if there is none
 
+	// Reallocation is a number that the events of one reallocation have, and no others: Reallocating, and Reallocated or
+	// ReallocateFailed. Of one to nothing there is no second event. It is 0 if it is not known which belong together, and
+	// with other events.
+	Reallocation uint64
+
 	// Dropped, if it is not 0, is how many events are missing here. The rest of the Event is zero then, but for At.
 	Dropped int64
 }
@@ -78,7 +83,9 @@ type Reader struct {
 	regions  []string
 	acquired uint64
 	recent   [recentBlocks]uint64
-	addr     uint64
+	addr     uint64 // the last of its column, as reallocation
+
+	reallocation uint64
 }
 
 // NewReader returns a Reader of what in returns. The error wraps [ErrFormat] if that is no recording.
@@ -236,7 +243,7 @@ func (r *Reader) begin(plain []byte) error {
 		}
 		plain = rest
 		r.shapes, r.stacks, r.frames, r.owners, r.regions = nil, nil, nil, nil, nil
-		r.acquired, r.addr = 0, 0
+		r.acquired, r.addr, r.reallocation = 0, 0, 0
 	}
 	names, plain, err := cutBytes(plain)
 	if err != nil {
@@ -331,6 +338,17 @@ func (b *batch) number(column int) (uint64, error) {
 	return n, err
 }
 
+// sum takes the next difference of a column, and adds it to the last value.
+func (b *batch) sum(column int, last *uint64) error {
+	difference, used := binary.Varint(b.columns[column])
+	if used <= 0 {
+		return errShort
+	}
+	b.columns[column] = b.columns[column][used:]
+	*last += uint64(difference)
+	return nil
+}
+
 // event reads an event.
 func (r *Reader) event() (e Event, err error) {
 	b := &r.batch
@@ -382,7 +400,11 @@ func (r *Reader) event() (e Event, err error) {
 		}
 		e.Stack = r.stacks[n-1]
 	}
-	return e, nil
+	if reallocates(e.Kind) {
+		err = b.sum(columnReallocations, &r.reallocation)
+		e.Reallocation = r.reallocation
+	}
+	return e, err
 }
 
 // address reads the address of an event of a kind.
@@ -397,12 +419,9 @@ func (r *Reader) address(kind byte) (addr uint64, err error) {
 		}
 		addr = r.recent[(r.acquired-back)%recentBlocks]
 	} else {
-		difference, used := binary.Varint(r.batch.columns[columnAddrs])
-		if used <= 0 {
-			return 0, errShort
+		if err := r.batch.sum(columnAddrs, &r.addr); err != nil {
+			return 0, err
 		}
-		r.batch.columns[columnAddrs] = r.batch.columns[columnAddrs][used:]
-		r.addr += uint64(difference)
 		addr = r.addr
 	}
 	if alloctrace.Kind(kind&(1<<kindBits-1)) <= alloctrace.Reallocated {

@@ -182,7 +182,10 @@ func (r *Recorder) Observe(ctx context.Context, e alloctrace.Event, _ error) {
 // Attach returns the part for a Proxy or child.
 func (r *Recorder) Attach(to *alloctrace.Attachment) alloctrace.Hook {
 	p := &part{r, r.parts.number(to.Proxy, to.Child)}
-	to.OnRequested(p.acquired)
+	if to.ID == 0 { // it is of no Proxy, but of somebody who hands on events alone
+		return observer{p}
+	}
+	to.OnRequested(p.requested)
 	return p
 }
 
@@ -192,15 +195,30 @@ type part struct {
 	number   uint64
 }
 
-// Observe records e but for acquisitions, which acquired has recorded.
+// Observe records e but for what requested has recorded.
 func (p *part) Observe(ctx context.Context, e alloctrace.Event, _ error) {
-	if e.Kind > alloctrace.Reallocated {
+	if e.Kind == alloctrace.Freeing || e.Kind == alloctrace.AllocateFailed || e.Kind == alloctrace.FreeFailed {
 		p.recorder.record(ctx, e, 0, p.number)
 	}
 }
 
-func (p *part) acquired(ctx context.Context, e alloctrace.Event, requested uintptr) {
+// requested records acquisitions, and of reallocations the other events too.
+func (p *part) requested(ctx context.Context, e alloctrace.Event, requested uintptr, began uint64) uint64 {
+	switch e.Kind {
+	case alloctrace.Reallocating, alloctrace.ReallocateFailed:
+		return p.recorder.recordReallocation(ctx, e, 0, p.number, began)
+	case alloctrace.Reallocated:
+		return p.recorder.recordReallocation(ctx, e, requested, p.number, began)
+	}
 	p.recorder.record(ctx, e, requested, p.number)
+	return 0
+}
+
+// An observer is a part that is told nothing but events.
+type observer struct{ *part }
+
+func (o observer) Observe(ctx context.Context, e alloctrace.Event, _ error) {
+	o.recorder.record(ctx, e, 0, o.number)
 }
 
 // record puts an event in the queue of its processor.
@@ -208,19 +226,11 @@ func (r *Recorder) record(ctx context.Context, e alloctrace.Event, requested uin
 	if r.closed.Load() {
 		return
 	}
-	granted := min(uint64(e.Size), maxSize)<<sizeShift | uint64(bits.TrailingZeros64(uint64(e.Align)))%(1<<alignBits)<<kindBits | uint64(e.Kind)
-	asked := min(uint64(requested), maxSize)
-	if in := region.From(ctx); in != nil {
-		asked |= r.regions.number(in.Name()) << sizeBits
-	}
-	who := part << whoShift
-	if e.Kind <= alloctrace.Reallocated && !r.options.NoStacks || r.options.FreeStacks {
-		who |= uint64(r.stacks.caller())
-	}
+	granted, asked, who := r.words(ctx, e, requested, part)
 	p := shard.Pin()
 	if shard.Pinned && uint(p.Index) < uint(len(r.queues)) {
 		if q := r.queues[p.Index].Load(); q != nil {
-			wake := q.put(p, uint64(e.Addr), granted, asked, uint64(time.Since(r.began)), who)
+			wake := q.put(p, uint64(e.Addr), granted, asked, uint64(time.Since(r.began)), who, 0)
 			p.Unpin()
 			if wake {
 				r.wakeWriter()
@@ -228,39 +238,65 @@ func (r *Recorder) record(ctx context.Context, e alloctrace.Event, requested uin
 			return
 		}
 	}
-	r.recordShared(p, uint64(e.Addr), granted, asked, who)
+	p.Unpin()
+	r.recordShared(uint64(e.Addr), granted, asked, who, 0)
 }
 
-// recordShared is record where the processor has no queue yet, or shares one. It unpins p.
-func (r *Recorder) recordShared(p shard.Proc, addr, granted, asked, who uint64) {
+// recordReallocation records an event of a reallocation: Reallocating, for which it returns the reallocation's number, or what
+// ends that, if began is not 0.
+func (r *Recorder) recordReallocation(ctx context.Context, e alloctrace.Event, requested uintptr, part, began uint64) uint64 {
+	if r.closed.Load() {
+		return 0
+	}
+	granted, asked, who := r.words(ctx, e, requested, part)
+	return r.recordShared(uint64(e.Addr), granted, asked, who, began)
+}
+
+// words returns what a record has of an event, beside its address and time.
+func (r *Recorder) words(ctx context.Context, e alloctrace.Event, requested uintptr, part uint64) (granted, asked, who uint64) {
+	granted = min(uint64(e.Size), maxSize)<<sizeShift | uint64(bits.TrailingZeros64(uint64(e.Align)))%(1<<alignBits)<<kindBits | uint64(e.Kind)
+	asked = min(uint64(requested), maxSize)
+	if in := region.From(ctx); in != nil {
+		asked |= r.regions.number(in.Name()) << sizeBits
+	}
+	who = part << whoShift
+	if e.Kind <= alloctrace.Reallocated && !r.options.NoStacks || r.options.FreeStacks {
+		who |= uint64(r.stacks.caller())
+	}
+	return granted, asked, who
+}
+
+// recordShared is record where the processor has no queue yet, or shares one, and of reallocations.
+func (r *Recorder) recordShared(addr, granted, asked, who, began uint64) (number uint64) {
 	var wake bool
 	for {
-		own, shared := &r.others, true
+		p := shard.Pin()
+		own, shared, index := &r.others, true, len(r.queues)
 		if p.Index < len(r.queues) {
-			own, shared = &r.queues[p.Index], !shard.Pinned
+			own, shared, index = &r.queues[p.Index], !shard.Pinned, p.Index
 		}
 		q := own.Load()
 		if q != nil && !q.shared {
-			wake = q.put(p, addr, granted, asked, uint64(time.Since(r.began)), who)
+			number, wake = q.putNumbered(p, addr, granted, asked, uint64(time.Since(r.began)), who, began)
 			p.Unpin()
 			break
 		}
 		p.Unpin()
 		if q == nil {
-			own.CompareAndSwap(nil, newQueue(r.options.Queue, shared))
+			own.CompareAndSwap(nil, newQueue(r.options.Queue, shared, index, len(r.queues)+1))
 			q = own.Load()
 		}
 		if q.shared {
 			q.mu.Lock()
-			wake = q.put(p, addr, granted, asked, uint64(time.Since(r.began)), who)
+			number, wake = q.putNumbered(p, addr, granted, asked, uint64(time.Since(r.began)), who, began)
 			q.mu.Unlock()
 			break
 		}
-		p = shard.Pin()
 	}
 	if wake {
 		r.wakeWriter()
 	}
+	return number
 }
 
 func (r *Recorder) wakeWriter() {

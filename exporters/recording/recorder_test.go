@@ -97,6 +97,10 @@ func TestEvents(t *testing.T) {
 	if len(list) != len(want) {
 		t.Fatalf("%d events, want %d: %+v", len(list), len(want), list)
 	}
+	if list[1].Reallocation == 0 {
+		t.Error("a reallocation has no number")
+	}
+	want[1].Reallocation, want[2].Reallocation = list[1].Reallocation, list[1].Reallocation
 	var at time.Duration
 	for i, e := range list {
 		if e.At < at || e.Stack == nil || len(e.Stack.Frames) == 0 || !strings.HasSuffix(e.Stack.Frames[0].Function, ".TestEvents") || e.Stack.Frames[0].Line == 0 {

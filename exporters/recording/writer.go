@@ -84,7 +84,7 @@ func (w *Writer) Write(e Event) error {
 	if e.Stack != nil {
 		stack = w.stacks.number(e.Stack)
 	}
-	w.encoder.event(uint64(e.At), e.Kind, uint64(e.Addr), s, stack)
+	w.encoder.event(uint64(e.At), e.Kind, uint64(e.Addr), s, stack, e.Reallocation)
 	return w.flushIfFull()
 }
 

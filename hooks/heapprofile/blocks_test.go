@@ -115,9 +115,8 @@ func TestTakesBack(t *testing.T) {
 	}
 }
 
-// TestClosed: a reallocation that a closed Proxy refuses is told alone, and takes back
-// no earlier release of the same address.
-func TestClosed(t *testing.T) {
+// TestFailureAlone: a failure that comes alone takes back no earlier release of the same address.
+func TestFailureAlone(t *testing.T) {
 	l := New(Options{Rate: 1})
 	e := alloctrace.Event{Kind: alloctrace.Allocated, Addr: 4096, Size: 64, Align: 64}
 	l.Observe(t.Context(), e, nil)

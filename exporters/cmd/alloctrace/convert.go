@@ -30,6 +30,8 @@ type converter struct {
 	last    time.Duration
 	summary converted
 
+	reallocations uint64 // that were written
+
 	// Reallocations that have begun, by thread and by the address of the old block. A recording has both events of one side by side,
 	// so that those of several threads cannot be mistaken for each other: the first waits for the second. If another thread has the old
 	// block's memory meanwhile, both are due before that, and all that follows waits in queue.
@@ -248,6 +250,9 @@ func (c *converter) write(q queued) error {
 		events[0] = r.old
 		if r.new.Kind == alloctrace.Reallocated && r.new.Align != r.old.Align { // another allocator could not reallocate it so
 			events[0].Kind, r.new.Kind = alloctrace.Freeing, alloctrace.Allocated
+		} else {
+			c.reallocations++
+			events[0].Reallocation, r.new.Reallocation = c.reallocations, c.reallocations
 		}
 		if r.new.Kind != 0 {
 			events = append(events, r.new)

@@ -73,18 +73,18 @@ func TestConvert(t *testing.T) {
 		"unknown":                 {[]preload.Event{at(1, freeing, 1, 16, 0)}, "1ms freeing 16 0/0 1"},
 		"time back":               {[]preload.Event{at(2, allocated, 1, 16, 16), at(1, freeing, 2, 16, 0)}, "2ms allocated 16 16/24 16, 2ms freeing 16 0/24 16"},
 		"lost":                    {[]preload.Event{at(1, allocated, 1, 16, 16), {Lost: 3}, at(2, allocated, 1, 16, 16)}, "1ms allocated 16 16/24 16, 3 lost, 2ms allocated 16 16/24 16"},
-		"grown":                   {[]preload.Event{at(1, allocated, 1, 16, 5), at(2, reallocating, 1, 16, 0), at(3, reallocated, 1, 16, 100)}, "1ms allocated 16 5/13 8, 2ms reallocating 16 0/13 8, 3ms reallocated 16 100/108 8"},
-		"not grown":               {[]preload.Event{at(1, allocated, 1, 16, 5), at(2, reallocating, 1, 16, 0), at(3, reallocateFailed, 1, 16, 1<<50), at(4, freeing, 1, 16, 0)}, "1ms allocated 16 5/13 8, 2ms reallocating 16 0/13 8, 3ms reallocate failed 16 0/13 8, 4ms freeing 16 0/13 8"},
-		"aligned":                 {[]preload.Event{aligned, at(2, reallocating, 1, 0x1000, 0), at(3, reallocated, 1, 0x2000, 100)}, "1ms allocated 4096 100/108 64, 2ms reallocating 4096 0/108 64, 3ms reallocated 8192 100/108 64"},
+		"grown":                   {[]preload.Event{at(1, allocated, 1, 16, 5), at(2, reallocating, 1, 16, 0), at(3, reallocated, 1, 16, 100)}, "1ms allocated 16 5/13 8, 2ms reallocating 16 0/13 8 #1, 3ms reallocated 16 100/108 8 #1"},
+		"not grown":               {[]preload.Event{at(1, allocated, 1, 16, 5), at(2, reallocating, 1, 16, 0), at(3, reallocateFailed, 1, 16, 1<<50), at(4, freeing, 1, 16, 0)}, "1ms allocated 16 5/13 8, 2ms reallocating 16 0/13 8 #1, 3ms reallocate failed 16 0/13 8 #1, 4ms freeing 16 0/13 8"},
+		"aligned":                 {[]preload.Event{aligned, at(2, reallocating, 1, 0x1000, 0), at(3, reallocated, 1, 0x2000, 100)}, "1ms allocated 4096 100/108 64, 2ms reallocating 4096 0/108 64 #1, 3ms reallocated 8192 100/108 64 #1"},
 		"less aligned":            {[]preload.Event{aligned, at(2, reallocating, 1, 0x1000, 0), at(3, reallocated, 1, 0x2010, 100)}, "1ms allocated 4096 100/108 64, 2ms freeing 4096 0/108 64, 3ms allocated 8208 100/108 16"},
-		"killed":                  {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, reallocating, 1, 16, 0)}, "1ms allocated 16 16/24 16, 2ms reallocating 16 0/24 16"},
-		"lost end":                {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, reallocating, 1, 16, 0), {Lost: 1}, at(3, allocated, 1, 16, 32)}, "1ms allocated 16 16/24 16, 2ms lost, 2ms reallocating 16 0/24 16, 3ms allocated 16 32/40 16"},
+		"killed":                  {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, reallocating, 1, 16, 0)}, "1ms allocated 16 16/24 16, 2ms reallocating 16 0/24 16 #1"},
+		"lost end":                {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, reallocating, 1, 16, 0), {Lost: 1}, at(3, allocated, 1, 16, 32)}, "1ms allocated 16 16/24 16, 2ms lost, 2ms reallocating 16 0/24 16 #1, 3ms allocated 16 32/40 16"},
 		"lost begin":              {[]preload.Event{{Lost: 1}, at(3, reallocated, 1, 16, 32)}, "1 lost, 3ms allocated 16 32/40 16"},
 		"lost begin of a failure": {[]preload.Event{{Lost: 1}, at(3, reallocateFailed, 1, 16, 1<<50), at(4, freeing, 1, 16, 0)}, "1 lost, 3ms allocate failed 0 281474976710655/281474976710655 16, 4ms freeing 16 0/0 1"},
 		"others between": {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, allocated, 2, 64, 16), at(3, reallocating, 1, 16, 0), at(4, reallocating, 2, 64, 0), at(5, freeing, 3, 99, 0), at(6, reallocated, 2, 128, 40), at(7, reallocated, 1, 256, 50)},
-			"1ms allocated 16 16/24 16, 2ms allocated 64 16/24 16, 5ms freeing 99 0/0 1, 5ms reallocating 64 0/24 16, 6ms reallocated 128 40/40 16, 6ms reallocating 16 0/24 16, 7ms reallocated 256 50/58 16"},
+			"1ms allocated 16 16/24 16, 2ms allocated 64 16/24 16, 5ms freeing 99 0/0 1, 5ms reallocating 64 0/24 16 #1, 6ms reallocated 128 40/40 16 #1, 6ms reallocating 16 0/24 16 #2, 7ms reallocated 256 50/58 16 #2"},
 		"reused meanwhile": {[]preload.Event{at(1, allocated, 1, 16, 16), at(2, reallocating, 1, 16, 0), at(3, allocated, 2, 16, 17), at(4, reallocated, 1, 256, 50)},
-			"1ms allocated 16 16/24 16, 2ms reallocating 16 0/24 16, 2ms reallocated 256 50/58 16, 3ms allocated 16 17/25 16"},
+			"1ms allocated 16 16/24 16, 2ms reallocating 16 0/24 16 #1, 2ms reallocated 256 50/58 16 #1, 3ms allocated 16 17/25 16"},
 	} {
 		var got []string
 		for _, e := range converts(t, false, c.raw...) {
@@ -93,6 +93,9 @@ func TestConvert(t *testing.T) {
 				continue
 			}
 			got = append(got, fmt.Sprintf("%v %v %d %d/%d %d", e.At, e.Kind, e.Addr, e.Requested, e.Size, e.Align))
+			if e.Reallocation != 0 {
+				got[len(got)-1] += fmt.Sprint(" #", e.Reallocation)
+			}
 			if e.Proxy != "x" || e.Child != "" {
 				t.Errorf("%s: %+v", name, e)
 			}

@@ -120,7 +120,7 @@ func TestRecordings(t *testing.T) {
 		"query -size 513: -child cache":      {"found: 100 KiB in 100 blocks; "},
 		"query -size :0.5K":                  {"found: 50 KiB in 100 blocks; "},
 		"flame -by allocated":                {"alloctrace.hold 102400\n", "alloctrace.handle;github.com/alloctrace/alloctrace/exporters/cmd/alloctrace.hold 51200\n"},
-		"export csv -child cache":            {"time_ns,event,address,size,requested,alignment,proxy,child,region,stack,dropped\n0,allocated,0x"},
+		"export csv -child cache":            {"time_ns,event,address,size,requested,alignment,proxy,child,region,stack,dropped,reallocation\n0,allocated,0x"},
 		"export -peak pprof -alone":          {"\x1f\x8b"},
 		"info -alone":                        {"301 events"},
 		"timeline -csv -steps 2 -child none": {"begin_ns,end_ns,proxy,child,region,stack,bytes\n0,49750000001,,,,,0\n"},

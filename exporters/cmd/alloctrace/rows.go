@@ -23,6 +23,9 @@ type eventRow struct {
 	Region    string `parquet:"region,dict"`
 	Stack     string `parquet:"stack,dict"`
 	Dropped   int64  `parquet:"dropped"`
+
+	// Reallocation is that of recording.Event.
+	Reallocation uint64 `parquet:"reallocation,optional,delta"`
 }
 
 // A blockRow is a block in a table.
@@ -42,10 +45,11 @@ type blockRow struct {
 // columns returns what a row of CSV has. That of dropped events has but their time and number.
 func (r *eventRow) columns() []string {
 	if r.Dropped > 0 {
-		return []string{decimal(r.Time), r.Event, "", "", "", "", "", "", "", "", decimal(r.Dropped)}
+		return []string{decimal(r.Time), r.Event, "", "", "", "", "", "", "", "", decimal(r.Dropped), ""}
 	}
 	return []string{
 		decimal(r.Time), r.Event, address(r.Address), unsigned(r.Size), unsigned(r.Requested), unsigned(r.Alignment), r.Proxy, r.Child, r.Region, r.Stack, "0",
+		unsigned(r.Reallocation),
 	}
 }
 
@@ -70,7 +74,7 @@ func (e *export) events(in *history.Recording, add func(r *eventRow)) history.Un
 		}
 		if stack := stackOf(&r); e.selects(&r, stack) {
 			add(&eventRow{
-				int64(r.At), r.Kind.String(), uint64(r.Addr), uint64(r.Size), uint64(r.Requested), uint64(r.Align), text.Name(r.Proxy), text.Name(r.Child), text.Name(r.Region), stacks.of(stack), 0,
+				int64(r.At), r.Kind.String(), uint64(r.Addr), uint64(r.Size), uint64(r.Requested), uint64(r.Align), text.Name(r.Proxy), text.Name(r.Child), text.Name(r.Region), stacks.of(stack), 0, r.Reallocation,
 			})
 		}
 	}

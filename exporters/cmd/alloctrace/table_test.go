@@ -43,7 +43,7 @@ func readParquet[T any, R row[T]](t *testing.T, file []byte) (rows [][]string, o
 
 // tableColumns are those of docs/export-a-recording.md.
 var tableColumns = map[string]string{
-	"events": "time_ns,event,address,size,requested,alignment,proxy,child,region,stack,dropped",
+	"events": "time_ns,event,address,size,requested,alignment,proxy,child,region,stack,dropped,reallocation",
 	"blocks": "acquired_ns,released_ns,state,address,size,requested,proxy,child,region,stack",
 }
 
@@ -187,6 +187,7 @@ func TestDuckDB(t *testing.T) {
 			"select max(live) peak from (select sum(case when event in ('allocated', 'reallocated') then size::bigint when event in ('freeing', 'reallocating') then -size::bigint end) over (order by n rows unbounded preceding)::bigint live from (select *, row_number() over () n from "+tables[0]+"))",
 			"select "+child+" child, count(*) n, sum(size)::bigint allocated, coalesce(sum(size) filter (state = 'live'), 0)::bigint live from "+tables[1]+" group by 1",
 			"select len(string_split(stack, 'alloctrace.deep ')) - 1 depth, sum(size)::bigint live from "+tables[1]+" where state = 'live' group by 1",
+			"select count(*) n from "+tables[0]+" a join "+tables[0]+" b using (reallocation) where a.event = 'reallocating' and b.event = 'reallocated' and a.child is not distinct from b.child",
 			"select count(*) n from "+tables[1]+" where released_ns < acquired_ns or requested is null or address is null",
 		)
 		events := make(map[string]int64)
@@ -198,6 +199,9 @@ func TestDuckDB(t *testing.T) {
 		}
 		if got := parse(t, results[2][0]["peak"]); got != m.peak {
 			t.Errorf("%s: peak %d, want %d", kind, got, m.peak)
+		}
+		if got := parse(t, results[5][0]["n"]); got != m.events["reallocated"] {
+			t.Errorf("%s: %d reallocations have both events, want %d", kind, got, m.events["reallocated"])
 		}
 		blocks := int64(0)
 		for i, rows := range [][]map[string]string{results[1], results[3]} {
@@ -213,8 +217,8 @@ func TestDuckDB(t *testing.T) {
 				}
 			}
 		}
-		if blocks != m.blocks || results[5][0]["n"] != "0" {
-			t.Errorf("%s: %d blocks, want %d; wrong ones: %v", kind, blocks, m.blocks, results[5])
+		if blocks != m.blocks || results[6][0]["n"] != "0" {
+			t.Errorf("%s: %d blocks, want %d; wrong ones: %v", kind, blocks, m.blocks, results[6])
 		}
 		byDepth := make(map[int]int64)
 		for _, row := range results[4] {

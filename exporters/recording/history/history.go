@@ -33,8 +33,7 @@ type Options struct {
 // A block is known by its Proxy and its address: one Proxy around another may have a block at the same address. Two Proxies of one
 // name that share a Recorder, one around the other, cannot be told apart.
 //
-// A failure takes back the last release at its address. A second Free of a block made by blockalloc.FromRaw, which a Proxy
-// refuses without an event of the release, looks the same: then the block seems live until its address is used again.
+// A failure takes back the last release at its address of its size.
 type History struct {
 	options Options
 	sites   sites

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/recording"
 )
 
@@ -272,3 +274,72 @@ func TestDropped(t *testing.T) {
 		t.Errorf("of %d events: %+v", n, s)
 	}
 }
+
+// TestRefusedReleases: what a Proxy refuses, however it does, releases nothing and brings nothing back.
+func TestRefusedReleases(t *testing.T) {
+	for name, inner := range map[string]blockalloc.Allocator{"Heap": new(blockalloc.Heap), "Pool": new(blockalloc.Pool), "no Finder": noFinder{new(blockalloc.Heap)}} {
+		var live blockalloc.Block
+		var before, after counter.Stats
+		path := record(t, func(t *testing.T, rec *recording.Recorder, _ *alloctrace.Proxy) {
+			mem := alloctrace.Wrap(inner, alloctrace.WithName("raw"), alloctrace.WithHooks(rec))
+			live = allocate(t, mem, 4096)
+			gone := allocate(t, mem, 4096)
+			raw := func(b blockalloc.Block) blockalloc.Block {
+				n, err := blockalloc.FromRaw(b.IntoRaw())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			refused := func(p *alloctrace.Proxy, b blockalloc.Block) {
+				if p.Free(b) == nil {
+					t.Error("a second free succeeded")
+				}
+				for _, size := range []uintptr{8192, 1, 0} {
+					if _, err := p.Reallocate(b, size); err == nil {
+						t.Errorf("a block that was freed is reallocated to %d", size)
+					}
+					if _, err := p.Resize(b, size); err == nil {
+						t.Errorf("a block that was freed is resized to %d", size)
+					}
+				}
+			}
+			free(t, mem, gone)
+			refused(mem, raw(gone))
+			refused(mem, gone)
+			gone = allocate(t, mem, 4096)
+			if gone, _ = mem.Reallocate(gone, 8192); gone.IsZero() {
+				t.Fatal("not reallocated")
+			}
+			moved := gone
+			if moved, _ = mem.Reallocate(gone, 1<<20); moved.IsZero() {
+				t.Fatal("not reallocated")
+			}
+			refused(mem, gone)
+			free(t, mem, moved)
+			if name == "no Finder" {
+				refused(mem, raw(live)) // which it does not know
+			}
+			c := mem.Child("c")
+			before = mem.Stats()
+			_ = c.Close()
+			_, _ = c.Reallocate(live, 8)
+			_, _ = c.Resize(live, 8)
+			_, _ = c.Reallocate(gone, 8)
+			_, _ = c.Reallocate(blockalloc.Block{}, 8)
+			after = mem.Stats()
+		})
+		if before.LiveBlocks != 1 || after.LiveBlocks != 1 {
+			t.Fatalf("%s: %+v", name, after)
+		}
+		r := open(t, path, false)
+		found := FindBlocks(r, func(b *Block) bool { return b.Live }, func(a, b *Block) int { return byAddr(*a, *b) }, -1, Options{})
+		s := Summarize(r, Options{})
+		if len(found.Blocks) != 1 || found.Blocks[0].Addr != live.Addr() || s.Live != (Amount{1, int64(live.Size())}) || s.Counts.FreeFailures != after.FailedFrees || s.Counts.ReallocateFailures != after.FailedReallocations || !reflect.DeepEqual(s.Unknown, Unknown{}) {
+			t.Errorf("%s: %+v is live, want %v; %+v of %+v", name, found.Blocks, live, s, after)
+		}
+	}
+}
+
+// noFinder cannot say what was granted.
+type noFinder struct{ blockalloc.Allocator }

@@ -12,7 +12,7 @@ import (
 	"github.com/alloctrace/alloctrace/internal/text"
 )
 
-// An Event is one of a recording.
+// An Event is one of a recording, without its Reallocation.
 type Event struct {
 	Number int64 // in the recording, counted from 1 as a Reader yields events
 	recording.Event

@@ -88,8 +88,7 @@ func (p *Program) Recorded() Recorded { return p.recorded }
 // Load returns the Program of the events of a recording: those of [recording.Reader.Events], or of a history.Recording, which has the
 // file before it too. If some of it is damaged, it returns the Program of the rest, and the errors.
 //
-// A recording does not say which of several reallocations at the same time an event ends. It is taken to be the one at the same
-// address, or else the last of the same Proxy, child and alignment. Where that is wrong, a block gets the size of another.
+// A reallocation is the events with one [recording.Event].Reallocation. Those without are taken to free a block and to allocate another.
 func Load(events iter.Seq2[recording.Event, error]) (*Program, error) {
 	l := newLoader(0)
 	var damage error
@@ -117,8 +116,8 @@ type loader struct {
 	p       *Program
 	number  int64
 	first   time.Duration
-	at      map[uintptr]*held // by address: the block that is there, or was there last
-	pending []pending
+	at      map[uintptr]*held  // by address: the block that is there, or was there last
+	pending map[uint64]pending // reallocations that have begun, by number; those to nothing stay
 	sites   map[site]uint32
 	live    Live
 
@@ -139,19 +138,18 @@ type held struct {
 	granted, requested uintptr
 }
 
-// A pending is a reallocation that has begun. Most often it ends with one of the next events. If it does not, its size was zero.
+// A pending is a reallocation that has begun.
 type pending struct {
 	*held
-	live  bool // it was
-	event recording.Event
+	live bool // it was
+	addr uintptr
 }
-
-// mostPending is how many reallocations can be going on.
-const mostPending = 1 << 10
 
 // newLoader returns a loader of so many events, or 0 if it is not known how many.
 func newLoader(events int) *loader {
-	return &loader{p: &Program{ops: make([]operation, 0, events)}, at: make(map[uintptr]*held, events/2), sites: make(map[site]uint32)}
+	return &loader{
+		p: &Program{ops: make([]operation, 0, events)}, at: make(map[uintptr]*held, events/2), pending: make(map[uint64]pending), sites: make(map[site]uint32),
+	}
 }
 
 // program returns what was added, without operations that turned out to be none.
@@ -182,7 +180,6 @@ func (l *loader) add(e recording.Event) {
 	block := int32(-1)
 	if e.Dropped > 0 {
 		r.Skipped.Dropped += e.Dropped
-		l.pending = nil
 	} else {
 		r.Events++
 		switch e.Kind {
@@ -193,26 +190,20 @@ func (l *loader) add(e recording.Event) {
 		case alloctrace.Reallocating:
 			h, live := l.release(e)
 			if live {
-				block, h.moving = h.block, true
+				block, h.moving = h.block, e.Reallocation != 0
 			}
-			if l.pending = append(l.pending, pending{h, live, e}); len(l.pending) > mostPending {
-				l.pending = l.pending[1:]
+			if e.Reallocation != 0 {
+				l.pending[e.Reallocation] = pending{h, live, e.Addr}
 			}
 		case alloctrace.Freeing:
 			if h, live := l.release(e); live {
 				block = h.block
 			}
-		case alloctrace.ReallocateFailed:
-			for i := len(l.pending) - 1; i >= 0; i-- {
-				if d := l.pending[i]; d.event.Addr == e.Addr && d.event.Size == e.Size {
-					l.takeBack(d.held, d.live)
-					l.pending = append(l.pending[:i], l.pending[i+1:]...)
-					break
-				}
-			}
-			r.Skipped.Failed++
-		case alloctrace.FreeFailed:
-			if h := l.at[e.Addr]; h != nil && !h.moving {
+		case alloctrace.ReallocateFailed, alloctrace.FreeFailed:
+			if d, ok := l.pending[e.Reallocation]; ok {
+				delete(l.pending, e.Reallocation)
+				l.takeBack(d.held, d.live)
+			} else if h := l.at[e.Addr]; h != nil && e.Reallocation == 0 && (h.strange > 0 || !h.moving) {
 				l.takeBack(h, h.strange == 0)
 			}
 			r.Skipped.Failed++
@@ -318,33 +309,16 @@ func (l *loader) takeBack(h *held, live bool) {
 	}
 }
 
-// reallocated adds the end of a reallocation, chosen as Load says. A block that is not known is allocated.
+// reallocated adds the end of a reallocation. If its beginning is not known, or was not of a known block, the block is allocated.
 func (l *loader) reallocated(e recording.Event) int32 {
-	found := -1
-	for i := len(l.pending) - 1; i >= 0; i-- {
-		d := &l.pending[i].event
-		if d.Align != e.Align || d.Proxy != e.Proxy || d.Child != e.Child {
-			continue
-		}
-		if d.Addr == e.Addr && l.at[e.Addr] == l.pending[i].held { // no other block was there meanwhile
-			found = i
-			break
-		}
-		if found < 0 {
-			found = i
-		}
-	}
-	if found < 0 {
-		return l.acquire(e)
-	}
-	d := l.pending[found]
-	l.pending = append(l.pending[:found], l.pending[found+1:]...)
-	if !d.live {
+	d, ok := l.pending[e.Reallocation]
+	delete(l.pending, e.Reallocation)
+	if !ok || !d.live {
 		return l.acquire(e)
 	}
 	l.p.ops[d.released-1].kind = 0
-	if l.at[d.event.Addr] == d.held {
-		delete(l.at, d.event.Addr)
+	if l.at[d.addr] == d.held {
+		delete(l.at, d.addr)
 	}
 	_, _ = l.vacate(e)
 	h := &held{slot: d.slot, block: d.block, known: true, granted: e.Size, requested: e.Requested}

@@ -44,17 +44,16 @@ func storm(t testing.TB, goroutines, ops int, freeAll bool) (file []byte, stats 
 	for g := range goroutines {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(1, uint64(g)))
-			own := mem.Child(fmt.Sprint("child", g)) // by which its reallocations are told from others at the same time
 			for range ops {
-				b, err := own.Allocate(blockalloc.Layout{Size: uintptr(1 + rng.IntN(8000)), Align: 1 << rng.IntN(8)})
+				b, err := mem.Allocate(blockalloc.Layout{Size: uintptr(1 + rng.IntN(8000)), Align: 1 << rng.IntN(8)})
 				if err != nil {
 					continue
 				}
 				switch n := rng.IntN(100); {
 				case n == 0:
-					b, _ = own.Reallocate(b, 0)
+					b, _ = mem.Reallocate(b, 0)
 				case n < 50:
-					b, _ = own.Reallocate(b, uintptr(1+rng.IntN(8000)))
+					b, _ = mem.Reallocate(b, uintptr(1+rng.IntN(8000)))
 				}
 				select {
 				case handed <- b:
@@ -146,13 +145,23 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A list makes events by hand.
+// A list makes events by hand. What ends a reallocation ends the last that began.
 type list []recording.Event
 
 func (l *list) add(k alloctrace.Kind, addr, size uintptr) {
+	var reallocation uint64
+	switch k {
+	case alloctrace.Reallocating:
+		reallocation = uint64(len(*l) + 1)
+	case alloctrace.Reallocated, alloctrace.ReallocateFailed:
+		for _, e := range *l {
+			reallocation = max(reallocation, e.Reallocation)
+		}
+	}
 	*l = append(*l, recording.Event{
 		Event: alloctrace.Event{Kind: k, Addr: addr, Size: size, Align: 8}, At: time.Duration(len(*l)) * time.Millisecond,
-		Stack: &recording.Stack{Frames: []recording.Frame{{Function: fmt.Sprintf("example.com/p.f%d", len(*l)+1), File: "/src/p.go", Line: 7}}},
+		Stack:        &recording.Stack{Frames: []recording.Frame{{Function: fmt.Sprintf("example.com/p.f%d", len(*l)+1), File: "/src/p.go", Line: 7}}},
+		Reallocation: reallocation,
 	})
 }
 
@@ -187,6 +196,18 @@ func TestOperations(t *testing.T) {
 		k          alloctrace.Kind
 		addr, size uintptr
 	}
+	reallocations := map[string][]uint64{ // of the events in order, where it is not the last that began
+		"two at once": {0, 0, 1, 2, 1, 2, 0, 0},
+		"two at once that take each other's place":   {0, 0, 1, 2, 2, 1, 0, 0},
+		"one after another at one address":           {0, 1, 0, 2, 2, 1, 0, 0},
+		"a failure among others":                     {0, 0, 1, 2, 1, 2, 0, 0},
+		"a stale one at the same time":               {0, 1, 2, 1, 2, 0},
+		"not known":                                  {0, 0, 0, 0},
+		"not known to fail":                          {0, 0, 0, 0},
+		"its beginning was dropped":                  {0, 0, 1, 0, 0},
+		"a failure whose beginning was dropped":      {0, 0, 0, 7, 0},
+		"the end of another's beginning was dropped": {0, 0, 1, 2, 0, 2, 0, 0},
+	}
 	for _, c := range []struct {
 		name    string
 		events  []event
@@ -208,13 +229,27 @@ func TestOperations(t *testing.T) {
 		{"a free of another size", []event{{allocated, 64, 10}, {freeing, 64, 11}, {freeFailed, 64, 11}, {freeing, 64, 10}}, "+10 -10", replay.Skipped{Failed: 1}, 0},
 		{"its free was dropped", []event{{allocated, 64, 10}, {0, 0, 5}, {allocated, 64, 20}, {freeing, 64, 20}}, "+10 -10 +20 -20", replay.Skipped{Dropped: 5}, 1},
 		{"its acquisition was dropped", []event{{0, 0, 5}, {freeing, 64, 20}}, "", replay.Skipped{Dropped: 5, Unknown: 1}, 0},
-		{"half of a reallocation was dropped", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {0, 0, 1}, {reallocated, 128, 20}, {freeing, 128, 20}}, "+10 -10 +20 -20", replay.Skipped{Dropped: 1}, 0},
+		{"between both events one was dropped", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {0, 0, 1}, {reallocated, 128, 20}, {freeing, 128, 20}}, "+10 10>20 -20", replay.Skipped{Dropped: 1}, 0},
+		{"its end was dropped", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {0, 0, 1}, {freeing, 128, 20}}, "+10 -10", replay.Skipped{Dropped: 1, Unknown: 1}, 0},
+		{"its beginning was dropped", []event{{allocated, 64, 10}, {0, 0, 1}, {reallocated, 128, 20}, {freeing, 128, 20}, {freeing, 64, 10}}, "+10 +20 -20 -10", replay.Skipped{Dropped: 1}, 0},
+		{"a failure whose beginning was dropped", []event{{allocated, 64, 10}, {freeing, 64, 10}, {0, 0, 1}, {reallocateFailed, 64, 10}, {allocated, 64, 10}}, "+10 -10 +10 -10", replay.Skipped{Dropped: 1, Failed: 1}, 0},
+		{"the end of another's beginning was dropped", []event{{allocated, 64, 10}, {allocated, 128, 11}, {reallocating, 64, 10}, {reallocating, 128, 11}, {0, 0, 1}, {reallocated, 256, 12}, {freeing, 256, 12}, {freeing, 512, 20}}, "+10 +11 -10 11>12 -12", replay.Skipped{Dropped: 1, Unknown: 1}, 0},
+		{"two at once that take each other's place", []event{{allocated, 64, 10}, {allocated, 128, 30}, {reallocating, 64, 10}, {reallocating, 128, 30}, {reallocated, 64, 31}, {reallocated, 128, 11}, {freeing, 64, 31}, {freeing, 128, 11}}, "+10 +30 30>31 10>11 -31 -11", replay.Skipped{}, 0},
+		{"one after another at one address", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {allocated, 64, 10}, {reallocating, 64, 10}, {reallocated, 128, 40}, {reallocated, 256, 50}, {freeing, 128, 40}, {freeing, 256, 50}}, "+10 +10 10>40 10>50 -40 -50", replay.Skipped{}, 0},
+		{"a failure among others", []event{{allocated, 64, 10}, {allocated, 128, 30}, {reallocating, 64, 10}, {reallocating, 128, 30}, {reallocateFailed, 64, 10}, {reallocated, 256, 31}, {freeing, 64, 10}, {freeing, 256, 31}}, "+10 +30 30>31 -10 -31", replay.Skipped{Failed: 1}, 0},
+		{"a stale one at the same time", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {reallocating, 64, 10}, {reallocated, 128, 20}, {reallocateFailed, 64, 10}, {freeing, 128, 20}}, "+10 10>20 -20", replay.Skipped{Failed: 1}, 0},
+		{"a stale free at the same time", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {freeing, 64, 10}, {freeFailed, 64, 10}, {reallocated, 64, 20}, {freeing, 64, 20}}, "+10 10>20 -20", replay.Skipped{Failed: 1}, 0},
+		{"not known", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {reallocated, 128, 20}, {freeing, 128, 20}}, "+10 -10 +20 -20", replay.Skipped{}, 0},
+		{"not known to fail", []event{{allocated, 64, 10}, {reallocating, 64, 10}, {reallocateFailed, 64, 10}, {freeing, 64, 10}}, "+10 -10", replay.Skipped{Failed: 1}, 0},
 		{"nothing", nil, "", replay.Skipped{}, 0},
 	} {
 		var l list
 		for _, e := range c.events {
 			if l.add(e.k, e.addr, e.size); e.k == 0 {
 				l[len(l)-1] = recording.Event{At: l[len(l)-1].At, Dropped: int64(e.size)}
+			}
+			if of := reallocations[c.name]; of != nil {
+				l[len(l)-1].Reallocation = of[len(l)-1]
 			}
 		}
 		a := new(seen)
@@ -365,6 +400,7 @@ func TestFailures(t *testing.T) {
 				t.Fatalf("%v, want %s at event %d", err, c.reason, c.event)
 			}
 			e := events[f.Event.Number-1]
+			e.Reallocation = 0
 			if f.Event.Event != e || !strings.Contains(err.Error(), fmt.Sprintf("event %d (%s %d B aligned to 8 after %v, p.f%d (p.go:7))", f.Event.Number, e.Kind, e.Size, e.At, f.Event.Number)) {
 				t.Errorf("%v\nwant it to name %+v", err, e)
 			}

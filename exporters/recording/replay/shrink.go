@@ -269,7 +269,7 @@ func (s *shrinker) withoutStep(of []int32, i int) (some []recording.Event, out [
 		return nil, nil
 	case s.events[was].Kind == alloctrace.Allocated:
 		out = []int{was, i}
-		some[next].Kind = alloctrace.Allocated
+		some[next].Kind, some[next].Reallocation = alloctrace.Allocated, 0
 	default: // one reallocation comes after another: they become one
 		begun := before(was)
 		if begun < 0 {
