@@ -32,6 +32,9 @@ func plains(f *testing.F) (list [][]byte, events []uint32) {
 		if err == nil && i%2 == 0 {
 			err = p.Child("c").Free(b)
 		}
+		if err == nil && i%4 == 1 {
+			_, err = p.Reallocate(b, uintptr(100+i))
+		}
 		if err == nil && i == 10 {
 			err = rec.Flush()
 		}

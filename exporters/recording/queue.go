@@ -61,32 +61,36 @@ func newQueue(size int, shared bool, number, queues int) *queue {
 // put writes a record, or counts it as dropped if there is no room. It ends the reallocation began, if that is not 0. It reports whether
 // it is time for the records to be taken.
 func (q *queue) put(p shard.Proc, addr, granted, requested, at, who, began uint64) (wake bool) {
-	head, size := uint64(q.head.Load()), uint64(len(q.records))
-	unsaid := q.dropped.Load() - q.said
-	need := head + 1
-	if unsaid > 0 {
-		need++
-	}
-	if began > 0 {
-		need++
-	}
-	if need > q.free {
-		if q.free = q.tail.Load() + size; need > q.free {
+	head := uint64(q.head.Load())
+	if unsaid := uint64(q.dropped.Load() - q.said); unsaid|began > 0 {
+		need := head + 1 + min(1, unsaid) + min(1, began)
+		if !q.room(need) {
 			p.Add(&q.dropped, 1)
 			return unsaid == 0
 		}
-	}
-	if unsaid > 0 {
-		q.write(p, head, 0, lost, uint64(unsaid), at, 0)
-		q.said += unsaid
-		head++
-	}
-	if began > 0 {
-		q.write(p, head, 0, ends, began, at, 0)
-		head++
+		if unsaid > 0 {
+			q.write(p, head, 0, lost, unsaid, at, 0)
+			q.said += int64(unsaid)
+			head++
+		}
+		if began > 0 {
+			q.write(p, head, 0, ends, began, at, 0)
+			head++
+		}
+	} else if !q.room(head + 1) {
+		p.Add(&q.dropped, 1)
+		return true
 	}
 	q.write(p, head, addr, granted, requested, at, who)
-	return (head+1)%max(1, size/4) == 0
+	return (head+1)%max(1, uint64(len(q.records))/4) == 0
+}
+
+// room reports whether head may go up to need.
+func (q *queue) room(need uint64) bool {
+	if need > q.free {
+		q.free = q.tail.Load() + uint64(len(q.records))
+	}
+	return need <= q.free
 }
 
 // putNumbered is put, and if a reallocation begins it returns its number.

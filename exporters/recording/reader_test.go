@@ -31,6 +31,11 @@ func small(t testing.TB) (b []byte, list []recording.Event) {
 				t.Fatal(err)
 			}
 		}
+		if i%5 == 4 {
+			if live[i], err = p.Reallocate(live[i], uintptr(100+i)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if i%8 == 7 {
 			if err := rec.Flush(); err != nil {
 				t.Fatal(err)

@@ -176,101 +176,75 @@ func (r *Recorder) header() Header {
 
 // Observe records e, of a Proxy that did not attach the Recorder.
 func (r *Recorder) Observe(ctx context.Context, e alloctrace.Event, _ error) {
-	r.record(ctx, e, 0, 0)
+	p := part{r, 0}
+	p.record(ctx, e, 0, 0)
 }
 
 // Attach returns the part for a Proxy or child.
 func (r *Recorder) Attach(to *alloctrace.Attachment) alloctrace.Hook {
-	p := &part{r, r.parts.number(to.Proxy, to.Child)}
+	p := &part{r, r.parts.number(to.Proxy, to.Child) << whoShift}
 	if to.ID == 0 { // it is of no Proxy, but of somebody who hands on events alone
 		return observer{p}
 	}
-	to.OnRequested(p.requested)
+	to.OnRequested(p.record)
 	return p
 }
 
 // A part observes the events of one Proxy or child.
 type part struct {
 	recorder *Recorder
-	number   uint64
+	who      uint64 // its number, as a record has it
 }
 
-// Observe records e but for what requested has recorded.
+// Observe records e but for what a Proxy calls record for.
 func (p *part) Observe(ctx context.Context, e alloctrace.Event, _ error) {
 	if e.Kind == alloctrace.Freeing || e.Kind == alloctrace.AllocateFailed || e.Kind == alloctrace.FreeFailed {
-		p.recorder.record(ctx, e, 0, p.number)
+		p.record(ctx, e, 0, 0)
 	}
-}
-
-// requested records acquisitions, and of reallocations the other events too.
-func (p *part) requested(ctx context.Context, e alloctrace.Event, requested uintptr, began uint64) uint64 {
-	switch e.Kind {
-	case alloctrace.Reallocating, alloctrace.ReallocateFailed:
-		return p.recorder.recordReallocation(ctx, e, 0, p.number, began)
-	case alloctrace.Reallocated:
-		return p.recorder.recordReallocation(ctx, e, requested, p.number, began)
-	}
-	p.recorder.record(ctx, e, requested, p.number)
-	return 0
 }
 
 // An observer is a part that is told nothing but events.
 type observer struct{ *part }
 
-func (o observer) Observe(ctx context.Context, e alloctrace.Event, _ error) {
-	o.recorder.record(ctx, e, 0, o.number)
-}
+func (o observer) Observe(ctx context.Context, e alloctrace.Event, _ error) { o.record(ctx, e, 0, 0) }
 
-// record puts an event in the queue of its processor.
-func (r *Recorder) record(ctx context.Context, e alloctrace.Event, requested uintptr, part uint64) {
-	if r.closed.Load() {
-		return
-	}
-	granted, asked, who := r.words(ctx, e, requested, part)
-	p := shard.Pin()
-	if shard.Pinned && uint(p.Index) < uint(len(r.queues)) {
-		if q := r.queues[p.Index].Load(); q != nil {
-			wake := q.put(p, uint64(e.Addr), granted, asked, uint64(time.Since(r.began)), who, 0)
-			p.Unpin()
-			if wake {
-				r.wakeWriter()
-			}
-			return
-		}
-	}
-	p.Unpin()
-	r.recordShared(uint64(e.Addr), granted, asked, who, 0)
-}
-
-// recordReallocation records an event of a reallocation: Reallocating, for which it returns the reallocation's number, or what
-// ends that, if began is not 0.
-func (r *Recorder) recordReallocation(ctx context.Context, e alloctrace.Event, requested uintptr, part, began uint64) uint64 {
+// record puts an event in the queue of its processor. Of Reallocating it returns the number of the reallocation, and what ends that
+// comes with began.
+func (p *part) record(ctx context.Context, e alloctrace.Event, requested uintptr, began uint64) (number uint64) {
+	r := p.recorder
 	if r.closed.Load() {
 		return 0
 	}
-	granted, asked, who := r.words(ctx, e, requested, part)
-	return r.recordShared(uint64(e.Addr), granted, asked, who, began)
-}
-
-// words returns what a record has of an event, beside its address and time.
-func (r *Recorder) words(ctx context.Context, e alloctrace.Event, requested uintptr, part uint64) (granted, asked, who uint64) {
-	granted = min(uint64(e.Size), maxSize)<<sizeShift | uint64(bits.TrailingZeros64(uint64(e.Align)))%(1<<alignBits)<<kindBits | uint64(e.Kind)
-	asked = min(uint64(requested), maxSize)
+	granted := min(uint64(e.Size), maxSize)<<sizeShift | uint64(bits.TrailingZeros64(uint64(e.Align)))%(1<<alignBits)<<kindBits | uint64(e.Kind)
+	asked := uint64(0)
+	if e.Kind <= alloctrace.Reallocated {
+		asked = min(uint64(requested), maxSize)
+	}
 	if in := region.From(ctx); in != nil {
 		asked |= r.regions.number(in.Name()) << sizeBits
 	}
-	who = part << whoShift
+	who := p.who
 	if e.Kind <= alloctrace.Reallocated && !r.options.NoStacks || r.options.FreeStacks {
 		who |= uint64(r.stacks.caller())
 	}
-	return granted, asked, who
+	proc := shard.Pin()
+	if shard.Pinned && e.Kind != alloctrace.Reallocating && uint(proc.Index) < uint(len(r.queues)) {
+		if q := r.queues[proc.Index].Load(); q != nil {
+			wake := q.put(proc, uint64(e.Addr), granted, asked, uint64(time.Since(r.began)), who, began)
+			proc.Unpin()
+			if wake {
+				r.wakeWriter()
+			}
+			return 0
+		}
+	}
+	return r.recordShared(proc, uint64(e.Addr), granted, asked, who, began)
 }
 
-// recordShared is record where the processor has no queue yet, or shares one, and of reallocations.
-func (r *Recorder) recordShared(addr, granted, asked, who, began uint64) (number uint64) {
+// recordShared is record where the processor has no queue yet, or shares one, and of what gets a number. It unpins p.
+func (r *Recorder) recordShared(p shard.Proc, addr, granted, asked, who, began uint64) (number uint64) {
 	var wake bool
 	for {
-		p := shard.Pin()
 		own, shared, index := &r.others, true, len(r.queues)
 		if p.Index < len(r.queues) {
 			own, shared, index = &r.queues[p.Index], !shard.Pinned, p.Index
@@ -292,6 +266,7 @@ func (r *Recorder) recordShared(addr, granted, asked, who, began uint64) (number
 			q.mu.Unlock()
 			break
 		}
+		p = shard.Pin()
 	}
 	if wake {
 		r.wakeWriter()

@@ -17,7 +17,9 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/exporters/recording"
+	"github.com/alloctrace/alloctrace/hooks"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/tracer"
 )
 
@@ -109,6 +111,71 @@ func TestEvents(t *testing.T) {
 		at, e.At, e.Stack = e.At, 0, nil
 		if e != want[i] {
 			t.Errorf("event %d is\n%+v, want\n%+v", i, e, want[i])
+		}
+	}
+}
+
+// TestBehindOthers: a Recorder behind a hook that hands on some events, or that does so later, records those and no others.
+func TestBehindOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		around func(rec *recording.Recorder) (h alloctrace.Hook, done func())
+		want   string
+		known  bool // what was requested, and which events are of one reallocation
+	}{
+		"Filter": {func(rec *recording.Recorder) (alloctrace.Hook, func()) {
+			return hooks.Filter(rec, hooks.MinSize(1000)), func() {}
+		}, "reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", true},
+		"Sample": {func(rec *recording.Recorder) (alloctrace.Hook, func()) { return hooks.Sample(rec, 2), func() {} },
+			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, ", true},
+		"Meter": {func(rec *recording.Recorder) (alloctrace.Hook, func()) { return hooks.NewMeter(rec), func() {} },
+			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", true},
+		"a function": {func(rec *recording.Recorder) (alloctrace.Hook, func()) { return alloctrace.HookFunc(rec.Observe), func() {} },
+			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", false},
+		"Drainer": {func(rec *recording.Recorder) (alloctrace.Hook, func()) {
+			r := ring.New(100, ring.PreciseClock())
+			d := ring.NewDrainer(r, rec, time.Hour)
+			return r, func() { _ = d.Close() }
+		}, "allocated 10, reallocating 10, reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", false},
+	} {
+		var out bytes.Buffer
+		rec, err := recording.New(&out, recording.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, done := c.around(rec)
+		p := alloctrace.Wrap(&blockalloc.Heap{}, alloctrace.WithHooks(h))
+		small, err := p.Allocate(blockalloc.Layout{Size: 10, Align: 8})
+		if err == nil {
+			small, err = p.Reallocate(small, 2000)
+		}
+		if err == nil {
+			err = p.Free(small)
+		}
+		large, failed := p.Allocate(blockalloc.Layout{Size: 1000, Align: 8})
+		if err = errors.Join(err, failed, p.Free(large)); err != nil {
+			t.Fatal(err)
+		}
+		done()
+		if err := rec.Close(); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := read(t, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, e := range list {
+			got += fmt.Sprintf("%v %d, ", e.Kind, e.Size)
+			of := e.Kind == alloctrace.Reallocating || e.Kind == alloctrace.Reallocated
+			if known := e.Requested == e.Size; e.Kind <= alloctrace.Reallocated && known != c.known {
+				t.Errorf("%s: %+v", name, e)
+			}
+			if e.Reallocation != 0 && !of {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
 }
@@ -348,15 +415,18 @@ func TestAllocatesNothing(t *testing.T) {
 	}
 	defer rec.Close()
 	var pool blockalloc.Pool
-	bare := testing.AllocsPerRun(500, func() {
-		b, _ := pool.Allocate(blockalloc.Layout{Size: 64, Align: 8})
-		_ = pool.Free(b)
-	})
+	operations := func(a blockalloc.Allocator) func() {
+		return func() {
+			b, _ := a.Allocate(blockalloc.Layout{Size: 64, Align: 8})
+			b, _ = a.Reallocate(b, 10_000)
+			_ = a.Free(b)
+			b, _ = a.Allocate(blockalloc.Layout{Size: 64, Align: 8})
+			_, _ = a.Reallocate(b, 0)
+		}
+	}
+	bare := testing.AllocsPerRun(500, operations(&pool))
 	q := alloctrace.Wrap(&pool, alloctrace.WithHooks(rec))
-	if n := testing.AllocsPerRun(500, func() {
-		b, _ := q.Allocate(blockalloc.Layout{Size: 64, Align: 8})
-		_ = q.Free(b)
-	}); n > bare {
+	if n := testing.AllocsPerRun(500, operations(q)); n > bare {
 		t.Errorf("%v allocations, %v without a Recorder", n, bare)
 	}
 }

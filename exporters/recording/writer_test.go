@@ -62,6 +62,9 @@ func TestWriter(t *testing.T) {
 		e.Event = alloctrace.Event{
 			Kind: alloctrace.Kind(1 + rng.IntN(7)), Addr: uintptr(rng.IntN(1 << 20)), Size: uintptr(rng.Uint32()) >> rng.IntN(31), Align: 1 << rng.IntN(20),
 		}
+		if e.Kind == alloctrace.Reallocating || e.Kind == alloctrace.Reallocated || e.Kind == alloctrace.ReallocateFailed {
+			e.Reallocation = rng.Uint64() >> rng.IntN(64)
+		}
 		if i%3 == 0 {
 			e.Stack, e.Child, e.Region = nil, fmt.Sprint("child", rng.IntN(10)), fmt.Sprint("region", rng.IntN(10))
 		}
