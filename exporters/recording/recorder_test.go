@@ -129,7 +129,9 @@ func TestBehindOthers(t *testing.T) {
 			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, ", true},
 		"Meter": {func(rec *recording.Recorder) (alloctrace.Hook, func()) { return hooks.NewMeter(rec), func() {} },
 			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", true},
-		"a function": {func(rec *recording.Recorder) (alloctrace.Hook, func()) { return alloctrace.HookFunc(rec.Observe), func() {} },
+		"a function": {func(rec *recording.Recorder) (alloctrace.Hook, func()) {
+			return alloctrace.HookFunc(rec.Observe), func() {}
+		},
 			"allocated 10, reallocating 10, reallocated 2000, freeing 2000, allocated 1000, freeing 1000, ", false},
 		"Drainer": {func(rec *recording.Recorder) (alloctrace.Hook, func()) {
 			r := ring.New(100, ring.PreciseClock())

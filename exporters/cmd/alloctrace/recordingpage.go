@@ -29,7 +29,7 @@ type recordingPage struct {
 	owners      []recordedOwner
 	sites       []recordedSite
 	live        []history.Block
-	lives       map[*history.Site]*recordedLives
+	lives       map[int]*recordedLives // by number of a site
 	classes     *page.Classes
 	stacks      bool
 
@@ -48,20 +48,23 @@ type recordedSite struct {
 	peak int64
 }
 
-// recordedLives are how long the blocks of a site live.
+// recordedLives are how long the blocks of a site live, and who has freed them: of segments of the recording, which repeat stacks.
 type recordedLives struct {
+	site                  *history.Site // one of those that have the number
 	ended, live           page.Histogram
 	endedBytes, liveBytes int64
 	held                  float64 // byte-milliseconds
+	freedBy               map[*recording.Stack]int64
 }
 
 // newRecordingPage reads a recording.
 func newRecordingPage(path string, in *history.Recording) *recordingPage {
 	p := &recordingPage{
-		name: filepath.Base(path), in: in, book: page.NewBook(), lives: make(map[*history.Site]*recordedLives), stacks: in.Header().Stacks,
+		name: filepath.Base(path), in: in, book: page.NewBook(), lives: make(map[int]*recordedLives), stacks: in.Header().Stacks,
 	}
 	p.first, p.last = in.Span()
 	type owner struct{ proxy, child string }
+	number := p.siteNumbers()
 	stats, slack := make(map[owner]*page.Stats), make(map[owner]int64)
 	sizes := make(map[int]*counter.Class)
 	h := in.Read(history.Options{
@@ -70,10 +73,10 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 			if stats[of] == nil {
 				stats[of] = new(page.Stats)
 			}
-			countEvent(stats[of], e.Kind)
+			countEvent(stats[of], e.Event)
 		},
 		Ended: func(b history.Block) {
-			p.ended(b, sizes)
+			p.ended(b, number(b.Site), sizes)
 			if b.Live && b.Requested > 0 {
 				slack[owner{b.Site.Proxy, b.Site.Child}] += int64(b.Size - b.Requested)
 			}
@@ -94,7 +97,6 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 			s = new(page.Stats)
 		}
 		s.Slack = slack[owner{o.Proxy, o.Child}]
-		s.Frees = max(0, s.Frees) // a second free that a Proxy refuses is delivered as a failure alone
 		s.Live, s.LiveBlocks, s.Peak, s.Allocated, s.Freed = o.Live.Bytes, o.Live.Blocks, o.Peak.Bytes, o.Allocated.Bytes, o.Allocated.Bytes-o.Live.Bytes
 		p.owners = append(p.owners, recordedOwner{o, *s})
 	}
@@ -104,7 +106,7 @@ func newRecordingPage(path string, in *history.Recording) *recordingPage {
 }
 
 // ended counts a block, of which it is known what has become.
-func (p *recordingPage) ended(b history.Block, sizes map[int]*counter.Class) {
+func (p *recordingPage) ended(b history.Block, site int, sizes map[int]*counter.Class) {
 	class := sizeClass(uint64(b.Size))
 	if sizes[class] == nil {
 		sizes[class] = new(counter.Class)
@@ -114,10 +116,10 @@ func (p *recordingPage) ended(b history.Block, sizes map[int]*counter.Class) {
 		sizes[class].Freed++
 		return // how long it has lived is not known
 	}
-	l := p.lives[b.Site]
+	l := p.lives[site]
 	if l == nil {
-		l = new(recordedLives)
-		p.lives[b.Site] = l
+		l = &recordedLives{site: b.Site, freedBy: make(map[*recording.Stack]int64)}
+		p.lives[site] = l
 	}
 	if b.Live {
 		p.live = append(p.live, b)
@@ -128,6 +130,9 @@ func (p *recordingPage) ended(b history.Block, sizes map[int]*counter.Class) {
 	sizes[class].Freed++
 	l.ended.Add(b.Life(), 1)
 	l.endedBytes += int64(b.Size)
+	if b.ReleasedBy != nil {
+		l.freedBy[b.ReleasedBy]++
+	}
 	l.held += float64(b.Size) * float64(b.Life()) / float64(time.Millisecond)
 }
 
@@ -199,13 +204,7 @@ func (p *recordingPage) siteNumbers() func(s *history.Site) int {
 	}
 }
 
-func framesOfCalls(stack []recording.Frame) []page.Frame {
-	frames := make([]page.Frame, len(stack))
-	for i, f := range stack {
-		frames[i] = page.Frame(f)
-	}
-	return frames
-}
+func framesOfCalls(stack []recording.Frame) []page.Frame { return pageFrames(profileFrames(stack)) }
 
 // snapshot returns the numbers of the end.
 func (p *recordingPage) snapshot() *page.Snapshot {
@@ -216,8 +215,8 @@ func (p *recordingPage) snapshot() *page.Snapshot {
 	for _, of := range p.sites {
 		n := p.site(of.Site)
 		rows.add(n, siteStats(of.Live, of.Allocated), of.peak)
-		if l := p.lives[of.Site]; l != nil {
-			lifetimes[n] += l.held
+		if l := p.lives[n]; l != nil {
+			lifetimes[n] = l.held
 		}
 	}
 	s.Sites = rows.columns()
@@ -253,7 +252,7 @@ func (p *recordingPage) snapshotAt(at time.Duration) *page.Snapshot {
 		s.Sites = rows.columns()
 		s.Sites.PeakUS = peakAt.Microseconds()
 		c := h.Counts()
-		s.Total.Allocations, s.Total.Reallocations, s.Total.Frees = c.Allocations, c.Reallocations, max(0, c.Frees-c.FreeFailures)
+		s.Total.Allocations, s.Total.Reallocations, s.Total.Frees = c.Allocations, c.Reallocations, c.Frees
 		s.Total.FailedAllocations, s.Total.FailedReallocations, s.Total.FailedFrees = c.AllocateFailures, c.ReallocateFailures, c.FreeFailures
 	}
 	p.read(history.Options{Moments: []time.Duration{at}, Reached: reached})

@@ -13,7 +13,6 @@ import (
 	"github.com/alloctrace/alloctrace/exporters/internal/page"
 	"github.com/alloctrace/alloctrace/exporters/recording"
 	"github.com/alloctrace/alloctrace/exporters/recording/history"
-	"github.com/alloctrace/alloctrace/hooks/heapprofile"
 )
 
 // siteRows are rows of sites that may come several times.
@@ -114,12 +113,12 @@ func addStats(to *page.Stats, s page.Stats) {
 	}
 }
 
-// countEvent counts an event. A free is delivered before it is tried, and again if it failed.
-func countEvent(s *page.Stats, k alloctrace.Kind) {
-	switch k {
+// countEvent counts an event. A release is delivered before it is tried, and again if it failed.
+func countEvent(s *page.Stats, e alloctrace.Event) {
+	switch e.Kind {
 	case alloctrace.Allocated:
 		s.Allocations++
-	case alloctrace.Reallocated:
+	case alloctrace.Reallocating:
 		s.Reallocations++
 	case alloctrace.Freeing:
 		s.Frees++
@@ -127,8 +126,11 @@ func countEvent(s *page.Stats, k alloctrace.Kind) {
 		s.FailedAllocations++
 	case alloctrace.ReallocateFailed:
 		s.FailedReallocations++
+		if e.Addr != 0 {
+			s.Reallocations = max(0, s.Reallocations-1)
+		}
 	case alloctrace.FreeFailed:
-		s.Frees--
+		s.Frees = max(0, s.Frees-1)
 		s.FailedFrees++
 	}
 }
@@ -338,52 +340,6 @@ func (p *recordingPage) between(fromUS, toUS int64) *page.Between {
 	b.Site, b.Live, b.LiveBlocks, b.Allocated, b.AllocatedBlocks = c.Site, c.Live, c.LiveBlocks, c.Allocated, c.AllocatedBlocks
 	b.Known = p.book.Known()
 	return b
-}
-
-// lifetimes returns how long blocks live, those that were released without what the recording does not know.
-func (p *recordingPage) lifetimes() *page.Lifetimes {
-	l := &page.Lifetimes{AtUS: p.last.Microseconds(), MostUS: page.LifetimeClasses(), Rows: []page.Lived{}}
-	for _, s := range p.sites {
-		of := p.lives[s.Site]
-		if of == nil {
-			continue
-		}
-		row := page.Lived{Site: p.site(s.Site), Ended: of.ended.Counts(), Live: of.live.Counts(), EndedBytes: of.endedBytes, LiveBytes: of.liveBytes, FreedBy: []int{}}
-		lived := heapprofile.Lifetime{Ended: of.ended.Lived(), Live: of.live.Lived()}
-		row.HalfUS, row.MostUS = page.Quantile(&lived, 0.5), page.Quantile(&lived, 0.99)
-		l.Rows = append(l.Rows, row)
-	}
-	slices.SortStableFunc(l.Rows, func(a, b page.Lived) int { return cmp.Compare(b.EndedBytes+b.LiveBytes, a.EndedBytes+a.LiveBytes) })
-	l.Known = p.book.Known()
-	return l
-}
-
-// leaks returns what is live at the end.
-func (p *recordingPage) leaks() *page.Leaks {
-	p.pass.Lock()
-	found := history.FindLeaks(p.in, history.Options{})
-	p.pass.Unlock()
-	rows := make([]page.Leak, 0, len(found.Sites))
-	for i := range found.Sites {
-		k := &found.Sites[i]
-		row := page.Leak{
-			Site: p.site(k.Site), Live: k.Live.Bytes, LiveBlocks: k.Live.Blocks, Before: k.Quarters[0], Added: max(0, k.Quarters[3]-k.Quarters[0]), Freed: max(0, k.Quarters[0]-k.Quarters[3]),
-			OldestUS: k.Oldest.Microseconds(), NewestUS: k.Newest.Microseconds(), LongestUS: -1, Outlived: k.Outlived, Quarters: k.Quarters[:],
-		}
-		if k.Freed.Blocks > 0 {
-			row.LongestUS = k.Longest.Microseconds()
-		}
-		row.Suspicion, row.Why = suspectLeak(k)
-		rows = append(rows, row)
-	}
-	slices.SortStableFunc(rows, func(a, b page.Leak) int {
-		return cmp.Or(cmp.Compare(b.Suspicion, a.Suspicion), cmp.Compare(b.Added-b.Freed, a.Added-a.Freed), cmp.Compare(b.Live, a.Live))
-	})
-	l := page.NewLeaks(rows, true, true)
-	l.AtUS, l.SinceUS = p.last.Microseconds(), found.Moments[0].Microseconds()
-	l.Caution = "That a block is live at the end does not say that it leaks: a cache has such blocks too."
-	l.Known = p.book.Known()
-	return l
 }
 
 // suspectLeak says how suspicious a site is, and why.

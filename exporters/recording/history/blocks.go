@@ -15,6 +15,8 @@ type Block struct {
 	Site      *Site   `json:"-"`
 	Region    string  `json:"region,omitempty"` // the innermost one in which it was acquired
 
+	ReleasedBy *recording.Stack `json:"-"` // nil if it is not known
+
 	Acquired time.Duration `json:"acquired_ns"` // if Older, it was acquired before this
 	Released time.Duration `json:"released_ns"` // or the end, if it is Live; if Lost, it was released before this
 
@@ -46,6 +48,7 @@ type slot struct {
 	acquired        time.Duration
 	released        time.Duration
 	site            *Site
+	releasedBy      *recording.Stack
 	region          uint32
 	gap             uint32 // the gaps before it was acquired
 	turn            uint32 // changes whenever a release of it is settled or taken back
@@ -90,7 +93,7 @@ func (b *blocks) add(k blockKey) uint32 {
 func (b *blocks) remove(i uint32) {
 	s := &b.slots[i]
 	delete(b.index, s.key)
-	s.state, s.site = stateFree, nil
+	s.state, s.site, s.releasedBy = stateFree, nil, nil
 	s.turn++
 	b.free = append(b.free, i)
 }
@@ -167,7 +170,7 @@ func (h *History) release(e recording.Event) {
 		h.unmatched(s, e.Size, 1)
 		return
 	}
-	s.state, s.released = stateReleased, e.At
+	s.state, s.released, s.releasedBy = stateReleased, e.At, e.Stack
 	if s.counted && !s.older {
 		s.site.Freed.add(1, int64(s.size))
 		h.change(s.site, s.region, -1, -int64(s.size))
@@ -288,8 +291,11 @@ func (h *History) tell(s *slot, b Block) {
 func (h *History) block(s *slot, b Block) Block {
 	b.Addr, b.Size, b.Requested, b.Site, b.Region = s.key.addr, s.size, s.requested, s.site, h.names[s.region]
 	b.Acquired, b.Released, b.Older = s.acquired, s.released, s.older
-	if b.Live {
+	switch {
+	case b.Live:
 		b.Released = h.now
+	case !b.Lost:
+		b.ReleasedBy = s.releasedBy
 	}
 	return b
 }

@@ -56,11 +56,11 @@ type History struct {
 	ended   bool
 }
 
-// Counts is how many events there are of each kind.
+// Counts is how many events there are, and of how many operations.
 type Counts struct {
 	Events             int64 `json:"events"`
-	Allocations        int64 `json:"allocations"`
-	Reallocations      int64 `json:"reallocations"`
+	Allocations        int64 `json:"allocations"`   // that succeeded, as reallocations, those to nothing included, and frees
+	Reallocations      int64 `json:"reallocations"` // or have not ended
 	Frees              int64 `json:"frees"`
 	AllocateFailures   int64 `json:"allocate_failures"`
 	ReallocateFailures int64 `json:"reallocate_failures"`
@@ -111,9 +111,9 @@ func (h *History) Add(e recording.Event) {
 		c.Allocations++
 		h.acquire(e)
 	case alloctrace.Reallocated:
-		c.Reallocations++
 		h.acquire(e)
 	case alloctrace.Reallocating:
+		c.Reallocations++
 		h.release(e)
 	case alloctrace.Freeing:
 		c.Frees++
@@ -122,9 +122,13 @@ func (h *History) Add(e recording.Event) {
 		c.AllocateFailures++
 	case alloctrace.ReallocateFailed:
 		c.ReallocateFailures++
+		if e.Addr != 0 {
+			c.Reallocations = max(0, c.Reallocations-1)
+		}
 		h.restore(e)
 	case alloctrace.FreeFailed:
 		c.FreeFailures++
+		c.Frees = max(0, c.Frees-1)
 		h.restore(e)
 	}
 }
