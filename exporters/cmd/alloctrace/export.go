@@ -58,8 +58,10 @@ func exportFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (in
 		switch {
 		case !ok || e.by != "child" && e.by != "site":
 			return failed, errUsage
-		case e.steps < 1 || e.snapshots < 1 || e.slices < 0:
-			return failed, fmt.Errorf("-steps %d, -snapshots %d, -slices %d: use 1 or more steps and snapshots, and 0 or more slices", e.steps, e.snapshots, e.slices)
+		case e.snapshots < 1 || e.snapshots > mostSteps || e.slices < 0:
+			return failed, fmt.Errorf("-snapshots %d, -slices %d: use 1 to %d snapshots, and 0 or more slices", e.snapshots, e.slices, mostSteps)
+		case checkSteps(e.steps) != nil:
+			return failed, checkSteps(e.steps)
 		case of.binary && *to == "-" && isTerminal(out):
 			return failed, errors.New("the standard output is a terminal: use -o FILE")
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,8 +35,16 @@ func queryFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (int
 	var q query
 	f.StringVar(&q.at, "at", "", "blocks that were live at this `moment`")
 	f.StringVar(&q.grew, "grew", "", "blocks that were acquired between two moments, `A:B`, and live at the second; A: is up to the end")
-	f.DurationVar(&q.longer, "longer", 0, "blocks that have lived for this `time` or longer, the live ones so far")
-	f.DurationVar(&q.shorter, "shorter", 0, "blocks that were released and had lived for less than this `time`")
+	life := func(to *time.Duration, name, usage string) {
+		f.Func(name, usage, func(s string) (err error) {
+			if *to, err = time.ParseDuration(s); err == nil && *to <= 0 {
+				err = errors.New("use a time above 0, such as 90s or 5ms")
+			}
+			return err
+		})
+	}
+	life(&q.longer, "longer", "blocks that have lived for this `time` or longer, the live ones so far")
+	life(&q.shorter, "shorter", "blocks that were released and had lived for less than this `time`")
 	f.StringVar(&q.size, "size", "", "blocks of `MIN:MAX` granted bytes, such as 4KiB:1MiB; either may be left out")
 	order := f.String("sort", "size", "the `ORDER` of blocks: the largest size or life first, or by the time at which they were acquired")
 	return r.command(1, func(_ []string, in []*history.Recording) (answer, error) {
@@ -88,6 +97,9 @@ func (q *query) match(in *history.Recording) (func(b *history.Block) bool, error
 		if err == nil && most != "" {
 			to, err = parseBytes(most)
 		}
+		if err == nil && to < from {
+			err = fmt.Errorf("-size is %q: put the smaller size first", q.size)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -113,10 +125,12 @@ func span(s string, in *history.Recording) (from, to time.Duration, err error) {
 		}
 		a, errA := momentOr(s[:i], in, first)
 		b, errB := momentOr(s[i+1:], in, last)
-		if errA == nil && errB == nil {
+		if errA == nil && errB == nil && a <= b {
 			return a, b, nil
 		}
-		err = cmp.Or(errA, errB)
+		if err = cmp.Or(errA, errB); err == nil {
+			err = fmt.Errorf("-grew is %q: put the earlier moment first", s)
+		}
 	}
 	return 0, 0, err
 }

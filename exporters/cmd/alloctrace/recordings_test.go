@@ -231,9 +231,9 @@ func TestStatus(t *testing.T) {
 	r.run(damaged, "info", path)
 	r.run(whole, "info", "-alone", path)
 	for _, args := range [][]string{
-		{"info"}, {"info", path, path}, {"top", "-by", "size", path}, {"top", "-stack", "(", path}, {"timeline", "-by", "x", path}, {"timeline", "-steps", "0", path}, {"timeline", "-csv", "-json", path},
+		{"info"}, {"info", path, path}, {"top", "-by", "size", path}, {"top", "-stack", "(", path}, {"timeline", "-by", "x", path}, {"timeline", "-steps", "0", path}, {"timeline", "-steps", "1000000000", path}, {"export", "-steps", "1000000000", "perfetto", path}, {"export", "-snapshots", "1000000000", "perfetto", path}, {"timeline", "-csv", "-json", path},
 		{"diff", "-from", "x", path}, {"diff", "-to", "2h", path}, {"diff", "-at", "1s", path}, {"diff", "-from", "1s", path, path}, {"diff", path, path, path}, {"diff", "-at", "2h", path, path},
-		{"query", "-at", "-1s", path}, {"query", "-grew", "5s", path}, {"query", "-grew", "5s:x", path}, {"query", "-size", "5", path}, {"query", "-size", "x:", path}, {"query", "-sort", "x", path},
+		{"query", "-at", "-1s", path}, {"query", "-grew", "5s", path}, {"query", "-grew", "5s:x", path}, {"query", "-size", "5", path}, {"query", "-size", "x:", path}, {"query", "-sort", "x", path}, {"query", "-longer", "-1s", path}, {"query", "-shorter", "0s", path}, {"query", "-shorter", "x", path}, {"query", "-size", "2:1", path}, {"query", "-grew", "2s:1s", path},
 		{"export", path}, {"export", "x", path}, {"export", "-by", "region", "chrome", path}, {"export", "-steps", "0", "chrome", path}, {"export", "-snapshots", "0", "perfetto", path}, {"export", "-slices", "3", "chrome", path},
 		{"export", "-peak", "csv", path}, {"export", "-blocks", "pprof", path}, {"export", "csv", "-o", filepath.Join(path, "below"), path},
 	} {

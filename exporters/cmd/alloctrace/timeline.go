@@ -23,6 +23,9 @@ func timelineFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (
 		if r.asJSON && *asCSV {
 			return answer{}, errUsage
 		}
+		if err := checkSteps(*steps); err != nil {
+			return answer{}, err
+		}
 		t, err := history.NewTimeline(in[0], *by, *steps, r.options())
 		if err != nil {
 			return answer{}, err
@@ -33,6 +36,16 @@ func timelineFlags(f *flag.FlagSet) func(args []string, out, errOut io.Writer) (
 		}
 		return a, nil
 	})
+}
+
+// mostSteps is how many steps of time can be asked for: a timeline takes 8 bytes for each step of each group.
+const mostSteps = 1_000_000
+
+func checkSteps(n int) error {
+	if n < 1 || n > mostSteps {
+		return fmt.Errorf("-steps %d: use 1 to %d", n, mostSteps)
+	}
+	return nil
 }
 
 const barWidth = 60
