@@ -10,6 +10,8 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -133,6 +135,9 @@ func (r *Reader) open() (err error) {
 	}
 	if err = r.load(); err == nil && r.next.flags&flagFresh == 0 {
 		err = errors.New("it has no beginning")
+	}
+	if of := r.header.GOARCH; err == nil && strconv.IntSize == 32 && (strings.Contains(of, "64") || of == "s390x") { // an Event has no room for its addresses
+		err = fmt.Errorf("it is of a process of 64 bits, on %s: read it with a program of 64 bits", of)
 	}
 	if err != nil {
 		r.zstd.Close()

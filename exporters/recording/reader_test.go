@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
@@ -142,4 +144,22 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestReaderOf64Bits: a program of 32 bits, which has no room for their addresses, refuses the recordings of one of 64.
+func TestReaderOf64Bits(t *testing.T) {
+	for _, arch := range []string{"amd64", "arm64", "s390x", "386", "wasm"} {
+		var out bytes.Buffer
+		w, err := recording.NewWriter(&out, recording.Header{GOARCH: arch, Began: time.Unix(1, 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = recording.NewReader(&out)
+		if wide := arch != "386" && arch != "wasm"; (err != nil) != (wide && strconv.IntSize == 32) || err != nil && !errors.Is(err, recording.ErrFormat) {
+			t.Errorf("of %s, with %d bits: %v", arch, strconv.IntSize, err)
+		}
+	}
 }

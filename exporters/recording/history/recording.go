@@ -7,8 +7,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/alloctrace/alloctrace/exporters/recording"
@@ -40,9 +38,6 @@ func Open(path string, alone bool) (*Recording, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	if strconv.IntSize == 32 && (strings.Contains(r.header.GOARCH, "64") || r.header.GOARCH == "s390x") {
-		return nil, fmt.Errorf("history: Open(%q): it is of a process of 64 bits, on %s: read it with a program of 64 bits", path, r.header.GOARCH)
 	}
 	return r, nil
 }
