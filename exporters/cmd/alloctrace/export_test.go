@@ -21,6 +21,7 @@ import (
 
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
+	"github.com/alloctrace/alloctrace/blockalloc/failing"
 	"github.com/alloctrace/alloctrace/exporters/recording"
 )
 
@@ -53,6 +54,8 @@ func (m *model) add(kind, child string, depth int, b blockalloc.Block) {
 		m.change(child, depth, size)
 	case "reallocating", "freeing":
 		m.change(child, depth, -size)
+	case "reallocate failed", "free failed":
+		m.change(child, depth, size)
 	}
 }
 
@@ -66,7 +69,9 @@ func newStorm(t *testing.T, events int) (path string, m *model) {
 	}
 	m = &model{events: make(map[string]int64), allocated: make(map[string]int64), live: make(map[string]int64), held: make(map[int]int64)}
 	const limit = 4 << 20
-	mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), limit), alloctrace.WithName("mem"), alloctrace.WithHooks(rec))
+	fail := false // the next operation
+	inner := failing.If(new(blockalloc.Heap), func(failing.Call) bool { return fail })
+	mem := alloctrace.Wrap(blockalloc.NewLimit(inner, limit), alloctrace.WithName("mem"), alloctrace.WithHooks(rec))
 	type held struct {
 		blockalloc.Block
 		child string
@@ -84,6 +89,18 @@ func newStorm(t *testing.T, events int) (path string, m *model) {
 		}
 		child, depth := names[random.IntN(len(names))], 1+random.IntN(16)
 		size := 1 + uintptr(random.IntN(4096))
+		if len(blocks) > 0 && done%50 == 0 {
+			b := blocks[random.IntN(len(blocks))]
+			fail = true
+			if _, err := children[b.child].Reallocate(b.Block, size); err == nil || children[b.child].Free(b.Block) == nil {
+				t.Fatal("what was made to fail succeeds")
+			}
+			fail = false
+			done += 3
+			for _, of := range []string{"reallocating", "reallocate failed", "freeing", "free failed"} {
+				m.add(of, b.child, b.depth, b.Block)
+			}
+		}
 		switch i := random.IntN(10); {
 		case len(blocks) == 0 || i < 5 && len(blocks) < 1000:
 			b, err := deep(depth, func() (blockalloc.Block, error) {

@@ -181,10 +181,11 @@ func TestDuckDB(t *testing.T) {
 		"parquet": {file("e.parquet", "parquet"), file("b.parquet", "-blocks", "parquet")},
 	} {
 		child := "coalesce(child, '')"
+		change := "case when event in ('freeing', 'reallocating') then -size::bigint when event not in ('allocate failed', 'dropped') then size::bigint end"
 		results := duckdb(t,
 			"select event, count(*) n from "+tables[0]+" group by event",
-			"select "+child+" child, sum(case when event in ('allocated', 'reallocated') then size end)::bigint allocated, sum(case when event in ('allocated', 'reallocated') then size::bigint when event in ('freeing', 'reallocating') then -size::bigint end)::bigint live from "+tables[0]+" group by 1",
-			"select max(live) peak from (select sum(case when event in ('allocated', 'reallocated') then size::bigint when event in ('freeing', 'reallocating') then -size::bigint end) over (order by n rows unbounded preceding)::bigint live from (select *, row_number() over () n from "+tables[0]+"))",
+			"select "+child+" child, sum(case when event in ('allocated', 'reallocated') then size end)::bigint allocated, sum("+change+")::bigint live from "+tables[0]+" group by 1",
+			"select max(live) peak from (select sum("+change+") over (order by n rows unbounded preceding)::bigint live from (select *, row_number() over () n from "+tables[0]+"))",
 			"select "+child+" child, count(*) n, sum(size)::bigint allocated, coalesce(sum(size) filter (state = 'live'), 0)::bigint live from "+tables[1]+" group by 1",
 			"select len(string_split(stack, 'alloctrace.deep ')) - 1 depth, sum(size)::bigint live from "+tables[1]+" where state = 'live' group by 1",
 			"select count(*) n from "+tables[0]+" a join "+tables[0]+" b using (reallocation) where a.event = 'reallocating' and b.event = 'reallocated' and a.child is not distinct from b.child",
@@ -228,6 +229,57 @@ func TestDuckDB(t *testing.T) {
 		if !maps.Equal(byDepth, m.held) {
 			t.Errorf("%s: live by depth %v, want %v", kind, byDepth, m.held)
 		}
+	}
+}
+
+// TestDuckDBDocs: the queries of docs/export-a-recording.md are answered.
+func TestDuckDBDocs(t *testing.T) {
+	duckdb(t, "select 1")
+	page, err := os.ReadFile("../../../docs/export-a-recording.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, m := newStorm(t, 5000)
+	r := &runner{t: t}
+	text := string(page)
+	for _, table := range []string{"events", "blocks"} {
+		file := filepath.Join(t.TempDir(), table+".parquet")
+		r.run(whole, slices.Concat([]string{"export", "parquet", "-o", file}, map[string][]string{"blocks": {"-blocks"}}[table], []string{path})...)
+		text = strings.ReplaceAll(text, "'"+table+".parquet'", "'"+file+"'")
+	}
+	var queries []string
+	for _, block := range strings.Split(text, "```sql\n")[1:] {
+		if block, _, _ = strings.Cut(block, "```"); strings.Contains(block, ".parquet") {
+			queries = append(queries, strings.Split(strings.TrimSpace(block), ";\n")...)
+		}
+	}
+	if len(queries) < 5 {
+		t.Fatalf("there are %d queries", len(queries))
+	}
+	var live, reallocated bool
+	for i, rows := range duckdb(t, queries...) {
+		if len(rows) == 0 {
+			if !strings.Contains(queries[i], "released_ns - acquired_ns") { // on a slow machine no block may live for so short a time
+				t.Errorf("%s has no rows", queries[i])
+			}
+			continue
+		}
+		last := rows[len(rows)-1]
+		if n, ok := last["live"]; ok {
+			live = true
+			if parse(t, n) != total(m.live) {
+				t.Errorf("in the end %s is live, want %d", n, total(m.live))
+			}
+		}
+		if _, ok := last["requested"]; ok {
+			reallocated = true
+			if int64(len(rows)) != m.events["reallocated"] {
+				t.Errorf("%d reallocations, want %d", len(rows), m.events["reallocated"])
+			}
+		}
+	}
+	if !live || !reallocated {
+		t.Errorf("live: %t, reallocated: %t, of %q", live, reallocated, queries)
 	}
 }
 
