@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/term"
+
 	"github.com/alloctrace/alloctrace/counter"
 	"github.com/alloctrace/alloctrace/exporters/recording"
 	"github.com/alloctrace/alloctrace/exporters/recording/history"
@@ -122,11 +124,7 @@ func shownProgress(errOut io.Writer) func(done, of int64) {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && term.IsTerminal(f.Fd())
 }
 
 // progress returns a function that writes how many percent are done, and removes that in the end.

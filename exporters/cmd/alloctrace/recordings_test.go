@@ -306,3 +306,16 @@ func TestParseBytes(t *testing.T) {
 		}
 	}
 }
+
+// TestNoTerminal: what is no text goes to a device that is no terminal.
+func TestNoTerminal(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var errOut bytes.Buffer
+	if status := run([]string{"export", "parquet", newRecording(t)}, null, &errOut); status != whole {
+		t.Errorf("status %d: %s", status, &errOut)
+	}
+}
