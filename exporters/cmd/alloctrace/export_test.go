@@ -69,7 +69,7 @@ func newStorm(t *testing.T, events int) (path string, m *model) {
 	}
 	m = &model{events: make(map[string]int64), allocated: make(map[string]int64), live: make(map[string]int64), held: make(map[int]int64)}
 	const limit = 4 << 20
-	fail := false // the next operation
+	fail, failAt := false, 100
 	inner := failing.If(new(blockalloc.Heap), func(failing.Call) bool { return fail })
 	mem := alloctrace.Wrap(blockalloc.NewLimit(inner, limit), alloctrace.WithName("mem"), alloctrace.WithHooks(rec))
 	type held struct {
@@ -89,7 +89,8 @@ func newStorm(t *testing.T, events int) (path string, m *model) {
 		}
 		child, depth := names[random.IntN(len(names))], 1+random.IntN(16)
 		size := 1 + uintptr(random.IntN(4096))
-		if len(blocks) > 0 && done%50 == 0 {
+		if len(blocks) > 0 && done >= failAt { // some thousand in all at most, all of which a trace has
+			failAt = done + 500
 			b := blocks[random.IntN(len(blocks))]
 			fail = true
 			if _, err := children[b.child].Reallocate(b.Block, size); err == nil || children[b.child].Free(b.Block) == nil {
