@@ -42,7 +42,7 @@ type Options struct {
 	FlushEvery time.Duration
 
 	// Queue is how many events of each processor wait for the writer: of more, events are dropped and counted. They take 40
-	// bytes each. It is rounded up to a power of two. Zero means 32768.
+	// bytes each, the end of a reallocation twice as much. It is rounded up to a power of two. Zero means 32768.
 	Queue int
 }
 
