@@ -208,8 +208,8 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
+	down := h.shutdown(r) // before the client knows of the stream, and somebody shuts down for whom it would come too late
 	flushes := control.Flush() == nil
-	down := h.shutdown(r)
 	h.begin()
 	defer h.end()
 	alive := time.NewTicker(aliveTime)

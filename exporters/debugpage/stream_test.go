@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -292,6 +293,46 @@ func TestStreamOutlivesWriteTimeout(t *testing.T) {
 			t.Errorf("%d look at a stream that has ended", h.hub.lookers)
 		}
 	})
+}
+
+// TestShutdownAtOnce: a server that shuts down as soon as somebody has a stream ends it.
+func TestShutdownAtOnce(t *testing.T) {
+	h := Handler(Options{}, alloctrace.Wrap(new(blockalloc.Heap)))
+	var server *httptest.Server
+	shutdown := sync.OnceFunc(func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // it does not wait for the stream
+		_ = server.Config.Shutdown(ctx)
+	})
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(flushed{w, shutdown}, r)
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/api/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Errorf("the stream has not ended: %v", err)
+	}
+}
+
+// flushed calls before before each flush.
+type flushed struct {
+	http.ResponseWriter
+	before func()
+}
+
+func (f flushed) Flush() {
+	f.before()
+	_ = http.NewResponseController(f.ResponseWriter).Flush()
 }
 
 // one is a listener of one connection.
