@@ -11,6 +11,7 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/hooks/ring"
 	"github.com/alloctrace/alloctrace/internal/shard"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
 )
 
 func onHeapOf(t testing.TB, size int64, o Options) *Box {
@@ -101,6 +102,7 @@ func TestAgainstRing(t *testing.T) {
 // TestHalfWritten: whichever words of a record are written when the process ends, the file has the events before it, and none that
 // never was.
 func TestHalfWritten(t *testing.T) {
+	shardtest.Stay(t)
 	for before := range 12 {
 		b := onHeapOf(t, minSize, Options{Period: time.Hour, Clock: ring.PreciseClock()})
 		n := before % 4
