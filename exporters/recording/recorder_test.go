@@ -435,6 +435,16 @@ func TestAllocatesNothing(t *testing.T) {
 
 // TestHoldsNothing: what a Recorder knows of blocks does not hold them. They are where no earlier test had any, whose events may have their addresses still.
 func TestHoldsNothing(t *testing.T) {
+	for range 3 { // numbers that look like addresses can hold some, and not each time
+		if holdsNothing(t) {
+			return
+		}
+	}
+	t.Error("blocks are held each time")
+}
+
+func holdsNothing(t *testing.T) bool {
+	t.Helper()
 	rec, err := recording.New(io.Discard, recording.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -459,12 +469,14 @@ func TestHoldsNothing(t *testing.T) {
 	}
 	u, err := profile.Unreachable(t.Context())
 	if errors.Is(err, errors.ErrUnsupported) {
-		return // Go writes no dump of its heap here
+		return true // Go writes no dump of its heap here
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	if u.Looked != blocks || u.Report.Blocks < blocks/2 { // a stale address can hide one
-		t.Errorf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
+		t.Logf("of %d blocks, all of which were dropped, %d are unreachable", u.Looked, u.Report.Blocks)
+		return false
 	}
+	return true
 }
