@@ -94,7 +94,7 @@ func TestTables(t *testing.T) {
 	needsDump(t)
 	const blocks = 20
 	for name, make := range map[string]func() (mem blockalloc.Allocator, size uintptr){
-		"System": func() (blockalloc.Allocator, uintptr) { return new(blockalloc.System), 64 << 10 },
+		"System": func() (blockalloc.Allocator, uintptr) { return new(blockalloc.System), 4 << 10 },
 		"Heap":   func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Heap), 4 << 10 },
 		"Pool":   func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Pool), 1 << 20 }, // few in a run
 		"large":  func() (blockalloc.Allocator, uintptr) { return new(blockalloc.Pool), 5 << 20 },
