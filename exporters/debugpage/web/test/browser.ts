@@ -67,8 +67,8 @@ export class Visit {
 
   static async open(browser: Browser, options: BrowserContextOptions = {}): Promise<Visit> {
     const context = await browser.newContext({ viewport: { width: 1400, height: 1000 }, timezoneId: 'UTC', locale: 'en-US', ...options });
+    context.setDefaultTimeout(patience); // also of pages that a test opens in it
     const page = await context.newPage();
-    page.setDefaultTimeout(patience);
     const visit = new Visit(page);
     page.on('pageerror', (error) => visit.errors.push(error.stack ?? error.message));
     page.on('console', (message) => {
