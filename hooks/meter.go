@@ -18,6 +18,9 @@ import (
 // in 100 no further. What reading the clock takes is taken out. It is time by the clock, with
 // what a goroutine waits for locks and for its processor. An event that is not timed
 // costs a random number and a call, and writes nothing.
+//
+// It times calls of Observe alone, not of the functions that a hook has given to
+// [alloctrace.Attachment.OnRequested] or OnReleased: a recording notes acquisitions in such a one.
 type Meter struct {
 	next  alloctrace.Hook
 	usage UsageSource // the hook's, or nil
