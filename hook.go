@@ -2,6 +2,7 @@ package alloctrace
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -175,34 +176,36 @@ func (b *between) Allocate(l blockalloc.Layout) (blockalloc.Block, error) {
 }
 
 func (b *between) Reallocate(old blockalloc.Block, size uintptr) (blockalloc.Block, error) {
-	return b.reallocate(b.requested, old, size, b.inner.Reallocate)
+	return b.reallocate(old, size, b.inner.Reallocate)
 }
 
 // reallocate has call reallocate a block. It calls the functions before that, and after it the other way around.
-func (b *between) reallocate(tell []requested, old blockalloc.Block, size uintptr, call func(blockalloc.Block, uintptr) (blockalloc.Block, error)) (blockalloc.Block, error) {
-	if len(tell) == 0 {
-		n, err := call(old, size)
-		switch {
-		case err != nil:
-		case old.IsZero():
-			b.region.Allocate(size, n.Size(), b.child)
-		default:
-			b.region.Reallocate(old.Size(), size, n.Size(), b.child)
+func (b *between) reallocate(old blockalloc.Block, size uintptr, call func(blockalloc.Block, uintptr) (blockalloc.Block, error)) (blockalloc.Block, error) {
+	var few [4]uint64
+	began := few[:0]
+	for _, f := range b.requested {
+		recursion.Check()
+		var id uint64
+		if !old.IsZero() {
+			id = f(b.ctx, Event{Reallocating, old.Addr(), old.Size(), old.Align()}, size, 0)
 		}
-		return n, err
+		began = append(began, id)
 	}
-	recursion.Check()
-	f := tell[0]
-	var began uint64
-	if !old.IsZero() {
-		began = f(b.ctx, Event{Reallocating, old.Addr(), old.Size(), old.Align()}, size, 0)
-	}
-	n, err := b.reallocate(tell[1:], old, size, call)
+	n, err := call(old, size)
 	switch {
 	case err != nil:
-		f(b.ctx, Event{ReallocateFailed, old.Addr(), old.Size(), old.Align()}, size, began)
-	case !n.IsZero():
-		f(b.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align()}, size, began)
+	case old.IsZero():
+		b.region.Allocate(size, n.Size(), b.child)
+	default:
+		b.region.Reallocate(old.Size(), size, n.Size(), b.child)
+	}
+	for i, f := range slices.Backward(b.requested) {
+		switch {
+		case err != nil:
+			f(b.ctx, Event{ReallocateFailed, old.Addr(), old.Size(), old.Align()}, size, began[i])
+		case !n.IsZero():
+			f(b.ctx, Event{Reallocated, n.Addr(), n.Size(), n.Align()}, size, began[i])
+		}
 	}
 	return n, err
 }

@@ -245,7 +245,7 @@ func (p *Proxy) freeFailed(b blockalloc.Block, err error) error {
 func (p *Proxy) refuseReallocate(b blockalloc.Block, size uintptr, err error) error {
 	p.reallocating(b)
 	if in, ok := p.inner.(*between); ok {
-		_, _ = in.reallocate(in.requested, b, size, func(old blockalloc.Block, _ uintptr) (blockalloc.Block, error) { return old, err })
+		_, _ = in.reallocate(b, size, func(old blockalloc.Block, _ uintptr) (blockalloc.Block, error) { return old, err })
 	}
 	return p.reallocateFailed(b, err)
 }

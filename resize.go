@@ -33,7 +33,7 @@ func (p *Proxy) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, erro
 	var n blockalloc.Block
 	var err error
 	if in != nil && !grows {
-		n, err = in.reallocate(in.requested, b, size, in.resize)
+		n, err = in.reallocate(b, size, in.resize)
 	} else {
 		n, err = blockalloc.Resize(p.Unwrap(), b, size)
 	}
@@ -46,7 +46,7 @@ func (p *Proxy) Resize(b blockalloc.Block, size uintptr) (blockalloc.Block, erro
 		}
 		p.reallocating(b)
 		if in != nil {
-			_, _ = in.reallocate(in.requested, b, size, func(blockalloc.Block, uintptr) (blockalloc.Block, error) { return n, err })
+			_, _ = in.reallocate(b, size, func(blockalloc.Block, uintptr) (blockalloc.Block, error) { return n, err })
 		}
 	}
 	if err != nil {
