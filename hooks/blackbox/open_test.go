@@ -16,6 +16,8 @@ import (
 	"github.com/alloctrace/alloctrace"
 	"github.com/alloctrace/alloctrace/blockalloc"
 	"github.com/alloctrace/alloctrace/hooks/heapprofile"
+	"github.com/alloctrace/alloctrace/internal/shard/shardtest"
+	"github.com/alloctrace/alloctrace/internal/stored"
 )
 
 // sample returns a file with something of everything, and its layout.
@@ -23,6 +25,7 @@ func sample(t testing.TB) ([]byte, layout) {
 	t.Helper()
 	profile := heapprofile.New(heapprofile.Options{Rate: 1, Peak: true})
 	b := onHeap(t, Options{Size: minSize, Profile: profile, Period: time.Hour})
+	shardtest.Stay(t) // all events are of one shard
 	mem := alloctrace.Wrap(blockalloc.NewLimit(new(blockalloc.Heap), 1<<20), alloctrace.WithHooks(profile, b))
 	b.Watch(mem)
 	for _, child := range []string{"cache", "index"} {
@@ -80,7 +83,7 @@ func TestDamage(t *testing.T) {
 			func(c *Contents) bool { return len(c.Events) == len(good.Events)-1 },
 		},
 		"kind": {
-			func(b []byte) []byte { record8(b)[1] |= 12; return b }, "is of kind ",
+			func(b []byte) []byte { w := record8(b); w[1] = w[1]&^(1<<stored.KindBits-1) | 12; return b }, "is of kind ",
 			func(c *Contents) bool { return len(c.Events) == len(good.Events)-1 },
 		},
 		"names": {
