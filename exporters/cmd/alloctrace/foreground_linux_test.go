@@ -20,10 +20,16 @@ import (
 // recordShell returns a command that records what a shell does with a script, and the path of the recording.
 func recordShell(t *testing.T, script string) (cmd *exec.Cmd, to string) {
 	t.Helper()
+	return recordCommand(t, "/bin/sh", "-c", script)
+}
+
+// recordCommand is recordShell of a program and its arguments, none of which has several lines.
+func recordCommand(t *testing.T, program ...string) (cmd *exec.Cmd, to string) {
+	t.Helper()
 	needProgram(t, "cc", "gcc libc6-dev")
 	to = filepath.Join(t.TempDir(), "a")
 	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), argsVariable+"="+strings.Join([]string{recordName, "-o", to, "/bin/sh", "-c", script}, "\n"))
+	cmd.Env = append(os.Environ(), argsVariable+"="+strings.Join(append([]string{recordName, "-o", to}, program...), "\n"))
 	return cmd, to
 }
 
@@ -125,7 +131,23 @@ func TestRecordDaemon(t *testing.T) {
 
 // TestRecordKeys: the program gets what is typed in a terminal to end it, once, and what it has done is recorded.
 func TestRecordKeys(t *testing.T) {
-	cmd, to := recordShell(t, "n=0; trap 'n=$((n+1)); echo; echo n=$n' 2; trap 'n=$((n+10)); echo; echo n=$n' 3; echo ready; while [ \"$line\" != end ]; do read line; done; exit $((40+n))")
+	needProgram(t, "python3", "python3")
+	script := filepath.Join(t.TempDir(), "keys.py") // a shell would lose a signal that comes just as it begins to read
+	if err := os.WriteFile(script, []byte(`
+import signal, sys
+keys = {signal.SIGINT: 1, signal.SIGQUIT: 10}
+signal.pthread_sigmask(signal.SIG_BLOCK, keys)
+print("ready", flush=True)
+n = 0
+while n != 11:
+    n += keys[signal.sigwait(keys)]
+    print("\nn=%d" % n, flush=True)
+input()
+sys.exit(40 + n + 100 * len(signal.sigpending()))
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd, to := recordCommand(t, "python3", script)
 	terminal, err := pty.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
