@@ -311,31 +311,60 @@ func TestEmulated(t *testing.T) {
 	}
 }
 
-// TestShort: packages with tests that can be short import internal/short, so that go test has them so.
-func TestShort(t *testing.T) {
+// testFiles calls f with the path and the text of each file of tests.
+func testFiles(t *testing.T, f func(path, text string)) {
 	needClone(t)
-	canBe, are := make(map[string]bool), make(map[string]bool)
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git"): // in a worktree .git is a file
 			return filepath.SkipDir
-		case !strings.HasSuffix(path, "_test.go"):
-			return nil
+		case strings.HasSuffix(path, "_test.go"):
+			f(path, readFile(t, path))
 		}
-		text, dir := readFile(t, path), filepath.Dir(path)
-		canBe[dir] = canBe[dir] || strings.Contains(text, "testing.Sho"+"rt()")
-		are[dir] = are[dir] || strings.Contains(text, `"`+module+`/internal/short"`)
 		return nil
 	})
-	if err != nil || len(canBe) < 50 {
-		t.Fatalf("%v; tests of %d packages were read", err, len(canBe))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestShort: packages with tests that can be short import internal/short, so that go test has them so.
+func TestShort(t *testing.T) {
+	canBe, are := make(map[string]bool), make(map[string]bool)
+	testFiles(t, func(path, text string) {
+		dir := filepath.Dir(path)
+		canBe[dir] = canBe[dir] || strings.Contains(text, "testing.Sho"+"rt()")
+		are[dir] = are[dir] || strings.Contains(text, `"`+module+`/internal/short"`)
+	})
+	if len(canBe) < 50 {
+		t.Fatalf("tests of %d packages were read", len(canBe))
 	}
 	for dir := range canBe {
 		if canBe[dir] && !are[dir] {
 			t.Errorf("%s has tests that can be short, and does not import %s/internal/short: do so in short_test.go", dir, module)
 		}
+	}
+}
+
+// TestSetup: .ci/setup installs the packages of Debian that tests say they need.
+func TestSetup(t *testing.T) {
+	needs := regexp.MustCompile(`\bneed(?:Program)?\(\w+, "[^"]+", "([^"]+)"\)|apt-get install ([a-z][a-z0-9 -]*)`)
+	needClone(t)
+	installed := strings.FieldsFunc(readFile(t, ".ci/setup"), func(r rune) bool { return strings.ContainsRune(" \n:;", r) })
+	found := 0
+	testFiles(t, func(path, text string) {
+		for _, match := range needs.FindAllStringSubmatch(text, -1) {
+			for name := range strings.FieldsSeq(match[1] + match[2]) {
+				if found++; !slices.Contains(installed, name) {
+					t.Errorf("%s needs the package %s, which .ci/setup does not install", path, name)
+				}
+			}
+		}
+	})
+	if found < 10 {
+		t.Errorf("%d needs were found", found)
 	}
 }
 
