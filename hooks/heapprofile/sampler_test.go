@@ -51,3 +51,17 @@ func TestSamplerChooses(t *testing.T) {
 		}
 	}
 }
+
+// TestWeights: a weight that is looked up is the one that is computed.
+func TestWeights(t *testing.T) {
+	for _, rate := range []int64{1, 2, 4096, 512 << 10, 1 << 40} {
+		s := newSampler(rate)
+		for size := uintptr(1); size != 0; size <<= 1 {
+			for _, size := range []uintptr{size, size + 1} {
+				if got, want := s.weight(size), 1/s.probability(float64(size)); got != want {
+					t.Errorf("rate %d, size %d: %v, want %v", rate, size, got, want)
+				}
+			}
+		}
+	}
+}
