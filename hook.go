@@ -2,7 +2,6 @@ package alloctrace
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -199,7 +198,8 @@ func (b *between) reallocate(old blockalloc.Block, size uintptr, call func(block
 	default:
 		b.region.Reallocate(old.Size(), size, n.Size(), b.child)
 	}
-	for i, f := range slices.Backward(b.requested) {
+	for i := len(b.requested) - 1; i >= 0; i-- { // no function of another package is to stand between in a stack
+		f := b.requested[i]
 		switch {
 		case err != nil:
 			f(b.ctx, Event{ReallocateFailed, old.Addr(), old.Size(), old.Align()}, size, began[i])
