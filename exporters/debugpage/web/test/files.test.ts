@@ -220,6 +220,29 @@ test('a choice that was made meanwhile is what is shown, whatever comes late', a
   await visit.close();
 });
 
+test('a difference has the blocks that were live when it ends', async () => {
+  const visit = await Visit.open(browser);
+  const { page } = visit;
+  await visit.show(recording.url, 'flame');
+  const blocks = async (caption: RegExp) => {
+    const row = (await rows(page, caption)).find((row) => row.includes('receiveUpload')) ?? '';
+    return Number((/ ([\d,]+) Calls$/.exec(row)?.[1] ?? '').replace(/,/g, ''));
+  };
+  const all = await blocks(/^Sites by bytes that are live$/);
+  await page.getByLabel('Compared with').selectOption({ index: 1 }); // the beginning
+  await visit.until('there is a difference', async () => (await blocks(/how that has changed/)) === all);
+  const until = page.getByLabel('And', { exact: true });
+  let most = 0;
+  for (const quarter of [1, 2, 3]) {
+    await until.selectOption({ index: 1 + quarter });
+    await visit.until('there are more blocks than a quarter before', async () => (await blocks(/how that has changed/)) > most);
+    const now = await blocks(/how that has changed/);
+    assert.ok(now < all, `${now} of ${all} blocks after ${quarter} quarters`);
+    most = now;
+  }
+  await visit.close();
+});
+
 test('what was not answered once is asked for again', async () => {
   const visit = await Visit.open(browser);
   const { page } = visit;

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Browser } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { launch, Program, text, Visit } from './browser';
 
 let program: Program, browser: Browser;
@@ -16,31 +16,41 @@ after(async () => {
 });
 
 // Chromium has six connections to a host by HTTP/1.1, and keeps a stream of each page in one of them.
-test('eight pages of a browser are live at once, and all have answers', async () => {
+test('eight pages of a browser are live at once, and all have answers', async (t) => {
   const visit = await Visit.open(browser);
-  const context = visit.page.context();
   const pages = [visit.page];
-  while (pages.length < 8) pages.push(await context.newPage());
-  await Promise.all(pages.map((page) => page.goto(`${program.url}#timeline?by=child`)));
-  for (const [i, page] of pages.entries()) {
-    await page.locator('.status[data-state=live]').waitFor();
-    await page.locator('#panel[aria-labelledby=tab-timeline][aria-busy=false]').waitFor();
-    await page
-      .locator('.uplot')
-      .first()
-      .waitFor()
-      .catch(() => assert.fail(`page ${i} has no two readings`));
-  }
-  // One that stops for a while has the others go on, and has all that there is when it goes on itself.
-  const [first, second] = pages as [typeof visit.page, typeof visit.page];
-  await first.getByRole('button', { name: 'Pause' }).click();
-  const now = () => second.locator('tbody tr').first().innerText();
-  const before = await now();
-  await visit.until('the others go on', async () => (await now()) !== before);
-  await first.getByRole('button', { name: 'Go on' }).click();
-  await first.locator('.status[data-state=live]').waitFor();
+  for (let n = 1; n <= 8; n++)
+    await t.test(`page ${n} is live, and has two readings`, async () => {
+      const page = n === 1 ? visit.page : await visit.page.context().newPage();
+      await page.goto(`${program.url}#timeline?by=child`);
+      await page.locator('.status[data-state=live]').waitFor();
+      await page.locator('#panel[aria-labelledby=tab-timeline][aria-busy=false]').waitFor();
+      await page.locator('.uplot').first().waitFor();
+      if (n > 1) pages.push(page);
+    });
+  const [first, second, last] = [pages[0]!, pages[1]!, pages[7]!];
+  await t.test('all go on', async () => {
+    for (const page of pages) await goesOn(visit, page);
+  });
+  await t.test('one that stops for a while has the others go on', async () => {
+    await first.getByRole('button', { name: 'Pause' }).click();
+    await goesOn(visit, second);
+    await goesOn(visit, last);
+  });
+  await t.test('it is live again when it goes on itself', async () => {
+    await first.getByRole('button', { name: 'Go on' }).click();
+    await first.locator('.status[data-state=live]').waitFor();
+    await goesOn(visit, first);
+  });
   await visit.close();
 });
+
+// goesOn waits until the figures of a page have changed.
+async function goesOn(visit: Visit, page: Page): Promise<void> {
+  const now = () => page.locator('tbody tr').first().innerText();
+  const before = await now();
+  await visit.until('a page goes on', async () => (await now()) !== before);
+}
 
 test('a browser without shared workers has a stream of each page', async () => {
   const visit = await Visit.open(browser);

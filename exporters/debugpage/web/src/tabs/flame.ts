@@ -23,7 +23,7 @@ const measures: { id: Measure; name: string; means: string }[] = [
 interface SiteRow {
   site: number;
   value: number;
-  blocks: number;
+  blocks: number | null; // that are live; null if that is not known of the moment
   error: number; // of a value that is an estimate
 }
 
@@ -66,7 +66,12 @@ export function flameTab(context: Context): View {
             meter(Math.abs(row.value), tree?.value ?? 0, difference() ? (row.value >= 0 ? 'grow' : 'shrink') : 'c0'),
           ),
       },
-      { name: 'Live blocks', number: true, by: (row) => row.blocks, cell: (row) => count(row.blocks) },
+      {
+        name: 'Live blocks',
+        number: true,
+        by: (row) => row.blocks ?? 0,
+        cell: (row) => (row.blocks === null ? h('span', { class: 'quiet' }, 'not known') : count(row.blocks)),
+      },
       callsColumn(context, showCalls),
     ],
     '',
@@ -134,7 +139,8 @@ export function flameTab(context: Context): View {
     if (zoom) canvas.zoom(zoom.split('\n'));
     search();
     read(null);
-    const row = new Map(snapshot.sites.site.map((site, i) => [site, i]));
+    const { site, live_blocks, live_error } = comparing && then ? then : snapshot.sites; // of the moment that is shown
+    const row = new Map(site.map((site, i) => [site, i]));
     table.caption(`Sites by ${measures.find(({ id }) => id === measure)?.means ?? ''}${difference() ? ', and how that has changed' : ''}`);
     table.show(
       amounts
@@ -143,8 +149,8 @@ export function flameTab(context: Context): View {
         .map(({ site, value }) => ({
           site,
           value,
-          blocks: snapshot?.sites.live_blocks[row.get(site) ?? -1] ?? 0,
-          error: measure === 'live' && !difference() ? (snapshot?.sites.live_error[row.get(site) ?? -1] ?? 0) : 0,
+          blocks: row.has(site) ? (live_blocks[row.get(site) as number] ?? null) : 0,
+          error: measure === 'live' && !comparing ? (live_error[row.get(site) ?? -1] ?? 0) : 0,
         })),
     );
   }
