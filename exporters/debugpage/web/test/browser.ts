@@ -116,13 +116,12 @@ export async function text(page: Page, selector: string): Promise<string> {
   return (await page.locator(selector).first().innerText()).replace(/\s+/g, ' ').trim();
 }
 
-// rows are the texts of a table's rows, by its caption.
+// rows are the texts of a table's rows, by its caption, all of one moment: a table that is made anew meanwhile would have the old one's without the
+// spaces between cells, as elements have that are not shown.
 export async function rows(page: Page, caption: RegExp): Promise<string[]> {
-  const list = await page
-    .locator('table')
-    .filter({ has: page.locator('caption', { hasText: caption }) })
-    .first()
-    .locator('tbody tr')
-    .allInnerTexts();
+  const list = await page.evaluate((caption) => {
+    const table = [...document.querySelectorAll('table')].find((table) => caption.test(table.caption?.textContent ?? ''));
+    return [...(table?.tBodies ?? [])].flatMap((body) => [...body.rows].map((row) => row.innerText));
+  }, caption);
   return list.map((row) => row.replace(/\s+/g, ' ').trim());
 }
