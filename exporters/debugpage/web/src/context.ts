@@ -14,7 +14,8 @@ export interface Context {
   colours: Record<By, Colours>;
   marks: Mark[];
   refresh(): Promise<boolean>; // gets what is shown anew, and says whether that went well
-  complain(reason: Error): void; // shows what went wrong
+  complain(reason: Error, stays?: boolean): void; // shows what went wrong; it stays where what the user asked for was not done
+  settle(): void; // takes that away, once it is done
 }
 
 // Mark is a moment that the user has marked, and the sites as they were then.

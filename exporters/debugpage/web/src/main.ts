@@ -44,6 +44,7 @@ class App {
   private running: Promise<boolean> = Promise.resolve(true); // the refresh of it
   private again = false; // it is to have newer data than what it waits for
   private next = 0;
+  private stays = false; // what is complained of
   private paused = false;
   private stream: Stream | null = null;
   private ticked = Promise.resolve(); // once the last tick was taken in: each says what has changed since the one before
@@ -74,7 +75,8 @@ class App {
       ),
     );
     context.refresh = () => this.refresh();
-    context.complain = (reason) => this.complain(reason.message);
+    context.complain = (reason, stays) => this.complain(reason.message, stays);
+    context.settle = () => this.settle();
     context.state.onChange(() => this.show());
     onTheme(() => this.view?.redraw?.());
     document.querySelector('.skip')?.addEventListener('click', (event) => {
@@ -145,7 +147,7 @@ class App {
             {
               type: 'button',
               title: 'Count growth from now on, and let the flame graph show what changes',
-              on: { click: () => void this.mark().catch(this.context.complain) },
+              on: { click: () => void this.mark().catch((reason: Error) => this.complain(reason.message, true)) },
             },
             'Mark',
           ),
@@ -208,7 +210,7 @@ class App {
     this.view?.close?.();
     this.view = null;
     this.panel.setAttribute('aria-busy', String(this.hasData(tab)));
-    replace(this.problem);
+    this.settle();
     if (!this.hasData(tab)) {
       replace(
         this.panel,
@@ -252,7 +254,7 @@ class App {
         if (view === this.view) this.complain((reason as Error).message);
       }
       if (view !== this.view) return good; // another one has its own
-      if (good) replace(this.problem);
+      if (good && !this.stays) this.settle();
       this.next = performance.now() + Math.max(everyMS, 20 * (performance.now() - began));
       this.panel.setAttribute('aria-busy', 'false');
       this.tellAge();
@@ -261,8 +263,16 @@ class App {
     return good;
   }
 
-  private complain(message: string): void {
+  // complain shows what went wrong, until what is shown was got anew; or until the user goes on, if what was asked for was not done.
+  private complain(message: string, stays = false): void {
+    this.stays = stays;
     replace(this.problem, h('p', { class: 'note' }, message));
+  }
+
+  // settle takes away what was complained of.
+  private settle(): void {
+    this.stays = false;
+    replace(this.problem);
   }
 
   private refreshIfDue(): void {
@@ -306,6 +316,7 @@ class App {
     const { history, marks } = this.context;
     const name = `mark ${marks.length + 1}`;
     marks.push({ atUS: history.recent.at(-1)?.atUS ?? 0, name, sites: history.latest() });
+    this.settle();
     announce(`This is ${name}. Growth is counted from now on, and the flame graph can show what changes.`);
     void this.refresh();
   }
@@ -317,9 +328,10 @@ class App {
       const link = h('a', { href: url, download: `${this.context.page.title.replace(/[^\w.-]+/g, '_')}-memory.html` });
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      this.settle();
       announce('The page is saved.');
     } catch (reason) {
-      this.complain(`It was not saved: ${(reason as Error).message}`);
+      this.complain(`It was not saved: ${(reason as Error).message}`, true);
     }
   }
 
@@ -344,6 +356,7 @@ async function start(): Promise<void> {
       colours: { site: new Colours(), child: new Colours(), region: new Colours() },
       refresh: () => Promise.resolve(true), // until there is a view
       complain: () => {},
+      settle: () => {},
     };
     new App(context, root);
   } catch (reason) {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
-import { launch, Program, rows, text, Visit, type Tab } from './browser';
+import { launch, patience, Program, rows, text, Visit, type Tab } from './browser';
 
 let program: Program, browser: Browser;
 
@@ -24,7 +24,7 @@ async function look(tab: Tab, check: (page: Page, visit: Visit) => Promise<void>
 
 // refreshed waits until an answer has come once more, and is shown.
 async function refreshed(page: Page, name: string): Promise<void> {
-  const answer = await page.waitForResponse((response) => response.url().includes(`api/${name}`));
+  const answer = await page.waitForResponse((response) => response.url().includes(`api/${name}`), { timeout: 10 * patience }); // a slow one is seldom asked for
   await answer.finished();
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50))));
 }
@@ -67,12 +67,19 @@ test('a mark that is not answered is no mark, and the page says so', () =>
     for (const name of ['Mark', 'Count growth from now']) {
       await page.getByRole('button', { name, exact: true }).click();
       await visit.until(`${name} says why`, async () => (await alert()) === 'The program does not answer.');
+      await refreshed(page, 'leaks');
+      assert.equal(await alert(), 'The program does not answer.', 'that other figures came says nothing of the mark');
       await page.getByRole('tab', { name: 'Events' }).click();
       await visit.ready('events');
       assert.equal(await alert(), '');
       await page.getByRole('tab', { name: 'Leaks' }).click();
       await visit.ready('leaks');
     }
+    await page.getByRole('button', { name: 'Mark', exact: true }).click();
+    await visit.until('it says why once more', async () => (await alert()) !== '');
+    await page.unroute('**/api/mark');
+    await page.getByRole('button', { name: 'Count growth from now' }).click();
+    await visit.until('what is done is not complained of', async () => (await alert()) === '');
     for (const error of visit.errors.splice(0)) assert.match(error, /^Failed to load resource: net::ERR_FAILED$/);
   }));
 

@@ -90,11 +90,16 @@ export function leaksTab(context: Context): View {
     table.show(rowsOf(leaks));
   }
 
-  const mark = h('button', { type: 'button', on: { click: () => void again().catch(context.complain) } }, 'Count growth from now');
+  const mark = h(
+    'button',
+    { type: 'button', on: { click: () => void again().catch((reason: Error) => context.complain(reason, true)) } },
+    'Count growth from now',
+  );
   async function again(): Promise<void> {
     const leaks = await api.mark();
     await context.tables.need(leaks.known);
     draw(leaks);
+    context.settle();
     announce('Growth is counted from now on.');
   }
 
