@@ -6,8 +6,8 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
 
-// patience is how long a slow machine may take for what takes a second on others.
-export const patience = 120_000;
+// patience is how long a slow machine may take for what takes some seconds on others: figures that take long are seldom asked for.
+export const patience = 300_000;
 
 export const tabs = ['overview', 'timeline', 'flame', 'map', 'lifetimes', 'leaks', 'events'] as const;
 export type Tab = (typeof tabs)[number];

@@ -24,7 +24,7 @@ async function look(tab: Tab, check: (page: Page, visit: Visit) => Promise<void>
 
 // refreshed waits until an answer has come once more, and is shown.
 async function refreshed(page: Page, name: string): Promise<void> {
-  const answer = await page.waitForResponse((response) => response.url().includes(`api/${name}`), { timeout: 10 * patience }); // a slow one is seldom asked for
+  const answer = await page.waitForResponse((response) => response.url().includes(`api/${name}`), { timeout: 4 * patience }); // a slow one is seldom asked for
   await answer.finished();
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50))));
 }
